@@ -1,0 +1,1 @@
+"""The method: inversion, matching, grouping, and the pipeline that joins them."""

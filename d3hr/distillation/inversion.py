@@ -1,0 +1,131 @@
+"""Walks latents along the deterministic diffusion path: inversion towards noise, denoising back.
+
+Level k is the k-th point of the grid that :meth:`d3hr.prior.schedule.Schedule.grid` gives; clean latents stand at level 0. One
+formula moves between levels, both ways (DDIM, arXiv 2010.02502, eq. 12 with sigma = 0; D3HR, arXiv 2505.18399, domain mapping).
+
+Legend: N latents, C h w latent axes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from d3hr.errors import NumericalError, SettingsError
+from d3hr.prior.schedule import Schedule
+
+Solver = Literal["ddim", "fixed_point"]
+MAX_ITERATIONS = 200
+
+
+class NoisePredictor(Protocol):
+    """What the walk needs of a prior."""
+
+    schedule: Schedule
+
+    def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
+        """Return the noise [N, C, h, w] in ``latents`` at a training timestep."""
+
+
+def ddim_step(z: Tensor, eps: Tensor, alpha_from: float, alpha_to: float) -> Tensor:
+    """Move latents [N, C, h, w] with noise ``eps`` from signal variance ``alpha_from`` to ``alpha_to`` (both in (0, 1])."""
+    clean = (z - (1 - alpha_from) ** 0.5 * eps) / alpha_from**0.5
+    return alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * eps
+
+
+def invert(
+    prior: NoisePredictor,
+    latents: Tensor,
+    labels: Tensor,
+    *,
+    level: int,
+    steps: int = 50,
+    guidance_scale: float = 4.0,
+    solver: Solver = "ddim",
+) -> Tensor:
+    """Carry clean latents up to a level.
+
+    ``ddim`` predicts the noise of the step k-1 -> k at (z_{k-1}, t_k). ``fixed_point`` solves for the z_k whose own denoising step
+    leads back to z_{k-1}, so that :func:`denoise` undoes it to the precision of the arithmetic.
+
+    Args:
+        prior: the diffusion model.
+        latents: clean latents [N, C, h, w] at level 0.
+        labels: conditioning ids [N].
+        level: where to stop, 0 to ``steps - 1``.
+        steps: points of the grid.
+        guidance_scale: classifier-free guidance; at 1 the network runs once an image, else twice.
+        solver: ``ddim`` or ``fixed_point``.
+
+    Returns:
+        Latents [N, C, h, w] at ``level``, in the dtype of ``latents``.
+
+    Raises:
+        SettingsError: the level is not on the grid, or the solver is unknown.
+        NumericalError: the fixed point is not reached.
+    """
+    if solver not in ("ddim", "fixed_point"):
+        raise SettingsError("Unknown solver.", found=repr(solver), do="use ddim or fixed_point.")
+    path = _path(prior.schedule, level, steps)
+    z = latents
+    for (_, alpha_from), (timestep, alpha_to) in zip(path[:-1], path[1:], strict=True):
+        start = z
+        z = ddim_step(start, prior.predict_noise(start, timestep, labels, guidance_scale), alpha_from, alpha_to)
+        if solver == "fixed_point":
+            z = _fixed_point(prior, start, z, labels, guidance_scale, timestep, alpha_from, alpha_to)
+    return z
+
+
+def denoise(
+    prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: int, steps: int = 50, guidance_scale: float = 4.0
+) -> Tensor:
+    """Carry latents [N, C, h, w] from a level down to clean latents; the noise of the step k -> k-1 is predicted at (z_k, t_k).
+
+    Args:
+        prior: the diffusion model.
+        latents: latents [N, C, h, w] at ``level``.
+        labels: conditioning ids [N].
+        level: where the latents stand, 0 to ``steps - 1``.
+        steps: points of the grid.
+        guidance_scale: classifier-free guidance; at 1 the network runs once an image, else twice.
+
+    Raises:
+        SettingsError: the level is not on the grid.
+    """
+    path = _path(prior.schedule, level, steps)[::-1]
+    z = latents
+    for (timestep, alpha_from), (_, alpha_to) in zip(path[:-1], path[1:], strict=True):
+        z = ddim_step(z, prior.predict_noise(z, timestep, labels, guidance_scale), alpha_from, alpha_to)
+    return z
+
+
+def _path(schedule: Schedule, level: int, steps: int) -> list[tuple[int, float]]:
+    """Return (timestep, signal variance) of levels 0 to ``level``."""
+    grid = schedule.grid(steps)
+    if not 0 <= level < steps:
+        raise SettingsError("The level is not on the grid.", found=f"level {level} of {steps} steps", do=f"use a level from 0 to {steps - 1}.")
+    return [(int(timestep), float(schedule.alphas_cumprod[timestep])) for timestep in grid[: level + 1]]
+
+
+def _fixed_point(
+    prior: NoisePredictor, start: Tensor, z: Tensor, labels: Tensor, guidance_scale: float, timestep: int, alpha_from: float, alpha_to: float
+) -> Tensor:
+    """Solve z = ddim_step(start, eps(z, t)) by relaxed iteration; the relaxation is halved whenever the residual grows."""
+    tolerance = 8 * torch.finfo(z.dtype).eps * float(z.square().mean().sqrt())
+    relaxation, before = 1.0, float("inf")
+    for _ in range(MAX_ITERATIONS):
+        step = ddim_step(start, prior.predict_noise(z, timestep, labels, guidance_scale), alpha_from, alpha_to) - z
+        residual = float(step.square().mean().sqrt())
+        z = z + relaxation * step
+        if residual <= tolerance:
+            return z
+        if residual > before:
+            relaxation /= 2
+        before = residual
+    raise NumericalError(
+        "The exact inversion step was not reached.",
+        found=f"residual {before:.2e} after {MAX_ITERATIONS} iterations at timestep {timestep}",
+        do="use more --steps, a lower inversion guidance, or --solver ddim.",
+    )

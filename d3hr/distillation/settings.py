@@ -1,0 +1,88 @@
+"""The settings of a distillation, and the presets as data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from d3hr.errors import SettingsError
+
+
+class GroupSettings(BaseModel):
+    """How a group of latents is chosen for each class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ipc: int = Field(default=10, ge=1)
+    """Images per class, K."""
+    strategy: Literal["search", "exact", "random"] = "search"
+    """``search``: best of many random groups (the paper). ``exact``: one group standardised to the moments. ``random``: one draw."""
+    num_candidates: int = Field(default=1_000_000, ge=1)
+    """Candidate groups of a search, M."""
+    weights: tuple[float, float, float] = (1.0, 1.0, 0.5)
+    """Weights of the mean, std and skewness terms of the group score."""
+    skewness: Literal["per_dimension", "per_image"] = "per_dimension"
+    """Skewness over the group in each dimension (the paper), or over the dimensions of each image (the released code)."""
+    exact_std: Literal["unbiased", "population"] = "unbiased"
+    """Which standard deviation of an ``exact`` group equals sigma."""
+    seed_by_class: bool = True
+    """Whether each class has noise of its own; the released code draws the same noise for every class."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draws."""
+
+
+class DistillSettings(GroupSettings):
+    """Everything that decides the pixels of a distilled set, beside data and prior."""
+
+    steps: int = Field(default=50, ge=2)
+    """Points of the sampling grid."""
+    statistics_level: int = Field(default=31, ge=1)
+    """Level at which the class Gaussian is measured."""
+    denoising_level: int = Field(default=31, ge=1)
+    """Level from which a chosen group is denoised."""
+    inversion_guidance: float = Field(default=4.0, ge=0)
+    """Classifier-free guidance scale of inversion."""
+    denoising_guidance: float = Field(default=4.0, ge=0)
+    """Classifier-free guidance scale of denoising."""
+    solver: Literal["ddim", "fixed_point"] = "ddim"
+    """``ddim``: one prediction a step. ``fixed_point``: the exact inverse of denoising."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images in one network call."""
+
+    @model_validator(mode="after")
+    def _levels_on_grid(self) -> DistillSettings:
+        for name in ("statistics_level", "denoising_level"):
+            if getattr(self, name) >= self.steps:
+                raise ValueError(f"{name} {getattr(self, name)} is not on a grid of {self.steps} steps")
+        return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
+    "gentle": {"strategy": "exact", "inversion_guidance": 1.0, "denoising_guidance": 1.5},
+}
+"""``paper``: arXiv 2505.18399. ``released``: what its public code does. ``gentle``: for priors fitted in minutes, which strong guidance distorts."""
+
+
+def distill_settings(preset: str, **changes: Any) -> DistillSettings:
+    """Return the settings of a preset with changes; a change of None is no change.
+
+    Raises:
+        SettingsError: the preset or a setting is unknown, or a value is out of range.
+    """
+    if preset not in PRESETS:
+        raise SettingsError("Unknown preset.", found=repr(preset), do=f"use one of: {', '.join(PRESETS)}.")
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return DistillSettings(**{**PRESETS[preset], **given})
+    except ValidationError as error:
+        raise settings_error(error) from None
+
+
+def settings_error(error: ValidationError) -> SettingsError:
+    """Translate pydantic's complaint into one of ours."""
+    first = error.errors()[0]
+    flag = "--" + ".".join(str(part) for part in first["loc"]) if first["loc"] else "the settings"
+    return SettingsError(f"{flag}: {first['msg']}.", found=repr(first["input"]) if first["loc"] else "", do="correct the value; --help lists what each setting takes.")

@@ -1,0 +1,89 @@
+"""Everything that can go wrong, as one tree.
+
+    D3hrError
+    ├── DataError              the images given cannot be used
+    │   └── UnreadableImages   some files are not images d3hr will read
+    ├── SettingsError          a setting is unknown, out of range, or contradicts another
+    ├── PriorError             a diffusion prior cannot be loaded or does not fit the task
+    ├── ClassMismatch          two things that must speak of the same classes do not
+    ├── OutputError            the place to write to holds something else, or cannot be written
+    ├── DistilledSetError      a folder is not a (complete) distilled set
+    └── NumericalError         a computation left the finite numbers
+
+Every message has three parts: what is wrong, what was found, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class D3hrError(Exception):
+    """Base of all errors that d3hr raises on purpose.
+
+    Args:
+        what: what is wrong, one sentence.
+        found: what was found instead.
+        do: what to do next.
+    """
+
+    def __init__(self, what: str, *, found: str = "", do: str = "") -> None:
+        self.what, self.found, self.do = what, found, do
+        lines = [what, f"  found: {found}" if found else "", f"  do:    {do}" if do else ""]
+        super().__init__("\n".join(line for line in lines if line))
+
+
+class DataError(D3hrError):
+    """The images given cannot be used."""
+
+
+class UnreadableImages(DataError):
+    """Some files are not images d3hr will read; ``files`` names each with its reason."""
+
+    def __init__(self, source: str, files: Sequence[str]) -> None:
+        self.files = tuple(files)
+        super().__init__(
+            f"{len(files)} image(s) of {source} cannot be read.",
+            found=listed(files, separator="\n         "),
+            do="repair or remove them, or pass --on_bad_image skip to leave them out (counted in the manifest).",
+        )
+
+
+class SettingsError(D3hrError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class PriorError(D3hrError):
+    """A diffusion prior cannot be loaded or does not fit the task."""
+
+
+class ClassMismatch(D3hrError):
+    """Two things that must speak of the same classes do not."""
+
+    def __init__(self, ours: str, our_classes: Iterable[str], theirs: str, their_classes: Iterable[str]) -> None:
+        mine, other = list(our_classes), list(their_classes)
+        unknown = [name for name in mine if name not in set(other)]
+        super().__init__(
+            f"{len(unknown)} class(es) of {ours} are not classes of {theirs}: {listed(unknown)}.",
+            found=f"{ours} has [{listed(mine)}]; {theirs} has [{listed(other)}]",
+            do="classes are matched by exact name: rename the folders, or use a prior, teacher or test set of the same classes.",
+        )
+
+
+class OutputError(D3hrError):
+    """The place to write to holds something else, or cannot be written."""
+
+
+class DistilledSetError(D3hrError):
+    """A folder is not a (complete) distilled set."""
+
+
+class NumericalError(D3hrError):
+    """A computation left the finite numbers."""
+
+
+def listed(names: Sequence[str], *, separator: str = ", ", limit: int = 20) -> str:
+    """Join names for a message, cutting long lists and saying so."""
+    shown = separator.join(names[:limit])
+    hidden = len(names) - limit
+    return f"{shown}{separator}and {hidden} more" if hidden > 0 else shown

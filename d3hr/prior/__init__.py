@@ -1,0 +1,1 @@
+"""The diffusion prior: its networks, schedule, presets and training."""

@@ -1,0 +1,99 @@
+"""Builds the untrained networks of a preset for an image size and a number of classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from d3hr.errors import SettingsError
+from d3hr.prior.presets import PriorPreset
+
+TIMESTEPS = 1000
+SCHEDULER_CONFIG = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": TIMESTEPS,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+}
+"""The schedule of DiT (arXiv 2212.09748), as diffusers writes it."""
+
+
+def fitting_image_size(preset: PriorPreset, image_size: int) -> int:
+    """Return the side, in pixels, a preset takes images of ``image_size`` in: the next multiple of 8 inside its range."""
+    return min(max(8 * -(-image_size // 8), preset.min_image_size), preset.max_image_size)
+
+
+def _halvings(preset: PriorPreset, image_size: int) -> int:
+    halvings = 1
+    while image_size // 2**halvings > preset.latent_size:
+        halvings += 1
+    if image_size % 2**halvings:
+        raise SettingsError(
+            "The image size cannot be halved often enough.",
+            found=f"{image_size} pixels, {halvings} halvings",
+            do=f"use a multiple of {2**halvings}.",
+        )
+    return halvings
+
+
+def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
+    """Return an untrained diffusers ``AutoencoderKL`` for RGB images of ``image_size`` pixels."""
+    from diffusers import AutoencoderKL
+
+    levels = _halvings(preset, image_size) + 1
+    given = preset.autoencoder_widths
+    # Full resolution is the costly part: deeper pyramids start at half the width.
+    widths = [given[0] // 2] + list(given) if levels > len(given) else list(given[:levels])
+    widths += [widths[-1]] * (levels - len(widths))
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(widths),
+        layers_per_block=preset.autoencoder_layers,
+        latent_channels=preset.latent_channels,
+        norm_num_groups=8,
+        sample_size=image_size,
+        mid_block_add_attention=False,
+    )
+
+
+def new_transformer(preset: PriorPreset, image_size: int, num_classes: int) -> Any:
+    """Return an untrained diffusers ``DiTTransformer2DModel`` with one null class, initialised as DiT prescribes.
+
+    diffusers leaves PyTorch's defaults; DiT (arXiv 2212.09748, section 3.2) starts every block as the identity: Xavier-uniform
+    linear layers, N(0, 0.02) embeddings, zero modulation and zero output.
+    """
+    from diffusers import DiTTransformer2DModel
+
+    latent_size = image_size // 2 ** _halvings(preset, image_size)
+    patch_size = 1
+    while (latent_size // patch_size) ** 2 > preset.tokens:
+        patch_size *= 2
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=preset.heads,
+        attention_head_dim=preset.width // preset.heads,
+        in_channels=preset.latent_channels,
+        num_layers=preset.layers,
+        sample_size=latent_size,
+        patch_size=patch_size,
+        num_embeds_ada_norm=num_classes,
+    )
+    for module in transformer.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    patches = transformer.pos_embed.proj
+    nn.init.xavier_uniform_(patches.weight.view(patches.weight.shape[0], -1))
+    nn.init.zeros_(patches.bias)
+    for block in transformer.transformer_blocks:
+        nn.init.normal_(block.norm1.emb.class_embedder.embedding_table.weight, std=0.02)
+        nn.init.normal_(block.norm1.emb.timestep_embedder.linear_1.weight, std=0.02)
+        nn.init.normal_(block.norm1.emb.timestep_embedder.linear_2.weight, std=0.02)
+        nn.init.zeros_(block.norm1.linear.weight)
+    for layer in (transformer.proj_out_1, transformer.proj_out_2):
+        nn.init.zeros_(layer.weight)
+    return transformer

@@ -1,0 +1,144 @@
+"""Output that appears whole or not at all.
+
+A file is written to a temporary neighbour, flushed to the disk and renamed. A folder is built as ``<out>.partial`` and renamed to
+``<out>`` when it is complete; until then the partial folder holds the finished pieces, from which the same run goes on. What a
+folder is made of (settings, fingerprints) stands in its ``run.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from d3hr.errors import OutputError
+
+_KEY_FILE = "run.json"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is fsynced and takes ``path``'s place, on failure it is removed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented UTF-8 JSON, atomically."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+class StagedFolder:
+    """A folder under construction, or finished by an earlier run of the same key.
+
+    Args:
+        out: where the finished folder will stand.
+        key: what the work is made of, as JSON values.
+
+    Attributes:
+        path: the folder to write finished pieces into.
+        finished: whether ``out`` already holds the finished work of this key; nothing is left to do then.
+        resumed: whether finished pieces of an earlier, interrupted run may lie in ``path``.
+
+    Raises:
+        OutputError: ``out`` holds something else, or ``path`` holds an unfinished run of another key.
+    """
+
+    def __init__(self, out: str | Path, key: dict[str, Any]) -> None:
+        self.out = Path(out)
+        self.path = self.out.with_name(self.out.name + ".partial")
+        self._key: dict[str, Any] = json.loads(json.dumps(key))
+        self.finished = _read_key(self.out) == self._key
+        self.resumed = False
+        if self.finished:
+            return
+        require_free(self.out)
+        self._open()
+
+    def publish(self) -> None:
+        """Make the folder appear under its final name."""
+        _sync_folders(self.path)
+        self.path.replace(self.out)
+
+    def _open(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be created.", found=str(error), do="choose another --out.") from error
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink()
+        before = _read_key(self.path)
+        if before is None:
+            if any(self.path.iterdir()):
+                raise OutputError(
+                    f"{self.path} holds something that is not a run of d3hr.",
+                    found=f"no {_KEY_FILE} in it",
+                    do="choose another --out, or move that folder away.",
+                )
+            write_json(self.path / _KEY_FILE, self._key)
+            return
+        self.resumed = True
+        if before != self._key:
+            raise OutputError(
+                f"{self.path} holds an unfinished run with other settings or inputs.",
+                found=_difference(before, self._key),
+                do="repeat that run's command to finish it, choose another --out, or delete that folder.",
+            )
+
+
+def require_free(out: Path) -> None:
+    """Raise :class:`OutputError` unless ``out`` does not exist or is an empty folder."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    kind = f"a folder that holds {sum(1 for _ in out.iterdir())} entries" if out.is_dir() else "a file"
+    raise OutputError(
+        f"{out} already exists and is not the result of this very command.",
+        found=kind,
+        do="choose another --out, or move it away; d3hr never overwrites.",
+    )
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder of intermediate pieces that this run has made."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_key(folder: Path) -> dict[str, Any] | None:
+    path = folder / _KEY_FILE
+    if not path.is_file():
+        return None
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return key if isinstance(key, dict) else None
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
+
+
+def _sync_folders(folder: Path) -> None:
+    for path in [folder, *(entry for entry in folder.rglob("*") if entry.is_dir())]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
