@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
@@ -212,7 +212,7 @@ def open_upright(blob: bytes) -> Image.Image:
         return image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"too many pixels: {error}") from error
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ValueError("not a PNG, JPEG or WebP image") from None
     except (OSError, SyntaxError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"damaged: {error}") from error
@@ -274,9 +274,7 @@ def _checked_size(image_size: int) -> int:
     return image_size
 
 
-def _open_source(
-    name: str, split: str | None, image_column: str | None, label_column: str | None
-) -> tuple[_Source, str | None]:
+def _open_source(name: str, split: str | None, image_column: str | None, label_column: str | None) -> tuple[_Source, str | None]:
     if name == "digits":
         return _Digits(split or "train"), split or "train"
     path = Path(name)
@@ -289,7 +287,9 @@ def _open_source(
         raise DataError(f"{name} is not a folder.", found="a file", do="give a folder that contains one folder of images per class.")
     if _is_hub_id(name):
         return _open_table(name, split, image_column, label_column)
-    raise DataError(f"There is no folder {name}.", found=f"nothing at {path.absolute()}", do="check the path, or name a Hub id such as owner/name.")
+    raise DataError(
+        f"There is no folder {name}.", found=f"nothing at {path.absolute()}", do="check the path, or name a Hub id such as owner/name."
+    )
 
 
 def _is_hub_id(name: str) -> bool:
@@ -301,7 +301,11 @@ def _split_folder(path: Path, split: str | None) -> tuple[Path, str | None]:
     if split is None:
         return (path / "train", "train") if "train" in splits else (path, None)
     if split not in splits:
-        raise DataError(f"{path} has no split {split!r}.", found=f"splits: {listed(sorted(splits)) or 'none'}", do="leave --split out, or name one of these.")
+        raise DataError(
+            f"{path} has no split {split!r}.",
+            found=f"splits: {listed(sorted(splits)) or 'none'}",
+            do="leave --split out, or name one of these.",
+        )
     return path / split, split
 
 
@@ -327,8 +331,8 @@ class _ClassFolders:
             for parent, directories, files in os.walk(folder, followlinks=True):
                 directories.sort()
                 for file in sorted(files):
-                    relative = os.path.relpath(os.path.join(parent, file), root)
-                    if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
+                    relative = str((Path(parent) / file).relative_to(root))
+                    if Path(file).suffix.lower() in IMAGE_SUFFIXES:
                         self._files.append(relative)
                         labels.append(label)
                     elif not file.startswith("."):
@@ -366,7 +370,7 @@ class _Digits:
         self._pixels = np.round(digits.images[self._rows] * (255 / 16)).astype(np.uint8)
         self.labels = digits.target[self._rows].astype(np.int64)
         self.class_names = tuple(str(name) for name in digits.target_names)
-        self.ignored = ()
+        self.ignored: tuple[str, ...] = ()
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
         return [_png(self._pixels[index]) for index in indices]
@@ -405,7 +409,7 @@ class _Table:
                 do="choose another --label_column or --split.",
             )
         self.class_names = names
-        self.ignored = ()
+        self.ignored: tuple[str, ...] = ()
         self._images = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
@@ -447,9 +451,7 @@ def _open_table(name: str, split: str | None, image_column: str | None, label_co
     return _Table(name, table, image, label), chosen
 
 
-def _choose_column(
-    name: str, features: Any, given: str | None, kinds: tuple[type, ...], usual: tuple[str, ...], flag: str
-) -> str:
+def _choose_column(name: str, features: Any, given: str | None, kinds: tuple[type, ...], usual: tuple[str, ...], flag: str) -> str:
     fitting = [column for column, feature in features.items() if isinstance(feature, kinds)]
     candidates = [given] if given is not None else [column for column in usual if column in features][:1] or fitting
     if len(candidates) != 1 or candidates[0] not in features:

@@ -40,10 +40,11 @@ class Silent:
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """Open a bar that shows nothing."""
         yield _SilentBar()
 
     def say(self, text: str) -> None:
-        pass
+        """Say nothing."""
 
 
 class _Rate(ProgressColumn):
@@ -59,6 +60,7 @@ class OnTerminal:
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """Open a bar."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -74,6 +76,7 @@ class OnTerminal:
             self.say(title)
 
     def say(self, text: str) -> None:
+        """Print one line."""
         self.console.print(text, markup=False)
 
 

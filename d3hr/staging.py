@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,43 +63,50 @@ class StagedFolder:
     def __init__(self, out: str | Path, key: dict[str, Any]) -> None:
         self.out = Path(out)
         self.path = self.out.with_name(self.out.name + ".partial")
-        self._key: dict[str, Any] = json.loads(json.dumps(key))
-        self.finished = _read_key(self.out) == self._key
+        self.finished = _read_key(self.out) == json.loads(json.dumps(key))
         self.resumed = False
-        if self.finished:
-            return
-        require_free(self.out)
-        self._open()
+        if not self.finished:
+            require_free(self.out)
+            self.resumed = claim(self.path, key)
 
-    def publish(self) -> None:
-        """Make the folder appear under its final name."""
+    def publish(self, without: Sequence[str] = ()) -> None:
+        """Make the folder appear under its final name, less the pieces that only the run needed."""
+        for name in without:
+            _remove(self.path / name)
         _sync_folders(self.path)
         self.path.replace(self.out)
 
-    def _open(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be created.", found=str(error), do="choose another --out.") from error
-        for leftover in self.path.rglob(".*.tmp"):
-            leftover.unlink()
-        before = _read_key(self.path)
-        if before is None:
-            if any(self.path.iterdir()):
-                raise OutputError(
-                    f"{self.path} holds something that is not a run of d3hr.",
-                    found=f"no {_KEY_FILE} in it",
-                    do="choose another --out, or move that folder away.",
-                )
-            write_json(self.path / _KEY_FILE, self._key)
-            return
-        self.resumed = True
-        if before != self._key:
+
+def claim(folder: Path, key: dict[str, Any]) -> bool:
+    """Make ``folder`` the place of the work of ``key``, and return whether pieces of that work may already lie in it.
+
+    Raises:
+        OutputError: the folder holds something else, or work of another key.
+    """
+    key = json.loads(json.dumps(key))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be created.", found=str(error), do="choose another --out.") from error
+    before = _read_key(folder)
+    if before is None:
+        if any(entry for entry in folder.iterdir() if not entry.name.endswith(".tmp")):
             raise OutputError(
-                f"{self.path} holds an unfinished run with other settings or inputs.",
-                found=_difference(before, self._key),
-                do="repeat that run's command to finish it, choose another --out, or delete that folder.",
+                f"{folder} holds something that is not a run of d3hr.",
+                found=f"no {_KEY_FILE} in it",
+                do="choose another --out, or move that folder away.",
             )
+        write_json(folder / _KEY_FILE, key)
+        return False
+    if before != key:
+        raise OutputError(
+            f"{folder} holds a run with other settings or inputs.",
+            found=_difference(before, key),
+            do="repeat that run's command to go on with it, choose another --out, or delete that folder.",
+        )
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink()
+    return True
 
 
 def require_free(out: Path) -> None:
@@ -114,9 +121,11 @@ def require_free(out: Path) -> None:
     )
 
 
-def discard(folder: Path) -> None:
-    """Remove a folder of intermediate pieces that this run has made."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _read_key(folder: Path) -> dict[str, Any] | None:

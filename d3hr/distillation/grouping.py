@@ -51,7 +51,7 @@ def group_score(
     Returns:
         Scores [M]; lower is better.
     """
-    score = weights[0] * torch.linalg.vector_norm(groups.mean(dim=1) - mean, dim=-1)
+    score: Tensor = weights[0] * torch.linalg.vector_norm(groups.mean(dim=1) - mean, dim=-1)
     if groups.shape[1] >= 2:
         score = score + weights[1] * torch.linalg.vector_norm(groups.std(dim=1) - std, dim=-1)
     if groups.shape[1] >= 3 and weights[2]:
@@ -64,9 +64,9 @@ def skewness_norm(groups: Tensor, skewness: Literal["per_dimension", "per_image"
     _, k, d = groups.shape
     spread = groups.std(dim=1, keepdim=True)
     cubes = ((groups - groups.mean(dim=1, keepdim=True)) / torch.where(spread > 0, spread, torch.inf)) ** 3
-    if skewness == "per_dimension":
-        return torch.linalg.vector_norm(cubes.sum(dim=1) * (k / ((k - 1) * (k - 2))), dim=-1)
-    return torch.linalg.vector_norm(cubes.sum(dim=2) * (d / ((d - 1) * (d - 2))), dim=-1)
+    n, axis = (k, 1) if skewness == "per_dimension" else (d, 2)
+    norm: Tensor = torch.linalg.vector_norm(cubes.sum(dim=axis) * (n / ((n - 1) * (n - 2))), dim=-1)
+    return norm
 
 
 def select_groups(
@@ -111,7 +111,9 @@ def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSet
         return {}
     sizes = sorted({len(gaussian.mean) for gaussian in gaussians.values()})
     if len(sizes) > 1:
-        raise DataError("The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", do="use statistics of one prior.")
+        raise DataError(
+            "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", do="use statistics of one prior."
+        )
     dimensions, per_block = sizes[0], _block_size(settings.ipc, sizes[0])
     variances = torch.stack([_spread_over_pool(name, gaussian, settings) for name, gaussian in gaussians.items()], dim=1)
     best = torch.full((len(gaussians),), torch.inf)

@@ -8,6 +8,7 @@ Legend: N latents, C h w latent axes.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import torch
@@ -32,7 +33,7 @@ class NoisePredictor(Protocol):
 def ddim_step(z: Tensor, eps: Tensor, alpha_from: float, alpha_to: float) -> Tensor:
     """Move latents [N, C, h, w] with noise ``eps`` from signal variance ``alpha_from`` to ``alpha_to`` (both in (0, 1])."""
     clean = (z - (1 - alpha_from) ** 0.5 * eps) / alpha_from**0.5
-    return alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * eps
+    return torch.as_tensor(alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * eps)
 
 
 def invert(
@@ -70,7 +71,7 @@ def invert(
         raise SettingsError("Unknown solver.", found=repr(solver), do="use ddim or fixed_point.")
     path = _path(prior.schedule, level, steps)
     z = latents
-    for (_, alpha_from), (timestep, alpha_to) in zip(path[:-1], path[1:], strict=True):
+    for (_, alpha_from), (timestep, alpha_to) in pairwise(path):
         start = z
         z = ddim_step(start, prior.predict_noise(start, timestep, labels, guidance_scale), alpha_from, alpha_to)
         if solver == "fixed_point":
@@ -78,9 +79,7 @@ def invert(
     return z
 
 
-def denoise(
-    prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: int, steps: int = 50, guidance_scale: float = 4.0
-) -> Tensor:
+def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: int, steps: int = 50, guidance_scale: float = 4.0) -> Tensor:
     """Carry latents [N, C, h, w] from a level down to clean latents; the noise of the step k -> k-1 is predicted at (z_k, t_k).
 
     Args:
@@ -96,7 +95,7 @@ def denoise(
     """
     path = _path(prior.schedule, level, steps)[::-1]
     z = latents
-    for (timestep, alpha_from), (_, alpha_to) in zip(path[:-1], path[1:], strict=True):
+    for (timestep, alpha_from), (_, alpha_to) in pairwise(path):
         z = ddim_step(z, prior.predict_noise(z, timestep, labels, guidance_scale), alpha_from, alpha_to)
     return z
 
@@ -105,12 +104,21 @@ def _path(schedule: Schedule, level: int, steps: int) -> list[tuple[int, float]]
     """Return (timestep, signal variance) of levels 0 to ``level``."""
     grid = schedule.grid(steps)
     if not 0 <= level < steps:
-        raise SettingsError("The level is not on the grid.", found=f"level {level} of {steps} steps", do=f"use a level from 0 to {steps - 1}.")
+        raise SettingsError(
+            "The level is not on the grid.", found=f"level {level} of {steps} steps", do=f"use a level from 0 to {steps - 1}."
+        )
     return [(int(timestep), float(schedule.alphas_cumprod[timestep])) for timestep in grid[: level + 1]]
 
 
 def _fixed_point(
-    prior: NoisePredictor, start: Tensor, z: Tensor, labels: Tensor, guidance_scale: float, timestep: int, alpha_from: float, alpha_to: float
+    prior: NoisePredictor,
+    start: Tensor,
+    z: Tensor,
+    labels: Tensor,
+    guidance_scale: float,
+    timestep: int,
+    alpha_from: float,
+    alpha_to: float,
 ) -> Tensor:
     """Solve z = ddim_step(start, eps(z, t)) by relaxed iteration; the relaxation is halved whenever the residual grows."""
     tolerance = 8 * torch.finfo(z.dtype).eps * float(z.square().mean().sqrt())

@@ -63,7 +63,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
     "gentle": {"strategy": "exact", "inversion_guidance": 1.0, "denoising_guidance": 1.5},
 }
-"""``paper``: arXiv 2505.18399. ``released``: what its public code does. ``gentle``: for priors fitted in minutes, which strong guidance distorts."""
+"""``paper``: arXiv 2505.18399. ``released``: what its public code does. ``gentle``: for priors fitted in minutes, which strong
+guidance distorts."""
 
 
 def distill_settings(preset: str, **changes: Any) -> DistillSettings:
@@ -85,4 +86,8 @@ def settings_error(error: ValidationError) -> SettingsError:
     """Translate pydantic's complaint into one of ours."""
     first = error.errors()[0]
     flag = "--" + ".".join(str(part) for part in first["loc"]) if first["loc"] else "the settings"
-    return SettingsError(f"{flag}: {first['msg']}.", found=repr(first["input"]) if first["loc"] else "", do="correct the value; --help lists what each setting takes.")
+    return SettingsError(
+        f"{flag}: {first['msg']}.",
+        found=repr(first["input"]) if first["loc"] else "",
+        do="correct the value; --help lists what each setting takes.",
+    )

@@ -30,12 +30,15 @@ class Prior:
         vae: diffusers ``AutoencoderKL``; its ``scaling_factor`` brings latents to unit scale.
         scheduler_config: the diffusers scheduler's configuration.
         class_names: name of each conditioning id.
+        source: where the prior was loaded from.
 
     Raises:
         PriorError: the parts do not fit each other.
     """
 
-    def __init__(self, transformer: Any, vae: Any, scheduler_config: dict[str, Any], class_names: Sequence[str]) -> None:
+    def __init__(
+        self, transformer: Any, vae: Any, scheduler_config: dict[str, Any], class_names: Sequence[str], *, source: str | None = None
+    ) -> None:
         known = transformer.config.num_embeds_ada_norm
         if known != len(class_names):
             raise PriorError(
@@ -53,6 +56,7 @@ class Prior:
         self.vae = vae.eval().requires_grad_(False)
         self.scheduler_config = dict(scheduler_config)
         self.class_names = tuple(class_names)
+        self.source = source
         self.schedule = Schedule.from_config(scheduler_config)
 
     @property
@@ -116,7 +120,7 @@ class Prior:
                 do="give a folder written by 'd3hr fit' or by diffusers' DiTPipeline.save_pretrained.",
             ) from error
         target = device or default_device()
-        return cls(transformer.to(target), vae.to(target), dict(scheduler_config), names)
+        return cls(transformer.to(target), vae.to(target), dict(scheduler_config), names, source=str(path_or_hub_id))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that :meth:`from_pretrained` and ``diffusers.DiTPipeline.from_pretrained`` open."""
@@ -209,7 +213,9 @@ def _local_folder(name: str) -> Path:
     if folder.is_dir():
         return folder
     if folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise PriorError(f"There is no prior at {name}.", found="no such folder", do="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id.")
+        raise PriorError(
+            f"There is no prior at {name}.", found="no such folder", do="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
+        )
     from huggingface_hub import snapshot_download
 
     patterns = ["model_index.json", *(f"{part}/*.{suffix}" for part in _PARTS for suffix in ("json", "safetensors"))]

@@ -47,7 +47,7 @@ def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
     levels = _halvings(preset, image_size) + 1
     given = preset.autoencoder_widths
     # Full resolution is the costly part: deeper pyramids start at half the width.
-    widths = [given[0] // 2] + list(given) if levels > len(given) else list(given[:levels])
+    widths = [given[0] // 2, *given] if levels > len(given) else list(given[:levels])
     widths += [widths[-1]] * (levels - len(widths))
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,

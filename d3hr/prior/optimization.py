@@ -40,13 +40,17 @@ class Process(Protocol):
     is_main_process: bool
     device: torch.device
 
-    def prepare(self, *parts: Any) -> Any: ...
+    def prepare(self, *parts: Any) -> Any:
+        """Wrap network and optimiser for this device and for several processes."""
 
-    def backward(self, loss: Tensor) -> None: ...
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients."""
 
-    def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any: ...
+    def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any:
+        """Scale gradients down to ``max_norm``."""
 
-    def autocast(self) -> Any: ...
+    def autocast(self) -> Any:
+        """Return the context of mixed precision."""
 
 
 @dataclass
@@ -150,7 +154,9 @@ def optimise(
             losses.append(float(value.detach()))
             if not math.isfinite(losses[-1]):
                 raise NumericalError(
-                    f"The loss of the {title} is not finite.", found=f"{losses[-1]} at step {step}", do="use --precision fp32 or bf16, or a lower learning rate."
+                    f"The loss of the {title} is not finite.",
+                    found=f"{losses[-1]} at step {step}",
+                    do="use --precision fp32 or bf16, or a lower learning rate.",
                 )
             if curve.steps % every == 0 or curve.steps == training.steps:
                 curve.points.append((curve.steps, sum(losses) / len(losses)))

@@ -25,7 +25,7 @@ from d3hr.prior.presets import PriorPreset, Training, prior_preset
 from d3hr.prior.schedule import Schedule
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
-from d3hr.staging import StagedFolder, discard, write_bytes, write_json
+from d3hr.staging import StagedFolder, write_bytes, write_json
 
 AUTOENCODER_SHARE = 0.25
 """Share of ``max_minutes`` that the autoencoder gets."""
@@ -125,8 +125,7 @@ def _fit(
         }
         write_json(stage.path / "fit.json", about)
         write_bytes(stage.path / "loss.csv", _loss_table(curves))
-        discard(work)
-        stage.publish()
+        stage.publish(without=[work.name])
     process.wait_for_everyone()
 
 
@@ -157,7 +156,7 @@ def _fit_autoencoder(
 
 
 class _AutoencoderLoss(nn.Module):
-    """|x - x'| + (x - x')^2 + w KL, with x' decoded from a sample of the posterior; the mean over all values, the KL over all latents."""
+    """|x - x'| + (x - x')^2 + w KL, with x' decoded from a sample of the posterior; errors averaged over values, the KL over images."""
 
     def __init__(self, vae: Any, kl_weight: float) -> None:
         super().__init__()
@@ -166,7 +165,8 @@ class _AutoencoderLoss(nn.Module):
     def forward(self, x: Tensor, noise: torch.Generator) -> Tensor:
         posterior = self.vae.encode(x).latent_dist
         error = self.vae.decode(posterior.sample(noise)).sample.float() - x
-        return error.abs().mean() + error.square().mean() + self.kl_weight * posterior.kl().mean()
+        value: Tensor = error.abs().mean() + error.square().mean() + self.kl_weight * posterior.kl().mean()
+        return value
 
 
 def _fit_transformer(
@@ -220,7 +220,10 @@ def _fit_transformer(
 
 def _adapted(preset: PriorPreset, steps: int | None, autoencoder_steps: int | None) -> PriorPreset:
     changes: dict[str, Training] = {}
-    for flag, name, wanted in (("--steps", "transformer_training", steps), ("--autoencoder_steps", "autoencoder_training", autoencoder_steps)):
+    for flag, name, wanted in (
+        ("--steps", "transformer_training", steps),
+        ("--autoencoder_steps", "autoencoder_training", autoencoder_steps),
+    ):
         if wanted is None:
             continue
         if wanted < 1:

@@ -1,0 +1,107 @@
+"""The command line: one table of commands, and the one place that prints, saves settings and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from jsonargparse import ArgumentParser, Namespace
+
+from d3hr import commands
+from d3hr.commands import Result
+from d3hr.errors import D3hrError, OutputError
+from d3hr.staging import write_bytes
+
+COMMANDS: dict[str, Callable[..., Result]] = {
+    "demo": commands.demo,
+    "inspect": commands.inspect,
+    "fit": commands.fit,
+    "distill": commands.distill,
+    "expand": commands.expand,
+    "evaluate": commands.evaluate,
+}
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C."""
+    parser, parsers = _parser()
+    settings = parser.parse_args(arguments)
+    name = settings["command"]
+    given = settings[name]
+    options = given.clone()
+    edge = {flag: options.pop(flag) for flag in ("config", "json", "debug")}
+    try:
+        result = COMMANDS[name](**options.as_dict())
+        if result.folder is not None and result.folder.is_dir():
+            write_bytes(result.folder / "settings.yaml", parsers[name].dump(_without_config(given)).encode())
+    except D3hrError as error:
+        return _complain(error, edge["debug"])
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _complain(_explain(error), edge["debug"])
+    except KeyboardInterrupt:
+        print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+        return INTERRUPTED
+    print(json.dumps(result.values, indent=2, ensure_ascii=False) if edge["json"] else result.text)
+    return 0
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    parser = ArgumentParser(
+        prog="d3hr", description="Distil an image data set into a few images per class, and measure the result honestly."
+    )
+    parser.add_argument("--version", action="version", version=version("d3hr"))
+    subcommands = parser.add_subcommands(dest="command", required=True)
+    parsers = {}
+    for name, function in COMMANDS.items():
+        summary = (function.__doc__ or "").split("\n\n")[0]
+        parsers[name] = ArgumentParser(description=summary)
+        parsers[name].add_argument(
+            "--config", action="config", help="YAML file of settings, such as a settings.yaml written beside a result"
+        )
+        parsers[name].add_function_arguments(function, as_positional=True)
+        parsers[name].add_argument("--json", action="store_true", help="print the result as JSON")
+        parsers[name].add_argument("--debug", action="store_true", help="show the traceback of an error")
+        subcommands.add_subcommand(name, parsers[name], help=summary)
+    return parser, parsers
+
+
+def _without_config(settings: Namespace) -> Namespace:
+    copy = settings.clone()
+    copy.pop("config")
+    return copy
+
+
+def _complain(error: D3hrError, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _explain(error: OSError) -> D3hrError:
+    """Turn the operating system's refusal into a message with a next step."""
+    advice = {
+        errno.ENOSPC: "free some space; the same command then goes on where it stopped.",
+        errno.EDQUOT: "free some space; the same command then goes on where it stopped.",
+        errno.EACCES: "choose an --out you may write to.",
+        errno.EROFS: "choose an --out you may write to.",
+        errno.ENAMETOOLONG: "use a shorter path.",
+    }
+    where = os.fspath(error.filename) if error.filename is not None else "a file"
+    return OutputError(
+        f"{where!s} cannot be read or written.",
+        found=error.strerror or str(error),
+        do=advice.get(error.errno or 0, "check the path and repeat the command."),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

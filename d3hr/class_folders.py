@@ -1,0 +1,55 @@
+"""Gives every class a folder whose name is safe on any disk and in any loader, and reads as the class's name wherever it can."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+_UNSAFE = re.compile(r'[%/\\<>:"|?*\[\]\x00-\x1f\x7f]')
+_SPLIT_WORD = re.compile(
+    r"(?:(?<=^)|(?<=[-._ 0-9]))(?=(?:train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?:$|[-._ 0-9]))"
+)
+_MAX_BYTES = 180
+
+
+def class_folders(class_names: Sequence[str]) -> dict[str, str]:
+    """Return class name -> folder name, all different, also where the disk ignores case.
+
+    Characters that a path or a pattern would read otherwise become %XX, and so does the first letter of a word that Hugging Face
+    ``datasets`` would take for the name of a split ("test tube"). Names that are too long, or alike but for case, get a hash.
+
+    Raises:
+        ValueError: a class name occurs twice.
+    """
+    if len(set(class_names)) < len(class_names):
+        raise ValueError("class names must differ")
+    folders = {name: _readable(name) for name in class_names}
+    seen = Counter(_folded(folder) for folder in folders.values())
+    return {
+        name: folder if seen[_folded(folder)] == 1 and len(folder.encode()) <= _MAX_BYTES else _hashed(name, folder)
+        for name, folder in folders.items()
+    }
+
+
+def _readable(name: str) -> str:
+    folder = _UNSAFE.sub(lambda match: _percent(match[0]), name)
+    folder = re.sub(r"^(\.|__| )|[. ]$", lambda match: _percent(match[0]), folder)
+    folder = _SPLIT_WORD.sub("\0", folder)
+    folder = re.sub("\0(.)", lambda match: _percent(match[1]), folder)
+    return folder or "%"
+
+
+def _percent(characters: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in characters.encode())
+
+
+def _hashed(name: str, folder: str) -> str:
+    start = folder.encode()[: _MAX_BYTES - 20].decode(errors="ignore")
+    return f"{start}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _folded(folder: str) -> str:
+    return unicodedata.normalize("NFC", folder).casefold()

@@ -1,0 +1,128 @@
+"""The whole way on real handwritten digits in minutes: fit, distil, measure against baselines, one page to look at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from d3hr.baselines import prior_only, random_real
+from d3hr.data import ImageData, load_images
+from d3hr.distillation.pipeline import distill, expand
+from d3hr.distillation.settings import distill_settings
+from d3hr.evaluation.comparison import Entry, compare, verdicts
+from d3hr.evaluation.protocols import protocol_named
+from d3hr.evaluation.scores import Evaluation
+from d3hr.evaluation.tables import accuracy_table
+from d3hr.prior.model import Prior
+from d3hr.prior.training import fit_prior
+from d3hr.progress import Progress
+from d3hr.staging import atomic_file, claim, write_json
+
+IPCS = (1, 10)
+DISTILLATION_SEEDS = 3
+TRAINING_SEEDS = 2
+STUDENT = "convnet3"
+PRESET = "gentle"
+PROTOCOL = "quick"
+NAMES = {"d3hr": "distilled (d3hr)", "random_real": "random real images", "prior_only": "prior only, no inversion"}
+NEXT_STEPS = """d3hr inspect  PHOTOS
+d3hr fit      PHOTOS --out prior --preset small --max_minutes 60
+d3hr distill  PHOTOS --prior prior --out distilled --ipc 10 --preset gentle
+d3hr evaluate distilled --test TEST_PHOTOS"""
+
+
+def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str, Any]]:
+    """Run the demo into ``out`` and return its summary for people and for machines; what an earlier run finished is used again.
+
+    Raises:
+        OutputError: ``out`` holds something else.
+    """
+    started = time.monotonic()
+    claim(out, {"kind": "demo", "version": version("d3hr"), "seed": seed})
+    images, test = load_images("digits"), load_images("digits", split="test")
+    progress.say(f"digits: {len(images):,} real training images of {len(images.class_names)} classes, {len(test)} test images")
+    prior = fit_prior(images, out / "prior", preset="tiny", seed=seed, progress=progress)
+    entries = _sets(images, prior, out, seed, progress)
+    rows = compare(entries, test, student=STUDENT, protocol=protocol_named(PROTOCOL), cells=out / "cells", progress=progress)
+    write_json(out / "results.json", [row.as_row() for row in rows])
+    with atomic_file(out / "contact-sheet.png") as temporary:
+        shutil.copyfile(out / "distilled" / "contact-sheet.png", temporary)
+    _write_page(out, images, test, rows, seed)
+    minutes = (time.monotonic() - started) / 60
+    text = "\n".join(
+        [
+            accuracy_table(rows),
+            *verdicts(rows),
+            "",
+            f"Done in {minutes:.1f} minutes. Open {out}/index.html.",
+            f"The pictures are in {out}/distilled/train, the table in {out}/results.json.",
+            "On your own folder (one folder of images per class):",
+            NEXT_STEPS,
+        ]
+    )
+    return text, {"out": str(out), "results": [row.as_row() for row in rows], "verdicts": verdicts(rows)}
+
+
+def _sets(images: ImageData, prior: Prior, out: Path, seed: int, progress: Progress) -> list[Entry]:
+    """Invert once; draw every set of the method from the statistics, and the baselines with the same seeds."""
+    first = distill(images, prior, out / "distilled", ipc=10, preset=PRESET, seed=seed, progress=progress)
+    guidance = distill_settings(PRESET).denoising_guidance
+    sets = out / "sets"
+    entries = []
+    for ipc in IPCS:
+        for draw in range(seed, seed + DISTILLATION_SEEDS):
+            known = first.manifest.ipc == ipc and draw == seed
+            trainings = range(draw * TRAINING_SEEDS, (draw + 1) * TRAINING_SEEDS)
+            distilled = first if known else expand(first, prior, sets / f"d3hr-ipc{ipc}-seed{draw}", ipc=ipc, seed=draw)
+            real = random_real(images, sets / f"random_real-ipc{ipc}-seed{draw}", ipc=ipc, image_size=prior.image_size, seed=draw)
+            drawn = prior_only(
+                prior, images.class_names, sets / f"prior_only-ipc{ipc}-seed{draw}", ipc=ipc, guidance_scale=guidance, seed=draw
+            )
+            entries += [Entry(made, trainings) for made in (distilled, real, drawn)]
+    return entries
+
+
+def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evaluation], seed: int) -> None:
+    from d3hr.report.figures import accuracy_chart, loss_chart
+    from d3hr.report.page import write_page
+
+    fit = json.loads((out / "prior" / "fit.json").read_text(encoding="utf-8"))
+    minutes = sum(fit["seconds"].values()) / 60
+    settings = distill_settings(PRESET)
+    sheets = [
+        ("distilled/contact-sheet.png", "Distilled: drawn from each class's Gaussian in noise space"),
+        (f"sets/random_real-ipc10-seed{seed}/contact-sheet.png", "Random real images"),
+        (f"sets/prior_only-ipc10-seed{seed}/contact-sheet.png", "Prior only: random noise, denoised"),
+    ]
+    write_page(
+        out / "index.html",
+        "demo.html",
+        data_name="1,797 real handwritten digits (UCI, 8 × 8 pixels, scikit-learn)",
+        real_count=f"{len(images):,}",
+        classes=images.class_names,
+        verdicts=verdicts(rows),
+        sheets=[{"picture": out / picture, "caption": caption} for picture, caption in sheets],
+        rows=rows,
+        best={row.ipc: max(other.accuracy_mean for other in rows if other.ipc == row.ipc) for row in rows},
+        names=NAMES,
+        student=STUDENT,
+        protocol=protocol_named(PROTOCOL),
+        test_count=len(test),
+        distillation_seeds=DISTILLATION_SEEDS,
+        training_seeds=TRAINING_SEEDS,
+        accuracy_chart=accuracy_chart(rows),
+        loss_chart=loss_chart(out / "prior" / "loss.csv"),
+        facts={
+            "real images": f"{len(images):,} for training, {len(test)} for testing, {images.class_names[0]} to {images.class_names[-1]}",
+            "prior": f"preset tiny, fitted in {minutes:.1f} minutes; reconstruction {fit['reconstruction_psnr_db']} dB PSNR",
+            "inversion": f"{settings.statistics_level} of {settings.steps} DDIM steps, guidance {settings.inversion_guidance}",
+            "groups": f"strategy {settings.strategy} ({settings.exact_std} std; at 1 image per class: best of {settings.num_candidates:,})",
+            "denoising": f"from level {settings.denoising_level}, guidance {settings.denoising_guidance}",
+            "made by": f"d3hr {version('d3hr')}",
+        },
+        next_steps=NEXT_STEPS,
+    )

@@ -1,0 +1,126 @@
+"""Trains one student on a set of labelled images and tests it on real ones.
+
+Legend: N training images, M test images, H = W image side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.students import new_student
+from d3hr.prior.model import default_device
+from d3hr.seeds import derive_seed
+
+CHECKS = 10
+"""How often, evenly over a run, the student is tested; the last check is the figure."""
+_TEST_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with labels, in memory.
+
+    Attributes:
+        images: uint8 [N, 3, H, W].
+        labels: int64 [N].
+        class_names: the name of each label.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one student.
+
+    Attributes:
+        last_epoch: test accuracy at the end, 0 to 1: the figure.
+        best_epoch: highest test accuracy of all checks, chosen on the test set and so no fair figure.
+    """
+
+    last_epoch: float
+    best_epoch: float
+
+
+def train_and_test(train: Labelled, test: Labelled, *, student: str, protocol: Protocol, seed: int) -> Run:
+    """Train a student on ``train`` and test it on ``test``, whose labels mean the same classes.
+
+    Args:
+        train: the distilled images.
+        test: real images.
+        student: name of the network.
+        protocol: how to train.
+        seed: seed of weights, order and augmentation.
+    """
+    device = default_device()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "student"))
+        network = new_student(student, len(train.class_names), train.images.shape[-1]).to(device)
+        accuracies = [accuracy(network, test) for _ in _train(network, train, protocol, device)]
+    return Run(last_epoch=accuracies[-1], best_epoch=max(accuracies))
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, test: Labelled) -> float:
+    """Return the share of ``test`` that ``network`` labels right."""
+    device = next(network.parameters()).device
+    network.eval()
+    right = 0
+    for images, labels in zip(test.images.split(_TEST_BATCH), test.labels.split(_TEST_BATCH), strict=True):
+        right += int((network(_to_float(images.to(device))).argmax(dim=1).cpu() == labels).sum())
+    network.train()
+    return right / len(test.labels)
+
+
+def _train(network: nn.Module, train: Labelled, protocol: Protocol, device: torch.device) -> Iterator[int]:
+    """Train in place; yields the number of steps done at each check."""
+    augment = _augmentation(protocol, train.images.shape[-1])
+    optimiser = torch.optim.SGD(
+        network.parameters(), lr=protocol.learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+    )
+    checks = {round(protocol.steps * (check + 1) / CHECKS) for check in range(CHECKS)}
+    images, labels = _to_float(train.images.to(device)), train.labels.to(device)
+    batches = _batches(len(labels), protocol.batch_size)
+    for step in range(protocol.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / protocol.steps))
+        batch = next(batches).to(device)
+        loss = F.cross_entropy(network(augment(images[batch])), labels[batch])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step + 1 in checks:
+            yield step + 1
+
+
+def _batches(size: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield positions for ever; every epoch visits each image once."""
+    while True:
+        yield from torch.randperm(size).split(batch_size)
+
+
+def _augmentation(protocol: Protocol, image_size: int) -> nn.Module:
+    from kornia.augmentation import RandomCrop, RandomHorizontalFlip
+
+    steps: Sequence[nn.Module] = [
+        *(
+            [RandomCrop((image_size, image_size), padding=round(protocol.shift * image_size), padding_mode="replicate")]
+            if protocol.shift
+            else []
+        ),
+        *([RandomHorizontalFlip()] if protocol.flip else []),
+    ]
+    return nn.Sequential(*steps)
+
+
+def _to_float(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1

@@ -1,0 +1,1 @@
+"""What people look at: one static page with pictures, plots and tables."""

@@ -1,0 +1,31 @@
+"""Fills a page template: everything the page shows is inside the one file, and every name in it is escaped."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from d3hr.staging import write_bytes
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Write one self-contained HTML page.
+
+    Args:
+        path: the file to write.
+        template: name of a template of this package.
+        values: what the template shows; text is escaped, SVG must be marked safe in the template.
+    """
+    environment = Environment(
+        loader=PackageLoader("d3hr.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["data_uri"] = _data_uri
+    write_bytes(path, environment.get_template(template).render(**values).encode())
+
+
+def _data_uri(picture: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
