@@ -23,8 +23,8 @@ from d3hr.progress import Progress
 from d3hr.staging import atomic_file, claim, write_json
 
 IPCS = (1, 10)
-DISTILLATION_SEEDS = 3
-TRAINING_SEEDS = 2
+DISTILLATION_SEEDS = 6
+TRAINING_SEEDS = 1
 STUDENT = "convnet3"
 PRESET = "gentle"
 PROTOCOL = "quick"

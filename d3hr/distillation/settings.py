@@ -61,7 +61,14 @@ class DistillSettings(GroupSettings):
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
-    "gentle": {"strategy": "exact", "inversion_guidance": 1.0, "denoising_guidance": 1.5},
+    "gentle": {
+        "strategy": "exact",
+        "exact_std": "population",
+        "statistics_level": 25,
+        "denoising_level": 25,
+        "inversion_guidance": 1.0,
+        "denoising_guidance": 1.0,
+    },
 }
 """``paper``: arXiv 2505.18399. ``released``: what its public code does. ``gentle``: for priors fitted in minutes, which strong
 guidance distorts."""

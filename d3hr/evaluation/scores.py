@@ -94,7 +94,7 @@ def evaluate(
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", do="give --seeds.")
     train = training_images(distilled)
-    labelled = test_images(test, train)
+    labelled = real_images(test, train)
     runs = []
     with progress.bar(f"training {student}", len(seeds)) as bar:
         for seed in seeds:
@@ -113,7 +113,7 @@ def training_images(distilled: DistilledSet | ImageData) -> Labelled:
     return Labelled(to_uint8(images), labels, distilled.class_names)
 
 
-def test_images(test: ImageData, train: Labelled) -> Labelled:
+def real_images(test: ImageData, train: Labelled) -> Labelled:
     """Return real images in memory, at the size of ``train`` and labelled in its order of classes.
 
     Raises:

@@ -77,9 +77,10 @@ class Prior:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over class names, configuration and every weight."""
-        digest = hashlib.sha256(json.dumps([self.class_names, self.scheduler_config], sort_keys=True, default=str).encode())
-        digest.update(str(self.vae.config.scaling_factor).encode())
+        """SHA-256 over class names, schedule, scaling factor and every weight."""
+        about = [self.class_names, self.schedule.steps_offset, self.vae.config.scaling_factor]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        digest.update(self.schedule.alphas_cumprod.numpy().tobytes())
         for network in (self.transformer, self.vae):
             for name, value in sorted(network.state_dict().items()):
                 digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

@@ -49,9 +49,6 @@ class Process(Protocol):
     def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any:
         """Scale gradients down to ``max_norm``."""
 
-    def autocast(self) -> Any:
-        """Return the context of mixed precision."""
-
 
 @dataclass
 class Curve:
@@ -94,6 +91,7 @@ def optimise(
     training: Training,
     seed: int,
     max_seconds: float | None,
+    bf16: bool,
     process: Process,
     checkpoint: Path,
     progress: Progress,
@@ -108,6 +106,7 @@ def optimise(
         training: hyper-parameters.
         seed: seed of the run; the noise of a step follows from it.
         max_seconds: end after this time, earlier sittings counted in; the learning rate then falls with time.
+        bf16: compute in bfloat16 where PyTorch's autocast does.
         process: the accelerator.
         checkpoint: file to continue from and to save to.
         progress: where to report.
@@ -143,7 +142,7 @@ def optimise(
             for group in optimiser.param_groups:
                 group["lr"] = training.learning_rate * rate(fraction, step, training.warmup_steps)
             noise = torch.Generator(process.device).manual_seed(derive_seed(seed, "step", step, process.process_index))
-            with process.autocast():
+            with torch.autocast(process.device.type, torch.bfloat16, enabled=bf16):
                 value = loss(wrapped, batch, noise)
             process.backward(value)
             process.clip_grad_norm_(wrapped.parameters(), training.clip_norm)

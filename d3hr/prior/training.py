@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,8 @@ def fit_prior(
         OutputError: ``out`` holds something else.
         NumericalError: the loss became infinite.
     """
+    from accelerate import Accelerator
+
     chosen = _adapted(prior_preset(preset), steps, autoencoder_steps)
     if max_minutes is not None and max_minutes <= 0:
         raise SettingsError("--max_minutes must be positive.", found=f"{max_minutes}", do="give the minutes to train for.")
@@ -88,71 +91,113 @@ def fit_prior(
     }
     stage = StagedFolder(out, key)
     if not stage.finished:
-        _fit(images.at_size(size), stage, chosen, max_minutes, precision, seed, progress)
+        process = Accelerator(mixed_precision="no")  # its precision is global to the interpreter, ours belongs to the run
+        work = stage.path / "checkpoints"
+        _fit(_Fit(images.at_size(size), chosen, seed, precision == "bf16", process, work, progress), stage, max_minutes)
+        process.wait_for_everyone()
     return Prior.from_pretrained(stage.out)
 
 
-def _fit(
-    images: ImageData, stage: StagedFolder, preset: PriorPreset, max_minutes: float | None, precision: str, seed: int, progress: Progress
-) -> None:
-    from accelerate import Accelerator
+@dataclass(frozen=True)
+class _Fit:
+    """One fit under way: what both networks are trained with."""
 
-    process = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
-    work = stage.path / "checkpoints"
-    work.mkdir(exist_ok=True)
-    seconds = None if max_minutes is None else max_minutes * 60
-    shares = (None, None) if seconds is None else (seconds * AUTOENCODER_SHARE, seconds * (1 - AUTOENCODER_SHARE))
+    images: ImageData
+    preset: PriorPreset
+    seed: int
+    bf16: bool
+    process: Process
+    work: Path
+    progress: Progress
 
+    def autoencoder(self, vae: Any, max_seconds: float | None) -> Curve:
+        """Train the autoencoder on the images."""
+        training = self.preset.autoencoder_training
+        order = self._order("autoencoder", training)
+
+        def load(step: int) -> Tensor:
+            return self.images.gather(self._share(order.at(step)))[0]
+
+        def loss(model: nn.Module, batch: Tensor, noise: torch.Generator) -> Tensor:
+            return torch.as_tensor(model(batch.to(self.process.device), noise))
+
+        model = _AutoencoderLoss(vae.to(memory_format=torch.channels_last), self.preset.kl_weight)
+        return self._optimise("autoencoder", model, load, loss, training, max_seconds)
+
+    def transformer(self, transformer: Any, latents: Latents, scale: float, max_seconds: float | None) -> Curve:
+        """Minimise |eps - eps_theta(z_t, t, y)|^2 (DDPM, arXiv 2006.11239, eq. 14), the class dropped for a share of the images."""
+        training = self.preset.transformer_training
+        order = self._order("transformer", training)
+        counts = list(self.images.counts.values())
+        label_at = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        signal = Schedule.from_config(SCHEDULER_CONFIG).alphas_cumprod.float().to(self.process.device)
+
+        def load(step: int) -> tuple[Tensor, Tensor]:
+            positions = self._share(order.at(step))
+            return latents.gather(positions) * scale, label_at[positions]
+
+        def loss(model: nn.Module, batch: tuple[Tensor, Tensor], noise: torch.Generator) -> Tensor:
+            z, y = (part.to(self.process.device) for part in batch)
+            t = torch.randint(len(signal), (len(z),), generator=noise, device=z.device)
+            eps = torch.randn(z.shape, generator=noise, device=z.device)
+            drop = torch.rand(len(z), generator=noise, device=z.device) < self.preset.label_dropout
+            alpha = signal[t].view(-1, 1, 1, 1)
+            noisy = alpha.sqrt() * z + (1 - alpha).sqrt() * eps
+            predicted = model(noisy, timestep=t, class_labels=torch.where(drop, len(counts), y), return_dict=False)[0]
+            return F.mse_loss(predicted.float(), eps)
+
+        # diffusers' DiT drops labels by itself in training mode, in every block apart from the others: evaluation mode leaves it to us.
+        return self._optimise("transformer", transformer.eval(), load, loss, training, max_seconds)
+
+    def _order(self, network: str, training: Training) -> Indices:
+        return Indices(len(self.images), training.batch_size, derive_seed(self.seed, network, "order"))
+
+    def _share(self, positions: Tensor) -> Tensor:
+        return positions[self.process.process_index :: self.process.num_processes]
+
+    def _optimise(self, network: str, model: nn.Module, load: Any, loss: Any, training: Training, max_seconds: float | None) -> Curve:
+        return optimise(
+            model,
+            load,
+            loss,
+            training=training,
+            seed=derive_seed(self.seed, network),
+            max_seconds=max_seconds,
+            bf16=self.bf16,
+            process=self.process,
+            checkpoint=self.work / f"{network}.safetensors",
+            progress=self.progress,
+            title=network,
+        )
+
+
+def _fit(fit: _Fit, stage: StagedFolder, max_minutes: float | None) -> None:
+    """Train both networks and complete the staged folder."""
+    images, preset = fit.images, fit.preset
+    seconds = None if max_minutes is None else 60 * max_minutes
+    fit.work.mkdir(exist_ok=True)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
+        torch.manual_seed(derive_seed(fit.seed, "weights"))
         vae = new_autoencoder(preset, images.image_size)
         transformer = new_transformer(preset, images.image_size, len(images.class_names))
-    curves = {"autoencoder": _fit_autoencoder(vae, images, preset, seed, shares[0], process, work, progress)}
-
+    curves = {"autoencoder": fit.autoencoder(vae, seconds and AUTOENCODER_SHARE * seconds)}
     vae.eval().requires_grad_(False)
-    latents = Latents(images, lambda batch: _encode(vae, batch.to(process.device)), work / "latents", progress)
-    vae.register_to_config(scaling_factor=1 / latents.root_mean_square())
-    curves["transformer"] = _fit_transformer(transformer, images, latents, vae, preset, seed, shares[1], process, work, progress)
-
-    prior = Prior(transformer, vae, SCHEDULER_CONFIG, images.class_names)
-    if process.is_main_process:
+    latents = Latents(images, lambda batch: _encode(vae, batch.to(fit.process.device)), fit.work / "latents", fit.progress)
+    scale = 1 / latents.root_mean_square()
+    vae.register_to_config(scaling_factor=scale)
+    curves["transformer"] = fit.transformer(transformer, latents, scale, seconds and seconds - curves["autoencoder"].seconds)
+    if fit.process.is_main_process:
+        prior = Prior(transformer, vae, SCHEDULER_CONFIG, images.class_names)
         prior.save_pretrained(stage.path)
         about = {
             "data": {"source": images.source, "split": images.split, "images": len(images), "skipped": len(images.skipped)},
             "reconstruction_psnr_db": _reconstruction_psnr(prior, images),
-            "seconds": {name: round(curve.seconds, 1) for name, curve in curves.items()},
-            "steps": {name: curve.steps for name, curve in curves.items()},
+            "seconds": {network: round(curve.seconds, 1) for network, curve in curves.items()},
+            "steps": {network: curve.steps for network, curve in curves.items()},
         }
         write_json(stage.path / "fit.json", about)
         write_bytes(stage.path / "loss.csv", _loss_table(curves))
-        stage.publish(without=[work.name])
-    process.wait_for_everyone()
-
-
-def _fit_autoencoder(
-    vae: Any, images: ImageData, preset: PriorPreset, seed: int, seconds: float | None, process: Process, work: Path, progress: Progress
-) -> Curve:
-    training = preset.autoencoder_training
-    order = Indices(len(images), training.batch_size, derive_seed(seed, "autoencoder"))
-
-    def load(step: int) -> Tensor:
-        return images.gather(_share(order.at(step), process))[0]
-
-    def loss(model: nn.Module, batch: Tensor, noise: torch.Generator) -> Tensor:
-        return torch.as_tensor(model(batch.to(process.device), noise))
-
-    return optimise(
-        _AutoencoderLoss(vae.to(memory_format=torch.channels_last), preset.kl_weight),
-        load,
-        loss,
-        training=training,
-        seed=derive_seed(seed, "autoencoder"),
-        max_seconds=seconds,
-        process=process,
-        checkpoint=work / "autoencoder.safetensors",
-        progress=progress,
-        title="autoencoder",
-    )
+        stage.publish(without=[fit.work.name])
 
 
 class _AutoencoderLoss(nn.Module):
@@ -169,55 +214,6 @@ class _AutoencoderLoss(nn.Module):
         return value
 
 
-def _fit_transformer(
-    transformer: Any,
-    images: ImageData,
-    latents: Latents,
-    vae: Any,
-    preset: PriorPreset,
-    seed: int,
-    seconds: float | None,
-    process: Process,
-    work: Path,
-    progress: Progress,
-) -> Curve:
-    """Minimise |eps - eps_theta(z_t, t, y)|^2 (DDPM, arXiv 2006.11239, eq. 14), the class dropped for a share of the images."""
-    training = preset.transformer_training
-    order = Indices(len(images), training.batch_size, derive_seed(seed, "transformer"))
-    signal = Schedule.from_config(SCHEDULER_CONFIG).alphas_cumprod.float().to(process.device)
-    labels_of = torch.repeat_interleave(torch.arange(len(images.class_names)), torch.tensor(list(images.counts.values())))
-    null = len(images.class_names)
-
-    def load(step: int) -> tuple[Tensor, Tensor]:
-        positions = _share(order.at(step), process)
-        return latents.gather(positions) * vae.config.scaling_factor, labels_of[positions]
-
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor], noise: torch.Generator) -> Tensor:
-        z, y = (part.to(process.device) for part in batch)
-        t = torch.randint(len(signal), (len(z),), generator=noise, device=z.device)
-        eps = torch.randn(z.shape, generator=noise, device=z.device)
-        drop = torch.rand(len(z), generator=noise, device=z.device) < preset.label_dropout
-        alpha = signal[t].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * z + (1 - alpha).sqrt() * eps
-        predicted = model(noisy, timestep=t, class_labels=torch.where(drop, null, y), return_dict=False)[0]
-        return F.mse_loss(predicted.float(), eps)
-
-    # diffusers' DiT drops labels by itself in training mode, in every block apart from the others: evaluation mode leaves it to us.
-    transformer.eval()
-    return optimise(
-        transformer,
-        load,
-        loss,
-        training=training,
-        seed=derive_seed(seed, "transformer"),
-        max_seconds=seconds,
-        process=process,
-        checkpoint=work / "transformer.safetensors",
-        progress=progress,
-        title="transformer",
-    )
-
-
 def _adapted(preset: PriorPreset, steps: int | None, autoencoder_steps: int | None) -> PriorPreset:
     changes: dict[str, Training] = {}
     for flag, name, wanted in (
@@ -230,10 +226,6 @@ def _adapted(preset: PriorPreset, steps: int | None, autoencoder_steps: int | No
             raise SettingsError(f"{flag} must be at least 1.", found=f"{wanted}", do="give the number of optimiser steps.")
         changes[name] = getattr(preset, name).model_copy(update={"steps": wanted})
     return preset.model_copy(update=changes)
-
-
-def _share(positions: Tensor, process: Process) -> Tensor:
-    return positions[process.process_index :: process.num_processes]
 
 
 @torch.no_grad()

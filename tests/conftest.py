@@ -1,0 +1,104 @@
+"""Small real parts for the tests: an analytic prior, an untrained prior, and folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from d3hr.data import ImageData, load_images
+from d3hr.prior.model import Prior
+from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
+from d3hr.prior.presets import PRESETS
+from d3hr.prior.schedule import Schedule
+
+SMALL = PRESETS["tiny"].model_copy(
+    update={"autoencoder_widths": (8, 16), "layers": 2, "heads": 2, "width": 32},
+)
+
+
+@dataclass(frozen=True)
+class GaussianPrior:
+    """The exact prior of data x ~ N(mean, std^2), every dimension apart.
+
+    With z = sqrt(a) x + sqrt(1-a) e, the best prediction of e is sqrt(1-a) (z - sqrt(a) mean) / (a std^2 + 1 - a), and the
+    probability flow keeps u = (z - sqrt(a) mean) / sqrt(a std^2 + 1 - a) constant.
+    """
+
+    mean: Tensor
+    std: Tensor
+    schedule: Schedule
+
+    def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
+        a = float(self.schedule.alphas_cumprod[timestep])
+        return (1 - a) ** 0.5 * (latents - a**0.5 * self.mean) / (a * self.std**2 + 1 - a)
+
+    def transported(self, clean: Tensor, timestep: int) -> Tensor:
+        """Return where the exact flow carries latents of timestep 0."""
+        a0, a = (float(self.schedule.alphas_cumprod[t]) for t in (0, timestep))
+        u = (clean - a0**0.5 * self.mean) / (a0 * self.std**2 + 1 - a0).sqrt()
+        return a**0.5 * self.mean + (a * self.std**2 + 1 - a).sqrt() * u
+
+
+@pytest.fixture
+def gaussian_prior() -> GaussianPrior:
+    generator = torch.Generator().manual_seed(3)
+    mean = torch.randn(4, 2, 2, generator=generator, dtype=torch.float64)
+    std = torch.rand(4, 2, 2, generator=generator, dtype=torch.float64) + 0.3
+    return GaussianPrior(mean, std, Schedule.from_config(SCHEDULER_CONFIG))
+
+
+def untrained_prior(class_names: tuple[str, ...], image_size: int = 8) -> Prior:
+    """A small prior with random weights everywhere, so that its predictions depend on everything they should."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = new_autoencoder(SMALL, image_size)
+        transformer = new_transformer(SMALL, image_size, len(class_names))
+        for parameter in transformer.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.05)
+    return Prior(transformer, vae, SCHEDULER_CONFIG, class_names)
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    return load_images("digits")
+
+
+@pytest.fixture(scope="session")
+def digits_prior(tmp_path_factory: pytest.TempPathFactory, digits: ImageData) -> Prior:
+    """An untrained prior of the ten digits, saved and loaded."""
+    folder = tmp_path_factory.mktemp("digits-prior") / "prior"
+    untrained_prior(digits.class_names).save_pretrained(folder)
+    return Prior.from_pretrained(folder)
+
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> MakeFolder:
+    """Make a folder of class folders of random PNG images."""
+
+    def make(classes: dict[str, int], *, size: int = 8, name: str = "images") -> Path:
+        root = tmp_path / name
+        rng = np.random.default_rng(0)
+        for class_name, count in classes.items():
+            folder = root / class_name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        return root
+
+    return make
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file below ``folder`` with its contents."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,142 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from d3hr import DistilledSet, ImageData, Prior, distill, evaluate, load_images, random_real
+from d3hr.errors import ClassMismatch, SettingsError
+from d3hr.evaluation import comparison
+from d3hr.evaluation.comparison import Entry, compare, compare_with_baselines, verdicts
+from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.scores import Evaluation, real_images, training_images
+from d3hr.evaluation.tables import accuracy_table
+from d3hr.evaluation.training import Labelled, Run, accuracy
+from tests.conftest import MakeFolder
+
+SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
+
+
+def two_colours(root: Path, names: tuple[str, str], count: int = 4) -> Path:
+    """Dark images in the first class, light ones in the second, with a gradient so that instance norm leaves something."""
+    for name, flip in zip(names, (False, True), strict=True):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            gradient = Image.linear_gradient("L").resize((8, 8)).point(lambda value, shift=index: min(255, value + shift))
+            (gradient.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if flip else gradient).save(root / name / f"{index}.png")
+    return root
+
+
+def test_a_student_learns_what_can_be_learned(tmp_path: Path) -> None:
+    """Two classes that differ in the direction of a gradient are told apart without fault, on images the student has not seen."""
+    train = load_images(two_colours(tmp_path / "train", ("down", "up")))
+    test = load_images(two_colours(tmp_path / "test", ("down", "up"), count=9))
+    result = evaluate(train, test, protocol=SHORT, seeds=(0, 1))
+    assert [run.last_epoch for run in result.runs] == [1.0, 1.0]
+    assert result.accuracy_std == 0
+    assert (result.method, result.ipc) == ("folder", 4)
+
+
+def test_labels_are_matched_by_name(tmp_path: Path) -> None:
+    """A test set whose parquet order is reversed has the same accuracy; swapped names give none."""
+    train = load_images(two_colours(tmp_path / "train", ("a", "b")))
+    swapped = load_images(two_colours(tmp_path / "swapped", ("b", "a")))
+    assert evaluate(train, swapped, protocol=SHORT, seeds=(0,)).accuracy_mean == 0.0
+    labelled = real_images(swapped, training_images(train))
+    assert labelled.class_names == ("a", "b")
+    assert labelled.labels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_accuracy_by_hand() -> None:
+    """A network that always answers class 1, on labels 0, 1, 1, 2: one half."""
+
+    class One(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.tensor([0.0, 1.0, 0.0]))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.bias.expand(len(images), 3)
+
+    test = Labelled(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 2]), ("a", "b", "c"))
+    assert accuracy(One(), test) == 0.5
+
+
+def test_a_seed_repeats_and_leaves_the_global_state_alone(digits: ImageData, tmp_path: Path) -> None:
+    made = random_real(digits, tmp_path / "set", ipc=2, image_size=8)
+    test = load_images("digits", split="validation")
+    state = torch.random.get_rng_state()
+    first, second = (evaluate(made, test, protocol=SHORT, seeds=(3,)) for _ in range(2))
+    assert first == second
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert evaluate(made, test, protocol=SHORT, seeds=(4,)).runs != first.runs
+
+
+def test_figures_by_hand() -> None:
+    """Accuracies 0.5 and 0.7: mean 0.6, sample std 0.1414; best epochs 0.6 and 0.8: 0.7, named apart."""
+    row = Evaluation("d3hr", 10, "convnet3", SHORT, (Run(0.5, 0.6), Run(0.7, 0.8))).as_row()
+    assert row["accuracy_mean"] == pytest.approx(0.6)
+    assert row["accuracy_std"] == pytest.approx(0.141421, abs=1e-6)
+    assert row["best_epoch_mean"] == pytest.approx(0.7)
+    assert (row["method"], row["ipc"], row["seeds"], row["labels"]) == ("d3hr", 10, 2, "hard")
+
+
+def test_last_epoch_is_the_figure_and_best_is_not_below_it(digits: ImageData, tmp_path: Path) -> None:
+    made = random_real(digits, tmp_path / "set", ipc=1, image_size=8)
+    runs = evaluate(made, load_images("digits", split="validation"), protocol=SHORT, seeds=(0, 1, 2)).runs
+    assert all(run.last_epoch <= run.best_epoch for run in runs)
+
+
+def test_classes_that_differ_are_refused_both_ways(image_folder: MakeFolder) -> None:
+    ab = load_images(image_folder({"a": 2, "b": 2}, name="ab"))
+    abc = load_images(image_folder({"a": 2, "b": 2, "c": 2}, name="abc"))
+    with pytest.raises(ClassMismatch, match="test set"):
+        evaluate(ab, abc)
+    with pytest.raises(ClassMismatch, match="distilled set"):
+        evaluate(abc, ab)
+    with pytest.raises(SettingsError, match="seed"):
+        evaluate(ab, ab, seeds=())
+
+
+@pytest.fixture
+def distilled(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> DistilledSet:
+    few = load_images("digits", split="validation")
+    return distill(few, digits_prior, tmp_path / "set", ipc=2, preset="gentle", steps=4, statistics_level=2, denoising_level=2)
+
+
+def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
+    """Three rows of the same IPC and number of runs; a second call finds every cell and trains nothing."""
+    test = load_images("digits", split="validation")
+    arguments = {"real": digits, "prior": digits_prior, "protocol": SHORT, "seeds": (0, 1)}
+    rows = compare_with_baselines(distilled, test, tmp_path / "out", **arguments)
+    assert [(row.method, row.ipc, len(row.runs)) for row in rows] == [("d3hr", 2, 2), ("random_real", 2, 2), ("prior_only", 2, 2)]
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == [row.as_row() for row in rows]
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 6
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    assert compare_with_baselines(distilled, test, tmp_path / "out", **arguments) == rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()} == stamps
+
+
+def test_a_cell_of_other_settings_is_not_used(distilled: DistilledSet, tmp_path: Path) -> None:
+    test = load_images("digits", split="validation")
+    for steps in (20, 21):
+        compare(
+            [Entry(distilled, [0])], test, student="convnet3", protocol=SHORT.model_copy(update={"steps": steps}), cells=tmp_path / "cells"
+        )
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+
+
+def test_verdicts_name_winner_and_doubt() -> None:
+    """80 +- 0 against 75 +- 0 wins by 5 points; 80 against 82 +- 2.8 loses by 2, which is within the spread."""
+
+    def row(method: str, *accuracies: float) -> Evaluation:
+        return Evaluation(method, 10, "convnet3", SHORT, tuple(Run(value, value) for value in accuracies))
+
+    rows = [row("d3hr", 0.8, 0.8), row("random_real", 0.84, 0.8), row("prior_only", 0.75, 0.75)]
+    assert verdicts(rows) == [
+        "IPC 10: distilled loses against random real images by 2.0 points, within the spread of the seeds.",
+        "IPC 10: distilled wins against images drawn from the prior alone by 5.0 points.",
+    ]
+    assert "80.0 ± 0.0" in accuracy_table(rows)
+    assert set(comparison.BASELINES) == {"random_real", "prior_only"}

@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+
+from d3hr import Prior
+from d3hr.errors import ClassMismatch, PriorError, SettingsError
+from d3hr.prior.networks import SCHEDULER_CONFIG, fitting_image_size, new_autoencoder, new_transformer
+from d3hr.prior.presets import PRESETS, prior_preset
+from tests.conftest import SMALL, untrained_prior
+
+NAMES = ("ant", "bee", "king penguin, Aptenodytes")
+
+
+@pytest.fixture
+def prior() -> Prior:
+    return untrained_prior(NAMES)
+
+
+def inputs(prior: Prior) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(3, *prior.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1])
+
+
+def test_a_saved_prior_is_the_same_prior(prior: Prior, tmp_path: Path) -> None:
+    prior.save_pretrained(tmp_path)
+    loaded = Prior.from_pretrained(tmp_path)
+    z, y = inputs(prior)
+    assert loaded.class_names == NAMES
+    assert loaded.fingerprint == prior.fingerprint
+    assert torch.equal(loaded.predict_noise(z, 500, y, 4.0), prior.predict_noise(z, 500, y, 4.0))
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_diffusers_opens_it_and_agrees(prior: Prior, tmp_path: Path) -> None:
+    """DiTPipeline loads the folder, and its transformer gives our noise."""
+    prior.save_pretrained(tmp_path)
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path)
+    z, y = inputs(prior)
+    assert pipeline.labels["bee"] == 1
+    with torch.no_grad():
+        theirs = pipeline.transformer.eval()(z, timestep=torch.full((3,), 500), class_labels=y).sample
+    torch.testing.assert_close(prior.predict_noise(z, 500, y), theirs)
+
+
+def test_guidance_extrapolates_from_the_null_class(prior: Prior) -> None:
+    """eps_null + g (eps_class - eps_null), the null class being the row after the last class; at g = 0 it is eps_null."""
+    z, y = inputs(prior)
+    null = prior.predict_noise(z, 500, torch.full((3,), 3))
+    conditional = prior.predict_noise(z, 500, y)
+    assert not torch.allclose(null, conditional, atol=1e-3)
+    torch.testing.assert_close(prior.predict_noise(z, 500, y, 0.0), null)
+    torch.testing.assert_close(prior.predict_noise(z, 500, y, 3.0), null + 3 * (conditional - null), atol=1e-5, rtol=1e-4)
+
+
+def test_no_guidance_is_one_call(prior: Prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch that reaches the network is N at g = 1 and 2N otherwise."""
+    sizes = []
+    run = prior._run
+    monkeypatch.setattr(prior, "_run", lambda z, t, y: sizes.append(len(z)) or run(z, t, y))
+    z, y = inputs(prior)
+    prior.predict_noise(z, 0, y, 1.0)
+    prior.predict_noise(z, 0, y, 1.5)
+    assert sizes == [3, 6]
+
+
+def test_learned_variance_is_left_out() -> None:
+    """A transformer with twice the output channels predicts the noise in the first half."""
+    torch.manual_seed(0)
+    wide = new_transformer(SMALL, 8, 2)
+    config = {**wide.config, "out_channels": 8}
+    wide = diffusers.DiTTransformer2DModel.from_config(config)
+    prior = Prior(wide, new_autoencoder(SMALL, 8), SCHEDULER_CONFIG, ("a", "b"))
+    z = torch.randn(2, 4, 4, 4)
+    with torch.no_grad():
+        both = wide(z, timestep=torch.tensor([7, 7]), class_labels=torch.tensor([0, 1])).sample
+    torch.testing.assert_close(prior.predict_noise(z, 7, torch.tensor([0, 1])), both[:, :4])
+
+
+def test_precision_of_latents_is_kept(prior: Prior) -> None:
+    z, y = inputs(prior)
+    assert prior.predict_noise(z.double(), 3, y).dtype == torch.float64
+
+
+def test_encode_scales_and_decode_undoes_it(prior: Prior) -> None:
+    """Latents are the posterior mean times the scaling factor; decoding divides by it."""
+    images = torch.rand(2, 3, 8, 8) * 2 - 1
+    plain = prior.encode(images)
+    decoded = prior.decode(plain)
+    factor = prior.vae.config.scaling_factor
+    prior.vae.register_to_config(scaling_factor=2 * factor)
+    torch.testing.assert_close(prior.encode(images), 2 * plain)
+    torch.testing.assert_close(prior.decode(2 * plain), decoded)
+    assert decoded.abs().max() <= 1
+    with pytest.raises(SettingsError, match=r"\[N, 3, 8, 8\]"):
+        prior.encode(torch.zeros(2, 3, 16, 16))
+
+
+def test_classes_are_found_by_name(prior: Prior) -> None:
+    assert prior.conditioning_ids(["king penguin, Aptenodytes", "ant"], "data") == [2, 0]
+    with pytest.raises(ClassMismatch, match=r"\(es\) of data are not classes of the prior: wasp"):
+        prior.conditioning_ids(["ant", "wasp"], "data")
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    transformer = new_transformer(SMALL, 8, 2)
+    with pytest.raises(PriorError, match="2 classes in the transformer, 3 names"):
+        Prior(transformer, new_autoencoder(SMALL, 8), SCHEDULER_CONFIG, NAMES)
+    other = SMALL.model_copy(update={"latent_channels": 3})
+    with pytest.raises(PriorError, match="4 input channels, 3 latent channels"):
+        Prior(transformer, new_autoencoder(other, 8), SCHEDULER_CONFIG, ("a", "b"))
+
+
+def test_folders_that_are_no_prior_are_refused(prior: Prior, tmp_path: Path) -> None:
+    with pytest.raises(PriorError, match="no prior at"):
+        Prior.from_pretrained(tmp_path / "missing")
+    with pytest.raises(PriorError, match="model_index"):
+        Prior.from_pretrained(tmp_path)
+    prior.save_pretrained(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
+    with pytest.raises(PriorError, match="id2label"):
+        Prior.from_pretrained(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(PriorError, match="StableDiffusionPipeline"):
+        Prior.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "latent", "tokens"), [("tiny", 8, 4, 16), ("tiny", 32, 8, 16), ("small", 32, 16, 64), ("base", 256, 32, 256)]
+)
+def test_presets_fit_their_image_sizes(preset: str, size: int, latent: int, tokens: int) -> None:
+    """Latent side and number of tokens are those the preset names."""
+    with torch.device("meta"):
+        vae = new_autoencoder(PRESETS[preset], size)
+    latent_side = size // 2 ** (len(vae.config.block_out_channels) - 1)
+    assert latent_side == latent
+    transformer = new_transformer(PRESETS[preset].model_copy(update={"layers": 1}), size, 10)
+    assert (transformer.config.sample_size // transformer.config.patch_size) ** 2 == tokens
+
+
+def test_image_sizes_are_rounded_up_into_the_range() -> None:
+    tiny = prior_preset("tiny")
+    assert [fitting_image_size(tiny, size) for size in (5, 8, 28, 64)] == [8, 8, 32, 32]
+    with pytest.raises(SettingsError, match="tiny, small, base"):
+        prior_preset("huge")
+
+
+def test_a_new_transformer_starts_from_nothing() -> None:
+    """DiT's initialisation: zero modulation and zero output, so the first prediction is zero noise."""
+    transformer = new_transformer(SMALL, 8, 3)
+    output = transformer(torch.randn(2, 4, 4, 4), timestep=torch.tensor([1, 2]), class_labels=torch.tensor([0, 1])).sample
+    assert not output.any()

@@ -1,0 +1,192 @@
+import errno
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from d3hr import Prior
+from d3hr.__main__ import COMMANDS, main
+from tests.conftest import MakeFolder, tree, untrained_prior
+
+CLASSES = {"ant": 4, "bee": 4, "cat": 4}
+FAST = ["--steps", "5", "--level", "2", "--num_candidates", "20"]
+
+
+@pytest.fixture
+def place(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with ``images`` and ``prior``."""
+    image_folder(CLASSES)
+    untrained_prior(tuple(CLASSES)).save_pretrained(tmp_path / "prior")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_way_from_folder_to_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """distill, expand and evaluate, each with settings saved beside its result and JSON on standard output."""
+    assert main(["distill", "images", "--prior", "prior", "--out", "set", "--ipc", "2", "--json", *FAST]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["ipc"] == 2
+    assert "12 images of 3 classes" in output.err
+    assert yaml.safe_load((place / "set" / "settings.yaml").read_text())["ipc"] == 2
+    assert main(["expand", "set", "--out", "more", "--ipc", "3"]) == 0
+    assert len(list((place / "more" / "train" / "bee").iterdir())) == 3
+    assert main(["evaluate", "set", "--test", "images", "--protocol", "quick", "--seeds", "[0]", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out.partition("\n")[2])["results"]
+    assert [row["method"] for row in rows] == ["d3hr", "random_real", "prior_only"]
+    assert (place / "set-evaluation" / "results.json").exists()
+
+
+def test_saved_settings_repeat_the_result(place: Path) -> None:
+    """--config with the settings.yaml of a set, and another --out, gives the same images."""
+    assert main(["distill", "images", "--prior", "prior", "--out", "set", "--ipc", "2", "--seed", "5", *FAST]) == 0
+    assert main(["distill", "--config", "set/settings.yaml", "--out", "again"]) == 0
+    assert tree(place / "again" / "train") == tree(place / "set" / "train")
+
+
+def test_fit_writes_a_prior(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "images", "--out", "fitted", "--steps", "2", "--autoencoder_steps", "2"]) == 0
+    assert "d3hr distill images --prior fitted" in capsys.readouterr().out
+    assert Prior.from_pretrained(place / "fitted").class_names == tuple(CLASSES)
+
+
+def test_inspect_counts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "images", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == CLASSES
+    assert main(["inspect", "images"]) == 0
+    assert "4  bee" in capsys.readouterr().out
+
+
+def test_print_config_shows_every_setting(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["distill", "images", "--prior", "prior", "--out", "set", "--print_config"])
+    assert caught.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["preset"] == "paper"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for flag in ("--config", "--print_config", "--json", "--debug"):
+        assert flag in shown
+
+
+DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspect", "missing"], "There is no folder missing"),
+        (["fit", "./none", "--out", "set"], "There is no folder ./none"),
+        ([*DISTILL, "--ipc", "0"], "--ipc"),
+        ([*DISTILL, "--preset", "best"], "paper, released, gentle"),
+        ([*DISTILL, "--level", "50"], "not on a grid"),
+        ([*DISTILL, "--level", "3", "--statistics_level", "3"], "--level sets both"),
+        (["distill", "images", "--prior", "nowhere", "--out", "set"], "no prior at nowhere"),
+        (["distill", "images", "--prior", "images", "--out", "set"], "model_index.json"),
+        (["distill", "images", "--prior", "prior", "--out", "prior", *FAST], "already exists"),
+        (["distill", "images", "--prior", "other", "--out", "set", *FAST], "not classes of the prior: ant, cat"),
+        (["expand", "images", "--out", "set", "--ipc", "1"], "not a distilled set"),
+        (["evaluate", "images", "--test", "images"], "not a distilled set"),
+        (["evaluate", "images", "--test", "images", "--protocol", "best"], "hard, quick"),
+        (["fit", "images", "--out", "set", "--preset", "huge"], "tiny, small, base"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_clear_message(place: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, what was wrong and what to do on standard error, nothing on standard output, nothing written."""
+    untrained_prior(("bee", "wasp")).save_pretrained(place / "other")
+    before = tree(place)
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert words in output.err
+    assert "do: " in output.err
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("arguments", [["distill"], ["frobnicate"], [], ["distill", "images", "--ipc", "many"]])
+def test_a_command_that_cannot_be_parsed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_unreadable_files_are_listed_or_skipped_and_counted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "images" / "ant" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("RGB", (1, 1)).save(place / "images" / "bee" / "pixel.png")
+    assert main([*DISTILL, *FAST]) == 2
+    message = capsys.readouterr().err
+    assert "ant/broken.png" in message
+    assert "bee/pixel.png: 1 x 1 pixels" in message
+    assert main([*DISTILL, *FAST, "--ipc", "2", "--on_bad_image", "skip"]) == 0
+    assert len(json.loads((place / "set" / "manifest.json").read_text())["data"]["skipped"]) == 2
+
+
+def test_debug_shows_the_traceback(place: Path) -> None:
+    with pytest.raises(Exception, match="There is no folder"):
+        main(["inspect", "missing", "--debug"])
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The disk fills up at the seventh file; after space is freed the same command ends with the bytes of an undisturbed run."""
+    arguments = ["distill", "images", "--prior", "prior", "--ipc", "2", *FAST]
+    assert main([*arguments, "--out", "whole"]) == 0
+    written = 0
+    write = Path.write_bytes
+
+    def until_full(path: Path, content: bytes) -> int:
+        nonlocal written
+        written += 1
+        if written == 7:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", until_full)
+        assert main([*arguments, "--out", "set"]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert not (place / "set").exists()
+    assert main([*arguments, "--out", "set"]) == 0
+    for part in ("train", "statistics.safetensors"):
+        whole, again = place / "whole" / part, place / "set" / part
+        assert (tree(whole) == tree(again)) if whole.is_dir() else (whole.read_bytes() == again.read_bytes())
+
+
+def test_ctrl_c_leaves_a_state_to_go_on_from(place: Path) -> None:
+    """SIGINT while classes are inverted: exit code 130, a word about going on, and the second sitting finishes."""
+    command = [
+        sys.executable,
+        "-m",
+        "d3hr",
+        "distill",
+        "images",
+        "--prior",
+        "prior",
+        "--out",
+        "set",
+        "--ipc",
+        "2",
+        "--solver",
+        "fixed_point",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (place / "set.partial" / "statistics").exists() and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on from there" in message
+    assert "Traceback" not in message
+    assert (place / "set.partial").exists()
+    assert not (place / "set").exists()

@@ -1,0 +1,101 @@
+"""A run that is killed and started again ends with the bytes of one that was left alone."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from d3hr import ImageData, Prior, distill, load_images
+from tests.conftest import MakeFolder, tree, untrained_prior
+
+SETTINGS = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "num_candidates": 200}
+
+# Dies by SIGKILL at the n-th call of a chosen function, half-way through it where it writes a file.
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import d3hr, d3hr.staging, d3hr.storage, d3hr.distillation.pipeline
+from d3hr.distillation import pipeline
+
+target, count, folder, prior, out, settings = sys.argv[1], int(sys.argv[2]), *sys.argv[3:6], eval(sys.argv[6])
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def wrap(owner, name, before):
+    inner, calls = getattr(owner, name), [0]
+    def wrapper(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == count:
+            before(*args)
+            die()
+        return inner(*args, **kwargs)
+    setattr(owner, name, wrapper)
+
+points = {
+    "invert": (pipeline, "invert", lambda *_: None),
+    "statistics": (d3hr.storage, "save_file", lambda tensors, path: Path(path).write_bytes(b"half")),
+    "search": (pipeline, "search_candidates", lambda *_: None),
+    "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
+    "publish": (d3hr.staging.StagedFolder, "publish", lambda *_: None),
+}
+wrap(*points[target])
+d3hr.distill(d3hr.load_images(folder), d3hr.Prior.from_pretrained(prior), out, **settings)
+"""
+
+
+@pytest.fixture
+def inputs(image_folder: MakeFolder, tmp_path: Path) -> tuple[Path, Path]:
+    root = image_folder({"ant": 5, "bee": 5, "cat": 5})
+    untrained_prior(("ant", "bee", "cat")).save_pretrained(tmp_path / "prior")
+    return root, tmp_path / "prior"
+
+
+def result(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in tree(folder).items() if name.startswith(("train", "statistics"))}
+
+
+def test_killed_at_five_points_of_its_life(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    """While inverting, while writing statistics, before the search, half-way through an image, before the set appears: each kill
+    leaves no set, and the run after the last one ends as if nothing had happened."""
+    root, prior = inputs
+    distill(load_images(root), Prior.from_pretrained(prior), tmp_path / "whole", **SETTINGS)
+    for target, count in [("invert", 2), ("statistics", 2), ("search", 1), ("image", 6), ("publish", 1)]:
+        arguments = [target, str(count), str(root), str(prior), str(tmp_path / "killed"), repr(SETTINGS)]
+        process = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], timeout=120, check=False)
+        assert process.returncode == -signal.SIGKILL, target
+        assert not (tmp_path / "killed").exists()
+    assert count_statistics(tmp_path / "killed.partial") == 3
+    distill(load_images(root), Prior.from_pretrained(prior), tmp_path / "killed", **SETTINGS)
+    assert result(tmp_path / "killed") == result(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(path.name for path in (tmp_path / "whole").iterdir())
+
+
+def count_statistics(partial: Path) -> int:
+    return len(list((partial / "statistics").glob("*.safetensors")))
+
+
+def test_finished_classes_are_not_inverted_again(inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the second class, the next run inverts the second and third only."""
+    from d3hr.distillation import pipeline
+
+    root, prior_path = inputs
+    images, prior = load_images(root), Prior.from_pretrained(prior_path)
+    inner: Callable[..., object] = pipeline._match
+    seen: list[str] = []
+
+    def match(batches: object, prior: Prior, settings: object, label: int, name: str, progress: object) -> object:
+        seen.append(name)
+        if seen == ["ant", "bee"]:
+            raise KeyboardInterrupt
+        return inner(batches, prior, settings, label, name, progress)
+
+    monkeypatch.setattr(pipeline, "_match", match)
+    with pytest.raises(KeyboardInterrupt):
+        distill(images, prior, tmp_path / "set", **SETTINGS)
+    distill(images, prior, tmp_path / "set", **SETTINGS)
+    assert seen == ["ant", "bee", "bee", "cat"]
+    assert isinstance(images, ImageData)

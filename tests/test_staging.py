@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+
+from d3hr.errors import OutputError
+from d3hr.staging import StagedFolder, atomic_file, claim
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    with atomic_file(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_appears_when_it_is_published(tmp_path: Path) -> None:
+    stage = StagedFolder(tmp_path / "out", {"a": 1})
+    (stage.path / "piece").write_text("x")
+    (stage.path / "work").mkdir()
+    assert not stage.out.exists()
+    assert not stage.resumed
+    again = StagedFolder(tmp_path / "out", {"a": 1})
+    assert again.resumed
+    again.publish(without=["work", "never made"])
+    assert sorted(path.name for path in stage.out.iterdir()) == ["piece", "run.json"]
+    assert not stage.path.exists()
+    assert StagedFolder(tmp_path / "out", {"a": 1}).finished
+
+
+def test_leftovers_of_a_killed_write_are_removed(tmp_path: Path) -> None:
+    stage = StagedFolder(tmp_path / "out", {})
+    (stage.path / ".file.tmp").write_text("half")
+    StagedFolder(tmp_path / "out", {})
+    assert not (stage.path / ".file.tmp").exists()
+
+
+def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
+    """A folder or file of somebody's, another run's result, and another run's unfinished work are refused and stay as they are."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    (tmp_path / "file").write_text("x")
+    StagedFolder(tmp_path / "done", {"a": 1}).publish()
+    StagedFolder(tmp_path / "open", {"a": 1})
+    (tmp_path / "odd.partial").mkdir()
+    (tmp_path / "odd.partial" / "x").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    for name, words in [
+        ("mine", "already exists"),
+        ("file", "already exists"),
+        ("done", "already exists"),
+        ("open", "a was 1, is 2"),
+        ("odd", "not a run of d3hr"),
+    ]:
+        with pytest.raises(OutputError, match=words):
+            StagedFolder(tmp_path / name, {"a": 2})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    stage = StagedFolder(tmp_path / "out", {})
+    stage.publish()
+    assert stage.out.is_dir()
+
+
+def test_claim_keeps_a_growing_folder_to_one_work(tmp_path: Path) -> None:
+    assert not claim(tmp_path / "grow", {"a": 1})
+    assert claim(tmp_path / "grow", {"a": 1})
+    with pytest.raises(OutputError, match="other settings"):
+        claim(tmp_path / "grow", {"a": 2})
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be created"):
+        claim(tmp_path / "file", {})
