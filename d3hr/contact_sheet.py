@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,7 +13,7 @@ MAX_CLASSES = 100
 MAX_COLUMNS = 20
 _CELL = 64
 _GAP = 4
-_NAME_WIDTH = 180
+_MAX_NAME_WIDTH = 180
 
 
 def contact_sheet(rows: Mapping[str, Tensor]) -> bytes:
@@ -26,15 +27,17 @@ def contact_sheet(rows: Mapping[str, Tensor]) -> bytes:
     cell = side * max(1, _CELL // side)
     columns = min(MAX_COLUMNS, max(len(images) for _, images in shown))
     step = cell + _GAP
-    sheet = Image.new("RGB", (_NAME_WIDTH + columns * step + _GAP, len(shown) * step + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=15)
-    for row, (name, images) in enumerate(shown):
+    names = [_cut(name, font) for name, _ in shown]
+    left = 20 + math.ceil(max(font.getlength(name) for name in names))
+    sheet = Image.new("RGB", (left + columns * step + _GAP, len(shown) * step + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (_, images) in enumerate(shown):
         top = _GAP + row * step
-        draw.text((10, top + cell / 2), _cut(name, font), fill="black", font=font, anchor="lm")
+        draw.text((10, top + cell / 2), names[row], fill="black", font=font, anchor="lm")
         for column, image in enumerate(images[:columns]):
             picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((cell, cell), Image.Resampling.NEAREST)
-            sheet.paste(picture, (_NAME_WIDTH + column * step, top))
+            sheet.paste(picture, (left + column * step, top))
     buffer = io.BytesIO()
     sheet.save(buffer, "png")
     return buffer.getvalue()
@@ -42,6 +45,6 @@ def contact_sheet(rows: Mapping[str, Tensor]) -> bytes:
 
 def _cut(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     line = " ".join(name.split())
-    while font.getlength(line) > _NAME_WIDTH - 20:
+    while font.getlength(line) > _MAX_NAME_WIDTH - 20:
         line = line[:-2] + "…"
     return line

@@ -94,9 +94,9 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
     minutes = sum(fit["seconds"].values()) / 60
     settings = distill_settings(PRESET)
     sheets = [
-        ("distilled/contact-sheet.png", "Distilled: drawn from each class's Gaussian in noise space"),
-        (f"sets/random_real-ipc10-seed{seed}/contact-sheet.png", "Random real images"),
-        (f"sets/prior_only-ipc10-seed{seed}/contact-sheet.png", "Prior only: random noise, denoised"),
+        ("distilled/contact-sheet.png", "Distilled, 10 per class: drawn from each class's Gaussian in noise space"),
+        (f"sets/random_real-ipc10-seed{seed}/contact-sheet.png", "Random real images, 10 per class"),
+        (f"sets/prior_only-ipc10-seed{seed}/contact-sheet.png", "Prior only, 10 per class: random noise, denoised"),
     ]
     write_page(
         out / "index.html",
@@ -114,7 +114,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
         test_count=len(test),
         distillation_seeds=DISTILLATION_SEEDS,
         training_seeds=TRAINING_SEEDS,
-        accuracy_chart=accuracy_chart(rows),
+        accuracy_chart=accuracy_chart(rows, NAMES),
         loss_chart=loss_chart(out / "prior" / "loss.csv"),
         facts={
             "real images": f"{len(images):,} for training, {len(test)} for testing, {images.class_names[0]} to {images.class_names[-1]}",

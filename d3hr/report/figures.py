@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ _STYLE: Any = {
 }
 
 
-def accuracy_chart(rows: Sequence[Evaluation]) -> str:
-    """Return bars of mean last-epoch accuracy with one standard deviation, grouped by IPC."""
+def accuracy_chart(rows: Sequence[Evaluation], names: Mapping[str, str]) -> str:
+    """Return bars of mean last-epoch accuracy with one standard deviation, grouped by IPC; ``names`` says how to call each method."""
     methods = list(dict.fromkeys(row.method for row in rows))
     ipcs = sorted({row.ipc for row in rows})
     with rc_context(_STYLE):
@@ -43,7 +43,7 @@ def accuracy_chart(rows: Sequence[Evaluation]) -> str:
             places = [ipcs.index(ipc) + (index - (len(methods) - 1) / 2) * 0.27 for ipc in mine]
             means = [100 * row.accuracy_mean for row in mine.values()]
             errors = [100 * row.accuracy_std for row in mine.values()]
-            axes.bar(places, means, 0.25, yerr=errors, label=method, color=COLOURS.get(method, "#999999"), ecolor=_INK, capsize=3)
+            axes.bar(places, means, 0.25, yerr=errors, label=names[method], color=COLOURS.get(method, "#999999"), ecolor=_INK, capsize=3)
             for place, mean, error in zip(places, means, errors, strict=True):
                 axes.text(place, mean + error + 1, f"{mean:.1f}", ha="center", va="bottom", fontsize=10)
         axes.set_xticks(range(len(ipcs)), [f"IPC {ipc}" for ipc in ipcs])
