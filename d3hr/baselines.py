@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.distillation.inversion import denoise
-from d3hr.errors import DataError, NumericalError, SettingsError, listed
+from d3hr.distillation.drawing import draw_images
+from d3hr.errors import DataError, SettingsError, listed
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
@@ -92,17 +92,11 @@ def prior_only(
         NumericalError: an image is not finite.
     """
     _check_ipc(ipc)
-    ids = dict(zip(class_names, prior.conditioning_ids(class_names, "the data"), strict=True))
+    ids = prior.conditioning_ids(class_names, "the data")
 
     def images_of(name: str) -> Tensor:
         noise = torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
-        parts = []
-        for latents in noise.split(64):
-            labels = torch.full((len(latents),), ids[name])
-            parts.append(prior.decode(denoise(prior, latents, labels, level=steps - 1, steps=steps, guidance_scale=guidance_scale)).cpu())
-        if not torch.isfinite(torch.cat(parts)).all():
-            raise NumericalError(f"The images drawn for class {name!r} are not finite.", do="use float32 networks or a lower guidance.")
-        return torch.cat(parts)
+        return draw_images(prior, noise, name, level=steps - 1, steps=steps, guidance_scale=guidance_scale)
 
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
     return _write(
@@ -116,7 +110,7 @@ def prior_only(
             data={},
             prior={"source": prior.source, "fingerprint": prior.fingerprint},
             real_counts={},
-            conditioning_ids=list(ids.values()),
+            conditioning_ids=ids,
         ),
         images_of,
         progress,

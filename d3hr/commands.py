@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from d3hr.data import ImageData, load_images
-from d3hr.errors import PriorError, SettingsError
+from d3hr.errors import DataError, PriorError, SettingsError
 from d3hr.progress import OnTerminal
 
 BadImage = Literal["error", "skip"]
@@ -195,8 +196,9 @@ def distill(
     }
     distill_settings(preset, ipc=ipc, seed=seed, **changes)  # complains before any image is read
     progress = OnTerminal()
+    loaded = _load_prior(prior)
     images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
-    distilled = distill_images(images, _load_prior(prior), out, ipc=ipc, preset=preset, seed=seed, progress=progress, **changes)
+    distilled = distill_images(images, loaded, out, ipc=ipc, preset=preset, seed=seed, progress=progress, **changes)
     text = (
         f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
         f"Next: d3hr evaluate {out} --test DATA --test_split test"
@@ -271,12 +273,17 @@ def evaluate(
     source = data or manifest.data.get("source")
     where = prior or manifest.prior.get("source")
     folder = Path(out) if out else subject.path.with_name(subject.path.name + "-evaluation")
+    real_split = split or (manifest.data.get("split") if data is None else None)
+    with _or_else("--data", "The random-real row needs the images that the set was made from."):
+        real = reading.load(source, real_split) if source else None
+    with _or_else("--prior", "The prior-only row needs the prior that the set was made with."):
+        loaded = _load_prior(where) if where else None
     rows = compare_with_baselines(
         subject,
         reading.load(test, test_split),
         folder,
-        real=reading.load(source, split or (None if data else manifest.data.get("split"))) if source else None,
-        prior=_load_prior(where) if where else None,
+        real=real,
+        prior=loaded,
         student=student,
         protocol=chosen,
         seeds=seeds,
@@ -319,6 +326,16 @@ class Reading:
         )
         self.progress.say(_about(images))
         return images
+
+
+@contextmanager
+def _or_else(flag: str, what: str) -> Iterator[None]:
+    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
+    try:
+        yield
+    except (DataError, PriorError) as error:
+        kind = PriorError if isinstance(error, PriorError) else DataError
+        raise kind(what, found=error.what, do=f"tell where it is with {flag}.") from error
 
 
 def _load_prior(name: str) -> Any:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from d3hr.data import ImageData
+from d3hr.distillation.drawing import check_finite, draw_images
 from d3hr.distillation.grouping import draw_group, search_candidates
-from d3hr.distillation.inversion import denoise, invert
+from d3hr.distillation.inversion import invert
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.settings import DistillSettings, distill_settings
-from d3hr.errors import DataError, DistilledSetError, NumericalError, PriorError, listed
+from d3hr.errors import DataError, DistilledSetError, PriorError, listed
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.staging import StagedFolder, write_json
@@ -86,6 +87,8 @@ def distill(
     stage = StagedFolder(out, origin.key())
     if stage.finished:
         return DistilledSet.load(out)
+    if stage.resumed:
+        progress.say(f"going on with {stage.path}")
     gaussians = _match_classes(images.at_size(prior.image_size), prior, settings, ids, stage.path / "statistics", progress)
     return _draw_set(stage, origin, prior, settings, gaussians, progress)
 
@@ -178,7 +181,7 @@ def _match(
             guidance_scale=settings.inversion_guidance,
             solver=settings.solver,
         )
-        _check_finite(latents, name, "inversion")
+        check_finite(latents, f"inversion of class {name!r}")
         gaussian = gaussian.update(latents.flatten(1))
         seen(gaussian.count)
     return gaussian
@@ -189,19 +192,18 @@ def _draw_set(
 ) -> DistilledSet:
     """Group, denoise and decode class by class, and complete the set."""
     candidates = _search(stage.path / "candidates.json", gaussians, settings, progress)
-    ids = dict(zip(origin.class_names, origin.conditioning_ids or [], strict=True))
 
     def images_of(name: str) -> Tensor:
-        group = draw_group(name, gaussians[name], settings, candidates.get(name)).float().view(-1, *prior.latent_shape)
-        pictures = []
-        for latents in group.split(settings.batch_size):
-            labels = torch.full((len(latents),), ids[name])
-            clean = denoise(
-                prior, latents, labels, level=settings.denoising_level, steps=settings.steps, guidance_scale=settings.denoising_guidance
-            )
-            _check_finite(clean, name, "denoising")
-            pictures.append(prior.decode(clean).cpu())
-        return torch.cat(pictures)
+        group = draw_group(name, gaussians[name], settings, candidates.get(name)).float()
+        return draw_images(
+            prior,
+            group.view(-1, *prior.latent_shape),
+            name,
+            level=settings.denoising_level,
+            steps=settings.steps,
+            guidance_scale=settings.denoising_guidance,
+            batch_size=settings.batch_size,
+        )
 
     return write_set(stage, origin, images_of, gaussians=gaussians, progress=progress, temporary=("statistics", "candidates.json"))
 
@@ -211,12 +213,3 @@ def _search(file: Path, gaussians: Mapping[str, ClassGaussian], settings: Distil
         write_json(file, search_candidates(gaussians, settings, progress))
     found: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-def _check_finite(latents: Tensor, name: str, stage: str) -> None:
-    if not torch.isfinite(latents).all():
-        raise NumericalError(
-            f"The {stage} of class {name!r} left the finite numbers.",
-            found="NaN or infinity in its latents",
-            do="use float32 or bfloat16 networks, or a lower guidance.",
-        )

@@ -80,7 +80,7 @@ def compare_with_baselines(
         subject: the set.
         test: real images of the same classes.
         out: folder for baselines and results; an earlier run's are used again.
-        real: what to draw real images from; None leaves the row out.
+        real: what to draw real images from; None, or too few, leaves the row out.
         prior: what to draw prior-only images from; None leaves the row out.
         student: the network.
         protocol: how to train it.
@@ -93,6 +93,9 @@ def compare_with_baselines(
     claim(out, {"kind": "evaluation", "set": subject.manifest.model_dump(mode="json"), "test": test.fingerprint})
     manifest = subject.manifest
     entries = [Entry(subject, seeds)]
+    if real is not None and min(real.counts.values()) < manifest.ipc:
+        progress.say(f"no row of random real images: a class has fewer than {manifest.ipc} of them")
+        real = None
     for seed in seeds:
         if real is not None:
             folder = out / "baselines" / f"random_real-ipc{manifest.ipc}-seed{seed}"

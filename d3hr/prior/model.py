@@ -176,7 +176,7 @@ class Prior:
 
     @torch.no_grad()
     def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
-        """Return the noise [N, C, h, w] in ``latents`` [N, C, h, w] at a training timestep, in the dtype of ``latents``.
+        """Return the noise [N, C, h, w] in ``latents`` [N, C, h, w] at a training timestep, in the dtype and on the device of ``latents``.
 
         Classifier-free guidance (arXiv 2207.12598): eps_null + g (eps_class - eps_null), where the null class is the last row of
         the label table. At g = 1 the network runs once an image, else twice.
@@ -190,9 +190,9 @@ class Prior:
         z = latents.to(self.device, self.transformer.dtype)
         y = labels.to(self.device)
         if guidance_scale == 1:
-            return self._run(z, timestep, y).to(latents.dtype)
+            return self._run(z, timestep, y).to(latents)
         null = torch.full_like(y, len(self.class_names))
-        eps_class, eps_null = self._run(torch.cat([z, z]), timestep, torch.cat([y, null])).to(latents.dtype).chunk(2)
+        eps_class, eps_null = self._run(torch.cat([z, z]), timestep, torch.cat([y, null])).to(latents).chunk(2)
         return eps_null + guidance_scale * (eps_class - eps_null)
 
     def _run(self, z: Tensor, timestep: int, y: Tensor) -> Tensor:

@@ -90,6 +90,8 @@ def fit_prior(
         "seed": seed,
     }
     stage = StagedFolder(out, key)
+    if stage.resumed:
+        progress.say(f"going on with {stage.path}")
     if not stage.finished:
         process = Accelerator(mixed_precision="no")  # its precision is global to the interpreter, ours belongs to the run
         work = stage.path / "checkpoints"
