@@ -86,7 +86,7 @@ def fit(
         split: train, validation, test, ...; train by default
         steps: optimiser steps of the transformer
         autoencoder_steps: optimiser steps of the autoencoder
-        max_minutes: stop after this time, whatever the steps
+        max_minutes: train for this time instead of the preset's steps
         image_size: side in pixels; by default that of the images, to the next multiple of 8
         precision: arithmetic of the networks
         seed: seed of weights, order and noise

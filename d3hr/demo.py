@@ -30,7 +30,7 @@ PRESET = "gentle"
 PROTOCOL = "quick"
 NAMES = {"d3hr": "distilled (d3hr)", "random_real": "random real images", "prior_only": "prior only, no inversion"}
 NEXT_STEPS = """d3hr inspect  PHOTOS
-d3hr fit      PHOTOS --out prior --preset small --max_minutes 60
+d3hr fit      PHOTOS --out prior --preset tiny --max_minutes 30
 d3hr distill  PHOTOS --prior prior --out distilled --ipc 10 --preset gentle
 d3hr evaluate distilled --test TEST_PHOTOS"""
 

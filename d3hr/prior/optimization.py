@@ -105,7 +105,7 @@ def optimise(
         loss: scalar loss of the network on a batch, with the step's noise generator.
         training: hyper-parameters.
         seed: seed of the run; the noise of a step follows from it.
-        max_seconds: end after this time, earlier sittings counted in; the learning rate then falls with time.
+        max_seconds: end after this time, earlier sittings counted in, or after the steps; the learning rate falls with what is nearer.
         bf16: compute in bfloat16 where PyTorch's autocast does.
         process: the accelerator.
         checkpoint: file to continue from and to save to.
@@ -122,21 +122,20 @@ def optimise(
     wrapped, wrapped_optimiser = process.prepare(model, optimiser)
     started, saved = time.monotonic() - curve.seconds, time.monotonic()
     losses: list[float] = []
-    every = max(1, training.steps // _CURVE_POINTS)
 
     def save() -> None:
         curve.seconds = time.monotonic() - started
         if process.is_main_process:
             _save(checkpoint, model, average, optimiser, curve)
 
+    def fraction_done() -> float:
+        by_time = 0.0 if max_seconds is None else (time.monotonic() - started) / max_seconds
+        return max(curve.steps / training.steps, by_time)
+
     with progress.bar(title, training.steps) as bar, ThreadPoolExecutor(1) as ahead:
         upcoming = ahead.submit(load, curve.steps)
-        for step in range(curve.steps, training.steps):
-            fraction = step / training.steps
-            if max_seconds is not None:
-                fraction = max(fraction, (time.monotonic() - started) / max_seconds)
-            if fraction >= 1:
-                break
+        while (fraction := fraction_done()) < 1:
+            step = curve.steps
             batch = upcoming.result()
             upcoming = ahead.submit(load, step + 1)
             for group in optimiser.param_groups:
@@ -149,19 +148,13 @@ def optimise(
             wrapped_optimiser.step()
             wrapped_optimiser.zero_grad()
             average.update_parameters(model)
-            curve.steps = step + 1
-            losses.append(float(value.detach()))
-            if not math.isfinite(losses[-1]):
-                raise NumericalError(
-                    f"The loss of the {title} is not finite.",
-                    found=f"{losses[-1]} at step {step}",
-                    do="use --precision fp32 or bf16, or a lower learning rate.",
-                )
-            if curve.steps % every == 0 or curve.steps == training.steps:
+            curve.steps += 1
+            losses.append(_finite(float(value.detach()), title, step))
+            done = fraction_done()
+            if done >= 1 or int(done * _CURVE_POINTS) > int(fraction * _CURVE_POINTS):
                 curve.points.append((curve.steps, sum(losses) / len(losses)))
                 losses.clear()
-                expected = training.steps if max_seconds is None else max(curve.steps, round(curve.steps / max(fraction, 1e-3)))
-                bar.update(curve.steps, total=min(expected, training.steps), note=f"loss {curve.points[-1][1]:.4f}")
+            bar.update(curve.steps, total=round(curve.steps / done), note=f"loss {value.detach():.4f}")
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save()
                 saved = time.monotonic()
@@ -169,6 +162,16 @@ def optimise(
     save()
     model.load_state_dict(average.module.state_dict())
     return curve
+
+
+def _finite(loss: float, title: str, step: int) -> float:
+    if not math.isfinite(loss):
+        raise NumericalError(
+            f"The loss of the {title} is not finite.",
+            found=f"{loss} at step {step}",
+            do="use --precision fp32 or bf16, or a lower learning rate.",
+        )
+    return loss
 
 
 def _average(decay: float) -> Callable[[Any, Any, Any], None]:

@@ -30,6 +30,7 @@ from d3hr.staging import StagedFolder, write_bytes, write_json
 
 AUTOENCODER_SHARE = 0.25
 """Share of ``max_minutes`` that the autoencoder gets."""
+_ENDLESS = 10**9
 
 
 def fit_prior(
@@ -56,7 +57,8 @@ def fit_prior(
         preset: ``tiny``, ``small`` or ``base``.
         steps: optimiser steps of the transformer, instead of the preset's.
         autoencoder_steps: optimiser steps of the autoencoder, instead of the preset's.
-        max_minutes: stop after this time (a quarter for the autoencoder); results then depend on the machine's speed.
+        max_minutes: train for this time (a quarter of it the autoencoder) instead of the preset's steps, or until ``steps`` if given;
+            results then depend on the machine's speed.
         image_size: side in pixels; by default that of the images, to the next multiple of 8 within the preset's range.
         precision: arithmetic of the networks during training.
         seed: seed of weights, order and noise.
@@ -69,7 +71,7 @@ def fit_prior(
     """
     from accelerate import Accelerator
 
-    chosen = _adapted(prior_preset(preset), steps, autoencoder_steps)
+    chosen = _adapted(prior_preset(preset), steps, autoencoder_steps, timed=max_minutes is not None)
     if max_minutes is not None and max_minutes <= 0:
         raise SettingsError("--max_minutes must be positive.", found=f"{max_minutes}", do="give the minutes to train for.")
     size = fitting_image_size(chosen, images.image_size) if image_size is None else image_size
@@ -216,17 +218,18 @@ class _AutoencoderLoss(nn.Module):
         return value
 
 
-def _adapted(preset: PriorPreset, steps: int | None, autoencoder_steps: int | None) -> PriorPreset:
+def _adapted(preset: PriorPreset, steps: int | None, autoencoder_steps: int | None, *, timed: bool) -> PriorPreset:
+    """Return the preset with other numbers of steps; a timed fit has no other end than those given."""
     changes: dict[str, Training] = {}
     for flag, name, wanted in (
         ("--steps", "transformer_training", steps),
         ("--autoencoder_steps", "autoencoder_training", autoencoder_steps),
     ):
-        if wanted is None:
+        if wanted is None and not timed:
             continue
-        if wanted < 1:
+        if wanted is not None and wanted < 1:
             raise SettingsError(f"{flag} must be at least 1.", found=f"{wanted}", do="give the number of optimiser steps.")
-        changes[name] = getattr(preset, name).model_copy(update={"steps": wanted})
+        changes[name] = getattr(preset, name).model_copy(update={"steps": wanted or _ENDLESS})
     return preset.model_copy(update=changes)
 
 
