@@ -253,7 +253,7 @@ def evaluate(
         split: split of those images
         prior: the prior to draw the other baseline from, by default the one the set was made with
         student: network to train
-        protocol: hard (1,000 steps) or quick (300 steps)
+        protocol: hard (1,000 steps) or quick (200 steps)
         seeds: training seeds; each baseline is drawn anew for each
         out: folder for baselines and results, by default DISTILLED-evaluation
         on_bad_image: stop at unreadable images, or leave them out and count them

@@ -133,6 +133,19 @@ def test_unreadable_files_are_listed_or_skipped_and_counted(place: Path, capsys:
     assert len(json.loads((place / "set" / "manifest.json").read_text())["data"]["skipped"]) == 2
 
 
+def test_what_a_manifest_no_longer_finds_is_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The images have moved: evaluate names the flag, and with it goes on; too few real images leave that row out."""
+    assert main([*DISTILL, "--ipc", "5", *FAST]) == 0
+    (place / "images").rename(place / "moved")
+    evaluate = ["evaluate", "set", "--test", "moved", "--protocol", "quick", "--seeds", "[0]", "--json"]
+    assert main(evaluate) == 2
+    assert "tell where it is with --data" in capsys.readouterr().err
+    assert main([*evaluate, "--data", "moved"]) == 0
+    output = capsys.readouterr()
+    assert "no row of random real images" in output.err
+    assert [row["method"] for row in json.loads(output.out)["results"]] == ["d3hr", "prior_only"]
+
+
 def test_debug_shows_the_traceback(place: Path) -> None:
     with pytest.raises(Exception, match="There is no folder"):
         main(["inspect", "missing", "--debug"])

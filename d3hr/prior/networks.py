@@ -77,6 +77,7 @@ def new_transformer(preset: PriorPreset, image_size: int, num_classes: int) -> A
         num_attention_heads=preset.heads,
         attention_head_dim=preset.width // preset.heads,
         in_channels=preset.latent_channels,
+        out_channels=preset.latent_channels,
         num_layers=preset.layers,
         sample_size=latent_size,
         patch_size=patch_size,

@@ -134,7 +134,8 @@ def optimise(
 
     with progress.bar(title, training.steps) as bar, ThreadPoolExecutor(1) as ahead:
         upcoming = ahead.submit(load, curve.steps)
-        while (fraction := fraction_done()) < 1:
+        fraction = fraction_done()
+        while fraction < 1:
             step = curve.steps
             batch = upcoming.result()
             upcoming = ahead.submit(load, step + 1)
@@ -150,11 +151,11 @@ def optimise(
             average.update_parameters(model)
             curve.steps += 1
             losses.append(_finite(float(value.detach()), title, step))
-            done = fraction_done()
-            if done >= 1 or int(done * _CURVE_POINTS) > int(fraction * _CURVE_POINTS):
+            before, fraction = fraction, fraction_done()
+            if fraction >= 1 or int(fraction * _CURVE_POINTS) > int(before * _CURVE_POINTS):
                 curve.points.append((curve.steps, sum(losses) / len(losses)))
                 losses.clear()
-            bar.update(curve.steps, total=round(curve.steps / done), note=f"loss {value.detach():.4f}")
+            bar.update(curve.steps, total=round(curve.steps / fraction), note=f"loss {value.detach():.4f}")
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save()
                 saved = time.monotonic()

@@ -33,11 +33,14 @@ def test_a_saved_prior_is_the_same_prior(prior: Prior, tmp_path: Path) -> None:
 
 
 def test_diffusers_opens_it_and_agrees(prior: Prior, tmp_path: Path) -> None:
-    """DiTPipeline loads the folder, and its transformer gives our noise."""
+    """DiTPipeline loads the folder and draws from it (guidance aside: it takes 1000 for the null class of any prior), and its transformer
+    gives our noise."""
     prior.save_pretrained(tmp_path)
     pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path)
     z, y = inputs(prior)
+    pipeline.set_progress_bar_config(disable=True)
     assert pipeline.labels["bee"] == 1
+    assert pipeline([1], num_inference_steps=2, guidance_scale=1.0).images[0].size == (8, 8)
     with torch.no_grad():
         theirs = pipeline.transformer.eval()(z, timestep=torch.full((3,), 500), class_labels=y).sample
     torch.testing.assert_close(prior.predict_noise(z, 500, y), theirs)
