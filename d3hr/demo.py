@@ -122,6 +122,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
             "inversion": f"{settings.statistics_level} of {settings.steps} DDIM steps, guidance {settings.inversion_guidance}",
             "groups": f"strategy {settings.strategy} ({settings.exact_std} std; at 1 image per class: best of {settings.num_candidates:,})",
             "denoising": f"from level {settings.denoising_level}, guidance {settings.denoising_guidance}",
+            "prior only": f"the same prior and guidance {settings.denoising_guidance}, pure noise denoised from level {settings.steps - 1}",
             "made by": f"d3hr {version('d3hr')}",
         },
         next_steps=NEXT_STEPS,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -97,6 +98,15 @@ def image_folder(tmp_path: Path) -> MakeFolder:
         return root
 
     return make
+
+
+def write_parquet(folder: Path, images: list[Path], labels: list[int], names: list[str]) -> Path:
+    """Write images with a class label each as a folder of one parquet file, as the Hugging Face Hub keeps them."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {"image": [{"bytes": path.read_bytes(), "path": None} for path in images], "label": labels}
+    folder.mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "train-00000-of-00001.parquet")
+    return folder
 
 
 def tree(folder: Path) -> dict[str, bytes]:

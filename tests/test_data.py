@@ -13,7 +13,7 @@ from PIL import Image
 from d3hr import load_images
 from d3hr.decoding import open_upright
 from d3hr.errors import DataError, SettingsError, UnreadableImages
-from tests.conftest import MakeFolder
+from tests.conftest import MakeFolder, write_parquet
 
 
 def encoded(image: Image.Image, kind: str = "png", **options: object) -> bytes:
@@ -144,13 +144,7 @@ def test_a_folder_with_splits(image_folder: MakeFolder) -> None:
 def test_parquet_gives_the_same_images_as_a_folder(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Class names come from the label feature, in its order; slashes in names are no harm."""
     root = image_folder({"x": 2, "y": 3})
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["y/z", "x"])})
-    rows = {
-        "image": [{"bytes": path.read_bytes(), "path": None} for path in sorted(root.rglob("*.png"))],
-        "label": [1, 1, 0, 0, 0],
-    }
-    (tmp_path / "table").mkdir()
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "table" / "train-00000-of-00001.parquet")
+    write_parquet(tmp_path / "table", sorted(root.rglob("*.png")), [1, 1, 0, 0, 0], ["y/z", "x"])
     table, folder = load_images(tmp_path / "table"), load_images(root)
     assert table.class_names == ("y/z", "x")
     assert table.counts == {"y/z": 3, "x": 2}

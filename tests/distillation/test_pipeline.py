@@ -11,7 +11,7 @@ from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import ClassMismatch, DataError, DistilledSetError, NumericalError, OutputError, PriorError, SettingsError
 from d3hr.storage import to_uint8
-from tests.conftest import MakeFolder, tree, untrained_prior
+from tests.conftest import MakeFolder, tree, untrained_prior, write_parquet
 
 
 def quick(images: ImageData, prior: Prior, out: Path, **changes: object) -> DistilledSet:
@@ -125,6 +125,17 @@ def test_hostile_class_names_stay_inside(image_folder: MakeFolder, tmp_path: Pat
     assert made.class_names == tuple(sorted(names))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
     assert "<img" not in (tmp_path / "out" / "set" / "README.md").read_text()
+
+
+def test_a_table_whose_class_names_are_no_folder_names(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Slashes and dots, as in Fashion-MNIST's "T-shirt/top": one folder each, the true names in the manifest."""
+    names = ["T-shirt/top", "../../escape", "Bag"]
+    files = sorted(image_folder({"x": 6}).rglob("*.png"))
+    images = load_images(write_parquet(tmp_path / "table", files, [0, 1, 2, 0, 1, 2], names))
+    made = quick(images, untrained_prior(tuple(names)), tmp_path / "out" / "set", ipc=2)
+    assert made.class_names == tuple(names)
+    assert sorted(path.name for path in (made.path / "train").iterdir()) == ["%2E.%2F..%2Fescape", "Bag", "T-shirt%2Ftop"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
 
 
 def test_bad_input_is_refused_before_anything_is_written(small: tuple[ImageData, Prior], image_folder: MakeFolder, tmp_path: Path) -> None:
