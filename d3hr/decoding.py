@@ -21,7 +21,7 @@ def open_upright(blob: bytes) -> Image.Image:
         ValueError: the image is damaged, too small or too large; the size is checked before pixels are decoded.
     """
     try:
-        image = Image.open(io.BytesIO(blob))
+        image: Image.Image = Image.open(io.BytesIO(blob))
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS:,}")
