@@ -15,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
 from d3hr.errors import OutputError
 
 _KEY_FILE = "run.json"
@@ -29,6 +33,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -37,6 +44,21 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write ``tensors`` as safetensors, atomically.
+
+    Raises:
+        OutputError: the file cannot be written, for example because the disk is full.
+    """
+    try:
+        with atomic_file(path) as temporary:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+    except SafetensorError as error:
+        raise OutputError(
+            f"{path} cannot be written.", found=str(error), do="free some space; the same command then goes on from there."
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:

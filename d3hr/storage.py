@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from d3hr.class_folders import class_folders
@@ -32,7 +32,7 @@ from d3hr.contact_sheet import contact_sheet
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.errors import DistilledSetError
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder, atomic_file, write_bytes, write_json
+from d3hr.staging import StagedFolder, write_bytes, write_json, write_tensors
 
 if TYPE_CHECKING:
     from d3hr.prior.model import Prior
@@ -254,8 +254,7 @@ def write_gaussians(path: Path, gaussians: Sequence[ClassGaussian]) -> None:
         "std": torch.stack([gaussian.std for gaussian in gaussians]).float(),
         "count": torch.tensor([gaussian.count for gaussian in gaussians]),
     }
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary)
+    write_tensors(path, tensors)
 
 
 def read_gaussians(path: Path) -> list[ClassGaussian]:

@@ -37,7 +37,7 @@ def wrap(owner, name, before):
 
 points = {
     "invert": (pipeline, "invert", lambda *_: None),
-    "statistics": (d3hr.storage, "save_file", lambda tensors, path: Path(path).write_bytes(b"half")),
+    "statistics": (d3hr.staging, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
     "search": (pipeline, "search_candidates", lambda *_: None),
     "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
     "publish": (d3hr.staging.StagedFolder, "publish", lambda *_: None),

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from d3hr.errors import OutputError
-from d3hr.staging import StagedFolder, atomic_file, claim
+from d3hr.staging import StagedFolder, atomic_file, claim, write_tensors
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -17,6 +19,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("new")
     assert target.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_tensors_that_do_not_fit_on_the_disk_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors reports a full disk as an error of its own kind."""
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("d3hr.staging.save_file", full)
+    with pytest.raises(OutputError, match=r"x\.safetensors cannot be written") as caught:
+        write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
+    assert "No space left" in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_appears_when_it_is_published(tmp_path: Path) -> None:

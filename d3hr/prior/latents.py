@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from d3hr.data import ImageData
 from d3hr.progress import Progress
-from d3hr.staging import atomic_file
+from d3hr.staging import write_tensors
 
 _ROWS = 4096
 _BATCH = 64
@@ -37,8 +36,7 @@ class Latents:
                 stop = min(start + _ROWS, len(images))
                 if not path.exists():
                     parts = [encode(images.gather(range(at, min(at + _BATCH, stop)))[0]).cpu() for at in range(start, stop, _BATCH)]
-                    with atomic_file(path) as temporary:
-                        save_file({"latents": torch.cat(parts).contiguous()}, temporary)
+                    write_tensors(path, {"latents": torch.cat(parts)})
                 with safe_open(path, framework="pt") as file:
                     self._shards.append(file.get_tensor("latents"))
                 bar.update(stop)

@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -25,7 +24,7 @@ from d3hr.errors import NumericalError
 from d3hr.prior.presets import Training
 from d3hr.progress import Progress
 from d3hr.seeds import derive_seed, generator_for
-from d3hr.staging import atomic_file
+from d3hr.staging import write_tensors
 
 CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
@@ -192,8 +191,7 @@ def _save(path: Path, model: nn.Module, average: AveragedModel, optimiser: torch
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
     about = {"points": curve.points, "seconds": curve.seconds, "steps": curve.steps}
-    with atomic_file(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, {"curve": json.dumps(about)})
+    write_tensors(path, tensors, {"curve": json.dumps(about)})
 
 
 def _load(path: Path, model: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer) -> Curve:
