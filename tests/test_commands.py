@@ -198,7 +198,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(place: Path) -> None:
         pass
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, message
     assert "goes on from there" in message
     assert "Traceback" not in message
     assert (place / "set.partial").exists()
