@@ -11,18 +11,23 @@ from importlib.metadata import version
 
 from jsonargparse import ArgumentParser, Namespace
 
-from d3hr import commands
-from d3hr.commands import Result
+from d3hr.commands.demo import demo
+from d3hr.commands.distill import distill
+from d3hr.commands.evaluate import evaluate
+from d3hr.commands.expand import expand
+from d3hr.commands.fit import fit
+from d3hr.commands.inspect import inspect
+from d3hr.commands.result import Result
 from d3hr.errors import D3hrError, OutputError
 from d3hr.staging import write_bytes
 
 COMMANDS: dict[str, Callable[..., Result]] = {
-    "demo": commands.demo,
-    "inspect": commands.inspect,
-    "fit": commands.fit,
-    "distill": commands.distill,
-    "expand": commands.expand,
-    "evaluate": commands.evaluate,
+    "demo": demo,
+    "inspect": inspect,
+    "fit": fit,
+    "distill": distill,
+    "expand": expand,
+    "evaluate": evaluate,
 }
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -1,0 +1,102 @@
+"""``d3hr distill``: a data set into a few images per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.result import Result
+from d3hr.errors import SettingsError
+from d3hr.progress import OnTerminal
+
+
+def distill(
+    data: str,
+    *,
+    prior: str,
+    out: str,
+    ipc: int = 10,
+    preset: str = "paper",
+    split: str | None = None,
+    steps: int | None = None,
+    level: int | None = None,
+    statistics_level: int | None = None,
+    denoising_level: int | None = None,
+    inversion_guidance: float | None = None,
+    denoising_guidance: float | None = None,
+    solver: Literal["ddim", "fixed_point"] | None = None,
+    strategy: Literal["search", "exact", "random"] | None = None,
+    num_candidates: int | None = None,
+    weights: tuple[float, float, float] | None = None,
+    skewness: Literal["per_dimension", "per_image"] | None = None,
+    exact_std: Literal["unbiased", "population"] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    on_bad_image: BadImage = "error",
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Result:
+    """Distil a data set into a few images per class. Settings left out are the preset's.
+
+    Args:
+        data: folder of class folders, folder of parquet files, Hub id, or digits
+        prior: folder or Hub id of a diffusion prior that knows the classes by name
+        out: folder to write the distilled set to
+        ipc: images per class
+        preset: paper, released, or gentle (for priors fitted in minutes)
+        split: train, validation, test, ...; train by default
+        steps: points of the sampling grid
+        level: level of statistics and of denoising, both
+        statistics_level: level at which the class statistics are taken
+        denoising_level: level from which groups are denoised
+        inversion_guidance: guidance scale of inversion
+        denoising_guidance: guidance scale of denoising
+        solver: ddim, or fixed_point for the exact inverse of denoising
+        strategy: search (best of many random groups), exact (standardised to the moments) or random
+        num_candidates: candidate groups of a search
+        weights: weights of the mean, std and skewness terms
+        skewness: per_dimension (paper) or per_image (released code)
+        exact_std: which standard deviation an exact group has
+        batch_size: images in one network call
+        seed: seed of the group draws
+        on_bad_image: stop at unreadable images, or leave them out and count them
+        image_column: column of images of a parquet or Hub source
+        label_column: column of classes of a parquet or Hub source
+    """
+    from d3hr.distillation.pipeline import distill as distill_images
+    from d3hr.distillation.settings import distill_settings
+    from d3hr.prior.model import Prior
+
+    if level is not None and (statistics_level is not None or denoising_level is not None):
+        raise SettingsError(
+            "--level sets both levels.",
+            found="--level beside --statistics_level or --denoising_level",
+            do="give --level, or the other two.",
+        )
+    changes = {
+        "steps": steps,
+        "statistics_level": statistics_level if level is None else level,
+        "denoising_level": denoising_level if level is None else level,
+        "inversion_guidance": inversion_guidance,
+        "denoising_guidance": denoising_guidance,
+        "solver": solver,
+        "strategy": strategy,
+        "num_candidates": num_candidates,
+        "weights": weights,
+        "skewness": skewness,
+        "exact_std": exact_std,
+        "batch_size": batch_size,
+    }
+    distill_settings(preset, ipc=ipc, seed=seed, **changes)  # complains before any image is read
+    progress = OnTerminal()
+    loaded = Prior.from_pretrained(prior)
+    images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
+    distilled = distill_images(images, loaded, out, ipc=ipc, preset=preset, seed=seed, progress=progress, **changes)
+    text = (
+        f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
+        f"Next: d3hr evaluate {out} --test DATA --test_split test"
+    )
+    return Result(
+        text, {"out": out, "ipc": ipc, "classes": list(distilled.class_names), "settings": distilled.manifest.settings}, Path(out)
+    )

@@ -1,0 +1,32 @@
+"""``d3hr expand``: another number of images per class, from statistics alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d3hr.commands.result import Result
+from d3hr.errors import PriorError
+from d3hr.progress import OnTerminal
+
+
+def expand(distilled: str, *, out: str, ipc: int, prior: str | None = None, seed: int | None = None) -> Result:
+    """Make a set of another IPC from the statistics of a distilled set; no real image is needed.
+
+    Args:
+        distilled: a distilled set
+        out: folder to write the new set to
+        ipc: images per class
+        prior: folder or Hub id of the prior, by default where it was when the set was made
+        seed: seed of the group draws, by default that of the set
+    """
+    from d3hr.distillation.pipeline import expand as expand_set
+    from d3hr.prior.model import Prior
+    from d3hr.storage import DistilledSet
+
+    source = DistilledSet.load(distilled)
+    where = prior or source.manifest.prior.get("source")
+    if where is None:
+        raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", do="give --prior.")
+    expanded = expand_set(source, Prior.from_pretrained(where), out, ipc=ipc, seed=seed, progress=OnTerminal())
+    values = {"out": out, "ipc": ipc, "classes": list(expanded.class_names), "settings": expanded.manifest.settings}
+    return Result(f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out}.", values, Path(out))

@@ -1,0 +1,47 @@
+"""How commands read the image sources that a person names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from d3hr.data import ImageData, load_images
+from d3hr.progress import OnTerminal
+
+BadImage = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the image sources of a command are read."""
+
+    on_bad_image: BadImage
+    image_column: str | None
+    label_column: str | None
+    progress: OnTerminal
+
+    def load(self, source: str, split: str | None) -> ImageData:
+        """Open a source and report what is in it."""
+        images = load_images(
+            source,
+            split=split,
+            on_bad_image=self.on_bad_image,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            progress=self.progress,
+        )
+        self.progress.say(_about(images))
+        return images
+
+
+def _about(images: ImageData) -> str:
+    split = f", split {images.split}" if images.split else ""
+    sizes = sorted(images.sizes)
+    extent = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes from {min(sizes)} to {max(sizes)}"
+    lines = [
+        f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, read at {images.image_size} px"
+    ]
+    lines += [f"left out, unreadable: {reason}" for reason in images.skipped]
+    if images.ignored:
+        lines.append(f"ignored, no PNG, JPEG or WebP: {len(images.ignored)} file(s), such as {images.ignored[0]}")
+    return "\n".join(lines)
