@@ -69,7 +69,7 @@ def invert(
     """
     if solver not in ("ddim", "fixed_point"):
         raise SettingsError("Unknown solver.", found=repr(solver), do="use ddim or fixed_point.")
-    path = _path(prior.schedule, level, steps)
+    path = prior.schedule.path(level, steps)
     z = latents
     for (_, alpha_from), (timestep, alpha_to) in pairwise(path):
         start = z
@@ -93,21 +93,11 @@ def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: in
     Raises:
         SettingsError: the level is not on the grid.
     """
-    path = _path(prior.schedule, level, steps)[::-1]
+    path = prior.schedule.path(level, steps)[::-1]
     z = latents
     for (timestep, alpha_from), (_, alpha_to) in pairwise(path):
         z = ddim_step(z, prior.predict_noise(z, timestep, labels, guidance_scale), alpha_from, alpha_to)
     return z
-
-
-def _path(schedule: Schedule, level: int, steps: int) -> list[tuple[int, float]]:
-    """Return (timestep, signal variance) of levels 0 to ``level``."""
-    grid = schedule.grid(steps)
-    if not 0 <= level < steps:
-        raise SettingsError(
-            "The level is not on the grid.", found=f"level {level} of {steps} steps", do=f"use a level from 0 to {steps - 1}."
-        )
-    return [(int(timestep), float(schedule.alphas_cumprod[timestep])) for timestep in grid[: level + 1]]
 
 
 def _fixed_point(

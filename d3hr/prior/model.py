@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 
 from d3hr.errors import ClassMismatch, PriorError, SettingsError
+from d3hr.prior.autoencoder import downsampling, to_images, to_latents
+from d3hr.prior.loading import load_autoencoder, load_transformer
+from d3hr.prior.repository import Repository
 from d3hr.prior.schedule import Schedule
-from d3hr.staging import write_json
+from d3hr.staging import write_bytes, write_json
 
-_PARTS = ("transformer", "vae", "scheduler")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Prior:
@@ -27,17 +30,27 @@ class Prior:
 
     Args:
         transformer: diffusers ``DiTTransformer2DModel``; its label table ends with the null class.
-        vae: diffusers ``AutoencoderKL``; its ``scaling_factor`` brings latents to unit scale.
+        vae: diffusers ``AutoencoderKL`` or ``AutoencoderTiny``; its ``scaling_factor`` brings latents to unit scale.
         scheduler_config: the diffusers scheduler's configuration.
         class_names: name of each conditioning id.
         source: where the prior was loaded from.
+        autoencoder: where the autoencoder was loaded from, if it is not the pipeline's own.
+        licence: SPDX-like id of the licence of the weights, as far as it is known.
 
     Raises:
         PriorError: the parts do not fit each other.
     """
 
     def __init__(
-        self, transformer: Any, vae: Any, scheduler_config: dict[str, Any], class_names: Sequence[str], *, source: str | None = None
+        self,
+        transformer: Any,
+        vae: Any,
+        scheduler_config: Mapping[str, Any],
+        class_names: Sequence[str],
+        *,
+        source: str | None = None,
+        autoencoder: str | None = None,
+        licence: str | None = None,
     ) -> None:
         known = transformer.config.num_embeds_ada_norm
         if known != len(class_names):
@@ -46,17 +59,18 @@ class Prior:
                 found=f"{known} classes in the transformer, {len(class_names)} names",
                 do="repair id2label in model_index.json.",
             )
-        if transformer.config.in_channels != vae.config.latent_channels:
+        channels = transformer.config.in_channels
+        if channels != vae.config.latent_channels or transformer.out_channels not in (channels, 2 * channels):
             raise PriorError(
                 "The prior's transformer does not fit its autoencoder.",
-                found=f"{transformer.config.in_channels} input channels, {vae.config.latent_channels} latent channels",
+                found=f"{channels} input channels, {vae.config.latent_channels} latent channels, {transformer.out_channels} outputs",
                 do="combine a transformer with the autoencoder it was trained on.",
             )
         self.transformer = transformer.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
         self.scheduler_config = dict(scheduler_config)
         self.class_names = tuple(class_names)
-        self.source = source
+        self.source, self.autoencoder, self.licence = source, autoencoder, licence
         self.schedule = Schedule.from_config(scheduler_config)
 
     @property
@@ -68,17 +82,42 @@ class Prior:
     @property
     def image_size(self) -> int:
         """Side H = W of the images, in pixels."""
-        return int(self.transformer.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1))
+        return int(self.transformer.config.sample_size) * downsampling(self.vae)
 
     @property
     def device(self) -> torch.device:
         """Where the networks run."""
         return torch.device(self.transformer.device)
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the transformer: ``fp32``, ``bf16``, ``fp16``."""
+        return next((name for name, dtype in PRECISIONS.items() if dtype == self.transformer.dtype), str(self.transformer.dtype))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all weights, in the precision they are held in."""
+        return sum(
+            value.numel() * value.element_size() for network in (self.transformer, self.vae) for value in network.state_dict().values()
+        )
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a manifest tells of the prior, as JSON values."""
+        return {
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+            "precision": self.precision,
+            "autoencoder": self.autoencoder,
+            "licence": self.licence,
+            "bytes": self.num_bytes,
+        }
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over class names, schedule, scaling factor and every weight."""
-        about = [self.class_names, self.schedule.steps_offset, self.vae.config.scaling_factor]
+        schedule, factors = self.schedule, (self.vae.config.scaling_factor, self.vae.config.get("shift_factor"))
+        about = [self.class_names, schedule.steps_offset, schedule.spacing, schedule.prediction, factors]
         digest = hashlib.sha256(json.dumps(about).encode())
         digest.update(self.schedule.alphas_cumprod.numpy().tobytes())
         for network in (self.transformer, self.vae):
@@ -89,39 +128,48 @@ class Prior:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        autoencoder: str | Path | None = None,
     ) -> Prior:
-        """Load a diffusers ``DiTPipeline`` folder or Hub repository (safetensors only).
+        """Load a diffusers ``DiTPipeline`` folder or Hub repository.
+
+        Weights are safetensors; where an older repository has none, such as ``facebook/DiT-XL-2-256``, PyTorch's weights-only reader
+        takes its ``.bin`` files, which can hold nothing but tensors. Classes have the names of ``id2label`` in ``model_index.json``;
+        where that is missing, as in whatever diffusers itself saves, they are called by their numbers.
 
         Args:
             path_or_hub_id: a folder that :meth:`save_pretrained` or diffusers wrote, or a Hub id such as ``facebook/DiT-XL-2-256``.
             device: where the networks run; by default CUDA or MPS where there is one, else the CPU.
-            dtype: precision of the networks; by default that of the files.
+            dtype: precision of the networks: float32 (the default), bfloat16 or float16.
+            autoencoder: folder or Hub id of an ``AutoencoderKL`` or ``AutoencoderTiny`` to use instead of the pipeline's own.
 
         Raises:
-            PriorError: there is no such folder, or it is not a DiTPipeline with class names.
+            PriorError: there is no such folder, the Hub is out of reach, it is not a DiTPipeline, or its parts do not fit.
+            SettingsError: an unknown precision.
         """
-        from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
-
-        folder = _local_folder(str(path_or_hub_id))
-        try:
-            index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-            if index.get("_class_name") != "DiTPipeline":
-                raise ValueError(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
-            if not index.get("id2label"):
-                raise ValueError("model_index.json has no id2label, so its classes have no names")
-            names = [index["id2label"][key] for key in sorted(index["id2label"], key=int)]
-            scheduler_config = DDIMScheduler.load_config(folder / "scheduler")
-            transformer = DiTTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, use_safetensors=True)
-            vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise PriorError(
-                f"{path_or_hub_id} cannot be loaded as a prior.",
-                found=str(error),
-                do="give a folder written by 'd3hr fit' or by diffusers' DiTPipeline.save_pretrained.",
-            ) from error
-        target = device or default_device()
-        return cls(transformer.to(target), vae.to(target), dict(scheduler_config), names, source=str(path_or_hub_id))
+        if dtype is not None and dtype not in PRECISIONS.values():
+            raise SettingsError("Unknown precision.", found=f"{dtype}", do="use float32, bfloat16 or float16.")
+        repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
+        index = repository.json("model_index.json")
+        if index.get("_class_name") != "DiTPipeline":
+            raise repository.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
+        scheduler_config = repository.json("scheduler/scheduler_config.json")
+        where = device or default_device()
+        transformer = load_transformer(repository, dtype or torch.float32)
+        labels = index.get("id2label") or {str(number): str(number) for number in range(transformer.config.num_embeds_ada_norm)}
+        return cls(
+            transformer.to(where),
+            load_autoencoder(Repository(str(autoencoder), (".", "vae")) if autoencoder else repository, dtype or torch.float32).to(where),
+            scheduler_config,
+            [labels[key] for key in sorted(labels, key=int)],
+            source=str(path_or_hub_id),
+            autoencoder=str(autoencoder) if autoencoder else None,
+            licence=repository.licence,
+        )
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that :meth:`from_pretrained` and ``diffusers.DiTPipeline.from_pretrained`` open."""
@@ -138,8 +186,10 @@ class Prior:
             "id2label": {str(label): name for label, name in enumerate(self.class_names)},
             "scheduler": ["diffusers", "DDIMScheduler"],
             "transformer": ["diffusers", "DiTTransformer2DModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
+            "vae": ["diffusers", type(self.vae).__name__],
         }
+        if self.licence:
+            write_bytes(folder / "README.md", f"---\nlicense: {self.licence}\n---\n".encode())
         write_json(folder / "model_index.json", index)
 
     def conditioning_ids(self, class_names: Sequence[str], of: str) -> list[int]:
@@ -165,14 +215,12 @@ class Prior:
                 found=f"shape {tuple(images.shape)}",
                 do=f"give images of shape [N, 3, {self.image_size}, {self.image_size}].",
             )
-        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
-        return torch.as_tensor(posterior.mode().float() * self.vae.config.scaling_factor)
+        return to_latents(self.vae, images)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Return the images [N, 3, H, W] (float32, clamped to [-1, 1]) of latents [N, C, h, w]."""
-        scaled = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
-        return torch.as_tensor(self.vae.decode(scaled).sample.float().clamp(-1, 1))
+        return to_images(self.vae, latents)
 
     @torch.no_grad()
     def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
@@ -190,10 +238,13 @@ class Prior:
         z = latents.to(self.device, self.transformer.dtype)
         y = labels.to(self.device)
         if guidance_scale == 1:
-            return self._run(z, timestep, y).to(latents)
-        null = torch.full_like(y, len(self.class_names))
-        eps_class, eps_null = self._run(torch.cat([z, z]), timestep, torch.cat([y, null])).to(latents).chunk(2)
-        return eps_null + guidance_scale * (eps_class - eps_null)
+            output = self._run(z, timestep, y).to(latents)
+        else:
+            null = torch.full_like(y, len(self.class_names))
+            of_class, of_null = self._run(torch.cat([z, z]), timestep, torch.cat([y, null])).to(latents).chunk(2)
+            output = of_null + guidance_scale * (of_class - of_null)
+        # Noise is an affine function of any prediction, so guiding the prediction guides the noise.
+        return self.schedule.noise(output, latents, timestep)
 
     def _run(self, z: Tensor, timestep: int, y: Tensor) -> Tensor:
         t = torch.full((len(z),), int(timestep), device=self.device)
@@ -207,24 +258,3 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _local_folder(name: str) -> Path:
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise PriorError(
-            f"There is no prior at {name}.", found="no such folder", do="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
-        )
-    from huggingface_hub import snapshot_download
-
-    patterns = ["model_index.json", *(f"{part}/*.{suffix}" for part in _PARTS for suffix in ("json", "safetensors"))]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the Hub client raises from many unrelated trees
-        raise PriorError(
-            f"There is no prior {name}.",
-            found=f"no such folder; from the Hub: {type(error).__name__}: {error}",
-            do="fit one with 'd3hr fit DATA --out PRIOR', or check the id and the network.",
-        ) from error

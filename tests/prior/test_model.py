@@ -120,9 +120,6 @@ def test_folders_that_are_no_prior_are_refused(prior: Prior, tmp_path: Path) -> 
     with pytest.raises(PriorError, match="model_index"):
         Prior.from_pretrained(tmp_path)
     prior.save_pretrained(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
-    with pytest.raises(PriorError, match="id2label"):
-        Prior.from_pretrained(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(PriorError, match="StableDiffusionPipeline"):
         Prior.from_pretrained(tmp_path)

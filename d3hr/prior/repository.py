@@ -1,0 +1,101 @@
+"""Finds the files of a pretrained model: in a folder, or in a snapshot of a Hugging Face Hub repository."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from d3hr.errors import PriorError
+
+_KNOWN_LICENCES = {"facebook/DiT-XL-2-256": "cc-by-nc-4.0", "facebook/DiT-XL-2-512": "cc-by-nc-4.0"}
+"""Licences that a repository's card does not tell (github.com/facebookresearch/DiT, LICENSE.txt)."""
+
+
+class Repository:
+    """The files of one pretrained model.
+
+    Args:
+        name: a folder, or a Hub id such as ``facebook/DiT-XL-2-256``; ``HF_HUB_OFFLINE`` and the Hub's cache are honoured.
+        parts: folders of the model that hold a network each; ``.`` is the model's own folder.
+
+    Raises:
+        PriorError: there is no such folder, and the Hub does not give it.
+    """
+
+    def __init__(self, name: str, parts: Sequence[str]) -> None:
+        self.name = name
+        self._local = Path(name).is_dir()
+        if not self._local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1):
+            raise PriorError(
+                f"There is no prior at {name}.", found="no such folder", do="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
+            )
+        self.folder = Path(name)
+        if not self._local:
+            patterns = ["*.json", "README.md", *(f"{part}/*.json" for part in parts)]
+            self.folder = self._snapshot([*patterns, *_within(parts, "*.safetensors")])
+            bare = [part for part in parts if not self.has_safetensors(part)]
+            if bare:
+                self.folder = self._snapshot([*patterns, *_within(bare, "diffusion_pytorch_model*.bin")])
+
+    def json(self, path: str) -> dict[str, Any]:
+        """Return the JSON object in a file of the repository.
+
+        Raises:
+            PriorError: there is no such file, or it holds something else.
+        """
+        file = self.folder / path
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self.unusable(f"{path}: {error}") from error
+        if not isinstance(content, dict):
+            raise self.unusable(f"{path} is not a JSON object")
+        return content
+
+    def has_safetensors(self, part: str) -> bool:
+        """Return whether a network's weights are safetensors; older repositories have weights-only ``.bin`` files instead."""
+        return any((self.folder / part).glob("*.safetensors"))
+
+    @property
+    def licence(self) -> str | None:
+        """The licence that the repository's card names, as an SPDX-like id; None if it does not tell."""
+        from huggingface_hub import ModelCard
+
+        card = self.folder / "README.md"
+        told = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license") if card.is_file() else None
+        return str(told) if told else _KNOWN_LICENCES.get(self.name)
+
+    def unusable(self, found: str) -> PriorError:
+        """Return the error that says why the repository is no prior."""
+        return PriorError(
+            f"{self.name} cannot be loaded as a prior.",
+            found=found,
+            do="give a folder written by 'd3hr fit' or by diffusers' DiTPipeline.save_pretrained.",
+        )
+
+    def _snapshot(self, patterns: list[str]) -> Path:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+        try:
+            return Path(snapshot_download(self.name, allow_patterns=patterns))
+        except Exception as error:  # the Hub client raises from many unrelated trees
+            if isinstance(error, GatedRepoError):
+                do = "accept the model's terms on its page, then 'hf auth login'."
+            elif isinstance(error, RepositoryNotFoundError):
+                do = "check the id, or fit a prior with 'd3hr fit DATA --out PRIOR'."
+            elif isinstance(error, LocalEntryNotFoundError) and os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+                do = "HF_HUB_OFFLINE is set and the Hub's cache does not hold it: unset it, or download it once where there is a network."
+            else:
+                do = f"the Hub is out of reach: connect, or bring a copy ('hf download {self.name}' elsewhere) and give its folder."
+            first = str(error).splitlines()[0] if str(error) else ""
+            raise PriorError(
+                f"There is no prior {self.name} here.", found=f"no such folder; from the Hub: {type(error).__name__}: {first}", do=do
+            ) from error
+
+
+def _within(parts: Sequence[str], pattern: str) -> list[str]:
+    return [pattern if part == "." else f"{part}/{pattern}" for part in parts]
