@@ -15,7 +15,15 @@ Every message has three parts: what is wrong, what was found, and what to do nex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+LISTED = 20
+"""How many names a message lists before it cuts them off."""
 
 
 class D3hrError(Exception):
@@ -58,15 +66,33 @@ class PriorError(D3hrError):
 
 
 class ClassMismatch(D3hrError):
-    """Two things that must speak of the same classes do not."""
+    """Two things that must speak of the same classes do not.
 
-    def __init__(self, ours: str, our_classes: Iterable[str], theirs: str, their_classes: Iterable[str]) -> None:
+    Args:
+        ours: the thing whose classes must be found.
+        our_classes: its classes.
+        theirs: the thing that must have them.
+        their_classes: its classes.
+        wrong: what does not match, a sentence each; by default, which of our classes are not theirs by exact name.
+        do: what to do next.
+    """
+
+    def __init__(
+        self,
+        ours: str,
+        our_classes: Iterable[str],
+        theirs: str,
+        their_classes: Iterable[str],
+        *,
+        wrong: Sequence[str] = (),
+        do: str = "classes are matched by exact name: rename the folders, or use a teacher or test set of the same classes.",
+    ) -> None:
         mine, other = list(our_classes), list(their_classes)
         unknown = [name for name in mine if name not in set(other)]
         super().__init__(
-            f"{len(unknown)} class(es) of {ours} are not classes of {theirs}: {listed(unknown)}.",
+            listed(wrong, separator="\n") or f"{len(unknown)} class(es) of {ours} are not classes of {theirs}: {listed(unknown)}.",
             found=f"{ours} has [{listed(mine)}]; {theirs} has [{listed(other)}]",
-            do="classes are matched by exact name: rename the folders, or use a prior, teacher or test set of the same classes.",
+            do=do,
         )
 
 
@@ -81,9 +107,29 @@ class DistilledSetError(D3hrError):
 class NumericalError(D3hrError):
     """A computation left the finite numbers."""
 
+    @classmethod
+    @contextmanager
+    def naming(cls, class_name: str) -> Iterator[None]:
+        """Tell of which class the work was that fails inside."""
+        try:
+            yield
+        except NumericalError as error:
+            raise cls(f"Class {class_name!r}: {error.what}", found=error.found, do=error.do) from error
 
-def listed(names: Sequence[str], *, separator: str = ", ", limit: int = 20) -> str:
+
+def listed(names: Sequence[str], *, separator: str = ", ", limit: int = LISTED) -> str:
     """Join names for a message, cutting long lists and saying so."""
     shown = separator.join(names[:limit])
     hidden = len(names) - limit
     return f"{shown}{separator}and {hidden} more" if hidden > 0 else shown
+
+
+def settings_error(error: ValidationError) -> SettingsError:
+    """Translate pydantic's first complaint into one of ours."""
+    first = error.errors()[0]
+    flag = "--" + ".".join(str(part) for part in first["loc"]) if first["loc"] else "the settings"
+    return SettingsError(
+        f"{flag}: {first['msg']}.",
+        found=repr(first["input"]) if first["loc"] else "",
+        do="correct the value; --help lists what each setting takes.",
+    )
