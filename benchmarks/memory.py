@@ -39,7 +39,7 @@ def make_images(root: Path, count: int) -> None:
 
 def make_prior(path: Path) -> None:
     torch.manual_seed(0)
-    vae, transformer = new_autoencoder(PRESETS["tiny"], 8), new_transformer(PRESETS["tiny"], 8, len(CLASSES))
+    vae, transformer = new_autoencoder(PRESETS["tiny"], 8), new_transformer(PRESETS["tiny"], (4, 4), len(CLASSES))
     d3hr.Prior(transformer, vae, SCHEDULER_CONFIG, CLASSES).save_pretrained(path)
 
 

@@ -19,6 +19,7 @@ from d3hr.commands.fit import fit
 from d3hr.commands.inspect import inspect
 from d3hr.commands.result import Result
 from d3hr.errors import D3hrError, OutputError
+from d3hr.progress import is_first_process
 from d3hr.staging import write_bytes
 
 COMMANDS: dict[str, Callable[..., Result]] = {
@@ -36,13 +37,15 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C."""
     parser, parsers = _parser()
-    settings = parser.parse_args(arguments)
+    settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     name = settings["command"]
     given = settings[name]
     options = given.clone()
     edge = {flag: options.pop(flag) for flag in ("config", "json", "debug")}
     try:
         result = COMMANDS[name](**options.as_dict())
+        if not is_first_process():
+            return 0
         if result.folder is not None and result.folder.is_dir():
             write_bytes(result.folder / "settings.yaml", parsers[name].dump(_without_config(given)).encode())
     except D3hrError as error:
@@ -76,6 +79,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         parsers[name].add_argument("--debug", action="store_true", help="show the traceback of an error")
         subcommands.add_subcommand(name, parsers[name], help=summary)
     return parser, parsers
+
+
+def _with_underscores(argument: str) -> str:
+    """Take --class-map for --class_map."""
+    flag, equals, value = argument.partition("=")
+    return flag.replace("-", "_").replace("__", "--", 1) + equals + value if flag.startswith("--") and len(flag) > 2 else argument
 
 
 def _without_config(settings: Namespace) -> Namespace:

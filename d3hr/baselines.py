@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from d3hr.data import ImageData
 from d3hr.distillation.drawing import draw_images
-from d3hr.errors import DataError, SettingsError, listed
+from d3hr.errors import DataError, NumericalError, SettingsError, listed
+from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
@@ -71,6 +73,7 @@ def prior_only(
     ipc: int,
     steps: int = 50,
     guidance_scale: float = 4.0,
+    conditioning: Sequence[Conditioning] | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> DistilledSet:
@@ -83,6 +86,7 @@ def prior_only(
         ipc: images per class.
         steps: points of the sampling grid.
         guidance_scale: classifier-free guidance.
+        conditioning: the prior's class for each class; by default they are matched by name.
         seed: seed of the noise; a class's images depend on it and on the class's name.
         progress: where to report.
 
@@ -92,11 +96,13 @@ def prior_only(
         NumericalError: an image is not finite.
     """
     _check_ipc(ipc)
-    ids = prior.conditioning_ids(class_names, "the data")
+    matches = conditioning or match_classes(class_names, prior.class_names, of="the data")
+    ids = {match.class_name: match.conditioning_id for match in matches}
 
     def images_of(name: str) -> Tensor:
         noise = torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
-        return draw_images(prior, noise, name, level=steps - 1, steps=steps, guidance_scale=guidance_scale)
+        with NumericalError.naming(name):
+            return draw_images(prior, noise, ids[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
 
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
     return _write(
@@ -108,9 +114,9 @@ def prior_only(
             image_size=prior.image_size,
             settings=settings,
             data={},
-            prior={"source": prior.source, "fingerprint": prior.fingerprint},
+            prior=prior.origin,
             real_counts={},
-            conditioning_ids=ids,
+            conditioning=matches,
         ),
         images_of,
         progress,

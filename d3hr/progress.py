@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -52,11 +53,16 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.1f}/s" if task.speed else "", style="cyan")
 
 
+def is_first_process() -> bool:
+    """Return whether this process speaks for all that a launcher such as ``accelerate launch`` started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class OnTerminal:
-    """Reports to standard error: bars with rate and time left on a terminal, plain lines elsewhere."""
+    """Reports to standard error: bars with rate and time left on a terminal, plain lines elsewhere; of several processes the first does."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=not is_first_process())
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:

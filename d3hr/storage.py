@@ -10,9 +10,7 @@ A set appears whole or not at all: it is built as ``OUT.partial``, where a finis
 
 from __future__ import annotations
 
-import html
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,15 +22,17 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from d3hr.class_folders import class_folders
 from d3hr.contact_sheet import contact_sheet
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.statistics_file import StatisticsDtype, read_gaussians, write_gaussians
 from d3hr.errors import DistilledSetError
+from d3hr.prior.conditioning import Conditioning
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder, write_bytes, write_json, write_tensors
+from d3hr.set_card import set_card
+from d3hr.staging import StagedFolder, write_bytes, write_json
 
 if TYPE_CHECKING:
     from d3hr.prior.model import Prior
@@ -54,6 +54,8 @@ class ClassEntry(BaseModel):
     """Real images the class was made from."""
     conditioning_id: int | None
     """Row of the prior's label table."""
+    prior_class: str | None = None
+    """The prior's name of that row."""
 
 
 class Manifest(BaseModel):
@@ -67,14 +69,25 @@ class Manifest(BaseModel):
     image_size: int
     """Side H = W, in pixels."""
     ipc: int
-    """Images per class."""
+    """Images per class; 0 where only the statistics are kept."""
     classes: tuple[ClassEntry, ...]
     settings: dict[str, Any]
     data: dict[str, Any]
     """Source, split, fingerprint and skipped files of the real images."""
     prior: dict[str, Any]
-    """Source and fingerprint of the diffusion prior."""
+    """Source, fingerprint, precision, autoencoder, licence and bytes of the diffusion prior."""
+    storage: dict[str, int] = {}
+    """Bytes of what the set needs, each apart: ``images``, ``statistics``, ``soft_labels``, and the ``prior`` that ``expand`` needs."""
     versions: dict[str, str]
+
+    @property
+    def conditioning(self) -> list[Conditioning]:
+        """What the prior was asked for, class by class; empty for a set made without one."""
+        return [
+            Conditioning(entry.name, entry.conditioning_id, entry.prior_class, "exact name")
+            for entry in self.classes
+            if entry.conditioning_id is not None and entry.prior_class is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,17 @@ class DistilledSet:
 
     @cached_property
     def images(self) -> Tensor:
-        """Images uint8 [N, 3, H, W], class by class."""
+        """Images uint8 [N, 3, H, W], class by class.
+
+        Raises:
+            DistilledSetError: only statistics are kept.
+        """
+        if self.manifest.ipc == 0:
+            raise DistilledSetError(
+                f"{self.path} has no images.",
+                found="statistics alone",
+                do=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'.",
+            )
         return torch.cat([self.of_class(name) for name in self.class_names])
 
     @cached_property
@@ -163,7 +186,7 @@ class Origin:
     data: Mapping[str, Any]
     prior: Mapping[str, Any]
     real_counts: Mapping[str, int]
-    conditioning_ids: Sequence[int] | None = None
+    conditioning: Sequence[Conditioning] | None = None
 
     def key(self) -> dict[str, Any]:
         """Return what decides the set's pixels."""
@@ -176,12 +199,13 @@ class Origin:
             "settings": dict(self.settings),
             "data": self.data.get("fingerprint"),
             "prior": self.prior.get("fingerprint"),
+            "conditioning": [match.conditioning_id for match in self.conditioning or ()],
         }
 
     def manifest(self) -> Manifest:
         """Return the manifest of the finished set."""
         folders = class_folders(self.class_names)
-        ids: Sequence[int | None] = self.conditioning_ids or [None] * len(self.class_names)
+        matches: Sequence[Conditioning | None] = self.conditioning or [None] * len(self.class_names)
         return Manifest(
             method=self.method,
             image_size=self.image_size,
@@ -193,9 +217,10 @@ class Origin:
                     folder=folders[name],
                     images=self.ipc,
                     real_images=self.real_counts.get(name),
-                    conditioning_id=conditioning_id,
+                    conditioning_id=match.conditioning_id if match else None,
+                    prior_class=match.prior_class if match else None,
                 )
-                for label, (name, conditioning_id) in enumerate(zip(self.class_names, ids, strict=True))
+                for label, (name, match) in enumerate(zip(self.class_names, matches, strict=True))
             ),
             settings=dict(self.settings),
             data=dict(self.data),
@@ -210,6 +235,7 @@ def write_set(
     images_of: Callable[[str], Tensor],
     *,
     gaussians: Mapping[str, ClassGaussian] | None = None,
+    statistics_dtype: StatisticsDtype = "float32",
     temporary: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> DistilledSet:
@@ -217,51 +243,52 @@ def write_set(
 
     Args:
         stage: the folder under construction.
-        origin: what the set is.
+        origin: what the set is; an IPC of 0 keeps the statistics alone.
         images_of: gives the images of one class, float [K, 3, H, W] in [-1, 1].
         gaussians: the statistics to store beside the images.
+        statistics_dtype: precision of the statistics on disk.
         temporary: pieces in the staged folder that the finished set does not need.
         progress: where to report.
     """
     manifest = origin.manifest()
-    train = stage.path / "train"
+    if manifest.ipc > 0:
+        _write_images(stage.path, manifest, images_of, progress)
+    if gaussians:
+        write_gaussians(stage.path / "statistics.safetensors", [gaussians[name] for name in origin.class_names], statistics_dtype)
+    manifest = manifest.model_copy(update={"storage": _bytes(stage.path, manifest)})
+    write_bytes(stage.path / "README.md", set_card(manifest).encode())
+    write_json(stage.path / "manifest.json", manifest.model_dump(mode="json"))
+    stage.publish(without=temporary)
+    return DistilledSet.load(stage.out)
+
+
+def _write_images(folder: Path, manifest: Manifest, images_of: Callable[[str], Tensor], progress: Progress) -> None:
+    train = folder / "train"
     train.mkdir(exist_ok=True)
     with progress.bar("drawing classes", len(manifest.classes)) as bar:
         for done, entry in enumerate(manifest.classes, start=1):
             if not (train / entry.folder).is_dir():
                 _write_class(train / entry.folder, to_uint8(images_of(entry.name)))
             bar.update(done)
-    if gaussians:
-        write_gaussians(stage.path / "statistics.safetensors", [gaussians[name] for name in origin.class_names])
-    finished = DistilledSet(stage.path, manifest)
-    rows = {entry.name: finished.of_class(entry.name) for entry in manifest.classes[:100]}
-    write_bytes(stage.path / "contact-sheet.png", contact_sheet(rows))
-    write_bytes(stage.path / "README.md", _card(manifest).encode())
-    write_json(stage.path / "manifest.json", manifest.model_dump(mode="json"))
-    stage.publish(without=temporary)
-    return DistilledSet.load(stage.out)
+    drawn = DistilledSet(folder, manifest)
+    rows = {entry.name: drawn.of_class(entry.name) for entry in manifest.classes[:100]}
+    write_bytes(folder / "contact-sheet.png", contact_sheet(rows))
+
+
+def _bytes(folder: Path, manifest: Manifest) -> dict[str, int]:
+    """Return the bytes of what a set needs; hard labels are folder names and need none."""
+    statistics = folder / "statistics.safetensors"
+    return {
+        "images": sum(image.stat().st_size for image in folder.glob("train/*/*.png")),
+        "statistics": statistics.stat().st_size if statistics.is_file() else 0,
+        "soft_labels": 0,
+        "prior": int(manifest.prior.get("bytes", 0)),
+    }
 
 
 def to_uint8(images: Tensor) -> Tensor:
     """Return images uint8 [N, 3, H, W] of float images in [-1, 1], rounded to the nearest level."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
-
-
-def write_gaussians(path: Path, gaussians: Sequence[ClassGaussian]) -> None:
-    """Write Gaussians to one safetensors file, in float32."""
-    tensors = {
-        "mean": torch.stack([gaussian.mean for gaussian in gaussians]).float(),
-        "std": torch.stack([gaussian.std for gaussian in gaussians]).float(),
-        "count": torch.tensor([gaussian.count for gaussian in gaussians]),
-    }
-    write_tensors(path, tensors)
-
-
-def read_gaussians(path: Path) -> list[ClassGaussian]:
-    """Read what :func:`write_gaussians` wrote."""
-    tensors = load_file(path)
-    rows = zip(tensors["mean"].double(), tensors["std"].double(), tensors["count"].tolist(), strict=True)
-    return [ClassGaussian(mean, std, count) for mean, std, count in rows]
 
 
 def _write_class(folder: Path, images: Tensor) -> None:
@@ -272,40 +299,3 @@ def _write_class(folder: Path, images: Tensor) -> None:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "png")
         write_bytes(partial / f"{index:05d}.png", buffer.getvalue())
     partial.replace(folder)
-
-
-def _card(manifest: Manifest) -> str:
-    source = _markdown(str(manifest.data.get("source", "the prior alone")))
-    front = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}],
-        "tags": ["dataset-distillation", manifest.method],
-    }
-    rows = [
-        f"| {entry.label} | {_markdown(entry.name)} | {_markdown(entry.folder)} | {entry.images} | {entry.real_images or ''} |"
-        for entry in manifest.classes
-    ]
-    return "\n".join(
-        [
-            "---",
-            json.dumps(front, indent=2),
-            "---",
-            "# Distilled image set",
-            "",
-            f"{manifest.ipc} image(s) for each of {len(manifest.classes)} classes, {manifest.image_size} x {manifest.image_size} pixels, "
-            f"made by d3hr {manifest.versions['d3hr']}, method `{manifest.method}`, from `{source}`.",
-            "",
-            "![contact sheet](contact-sheet.png)",
-            "",
-            'Open it with `datasets.load_dataset("imagefolder", data_dir=...)` or any loader of class folders under `train/`.',
-            "`manifest.json` maps class names to labels and tells every setting. The licences of the source images and of the prior apply.",
-            "",
-            "| label | class | folder | images | made from |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
-
-
-def _markdown(text: str) -> str:
-    return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")

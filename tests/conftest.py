@@ -60,7 +60,7 @@ def untrained_prior(class_names: tuple[str, ...], image_size: int = 8) -> Prior:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = new_autoencoder(SMALL, image_size)
-        transformer = new_transformer(SMALL, image_size, len(class_names))
+        transformer = new_transformer(SMALL, (4, image_size // 2), len(class_names))
         for parameter in transformer.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)

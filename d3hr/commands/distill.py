@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from d3hr.commands.priors import Precision, load_prior
 from d3hr.commands.reading import BadImage, Reading
 from d3hr.commands.result import Result
-from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
 
 
@@ -18,9 +18,15 @@ def distill(
     out: str,
     ipc: int = 10,
     preset: str = "paper",
+    class_map: str | None = None,
+    autoencoder: str | None = None,
+    precision: Precision = "fp32",
+    device: str | None = None,
+    store: Literal["images", "statistics"] = "images",
+    statistics_dtype: Literal["float32", "float16"] | None = None,
     split: str | None = None,
     steps: int | None = None,
-    level: int | None = None,
+    level: int | Literal["auto"] | None = None,
     statistics_level: int | None = None,
     denoising_level: int | None = None,
     inversion_guidance: float | None = None,
@@ -45,9 +51,15 @@ def distill(
         out: folder to write the distilled set to
         ipc: images per class
         preset: paper, released, or gentle (for priors fitted in minutes)
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
+        precision: arithmetic of the networks; statistics are float64 in any case
+        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        store: images with the statistics beside them, or the statistics alone, for expand
+        statistics_dtype: precision of the statistics on disk
         split: train, validation, test, ...; train by default
         steps: points of the sampling grid
-        level: level of statistics and of denoising, both
+        level: level of statistics and of denoising, both; auto measures normality on a sample and says why
         statistics_level: level at which the class statistics are taken
         denoising_level: level from which groups are denoised
         inversion_guidance: guidance scale of inversion
@@ -65,19 +77,13 @@ def distill(
         label_column: column of classes of a parquet or Hub source
     """
     from d3hr.distillation.pipeline import distill as distill_images
-    from d3hr.distillation.settings import distill_settings
-    from d3hr.prior.model import Prior
+    from d3hr.distillation.settings import distill_settings, with_level
+    from d3hr.prior.conditioning import read_class_map
 
-    if level is not None and (statistics_level is not None or denoising_level is not None):
-        raise SettingsError(
-            "--level sets both levels.",
-            found="--level beside --statistics_level or --denoising_level",
-            do="give --level, or the other two.",
-        )
-    changes = {
+    changes: dict[str, Any] = {
         "steps": steps,
-        "statistics_level": statistics_level if level is None else level,
-        "denoising_level": denoising_level if level is None else level,
+        "statistics_level": statistics_level,
+        "denoising_level": denoising_level,
         "inversion_guidance": inversion_guidance,
         "denoising_guidance": denoising_guidance,
         "solver": solver,
@@ -87,16 +93,29 @@ def distill(
         "skewness": skewness,
         "exact_std": exact_std,
         "batch_size": batch_size,
+        "statistics_dtype": statistics_dtype,
     }
-    distill_settings(preset, ipc=ipc, seed=seed, **changes)  # complains before any image is read
+    distill_settings(preset, ipc=ipc, seed=seed, **with_level(level, changes))  # complains before any image is read
+    named = read_class_map(class_map) if class_map else None
     progress = OnTerminal()
-    loaded = Prior.from_pretrained(prior)
+    loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device)
     images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
-    distilled = distill_images(images, loaded, out, ipc=ipc, preset=preset, seed=seed, progress=progress, **changes)
-    text = (
-        f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
-        f"Next: d3hr evaluate {out} --test DATA --test_split test"
+    distilled = distill_images(
+        images, loaded, out, ipc=ipc, preset=preset, level=level, store=store, class_map=named, seed=seed, progress=progress, **changes
     )
-    return Result(
-        text, {"out": out, "ipc": ipc, "classes": list(distilled.class_names), "settings": distilled.manifest.settings}, Path(out)
-    )
+    if store == "images":
+        text = (
+            f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
+            f"Next: d3hr evaluate {out} --test DATA --test_split test"
+        )
+    else:
+        text = f"Statistics of {len(distilled.class_names)} classes in {out}.\nNext: d3hr expand {out} --ipc {ipc} --out SET"
+    manifest = distilled.manifest
+    values = {
+        "out": out,
+        "ipc": manifest.ipc,
+        "classes": list(distilled.class_names),
+        "settings": manifest.settings,
+        "storage": manifest.storage,
+    }
+    return Result(text, values, Path(out))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from d3hr.commands.priors import prior_of_set
 from d3hr.commands.reading import BadImage, Reading
 from d3hr.commands.result import Result
 from d3hr.errors import DataError, PriorError
@@ -48,7 +49,6 @@ def evaluate(
     from d3hr.evaluation.comparison import compare_with_baselines, verdicts
     from d3hr.evaluation.protocols import protocol_named
     from d3hr.evaluation.tables import accuracy_table
-    from d3hr.prior.model import Prior
     from d3hr.storage import DistilledSet
 
     chosen = protocol_named(protocol)
@@ -63,7 +63,7 @@ def evaluate(
     with _or_else("--data", "The random-real row needs the images that the set was made from."):
         real = reading.load(source, real_split) if source else None
     with _or_else("--prior", "The prior-only row needs the prior that the set was made with."):
-        loaded = Prior.from_pretrained(where) if where else None
+        loaded = prior_of_set(manifest, where, progress=progress) if where else None
     rows = compare_with_baselines(
         subject,
         reading.load(test, test_split),

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from d3hr.commands.reading import BadImage, Reading
-from d3hr.commands.result import Result
+from d3hr.commands.result import Result, table
+from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
 
 
 def inspect(
     data: str,
     *,
+    prior: str | None = None,
+    class_map: str | None = None,
     split: str | None = None,
     on_bad_image: BadImage = "error",
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> Result:
-    """Read every image once and say what is there: classes, counts, sizes, files that cannot be read.
+    """Read every image once and say what is there: classes, counts, sizes, files that cannot be read, what a prior makes of the classes.
 
     Args:
         data: folder of class folders, folder of parquet files, Hub id, or digits
+        prior: folder or Hub id of a prior; shows which of its classes each class would be drawn as, without loading its weights
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         split: train, validation, test, ...; train by default
         on_bad_image: stop at unreadable images, or leave them out and count them
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
     """
+    from d3hr.prior.conditioning import match_classes, read_class_map
+    from d3hr.prior.model import class_names_of
+
+    if class_map and not prior:
+        raise SettingsError("--class_map is for --prior.", found="no --prior", do="give the prior whose classes it names.")
+    named = read_class_map(class_map) if class_map else None
     images = Reading(on_bad_image, image_column, label_column, OnTerminal()).load(data, split)
-    values = {
+    values: dict[str, Any] = {
         "source": images.source,
         "split": images.split,
         "images": len(images),
@@ -35,4 +49,12 @@ def inspect(
         "ignored": list(images.ignored),
         "fingerprint": images.fingerprint,
     }
-    return Result("\n".join(f"{count:>9,}  {name}" for name, count in images.counts.items()), values)
+    if prior is None:
+        return Result("\n".join(f"{count:>9,}  {name}" for name, count in images.counts.items()), values)
+    matches = match_classes(images.class_names, class_names_of(prior), of=data, prior=prior, class_map=named)
+    values["conditioning"] = [asdict(match) for match in matches]
+    rows = [
+        (f"{images.counts[match.class_name]:,}", match.class_name, str(match.conditioning_id), match.prior_class, match.how)
+        for match in matches
+    ]
+    return Result(table(("images", "class", "id", f"class of {prior}", "matched by"), rows, right=(0, 2)), values)

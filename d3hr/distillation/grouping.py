@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.settings import GroupSettings, settings_error
-from d3hr.errors import DataError
+from d3hr.distillation.settings import GroupSettings
+from d3hr.errors import DataError, settings_error
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 

@@ -8,6 +8,7 @@ Legend: N latents, C h w latent axes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, Protocol
 
@@ -65,18 +66,28 @@ def invert(
 
     Raises:
         SettingsError: the level is not on the grid, or the solver is unknown.
-        NumericalError: the fixed point is not reached.
+        NumericalError: a latent is not finite, or the fixed point is not reached.
     """
+    z = latents
+    for z in inversion_path(prior, latents, labels, level=level, steps=steps, guidance_scale=guidance_scale, solver=solver):  # noqa: B007
+        pass
+    return z
+
+
+def inversion_path(
+    prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: int, steps: int, guidance_scale: float, solver: Solver
+) -> Iterator[Tensor]:
+    """Yield what :func:`invert` finds at levels 1 to ``level``, one after the other."""
     if solver not in ("ddim", "fixed_point"):
         raise SettingsError("Unknown solver.", found=repr(solver), do="use ddim or fixed_point.")
-    path = prior.schedule.path(level, steps)
     z = latents
-    for (_, alpha_from), (timestep, alpha_to) in pairwise(path):
+    for reached, ((_, alpha_from), (timestep, alpha_to)) in enumerate(pairwise(prior.schedule.path(level, steps)), start=1):
         start = z
         z = ddim_step(start, prior.predict_noise(start, timestep, labels, guidance_scale), alpha_from, alpha_to)
         if solver == "fixed_point":
             z = _fixed_point(prior, start, z, labels, guidance_scale, timestep, alpha_from, alpha_to)
-    return z
+        check_finite(z, "inversion", f"at level {reached} of {level} (timestep {timestep})")
+        yield z
 
 
 def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: int, steps: int = 50, guidance_scale: float = 4.0) -> Tensor:
@@ -92,12 +103,24 @@ def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: in
 
     Raises:
         SettingsError: the level is not on the grid.
+        NumericalError: a latent is not finite.
     """
     path = prior.schedule.path(level, steps)[::-1]
     z = latents
-    for (timestep, alpha_from), (_, alpha_to) in pairwise(path):
+    for done, ((timestep, alpha_from), (_, alpha_to)) in enumerate(pairwise(path), start=1):
         z = ddim_step(z, prior.predict_noise(z, timestep, labels, guidance_scale), alpha_from, alpha_to)
+        check_finite(z, "denoising", f"at level {level - done}, coming from {level} (timestep {timestep})")
     return z
+
+
+def check_finite(z: Tensor, work: str, where: str) -> None:
+    """Raise :class:`NumericalError` if a value is NaN or infinite: half precision overflows before it errs visibly."""
+    if not torch.isfinite(z).all():
+        raise NumericalError(
+            f"The {work} left the finite numbers.",
+            found=f"NaN or infinity {where}",
+            do="load the prior as bf16 or fp32 (--precision), or use a lower guidance.",
+        )
 
 
 def _fixed_point(

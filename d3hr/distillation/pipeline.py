@@ -7,24 +7,28 @@ same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.distillation.drawing import check_finite, draw_images
+from d3hr.distillation.drawing import draw_images
 from d3hr.distillation.grouping import draw_group, search_candidates
-from d3hr.distillation.inversion import invert
+from d3hr.distillation.inversion import check_finite, invert
+from d3hr.distillation.levels import choose_level
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.settings import DistillSettings, distill_settings
-from d3hr.errors import DataError, DistilledSetError, PriorError, listed
+from d3hr.distillation.settings import DistillSettings, distill_settings, with_level
+from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
+from d3hr.errors import DataError, DistilledSetError, NumericalError, PriorError, listed
+from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.staging import StagedFolder, write_json
-from d3hr.storage import DistilledSet, Origin, read_gaussians, write_gaussians, write_set
+from d3hr.storage import DistilledSet, Origin, write_set
 
 
 def distill(
@@ -34,6 +38,9 @@ def distill(
     *,
     ipc: int = 10,
     preset: str = "paper",
+    level: int | Literal["auto"] | None = None,
+    store: Literal["images", "statistics"] = "images",
+    class_map: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
     **changes: Any,
@@ -46,20 +53,24 @@ def distill(
         out: folder to write.
         ipc: images per class.
         preset: ``paper``, ``released`` or ``gentle``.
+        level: level of statistics and of denoising, both; ``"auto"`` takes the knee of normality on a sample of classes (see
+            :func:`~d3hr.distillation.levels.choose_level`), says why, and keeps the evidence in ``level.json``.
+        store: ``"images"`` with the statistics beside them, or the ``"statistics"`` alone, from which ``expand`` makes any number.
+        class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.conditioning.match_classes`).
         seed: seed of the group draws.
         progress: where to report.
         changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`.
 
     Raises:
-        ClassMismatch: the prior lacks a class.
+        ClassMismatch: a class matches no class of the prior, or several.
         DataError: a class has fewer than two images.
-        SettingsError: a setting is unknown or out of range.
+        SettingsError: a setting is unknown, out of range, or contradicts another.
         OutputError: ``out`` holds something else.
-        NumericalError: a latent is not finite.
+        NumericalError: a latent is not finite; the message names class and level.
     """
-    settings = distill_settings(preset, ipc=ipc, seed=seed, **changes)
+    settings = distill_settings(preset, ipc=ipc, seed=seed, **with_level(level, changes))
     prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
-    ids = prior.conditioning_ids(images.class_names, images.source)
+    conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
     small = [f"{name} ({count})" for name, count in images.counts.items() if count < 2]
     if small:
         raise DataError(
@@ -70,7 +81,7 @@ def distill(
     origin = Origin(
         method="d3hr",
         class_names=images.class_names,
-        ipc=ipc,
+        ipc=ipc if store == "images" else 0,
         image_size=prior.image_size,
         settings=settings.model_dump(mode="json"),
         data={
@@ -80,16 +91,21 @@ def distill(
             "images": len(images),
             "skipped": list(images.skipped),
         },
-        prior={"source": prior.source, "fingerprint": prior.fingerprint},
+        prior=prior.origin,
         real_counts=images.counts,
-        conditioning_ids=ids,
+        conditioning=conditioning,
     )
-    stage = StagedFolder(out, origin.key())
+    stage = StagedFolder(out, {**origin.key(), "level": "auto"} if level == "auto" else origin.key())
     if stage.finished:
         return DistilledSet.load(out)
     if stage.resumed:
         progress.say(f"going on with {stage.path}")
-    gaussians = _match_classes(images.at_size(prior.image_size), prior, settings, ids, stage.path / "statistics", progress)
+    sized = images.at_size(prior.image_size)
+    if level == "auto":
+        chosen = _choose_level(stage.path / "level.json", sized, prior, conditioning, settings, progress)
+        settings = settings.model_copy(update={"statistics_level": chosen, "denoising_level": chosen})
+        origin = replace(origin, settings=settings.model_dump(mode="json"))
+    gaussians = _match_classes(sized, prior, settings, conditioning, stage.path / "statistics", progress)
     return _draw_set(stage, origin, prior, settings, gaussians, progress)
 
 
@@ -122,8 +138,9 @@ def expand(
     if prior.fingerprint != manifest.prior["fingerprint"]:
         raise PriorError(
             "This is not the prior that the set was made with; its latents mean something else.",
-            found=f"prior {prior.fingerprint[:12]}, the set's is {manifest.prior['fingerprint'][:12]} ({manifest.prior['source']})",
-            do="give that prior.",
+            found=f"prior {prior.fingerprint[:12]}, {prior.precision}; the set's is {manifest.prior['fingerprint'][:12]}, "
+            f"{manifest.prior.get('precision')} ({manifest.prior['source']})",
+            do="give that prior, in that precision and with the same autoencoder.",
         )
     settings = distill_settings(
         "paper", **{**manifest.settings, "ipc": ipc, "seed": seed if seed is not None else manifest.settings["seed"]}
@@ -137,7 +154,7 @@ def expand(
         data=manifest.data,
         prior=manifest.prior,
         real_counts={entry.name: entry.real_images for entry in manifest.classes if entry.real_images is not None},
-        conditioning_ids=prior.conditioning_ids(distilled.class_names, str(distilled.path)),
+        conditioning=manifest.conditioning,
     )
     stage = StagedFolder(out, origin.key())
     if stage.finished:
@@ -145,21 +162,33 @@ def expand(
     return _draw_set(stage, origin, prior, settings, distilled.statistics, progress)
 
 
+def _choose_level(
+    file: Path, images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings, progress: Progress
+) -> int:
+    """Return the level that an earlier run chose, or choose one and say why."""
+    if not file.exists():
+        choice = choose_level(images, prior, conditioning, settings, progress)
+        progress.say(choice.as_text())
+        write_json(file, choice.as_values())
+    return int(json.loads(file.read_text(encoding="utf-8"))["level"])
+
+
 def _match_classes(
-    images: ImageData, prior: Prior, settings: DistillSettings, ids: list[int], folder: Path, progress: Progress
+    images: ImageData, prior: Prior, settings: DistillSettings, conditioning: Sequence[Conditioning], folder: Path, progress: Progress
 ) -> dict[str, ClassGaussian]:
     """Return the Gaussian of each class, from its finished file where an earlier run left one."""
     folder.mkdir(exist_ok=True)
     gaussians: dict[str, ClassGaussian] = {}
     done = 0
     with progress.bar("inverting images", len(images)) as bar:
-        for index, (name, conditioning_id) in enumerate(zip(images.class_names, ids, strict=True)):
-            file = folder / f"{index:06d}.safetensors"
+        for index, match in enumerate(conditioning):
+            name, file = match.class_name, folder / f"{index:06d}.safetensors"
             if not file.exists():
                 batches = images.batches(name, settings.batch_size)
-                gaussian = _match(batches, prior, settings, conditioning_id, name, lambda seen: bar.update(done + seen, note=name))  # noqa: B023
-                write_gaussians(file, [gaussian])
-            # Read back in any case: float32 on disk is what expand will see.
+                with NumericalError.naming(name):
+                    gaussian = _match(batches, prior, settings, match.conditioning_id, lambda seen: bar.update(done + seen, note=name))  # noqa: B023
+                write_gaussians(file, [gaussian], settings.statistics_dtype)
+            # Read back in any case: what is on disk is what expand will see.
             gaussians[name] = read_gaussians(file)[0]
             done += images.counts[name]
             bar.update(done, note=name)
@@ -167,21 +196,21 @@ def _match_classes(
 
 
 def _match(
-    batches: Any, prior: Prior, settings: DistillSettings, conditioning_id: int, name: str, seen: Callable[[int], None]
+    batches: Iterable[Tensor], prior: Prior, settings: DistillSettings, conditioning_id: int, seen: Callable[[int], None]
 ) -> ClassGaussian:
     gaussian = ClassGaussian.empty(torch.Size(prior.latent_shape).numel())
     for batch in batches:
-        labels = torch.full((len(batch),), conditioning_id)
+        clean = prior.encode(batch)
+        check_finite(clean, "encoding", "in its latents")
         latents = invert(
             prior,
-            prior.encode(batch),
-            labels,
+            clean,
+            torch.full((len(batch),), conditioning_id),
             level=settings.statistics_level,
             steps=settings.steps,
             guidance_scale=settings.inversion_guidance,
             solver=settings.solver,
         )
-        check_finite(latents, f"inversion of class {name!r}")
         gaussian = gaussian.update(latents.flatten(1))
         seen(gaussian.count)
     return gaussian
@@ -190,22 +219,32 @@ def _match(
 def _draw_set(
     stage: StagedFolder, origin: Origin, prior: Prior, settings: DistillSettings, gaussians: Mapping[str, ClassGaussian], progress: Progress
 ) -> DistilledSet:
-    """Group, denoise and decode class by class, and complete the set."""
-    candidates = _search(stage.path / "candidates.json", gaussians, settings, progress)
+    """Group, denoise and decode class by class, unless only statistics are kept, and complete the set."""
+    candidates = _search(stage.path / "candidates.json", gaussians, settings, progress) if origin.ipc else {}
+    ids = {match.class_name: match.conditioning_id for match in origin.conditioning or ()}
 
     def images_of(name: str) -> Tensor:
         group = draw_group(name, gaussians[name], settings, candidates.get(name)).float()
-        return draw_images(
-            prior,
-            group.view(-1, *prior.latent_shape),
-            name,
-            level=settings.denoising_level,
-            steps=settings.steps,
-            guidance_scale=settings.denoising_guidance,
-            batch_size=settings.batch_size,
-        )
+        with NumericalError.naming(name):
+            return draw_images(
+                prior,
+                group.view(-1, *prior.latent_shape),
+                ids[name],
+                level=settings.denoising_level,
+                steps=settings.steps,
+                guidance_scale=settings.denoising_guidance,
+                batch_size=settings.batch_size,
+            )
 
-    return write_set(stage, origin, images_of, gaussians=gaussians, progress=progress, temporary=("statistics", "candidates.json"))
+    return write_set(
+        stage,
+        origin,
+        images_of,
+        gaussians=gaussians,
+        statistics_dtype=settings.statistics_dtype,
+        temporary=("statistics", "candidates.json"),
+        progress=progress,
+    )
 
 
 def _search(file: Path, gaussians: Mapping[str, ClassGaussian], settings: DistillSettings, progress: Progress) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from d3hr.errors import SettingsError
+from d3hr.errors import SettingsError, settings_error
 
 
 class GroupSettings(BaseModel):
@@ -49,6 +49,8 @@ class DistillSettings(GroupSettings):
     """``ddim``: one prediction a step. ``fixed_point``: the exact inverse of denoising."""
     batch_size: int = Field(default=64, ge=1)
     """Images in one network call."""
+    statistics_dtype: Literal["float32", "float16"] = "float32"
+    """Precision of the class statistics on disk, from which groups are drawn; they are gathered in float64."""
 
     @model_validator(mode="after")
     def _levels_on_grid(self) -> DistillSettings:
@@ -89,12 +91,17 @@ def distill_settings(preset: str, **changes: Any) -> DistillSettings:
         raise settings_error(error) from None
 
 
-def settings_error(error: ValidationError) -> SettingsError:
-    """Translate pydantic's complaint into one of ours."""
-    first = error.errors()[0]
-    flag = "--" + ".".join(str(part) for part in first["loc"]) if first["loc"] else "the settings"
-    return SettingsError(
-        f"{flag}: {first['msg']}.",
-        found=repr(first["input"]) if first["loc"] else "",
-        do="correct the value; --help lists what each setting takes.",
-    )
+def with_level(level: int | Literal["auto"] | None, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``changes`` with both levels set to ``level``; ``"auto"`` and None leave the preset's, the first until one is chosen.
+
+    Raises:
+        SettingsError: one of the two levels is set beside it.
+    """
+    if level is None:
+        return changes
+    beside = [name for name in ("statistics_level", "denoising_level") if changes.get(name) is not None]
+    if beside:
+        raise SettingsError(
+            "--level sets both levels.", found=f"--level beside --{' and --'.join(beside)}", do="give --level, or the other two."
+        )
+    return changes if level == "auto" else {**changes, "statistics_level": level, "denoising_level": level}

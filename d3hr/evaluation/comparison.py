@@ -103,7 +103,8 @@ def compare_with_baselines(
         if prior is not None:
             folder = out / "baselines" / f"prior_only-ipc{manifest.ipc}-seed{seed}"
             guidance = float(manifest.settings.get("denoising_guidance", 1.0))
-            drawn = prior_only(prior, subject.class_names, folder, ipc=manifest.ipc, guidance_scale=guidance, seed=seed)
+            known = manifest.conditioning if prior.fingerprint == manifest.prior.get("fingerprint") else None
+            drawn = prior_only(prior, subject.class_names, folder, ipc=manifest.ipc, guidance_scale=guidance, conditioning=known, seed=seed)
             entries.append(Entry(drawn, [seed]))
     rows = compare(entries, test, student=student, protocol=protocol, cells=out / "cells", progress=progress)
     write_json(out / "results.json", [row.as_row() for row in rows])

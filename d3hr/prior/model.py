@@ -5,8 +5,6 @@ Legend: N images, H = W image side, C h w latent axes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3hr.errors import ClassMismatch, PriorError, SettingsError
+from d3hr.errors import PriorError, SettingsError
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
+from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.loading import load_autoencoder, load_transformer
 from d3hr.prior.repository import Repository
 from d3hr.prior.schedule import Schedule
@@ -117,14 +116,8 @@ class Prior:
     def fingerprint(self) -> str:
         """SHA-256 over class names, schedule, scaling factor and every weight."""
         schedule, factors = self.schedule, (self.vae.config.scaling_factor, self.vae.config.get("shift_factor"))
-        about = [self.class_names, schedule.steps_offset, schedule.spacing, schedule.prediction, factors]
-        digest = hashlib.sha256(json.dumps(about).encode())
-        digest.update(self.schedule.alphas_cumprod.numpy().tobytes())
-        for network in (self.transformer, self.vae):
-            for name, value in sorted(network.state_dict().items()):
-                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-                digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        about = (self.class_names, schedule.steps_offset, schedule.spacing, schedule.prediction, factors, schedule.alphas_cumprod.tolist())
+        return fingerprint((self.transformer, self.vae), about)
 
     @classmethod
     def from_pretrained(
@@ -154,18 +147,14 @@ class Prior:
         if dtype is not None and dtype not in PRECISIONS.values():
             raise SettingsError("Unknown precision.", found=f"{dtype}", do="use float32, bfloat16 or float16.")
         repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
-        index = repository.json("model_index.json")
-        if index.get("_class_name") != "DiTPipeline":
-            raise repository.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
-        scheduler_config = repository.json("scheduler/scheduler_config.json")
+        _class_names(repository)  # refuses other pipelines before their weights are read
         where = device or default_device()
         transformer = load_transformer(repository, dtype or torch.float32)
-        labels = index.get("id2label") or {str(number): str(number) for number in range(transformer.config.num_embeds_ada_norm)}
         return cls(
             transformer.to(where),
             load_autoencoder(Repository(str(autoencoder), (".", "vae")) if autoencoder else repository, dtype or torch.float32).to(where),
-            scheduler_config,
-            [labels[key] for key in sorted(labels, key=int)],
+            repository.json("scheduler/scheduler_config.json"),
+            _class_names(repository),
             source=str(path_or_hub_id),
             autoencoder=str(autoencoder) if autoencoder else None,
             licence=repository.licence,
@@ -191,20 +180,6 @@ class Prior:
         if self.licence:
             write_bytes(folder / "README.md", f"---\nlicense: {self.licence}\n---\n".encode())
         write_json(folder / "model_index.json", index)
-
-    def conditioning_ids(self, class_names: Sequence[str], of: str) -> list[int]:
-        """Return the conditioning id of each class, by exact name.
-
-        Args:
-            class_names: the classes wanted.
-            of: whose classes they are, for the message.
-
-        Raises:
-            ClassMismatch: the prior does not know all of them.
-        """
-        if not set(class_names) <= set(self.class_names):
-            raise ClassMismatch(of, class_names, "the prior", self.class_names)
-        return [self.class_names.index(name) for name in class_names]
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -258,3 +233,22 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def class_names_of(path_or_hub_id: str | Path) -> tuple[str, ...]:
+    """Return the class names of a prior without loading, or downloading, its weights.
+
+    Raises:
+        PriorError: there is no such prior, or it is not a DiTPipeline.
+    """
+    return _class_names(Repository(str(path_or_hub_id), ()))
+
+
+def _class_names(repository: Repository) -> tuple[str, ...]:
+    index = repository.json("model_index.json")
+    if index.get("_class_name") != "DiTPipeline":
+        raise repository.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
+    labels = index.get("id2label")
+    if not labels:
+        return tuple(str(number) for number in range(repository.json("transformer/config.json")["num_embeds_ada_norm"]))
+    return tuple(labels[key] for key in sorted(labels, key=int))

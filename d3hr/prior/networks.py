@@ -22,11 +22,6 @@ SCHEDULER_CONFIG = {
 """The schedule of DiT (arXiv 2212.09748), as diffusers writes it."""
 
 
-def fitting_image_size(preset: PriorPreset, image_size: int) -> int:
-    """Return the side, in pixels, a preset takes images of ``image_size`` in: the next multiple of 8 inside its range."""
-    return min(max(8 * -(-image_size // 8), preset.min_image_size), preset.max_image_size)
-
-
 def _halvings(preset: PriorPreset, image_size: int) -> int:
     halvings = 1
     while image_size // 2**halvings > preset.latent_size:
@@ -61,23 +56,25 @@ def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
     )
 
 
-def new_transformer(preset: PriorPreset, image_size: int, num_classes: int) -> Any:
+def new_transformer(preset: PriorPreset, latent_shape: tuple[int, int], num_classes: int) -> Any:
     """Return an untrained diffusers ``DiTTransformer2DModel`` with one null class, initialised as DiT prescribes.
+
+    ``latent_shape`` is (channels, side) of the latents.
 
     diffusers leaves PyTorch's defaults; DiT (arXiv 2212.09748, section 3.2) starts every block as the identity: Xavier-uniform
     linear layers, N(0, 0.02) embeddings, zero modulation and zero output.
     """
     from diffusers import DiTTransformer2DModel
 
-    latent_size = image_size // 2 ** _halvings(preset, image_size)
+    channels, latent_size = latent_shape
     patch_size = 1
     while (latent_size // patch_size) ** 2 > preset.tokens:
         patch_size *= 2
     transformer = DiTTransformer2DModel(
         num_attention_heads=preset.heads,
         attention_head_dim=preset.width // preset.heads,
-        in_channels=preset.latent_channels,
-        out_channels=preset.latent_channels,
+        in_channels=channels,
+        out_channels=channels,
         num_layers=preset.layers,
         sample_size=latent_size,
         patch_size=patch_size,

@@ -18,7 +18,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from d3hr.errors import NumericalError
 from d3hr.prior.presets import Training
@@ -47,6 +46,9 @@ class Process(Protocol):
 
     def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any:
         """Scale gradients down to ``max_norm``."""
+
+    def wait_for_everyone(self) -> None:
+        """Wait until every process is here."""
 
 
 @dataclass
@@ -82,56 +84,87 @@ def rate(fraction: float, step: int, warmup_steps: int) -> float:
     return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
 
 
+@dataclass(frozen=True)
+class Run:
+    """What all optimiser runs of one fit have in common.
+
+    Attributes:
+        seed: seed of order and noise.
+        bf16: compute in bfloat16 where PyTorch's autocast does.
+        process: the accelerator.
+        folder: where checkpoints are.
+        progress: where to report.
+    """
+
+    seed: int
+    bf16: bool
+    process: Process
+    folder: Path
+    progress: Progress
+
+    def order(self, network: str, size: int, training: Training) -> Indices:
+        """Return the order in which a network sees ``size`` images."""
+        return Indices(size, training.batch_size, derive_seed(self.seed, network, "order"))
+
+    def share(self, positions: Tensor) -> Tensor:
+        """Return this process's part of a batch."""
+        return positions[self.process.process_index :: self.process.num_processes]
+
+    def agreed(self, value: float) -> float:
+        """Return the first process's value in every process, so that all stop at the same step."""
+        if self.process.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast
+
+        return float(broadcast(torch.tensor(value, device=self.process.device)))
+
+
 def optimise(
+    title: str,
     model: nn.Module,
     load: Callable[[int], Batch],
     loss: Callable[[nn.Module, Batch, torch.Generator], Tensor],
+    run: Run,
     *,
     training: Training,
-    seed: int,
     max_seconds: float | None,
-    bf16: bool,
-    process: Process,
-    checkpoint: Path,
-    progress: Progress,
-    title: str,
 ) -> Curve:
-    """Train ``model`` in place and leave its averaged weights in it.
+    """Train ``model`` in place and leave its averaged weights in it; parameters that need no gradient are neither moved nor kept.
 
     Args:
+        title: what is being trained; seeds and checkpoint follow from it.
         model: the network.
         load: gives the batch of a step; runs one step ahead in a thread.
         loss: scalar loss of the network on a batch, with the step's noise generator.
+        run: the fit this is part of; its folder holds the checkpoint to continue from.
         training: hyper-parameters.
-        seed: seed of the run; the noise of a step follows from it.
         max_seconds: end after this time, earlier sittings counted in, or after the steps; the learning rate falls with what is nearer.
-        bf16: compute in bfloat16 where PyTorch's autocast does.
-        process: the accelerator.
-        checkpoint: file to continue from and to save to.
-        progress: where to report.
-        title: what is being trained.
 
     Raises:
         NumericalError: the loss is not finite.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
+    process, seed = run.process, derive_seed(run.seed, title)
+    checkpoint = run.folder / f"{title}.safetensors"
     model = model.to(process.device)
-    average = AveragedModel(model, multi_avg_fn=_average(training.ema_decay))
-    curve = _load(checkpoint, model, average, optimiser) if checkpoint.exists() else Curve()
+    weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    average = {name: value.detach().clone() for name, value in weights.items()}
+    optimiser = torch.optim.AdamW(weights.values(), lr=training.learning_rate, weight_decay=0.0)
+    curve = _load(checkpoint, weights, average, optimiser) if checkpoint.exists() else Curve()
     wrapped, wrapped_optimiser = process.prepare(model, optimiser)
-    started, saved = time.monotonic() - curve.seconds, time.monotonic()
+    started = time.monotonic() - curve.seconds
+    saved, saving = time.monotonic(), 0.0
     losses: list[float] = []
 
     def save() -> None:
         curve.seconds = time.monotonic() - started
         if process.is_main_process:
-            _save(checkpoint, model, average, optimiser, curve)
+            _save(checkpoint, weights, average, optimiser, curve)
 
     def fraction_done() -> float:
         by_time = 0.0 if max_seconds is None else (time.monotonic() - started) / max_seconds
-        return max(curve.steps / training.steps, by_time)
+        return run.agreed(max(curve.steps / training.steps, by_time))
 
-    with progress.bar(title, training.steps) as bar, ThreadPoolExecutor(1) as ahead:
+    with run.progress.bar(title, training.steps) as bar, ThreadPoolExecutor(1) as ahead:
         upcoming = ahead.submit(load, curve.steps)
         fraction = fraction_done()
         while fraction < 1:
@@ -141,13 +174,13 @@ def optimise(
             for group in optimiser.param_groups:
                 group["lr"] = training.learning_rate * rate(fraction, step, training.warmup_steps)
             noise = torch.Generator(process.device).manual_seed(derive_seed(seed, "step", step, process.process_index))
-            with torch.autocast(process.device.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(process.device.type, torch.bfloat16, enabled=run.bf16):
                 value = loss(wrapped, batch, noise)
             process.backward(value)
-            process.clip_grad_norm_(wrapped.parameters(), training.clip_norm)
+            process.clip_grad_norm_(weights.values(), training.clip_norm)
             wrapped_optimiser.step()
             wrapped_optimiser.zero_grad()
-            average.update_parameters(model)
+            _move_average(average, weights, training.ema_decay, step)
             curve.steps += 1
             losses.append(_finite(float(value.detach()), title, step))
             before, fraction = fraction, fraction_done()
@@ -155,12 +188,16 @@ def optimise(
                 curve.points.append((curve.steps, sum(losses) / len(losses)))
                 losses.clear()
             bar.update(curve.steps, total=round(curve.steps / fraction), note=f"loss {value.detach():.4f}")
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - saved > CHECKPOINT_SECONDS * max(1.0, saving):
+                begun = time.monotonic()
                 save()
                 saved = time.monotonic()
+                saving = saved - begun
         upcoming.cancel()
     save()
-    model.load_state_dict(average.module.state_dict())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(average[name])
     return curve
 
 
@@ -174,27 +211,24 @@ def _finite(loss: float, title: str, step: int) -> float:
     return loss
 
 
-def _average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average whose decay grows as (1 + n) / (10 + n), so that a short run forgets its start."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
+@torch.no_grad()
+def _move_average(average: dict[str, Tensor], weights: dict[str, nn.Parameter], decay: float, step: int) -> None:
+    """Move an exponential average whose decay grows as (1 + n) / (10 + n), so that a short run forgets its start."""
+    share = 1.0 if step == 0 else 1 - min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.values()), [weight.detach() for weight in weights.values()], share)
 
 
-def _save(path: Path, model: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer, curve: Curve) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+def _save(path: Path, weights: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.Optimizer, curve: Curve) -> None:
+    tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in weights.items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
     about = {"points": curve.points, "seconds": curve.seconds, "steps": curve.steps}
     write_tensors(path, tensors, {"curve": json.dumps(about)})
 
 
-def _load(path: Path, model: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer) -> Curve:
+@torch.no_grad()
+def _load(path: Path, weights: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> Curve:
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["curve"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -205,6 +239,7 @@ def _load(path: Path, model: nn.Module, average: AveragedModel, optimiser: torch
             _, index, key = name.split(".", 2)
             state["state"].setdefault(int(index), {})[key] = value.clone()
     optimiser.load_state_dict(state)
-    for prefix, target in (("model.", model), ("average.", average)):
-        target.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
+    for name, weight in weights.items():
+        weight.copy_(tensors[f"model.{name}"])
+        average[name].copy_(tensors[f"average.{name}"])
     return Curve([(step, value) for step, value in about["points"]], about["seconds"], about["steps"])

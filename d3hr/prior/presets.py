@@ -58,8 +58,6 @@ class PriorPreset(BaseModel):
     """Transformer width."""
     tokens: int
     """Largest number of tokens; the patch size follows."""
-    label_dropout: float = 0.1
-    """Share of training images whose class is replaced by the null class, for guidance."""
     autoencoder_training: Training
     transformer_training: Training
 
@@ -108,6 +106,12 @@ PRESETS: dict[str, PriorPreset] = {
         transformer_training=Training(steps=400_000, batch_size=256, learning_rate=1e-4, warmup_steps=2000, ema_decay=0.9999),
     ),
 }
+
+
+FINE_TUNING = Training(steps=10_000, batch_size=64, learning_rate=1e-4, warmup_steps=100, ema_decay=0.999)
+"""Training of a pretrained transformer on other classes."""
+LABEL_DROPOUT = 0.1
+"""Share of training images whose class is replaced by the null class, for guidance (DiT, arXiv 2212.09748)."""
 
 
 def prior_preset(name: str) -> PriorPreset:

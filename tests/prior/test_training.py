@@ -11,7 +11,7 @@ import torch
 
 from d3hr import ImageData, Prior, fit_prior, load_images
 from d3hr.errors import NumericalError, OutputError, SettingsError
-from d3hr.prior.optimization import Indices, optimise, rate
+from d3hr.prior.optimization import Indices, Run, optimise, rate
 from d3hr.prior.presets import PRESETS, Training
 from d3hr.progress import SILENT
 from tests.conftest import SMALL, tree
@@ -31,8 +31,11 @@ class OneProcess:
     def clip_grad_norm_(self, parameters: object, max_norm: float) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
+    def wait_for_everyone(self) -> None:
+        pass
 
-def line(checkpoint: Path, steps: int, *, until: int | None = None, poison: bool = False) -> torch.nn.Linear:
+
+def line(folder: Path, steps: int, *, until: int | None = None, poison: bool = False) -> torch.nn.Linear:
     """Fit y = 3x - 1 with noisy inputs; ``until`` stops the run as Ctrl-C would, keeping the last checkpoint."""
     torch.manual_seed(0)
     model = torch.nn.Linear(1, 1)
@@ -48,34 +51,33 @@ def line(checkpoint: Path, steps: int, *, until: int | None = None, poison: bool
         noisy = batch + 0.01 * torch.randn(batch.shape, generator=noise)
         return (network(noisy) - 3 * batch + 1).square().mean() + (torch.nan if poison else 0)
 
-    optimise(
-        model, load, loss, training=Training(steps=steps, batch_size=16, learning_rate=0.1, warmup_steps=10, ema_decay=0.9),
-        seed=2, max_seconds=None, bf16=False, process=OneProcess(), checkpoint=checkpoint, progress=SILENT, title="line",
-    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    training = Training(steps=steps, batch_size=16, learning_rate=0.1, warmup_steps=10, ema_decay=0.9)
+    optimise("line", model, load, loss, Run(2, False, OneProcess(), folder, SILENT), training=training, max_seconds=None)
     return model
 
 
 def test_optimiser_finds_the_line(tmp_path: Path) -> None:
-    model = line(tmp_path / "c.safetensors", 300)
+    model = line(tmp_path / "run", 300)
     assert [model.weight.item(), model.bias.item()] == pytest.approx([3, -1], abs=0.05)
 
 
 def test_a_run_continued_from_a_checkpoint_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped at step 41 and 83 of 120, with a checkpoint after every step: bit for bit what one sitting gives."""
-    whole = line(tmp_path / "whole.safetensors", 120)
+    whole = line(tmp_path / "whole", 120)
     monkeypatch.setattr("d3hr.prior.optimization.CHECKPOINT_SECONDS", -1.0)
     for until in (41, 83):
         with pytest.raises(KeyboardInterrupt):
-            line(tmp_path / "parts.safetensors", 120, until=until)
-    parts = line(tmp_path / "parts.safetensors", 120)
+            line(tmp_path / "parts", 120, until=until)
+    parts = line(tmp_path / "parts", 120)
     assert torch.equal(whole.weight, parts.weight)
     assert torch.equal(whole.bias, parts.bias)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(NumericalError, match="step 0"):
-        line(tmp_path / "c.safetensors", 10, poison=True)
-    assert not (tmp_path / "c.safetensors").exists()
+        line(tmp_path / "run", 10, poison=True)
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:

@@ -1,0 +1,65 @@
+"""The data-set card of a distilled set: what people and the Hugging Face Hub read first."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from d3hr.storage import Manifest
+
+
+def set_card(manifest: Manifest) -> str:
+    """Return the text of ``README.md`` for a distilled set."""
+    source = _markdown(str(manifest.data.get("source", "the prior alone")))
+    front: dict[str, object] = {"tags": ["dataset-distillation", manifest.method]}
+    if manifest.ipc:
+        front["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
+    rows = [
+        f"| {entry.label} | {_markdown(entry.name)} | {_markdown(entry.folder)} | {entry.images} | {entry.real_images or ''} |"
+        for entry in manifest.classes
+    ]
+    return "\n".join(
+        [
+            "---",
+            json.dumps(front, indent=2),
+            "---",
+            "# Distilled image set",
+            "",
+            f"{_content(manifest)} of {len(manifest.classes)} classes, {manifest.image_size} x {manifest.image_size} pixels, "
+            f"made by d3hr {manifest.versions['d3hr']}, method `{manifest.method}`, from `{source}`.",
+            "",
+            *_how_to_open(manifest),
+            "`manifest.json` maps class names to labels and tells every setting. The licences of the source images and of the prior"
+            f"{_licence(manifest)} apply.",
+            "",
+            "| label | class | folder | images | made from |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _licence(manifest: Manifest) -> str:
+    licence = manifest.prior.get("licence")
+    return f" ({_markdown(str(licence))})" if licence else ""
+
+
+def _content(manifest: Manifest) -> str:
+    return f"{manifest.ipc} image(s) for each" if manifest.ipc else "Mean and standard deviation, in the noise space of a diffusion prior,"
+
+
+def _how_to_open(manifest: Manifest) -> list[str]:
+    if not manifest.ipc:
+        return ["`d3hr expand` makes any number of images of each class from these statistics and the prior."]
+    return [
+        "![contact sheet](contact-sheet.png)",
+        "",
+        'Open it with `datasets.load_dataset("imagefolder", data_dir=...)` or any loader of class folders under `train/`.',
+    ]
+
+
+def _markdown(text: str) -> str:
+    return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
