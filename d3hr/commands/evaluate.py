@@ -38,8 +38,8 @@ def evaluate(
         data: the real images to draw the random baseline from, by default those the set was made from
         split: split of those images
         prior: the prior to draw the other baseline from, by default the one the set was made with
-        student: network to train
-        protocol: hard (1,000 steps) or quick (200 steps)
+        student: network to train, resnet18 or convnet3
+        protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
         seeds: training seeds; each baseline is drawn anew for each
         out: folder for baselines and results, by default DISTILLED-evaluation
         on_bad_image: stop at unreadable images, or leave them out and count them
@@ -47,14 +47,15 @@ def evaluate(
         label_column: column of classes of a parquet or Hub source
     """
     from d3hr.evaluation.comparison import compare_with_baselines, verdicts
-    from d3hr.evaluation.protocols import protocol_named
+    from d3hr.evaluation.protocols import protocol_named, require_protocol
     from d3hr.evaluation.tables import accuracy_table
     from d3hr.storage import DistilledSet
 
-    chosen = protocol_named(protocol)
+    require_protocol(protocol)
     progress = OnTerminal()
     subject = DistilledSet.load(distilled)
     manifest = subject.manifest
+    chosen = protocol_named(protocol, ipc=manifest.ipc)
     reading = Reading(on_bad_image, image_column, label_column, progress)
     source = data or manifest.data.get("source")
     where = prior or manifest.prior.get("source")

@@ -64,6 +64,7 @@ class Evaluation:
             "labels": self.protocol.labels,
             "student": self.student,
             "protocol": self.protocol.name,
+            "protocol_settings": self.protocol.model_dump(mode="json"),
         }
 
 
@@ -82,7 +83,7 @@ def evaluate(
         distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images`.
         test: real images of the same classes, matched by name.
         student: the network.
-        protocol: how to train it.
+        protocol: how to train it, or a protocol's name.
         seeds: training seeds.
         progress: where to report.
 
@@ -90,10 +91,11 @@ def evaluate(
         ClassMismatch: the classes differ.
         SettingsError: an unknown student or protocol, no seed, or images too small for the student.
     """
-    chosen = protocol_named(protocol) if isinstance(protocol, str) else protocol
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", do="give --seeds.")
     train = training_images(distilled)
+    per_class = len(train.labels) // len(train.class_names)
+    chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
     labelled = real_images(test, train)
     runs = []
     with progress.bar(f"training {student}", len(seeds)) as bar:
@@ -101,7 +103,6 @@ def evaluate(
             runs.append(train_and_test(train, labelled, student=student, protocol=chosen, seed=seed))
             bar.update(len(runs))
     method = distilled.manifest.method if isinstance(distilled, DistilledSet) else "folder"
-    per_class = len(train.labels) // len(train.class_names)
     return Evaluation(method, per_class, student, chosen, tuple(runs))
 
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from d3hr.errors import SettingsError
 
+SMALL_IMAGE = 64
+"""Largest side in pixels at which ResNet-18 keeps the full resolution in its stem."""
+
 
 class ConvNet(nn.Module):
     """The field's ConvNet (arXiv 2006.05929): blocks of 3x3 convolution, instance norm, ReLU and 2x2 average pool, then one linear layer.
@@ -46,13 +49,47 @@ class ConvNet(nn.Module):
         return logits
 
 
+class ResNet18(nn.Module):
+    """ResNet-18 (arXiv 1512.03385) with random weights.
+
+    Up to 64 pixels its stem is the 32-pixel form that the field uses, a 3x3 convolution of stride 1 without max-pool.
+
+    Args:
+        num_classes: outputs.
+        image_size: side in pixels.
+    """
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        from transformers import ResNetConfig, ResNetForImageClassification
+
+        config = ResNetConfig(
+            embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=num_classes
+        )
+        self.network = ResNetForImageClassification(config)
+        if image_size <= SMALL_IMAGE:
+            stem = self.network.resnet.embedder
+            stem.embedder.convolution = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(stem.embedder.convolution.weight, mode="fan_out", nonlinearity="relu")
+            stem.pooler = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [N, classes] of images [N, 3, H, W]."""
+        logits: Tensor = self.network(images).logits
+        return logits
+
+
 def new_student(name: str, num_classes: int, image_size: int) -> nn.Module:
-    """Return an untrained student: ``convnet3``, or ``convnetN`` for N blocks.
+    """Return an untrained student: ``resnet18``, ``convnet3``, or ``convnetN`` for N blocks.
+
+    It takes images [N, 3, H, W] in [-1, 1] to logits [N, classes].
 
     Raises:
         SettingsError: the name is unknown or the images are too small.
     """
+    if name == "resnet18":
+        return ResNet18(num_classes, image_size)
     match = re.fullmatch(r"convnet([1-9])", name)
     if match is None:
-        raise SettingsError("Unknown student.", found=repr(name), do="use convnet3 (or convnet1 to convnet9).")
+        raise SettingsError("Unknown student.", found=repr(name), do="use resnet18 or convnet3 (or convnet1 to convnet9).")
     return ConvNet(num_classes, image_size, depth=int(match[1]))

@@ -28,4 +28,5 @@ def accuracy_table(rows: Sequence[Evaluation]) -> str:
 
 def _heading(rows: Sequence[Evaluation]) -> str:
     first = rows[0]
-    return f"{first.student}, {first.protocol.labels} labels, protocol {first.protocol.name} ({first.protocol.steps} steps)"
+    lengths = dict.fromkeys(row.protocol.length for row in rows)
+    return f"{first.student}, {first.protocol.labels} labels, protocol {first.protocol.name} ({', '.join(lengths)})"

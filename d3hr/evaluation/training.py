@@ -6,13 +6,15 @@ Legend: N training images, M test images, H = W image side.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from d3hr.evaluation.augmentation import augmentation, mixing
+from d3hr.evaluation.optimization import learning_rate_at, new_optimiser
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.students import new_student
 from d3hr.prior.model import default_device
@@ -83,18 +85,18 @@ def accuracy(network: nn.Module, test: Labelled) -> float:
 
 def _train(network: nn.Module, train: Labelled, protocol: Protocol, device: torch.device) -> Iterator[int]:
     """Train in place; yields the number of steps done at each check."""
-    augment = _augmentation(protocol, train.images.shape[-1])
-    optimiser = torch.optim.SGD(
-        network.parameters(), lr=protocol.learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-    )
-    checks = {round(protocol.steps * (check + 1) / CHECKS) for check in range(CHECKS)}
+    augment, mix = augmentation(protocol, train.images.shape[-1]), mixing(protocol, len(train.class_names))
+    optimiser = new_optimiser(network, protocol)
     images, labels = _to_float(train.images.to(device)), train.labels.to(device)
+    steps = math.prod(protocol.ticks(len(labels)))
+    checks = {round(steps * (check + 1) / CHECKS) for check in range(CHECKS)}
     batches = _batches(len(labels), protocol.batch_size)
-    for step in range(protocol.steps):
+    for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / protocol.steps))
+            group["lr"] = learning_rate_at(protocol, step, len(labels))
         batch = next(batches).to(device)
-        loss = F.cross_entropy(network(augment(images[batch])), labels[batch])
+        mixed, targets = mix(augment(images[batch]), labels[batch])
+        loss = F.cross_entropy(network(mixed), targets)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -106,20 +108,6 @@ def _batches(size: int, batch_size: int) -> Iterator[Tensor]:
     """Yield positions for ever; every epoch visits each image once."""
     while True:
         yield from torch.randperm(size).split(batch_size)
-
-
-def _augmentation(protocol: Protocol, image_size: int) -> nn.Module:
-    from kornia.augmentation import RandomCrop, RandomHorizontalFlip
-
-    steps: Sequence[nn.Module] = [
-        *(
-            [RandomCrop((image_size, image_size), padding=round(protocol.shift * image_size), padding_mode="replicate")]
-            if protocol.shift
-            else []
-        ),
-        *([RandomHorizontalFlip()] if protocol.flip else []),
-    ]
-    return nn.Sequential(*steps)
 
 
 def _to_float(images: Tensor) -> Tensor:

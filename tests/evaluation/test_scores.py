@@ -9,7 +9,7 @@ from d3hr import DistilledSet, ImageData, Prior, distill, evaluate, load_images,
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.evaluation import comparison
 from d3hr.evaluation.comparison import Entry, compare, compare_with_baselines, verdicts
-from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.protocols import PROTOCOLS, Protocol, protocol_from
 from d3hr.evaluation.scores import Evaluation, real_images, training_images
 from d3hr.evaluation.tables import accuracy_table
 from d3hr.evaluation.training import Labelled, Run, accuracy
@@ -80,6 +80,25 @@ def test_figures_by_hand() -> None:
     assert row["accuracy_std"] == pytest.approx(0.141421, abs=1e-6)
     assert row["best_epoch_mean"] == pytest.approx(0.7)
     assert (row["method"], row["ipc"], row["seeds"], row["labels"]) == ("d3hr", 10, 2, "hard")
+    assert row["protocol"] == "short"
+    assert protocol_from(row["protocol_settings"]) == SHORT
+
+
+def test_a_protocol_by_name_is_that_of_the_images_per_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set of 4 images a class named ``folder`` is trained on with what the name gives for 4."""
+    brief = {4: SHORT.model_copy(update={"steps": 2})}
+    monkeypatch.setitem(PROTOCOLS, "by-ipc", brief.__getitem__)
+    colours = load_images(two_colours(tmp_path / "train", ("down", "up")))
+    assert evaluate(colours, colours, protocol="by-ipc", seeds=(0,)).protocol == brief[4]
+
+
+def test_a_table_says_how_long_each_training_was() -> None:
+    """Rows of 2 and of 3 epochs: both lengths stand in the heading, each once."""
+    rows = [
+        Evaluation("d3hr", ipc, "resnet18", SHORT.model_copy(update={"steps": None, "epochs": epochs}), (Run(0.5, 0.5),))
+        for ipc, epochs in ((1, 2), (10, 3), (50, 3))
+    ]
+    assert "resnet18, hard labels, protocol short (2 epochs, 3 epochs)" in accuracy_table(rows)
 
 
 def test_last_epoch_is_the_figure_and_best_is_not_below_it(digits: ImageData, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from d3hr.evaluation.augmentation import augmentation, mixed_targets, mixing
+from d3hr.evaluation.protocols import Protocol
+
+PLAIN = Protocol(name="plain", steps=1, batch_size=64, learning_rate=0.1)
+CLASSES = 5
+
+
+def test_cross_entropy_of_mixed_targets_by_hand() -> None:
+    """A linear network of one image of ones has logits 0, log 2, log 5: probabilities 1/8, 1/4, 5/8.
+
+    With a share of 0.3 of class 1 and the rest of class 2 the loss is 0.3 log 4 + 0.7 log 1.6.
+    """
+    network = torch.nn.Linear(4, 3)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([1.0, 2.0, 5.0]).log()[:, None].expand(3, 4) / 4)
+        network.bias.zero_()
+    logits = network(torch.ones(1, 4))
+    targets = mixed_targets(torch.tensor([1]), torch.tensor([2]), torch.tensor([0.3]), 3)
+    expected = 0.3 * torch.tensor(4.0).log() + 0.7 * torch.tensor(1.6).log()
+    torch.testing.assert_close(F.cross_entropy(logits, targets), expected)
+
+
+def class_pictures(size: int = 8) -> tuple[Tensor, Tensor]:
+    """Twenty pictures of one colour, which is their class as a number."""
+    labels = torch.arange(20) % CLASSES
+    return labels.float()[:, None, None, None].expand(20, 3, size, size).clone(), labels
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_targets_tell_what_the_pixels_hold(kind: str) -> None:
+    """Pictures whose colour is their class: the mean colour of a mixed one is the mean class of its target, share by share."""
+    torch.manual_seed(0)
+    mix = mixing(PLAIN.model_copy(update={"mix": kind}), CLASSES)
+    mixed, targets = mix(*class_pictures())
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(20))
+    assert float(targets.min()) >= 0
+    torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), targets @ torch.arange(float(CLASSES)))
+    assert (targets.max(dim=1).values < 1).any()
+    whole = mixed.eq(mixed.round()).all()
+    assert bool(whole) == (kind == "cutmix")
+
+
+def test_shares_are_uniform() -> None:
+    """Beta(1, 1) is uniform: mean 1/2 and variance 1/12 over 2,000 pairs."""
+    torch.manual_seed(0)
+    mix = mixing(PLAIN.model_copy(update={"mix": "mixup"}), 2)
+    labels = torch.arange(4000) % 2
+    _, targets = mix(torch.zeros(4000, 3, 2, 2), labels)
+    own = targets.gather(1, labels[:, None]).squeeze(1)
+    shares = own[own < 1]
+    assert shares.mean().item() == pytest.approx(1 / 2, abs=0.03)
+    assert shares.var().item() == pytest.approx(1 / 12, abs=0.005)
+
+
+def test_a_batch_of_one_mixes_with_itself() -> None:
+    for kind in ("mixup", "cutmix"):
+        images, targets = mixing(PLAIN.model_copy(update={"mix": kind}), 3)(torch.ones(1, 3, 8, 8), torch.tensor([2]))
+        torch.testing.assert_close(images, torch.ones(1, 3, 8, 8))
+        torch.testing.assert_close(targets, torch.tensor([[0.0, 0.0, 1.0]]))
+
+
+def test_no_mixing_leaves_labels_alone() -> None:
+    images, labels = class_pictures()
+    mixed, targets = mixing(PLAIN, CLASSES)(images, labels)
+    assert mixed is images
+    assert targets is labels
+
+
+def test_a_resized_crop_magnifies_a_part() -> None:
+    """Of a ramp from 0 to 1 over 32 columns a crop is a ramp over a part; a quarter of the area spans at most sqrt(4/3) / 2 of the side."""
+    torch.manual_seed(0)
+    ramp = torch.linspace(0, 1, 32).expand(50, 3, 32, 32)
+    crops = augmentation(PLAIN.model_copy(update={"crop_scale": (0.25, 0.25)}), 32)(ramp)
+    assert crops.shape == ramp.shape
+    spans = crops[:, 0, 0, -1] - crops[:, 0, 0, 0]
+    assert 0.35 < float(spans.min()) < float(spans.max()) < 0.6
+    assert crops[:, 0, 0, 0].unique().numel() > 10
+
+
+def test_flips_mirror_half_of_the_images() -> None:
+    torch.manual_seed(0)
+    ramp = torch.linspace(0, 1, 8).expand(400, 3, 8, 8)
+    flipped = augmentation(PLAIN.model_copy(update={"flip": True}), 8)(ramp)[:, 0, 0, 0] == 1
+    assert flipped.float().mean().item() == pytest.approx(0.5, abs=0.1)
