@@ -46,7 +46,7 @@ def silu(x: Array) -> Array:
 
 def gelu(x: Array) -> Array:
     """Return the tanh approximation of x Phi(x) (arXiv 1606.08415, section 2)."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x * x * x)))
 
 
 def softmax(x: Array) -> Array:
