@@ -77,7 +77,7 @@ def distill(
         label_column: column of classes of a parquet or Hub source
     """
     from d3hr.distillation.pipeline import distill as distill_images
-    from d3hr.distillation.settings import distill_settings, with_level
+    from d3hr.distillation.settings import distill_settings
     from d3hr.prior.conditioning import read_class_map
 
     changes: dict[str, Any] = {
@@ -95,7 +95,7 @@ def distill(
         "batch_size": batch_size,
         "statistics_dtype": statistics_dtype,
     }
-    distill_settings(preset, ipc=ipc, seed=seed, **with_level(level, changes))  # complains before any image is read
+    distill_settings(preset, level=level, ipc=ipc, seed=seed, **changes)  # complains before any image is read
     named = read_class_map(class_map) if class_map else None
     progress = OnTerminal()
     loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device)

@@ -21,7 +21,7 @@ from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.inversion import check_finite, invert
 from d3hr.distillation.levels import choose_level
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.settings import DistillSettings, distill_settings, with_level
+from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
 from d3hr.errors import DataError, DistilledSetError, NumericalError, PriorError, listed
 from d3hr.prior.conditioning import Conditioning, match_classes
@@ -68,7 +68,7 @@ def distill(
         OutputError: ``out`` holds something else.
         NumericalError: a latent is not finite; the message names class and level.
     """
-    settings = distill_settings(preset, ipc=ipc, seed=seed, **with_level(level, changes))
+    settings = distill_settings(preset, level=level, ipc=ipc, seed=seed, **changes)
     prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
     conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
     small = [f"{name} ({count})" for name, count in images.counts.items() if count < 2]

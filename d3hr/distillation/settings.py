@@ -76,32 +76,31 @@ PRESETS: dict[str, dict[str, Any]] = {
 guidance distorts."""
 
 
-def distill_settings(preset: str, **changes: Any) -> DistillSettings:
+def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None, **changes: Any) -> DistillSettings:
     """Return the settings of a preset with changes; a change of None is no change.
 
+    Args:
+        preset: one of :data:`PRESETS`.
+        level: both levels at once; ``"auto"`` puts the preset's at the same share of the grid, until one is chosen.
+        changes: fields of :class:`DistillSettings`.
+
     Raises:
-        SettingsError: the preset or a setting is unknown, or a value is out of range.
+        SettingsError: the preset or a setting is unknown, out of range, or contradicts another.
     """
     if preset not in PRESETS:
         raise SettingsError("Unknown preset.", found=repr(preset), do=f"use one of: {', '.join(PRESETS)}.")
     given = {name: value for name, value in changes.items() if value is not None}
+    beside = [name for name in ("statistics_level", "denoising_level") if name in given]
+    if level is not None and beside:
+        raise SettingsError(
+            "--level sets both levels.", found=f"--level beside --{' and --'.join(beside)}", do="give --level, or the other two."
+        )
+    if level == "auto":
+        usual = DistillSettings(**PRESETS[preset])
+        level = max(1, usual.statistics_level * given.get("steps", usual.steps) // usual.steps)
+    if level is not None:
+        given |= {"statistics_level": level, "denoising_level": level}
     try:
         return DistillSettings(**{**PRESETS[preset], **given})
     except ValidationError as error:
         raise settings_error(error) from None
-
-
-def with_level(level: int | Literal["auto"] | None, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return ``changes`` with both levels set to ``level``; ``"auto"`` and None leave the preset's, the first until one is chosen.
-
-    Raises:
-        SettingsError: one of the two levels is set beside it.
-    """
-    if level is None:
-        return changes
-    beside = [name for name in ("statistics_level", "denoising_level") if changes.get(name) is not None]
-    if beside:
-        raise SettingsError(
-            "--level sets both levels.", found=f"--level beside --{' and --'.join(beside)}", do="give --level, or the other two."
-        )
-    return changes if level == "auto" else {**changes, "statistics_level": level, "denoising_level": level}

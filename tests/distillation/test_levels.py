@@ -1,0 +1,82 @@
+"""The level chosen by normality, where normality is known."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3hr import DistilledSet, distill, load_images
+from d3hr.distillation.levels import choose_level, knee, normal_share
+from d3hr.distillation.settings import distill_settings
+from d3hr.errors import SettingsError
+from d3hr.prior.conditioning import match_classes
+from d3hr.progress import Silent
+from tests.conftest import MakeFolder, untrained_prior
+
+
+def test_normal_share_of_known_samples() -> None:
+    """Gaussian dimensions are rejected one time in twenty, two-point ones always, constant ones count as rejected."""
+    generator = torch.Generator().manual_seed(0)
+    gaussian = torch.randn(64, 4000, generator=generator)
+    assert normal_share(gaussian) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
+    two_points = gaussian.sign()
+    assert normal_share(two_points) == 0.0
+    assert normal_share(torch.ones(64, 10)) == 0.0
+    assert normal_share(torch.cat([gaussian[:, :1000], two_points[:, :1000]], dim=1)) == pytest.approx(0.475, abs=0.03)
+
+
+def test_knee_is_the_corner_of_the_curve() -> None:
+    """Up in equal steps to level 3, flat after: the corner. A straight line has no corner above it: the lowest level."""
+    assert knee(torch.tensor([0.0, 0.3, 0.6, 0.9, 0.9, 0.9, 0.9])) == 3
+    assert knee(torch.tensor([0.2, 0.2, 0.2, 0.8, 0.81, 0.82])) == 3
+    assert knee(torch.linspace(0, 1, 9)) == 1
+
+
+@pytest.fixture
+def root(image_folder: MakeFolder) -> Path:
+    return image_folder({"ant": 12, "bee": 12, "cat": 3})
+
+
+def test_the_choice_comes_with_its_evidence(root: Path) -> None:
+    """One row a level with its cost: two calls a level with guidance, one without; small classes are not asked."""
+    images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))
+    matches = match_classes(images.class_names, prior.class_names, of="data")
+    choice = choose_level(images, prior, matches, distill_settings("paper", steps=6, statistics_level=3, denoising_level=3))
+    assert [row.level for row in choice.evidence] == list(range(6))
+    assert [row.calls for row in choice.evidence] == [0, 2, 4, 6, 8, 10]
+    assert [row.timestep for row in choice.evidence] == [0, 166, 332, 498, 664, 830]
+    assert choice.sample.startswith("24 images of 2 classes, 64 of 64 dimensions")
+    assert 1 <= choice.level < 6
+    assert f"level {choice.level} chosen" in choice.as_text()
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_distil_with_the_level_left_open(root: Path, tmp_path: Path) -> None:
+    """The set is the one that the chosen level gives; the evidence is said and kept; a second call returns the set without choosing."""
+    images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))
+    base = {"preset": "paper", "steps": 6, "num_candidates": 10, "ipc": 2}
+    heard = Heard()
+    made = distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base)
+    kept = json.loads((tmp_path / "auto" / "level.json").read_text())
+    level = made.manifest.settings["statistics_level"]
+    assert kept["level"] == level == made.manifest.settings["denoising_level"]
+    assert any(line.startswith(f"level {level} chosen") for line in heard.lines)
+    given = distill(images, prior, tmp_path / "given", level=level, **base)
+    assert torch.equal(made.images, given.images)
+    heard.lines.clear()
+    assert isinstance(distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base), DistilledSet)
+    assert heard.lines == []
+
+
+def test_classes_too_small_to_test_are_refused(image_folder: MakeFolder, tmp_path: Path) -> None:
+    images = load_images(image_folder({"ant": 4, "bee": 4}, name="small"))
+    with pytest.raises(SettingsError, match="at least 8 images"):
+        distill(images, untrained_prior(("ant", "bee")), tmp_path / "set", level="auto", ipc=2, num_candidates=10)
