@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor, nn
 
 from d3hr.errors import SettingsError
 
 SMALL_IMAGE = 64
 """Largest side in pixels at which ResNet-18 keeps the full resolution in its stem."""
+_PART = 32 * 32 * 32
+"""Pixels that a ConvNet takes at a time on a CPU, 32 images of 32 pixels. No block looks across images, so the features are the same;
+memory of this size is used again, where the system would give and take back hundreds of MB a layer at every step."""
 
 
 class ConvNet(nn.Module):
@@ -45,7 +49,9 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [N, classes] of images [N, 3, H, W]."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
+        count = max(1, _PART // images[0, 0].numel()) if images.device.type == "cpu" else len(images)
+        features = torch.cat([self.features(part) for part in images.split(count)])
+        logits: Tensor = self.classifier(features.flatten(1))
         return logits
 
 

@@ -13,6 +13,19 @@ def test_convnet3_has_the_published_size() -> None:
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+def test_a_batch_in_parts_is_the_same_batch() -> None:
+    """Five images of 128 pixels, of which a CPU takes two at a time: outputs and gradients are those of the whole at once, to rounding."""
+    torch.manual_seed(0)
+    network, images = new_student("convnet1", 2, 128), torch.randn(5, 3, 128, 128)
+    whole = network.classifier(network.features(images).flatten(1))
+    expected = torch.autograd.grad(whole.square().sum(), list(network.parameters()))
+    found = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
+    torch.testing.assert_close(network(images), whole)
+    largest = max(float(gradient.abs().max()) for gradient in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * largest)
+
+
 def test_resnet18_has_the_published_size_and_a_stem_for_its_images() -> None:
     """The 32-pixel form has 11,173,962 parameters for 10 classes, the ImageNet form 11,689,512 for 1000.
 
