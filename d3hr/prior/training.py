@@ -19,7 +19,7 @@ from d3hr.prior.finetuning import merge_lora
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.latents import Latents
 from d3hr.prior.loading import load_autoencoder
-from d3hr.prior.model import Prior
+from d3hr.prior.model import Prior, default_device
 from d3hr.prior.optimization import Curve, Process, Run
 from d3hr.prior.presets import LABEL_DROPOUT
 from d3hr.prior.repository import Repository
@@ -75,7 +75,8 @@ def fit_prior(
 
     name = (init.source or "a prior in memory") if isinstance(init, Prior) else init and str(init)
     settings = fit_settings(preset=preset, init=name, autoencoder=autoencoder and str(autoencoder), seed=seed, **changes)
-    process = Accelerator(mixed_precision="no")  # its precision is global to the interpreter, ours belongs to the run
+    # Its precision is global to the interpreter, ours belongs to the run; told nothing, it takes several processes on CPUs for strangers.
+    process = Accelerator(mixed_precision="no", cpu=default_device().type == "cpu")
     _check_batches(settings, process)
     given: dict[str, str] = {}
     if init is not None:
