@@ -135,12 +135,7 @@ class DistilledSet:
         Raises:
             DistilledSetError: only statistics are kept.
         """
-        if self.manifest.ipc == 0:
-            raise DistilledSetError(
-                f"{self.path} has no images.",
-                found="statistics alone",
-                do=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'.",
-            )
+        self.require_images()
         return torch.cat([self.of_class(name) for name in self.class_names])
 
     @cached_property
@@ -157,6 +152,13 @@ class DistilledSet:
         if not file.is_file():
             return {}
         return dict(zip(self.class_names, read_gaussians(file), strict=True))
+
+    def require_images(self) -> None:
+        """Raise :class:`DistilledSetError` if only statistics are kept."""
+        if self.manifest.ipc == 0:
+            raise DistilledSetError(
+                f"{self.path} has no images.", found="statistics alone", do=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'."
+            )
 
     def of_class(self, name: str) -> Tensor:
         """Return the images uint8 [K, 3, H, W] of one class."""

@@ -62,6 +62,87 @@ def test_inspect_counts(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "4  bee" in capsys.readouterr().out
 
 
+def test_inspect_shows_what_a_prior_makes_of_the_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any work, and without the prior's weights: class, conditioning id, the prior's name, and how they were matched."""
+    untrained_prior(("cat, true cat", "dog", "bee", "Ant")).save_pretrained(place / "other")
+    for weights in (place / "other").rglob("*.safetensors"):
+        weights.unlink()
+    assert main(["inspect", "images", "--prior", "other"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["4", "ant", "3", "Ant", "label", "or", "synonym"],
+        ["4", "bee", "2", "bee", "exact", "name"],
+        ["4", "cat", "0", "cat,", "true", "cat", "label", "or", "synonym"],
+    ]
+    (place / "map.yaml").write_text("bee: dog\n")
+    assert main(["inspect", "images", "--prior", "other", "--class-map", "map.yaml", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["conditioning"]
+    assert [(row["class_name"], row["conditioning_id"], row["how"]) for row in rows][1] == ("bee", 1, "class map")
+
+
+def test_a_prior_of_other_names_from_map_to_evaluation(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A class map, half precision and statistics alone; expand and evaluate find precision and classes in the manifest."""
+    prior = untrained_prior(("Formica", "Apis", "Felis"))
+    prior.licence = "cc-by-nc-4.0"
+    prior.save_pretrained(place / "latin")
+    (place / "map.yaml").write_text("ant: Formica\nbee: 1\ncat: felis\n")
+    distil = ["distill", "images", "--prior", "latin", "--out", "kept", "--class-map", "map.yaml", *FAST]
+    assert main([*distil, "--store", "statistics", "--statistics-dtype", "float16", "--precision", "bf16"]) == 0
+    output = capsys.readouterr()
+    assert "Next: d3hr expand kept" in output.out
+    assert output.err.count("cc-by-nc-4.0") == 1
+    assert main(["expand", "kept", "--ipc", "2", "--out", "set"]) == 0
+    manifest = json.loads((place / "set" / "manifest.json").read_text())
+    assert [(entry["name"], entry["prior_class"]) for entry in manifest["classes"]] == [
+        ("ant", "Formica"),
+        ("bee", "Apis"),
+        ("cat", "Felis"),
+    ]
+    assert (manifest["prior"]["precision"], manifest["prior"]["licence"]) == ("bf16", "cc-by-nc-4.0")
+    assert manifest["storage"]["images"] > 0 < manifest["storage"]["statistics"]
+    capsys.readouterr()
+    assert main(["evaluate", "set", "--test", "images", "--protocol", "quick", "--seeds", "[0]", "--json"]) == 0
+    assert [row["method"] for row in json.loads(capsys.readouterr().out)["results"]] == ["d3hr", "random_real", "prior_only"]
+    assert main(["evaluate", "kept", "--test", "images", "--protocol", "quick"]) == 2
+    assert "d3hr expand kept" in capsys.readouterr().err
+
+
+def test_the_level_is_chosen_and_said(place: Path, image_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    image_folder(dict.fromkeys(CLASSES, 9), name="more")
+    arguments = ["distill", "more", "--prior", "prior", "--out", "set", "--ipc", "2", "--steps", "5", "--num_candidates", "20"]
+    assert main([*arguments, "--level", "auto"]) == 0
+    assert "calls an image  normal dimensions" in capsys.readouterr().err
+    settings = json.loads((place / "set" / "manifest.json").read_text())["settings"]
+    assert settings["statistics_level"] == settings["denoising_level"] == json.loads((place / "set" / "level.json").read_text())["level"]
+
+
+def test_a_pretrained_prior_goes_on_with_other_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    untrained_prior(("bee", "wasp")).save_pretrained(place / "init")
+    assert (
+        main(
+            [
+                "fit",
+                "images",
+                "--init",
+                "init",
+                "--adapt",
+                "lora",
+                "--lora-rank",
+                "2",
+                "--steps",
+                "2",
+                "--batch-size",
+                "4",
+                "--out",
+                "tuned",
+            ]
+        )
+        == 0
+    )
+    assert Prior.from_pretrained(place / "tuned").class_names == tuple(CLASSES)
+    assert main(["distill", "images", "--prior", "tuned", "--out", "set", "--ipc", "2", *FAST]) == 0
+
+
 def test_print_config_shows_every_setting(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["distill", "images", "--prior", "prior", "--out", "set", "--print_config"])
@@ -94,7 +175,13 @@ DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]
         (["distill", "images", "--prior", "nowhere", "--out", "set"], "no prior at nowhere"),
         (["distill", "images", "--prior", "images", "--out", "set"], "model_index.json"),
         (["distill", "images", "--prior", "prior", "--out", "prior", *FAST], "already exists"),
-        (["distill", "images", "--prior", "other", "--out", "set", *FAST], "not classes of the prior: ant, cat"),
+        (["distill", "images", "--prior", "other", "--out", "set", *FAST], "2 class(es) of images are not classes of the prior: ant, cat"),
+        ([*DISTILL, "--class-map", "none.yaml"], "The class map none.yaml cannot be read"),
+        ([*DISTILL, "--autoencoder", "images"], "images cannot be loaded"),
+        (["inspect", "images", "--class-map", "map.yaml"], "--class_map is for --prior"),
+        (["fit", "images", "--out", "set", "--adapt", "lora"], "need --init"),
+        (["fit", "images", "--out", "set", "--init", "prior", "--image-size", "16"], "does not take this image size"),
+        (["fit", "images", "--out", "set", "--init", "nowhere"], "no prior at nowhere"),
         (["expand", "images", "--out", "set", "--ipc", "1"], "not a distilled set"),
         (["evaluate", "images", "--test", "images"], "not a distilled set"),
         (["evaluate", "images", "--test", "images", "--protocol", "best"], "hard, quick"),

@@ -54,6 +54,7 @@ def evaluate(
     require_protocol(protocol)
     progress = OnTerminal()
     subject = DistilledSet.load(distilled)
+    subject.require_images()
     manifest = subject.manifest
     chosen = protocol_named(protocol, ipc=manifest.ipc)
     reading = Reading(on_bad_image, image_column, label_column, progress)

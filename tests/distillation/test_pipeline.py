@@ -97,6 +97,95 @@ def test_expand_refuses_another_prior_and_a_bare_set(small: tuple[ImageData, Pri
         DistilledSet.load(tmp_path / "set").expand(prior, 2, tmp_path / "other")
 
 
+def test_statistics_alone_make_any_number_of_images_later(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Without images the set has no pictures and says so; expanded, it gives the pixels that distilling would have given."""
+    images, prior = small
+    kept = quick(images, prior, tmp_path / "kept", store="statistics")
+    assert sorted(path.name for path in kept.path.iterdir()) == ["README.md", "manifest.json", "run.json", "statistics.safetensors"]
+    assert (kept.manifest.ipc, [entry.images for entry in kept.manifest.classes]) == (0, [0, 0, 0])
+    with pytest.raises(DistilledSetError, match="d3hr expand"):
+        _ = kept.images
+    three = quick(images, prior, tmp_path / "three", ipc=3)
+    assert torch.equal(kept.expand(prior, 3, tmp_path / "expanded").images, three.images)
+
+
+def test_half_precision_statistics(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Half the bytes, within 5e-4 of the float32 ones, and expand still repeats what distil drew."""
+    images, prior = small
+    exact, half = (quick(images, prior, tmp_path / dtype, ipc=2, statistics_dtype=dtype) for dtype in ("float32", "float16"))
+    for name in ("ant", "bee", "cat"):
+        torch.testing.assert_close(half.statistics[name].mean, exact.statistics[name].mean, rtol=5e-4, atol=1e-6)
+        torch.testing.assert_close(half.statistics[name].std, exact.statistics[name].std, rtol=5e-4, atol=1e-6)
+    saved = exact.manifest.storage["statistics"] - half.manifest.storage["statistics"]
+    assert saved == pytest.approx(2 * 3 * 64 * 2, abs=16)  # mean and std, three classes, 64 dimensions, two bytes each, but for the header
+    assert torch.equal(half.expand(prior, 2, tmp_path / "again").images, half.images)
+
+
+def test_storage_counts_bytes_apart(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    images, prior = small
+    made = quick(images, prior, tmp_path / "set", ipc=2)
+    values = sum(value.numel() for network in (prior.transformer, prior.vae) for value in network.state_dict().values())
+    assert made.manifest.storage == {
+        "images": sum(file.stat().st_size for file in (made.path / "train").rglob("*.png")),
+        "statistics": (made.path / "statistics.safetensors").stat().st_size,
+        "soft_labels": 0,
+        "prior": 4 * values,
+    }
+
+
+def test_a_class_map_decides_what_is_drawn(small: tuple[ImageData, Prior], image_folder: MakeFolder, tmp_path: Path) -> None:
+    """A folder of another name is refused, then drawn as the class that the map names; the manifest tells, and expand follows it."""
+    _, prior = small
+    renamed = load_images(image_folder({"formica": 4, "bee": 4}, name="renamed"))
+    with pytest.raises(ClassMismatch, match="formica"):
+        quick(renamed, prior, tmp_path / "set")
+    made = quick(renamed, prior, tmp_path / "set", ipc=2, class_map={"formica": "ant"})
+    assert [(entry.name, entry.conditioning_id, entry.prior_class) for entry in made.manifest.classes] == [
+        ("bee", 3, "bee"),
+        ("formica", 1, "ant"),
+    ]
+    other = quick(renamed, prior, tmp_path / "other", ipc=2, class_map={"formica": "dog"})
+    assert torch.equal(other.of_class("bee"), made.of_class("bee"))
+    assert not torch.equal(other.of_class("formica"), made.of_class("formica"))
+    assert torch.equal(made.expand(prior, 2, tmp_path / "again").images, made.images)
+
+
+def test_the_order_of_the_classes_changes_nothing(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """The same images under the same names, labelled in two orders, behind priors that list the classes in two orders of their own."""
+    names = ["goldfish", "king penguin", "school bus"]
+    folder = image_folder(dict.fromkeys(names, 4))
+    files = {name: sorted((folder / name).iterdir()) for name in names}
+    made = []
+    for number, order in enumerate((names, names[::-1])):
+        paths = [path for name in order for path in files[name]]
+        labels = [label for label in range(3) for _ in range(4)]
+        images = load_images(write_parquet(tmp_path / f"table{number}", paths, labels, order))
+        prior = untrained_prior(("king penguin, Aptenodytes patagonica", "school bus", "goldfish, Carassius auratus"))
+        made.append(quick(images, prior, tmp_path / f"set{number}", ipc=3))
+    assert made[0].class_names == made[1].class_names[::-1]
+    for name in names:
+        assert torch.equal(made[0].of_class(name), made[1].of_class(name))
+    ids = [{entry.name: entry.conditioning_id for entry in one.manifest.classes} for one in made]
+    assert ids[0] == ids[1] == {"goldfish": 2, "king penguin": 0, "school bus": 1}
+
+
+def test_half_precision_that_overflows_is_stopped_where_it_happens(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Numbers that float16 cannot hold: class and level are named, other precisions suggested, nothing half-made is kept."""
+
+    def prior_in(dtype: torch.dtype) -> Prior:
+        prior = untrained_prior(("ant", "bee", "cat"))
+        for block in prior.transformer.transformer_blocks:
+            block.ff.net[2].weight.mul_(1e6)
+        prior.transformer.to(dtype)
+        return prior
+
+    with pytest.raises(NumericalError, match=r"(?s)Class 'ant': The inversion.*at level 1 of 3.*bf16 or fp32"):
+        quick(small[0], prior_in(torch.float16), tmp_path / "half", ipc=2)
+    assert not (tmp_path / "half").exists()
+    assert list((tmp_path / "half.partial" / "statistics").iterdir()) == []
+    assert len(quick(small[0], prior_in(torch.bfloat16), tmp_path / "bf16", ipc=2).images) == 6
+
+
 def test_a_class_does_not_depend_on_the_others(image_folder: MakeFolder, tmp_path: Path) -> None:
     prior = untrained_prior(("ant", "bee", "cat"))
     root = image_folder({"ant": 4, "bee": 4, "cat": 4})
