@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,18 +20,27 @@ from torch.utils.flop_counter import FlopCounterMode
 from d3hr.evaluation.students import new_student
 from d3hr.planning.shapes import PriorShape
 
+_BATCH = 32
+"""The larger of two batches whose bytes are counted."""
+
 
 @dataclass(frozen=True)
 class Need:
-    """What one image takes.
+    """What a network takes.
 
     Attributes:
-        flops: floating-point operations.
-        activations: bytes of intermediate results at their most.
+        flops: floating-point operations for one image.
+        activations: bytes of intermediate results at their most, for one image.
+        fixed: bytes of intermediate results whatever the number of images, such as gradients of weights.
     """
 
     flops: int
     activations: int
+    fixed: int = 0
+
+    def memory(self, images: int) -> int:
+        """Return the bytes of intermediate results for a batch of ``images``; none for an empty one."""
+        return self.fixed + images * self.activations if images else 0
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,13 @@ def prior_needs(shape: PriorShape) -> PriorNeeds:
     """Count what a prior of this shape takes."""
     transformer, autoencoder = shape.networks("meta")
     weights = [*transformer.state_dict().values(), *autoencoder.state_dict().values()]
-    image = torch.empty(1, 3, shape.image_size, shape.image_size, device="meta", dtype=shape.dtype)
-    latent = torch.empty(1, *shape.latent_shape, device="meta", dtype=shape.dtype)
-    number = torch.zeros(1, dtype=torch.int64, device="meta")
+    image = torch.empty(_BATCH, 3, shape.image_size, shape.image_size, device="meta", dtype=shape.dtype)
+    latent = torch.empty(_BATCH, *shape.latent_shape, device="meta", dtype=shape.dtype)
+    number = torch.zeros(_BATCH, dtype=torch.int64, device="meta")
     return PriorNeeds(
-        transformer=_need(lambda: transformer(latent, timestep=number, class_labels=number)),
-        encoder=_need(lambda: autoencoder.encode(image)),
-        decoder=_need(lambda: autoencoder.decode(latent)),
+        transformer=_need(lambda n: transformer(latent[:n], timestep=number[:n], class_labels=number[:n])),
+        encoder=_need(lambda n: autoencoder.encode(image[:n])),
+        decoder=_need(lambda n: autoencoder.decode(latent[:n])),
         weights=sum(value.numel() * value.element_size() for value in weights),
         tensors=len(weights),
     )
@@ -75,7 +84,7 @@ class StudentNeeds:
 
     Attributes:
         test: a forward pass.
-        training: a forward and backward pass.
+        training: a forward and backward pass; its fixed part holds gradients, weights and momentum.
     """
 
     test: Need
@@ -90,20 +99,32 @@ def student_needs(student: str, classes: int, image_size: int) -> StudentNeeds:
     """
     with torch.device("meta"):
         network: nn.Module = new_student(student, classes, image_size)
-    image = torch.empty(1, 3, image_size, image_size, device="meta")
-    return StudentNeeds(
-        test=_need(lambda: network(image)),
-        training=_need(lambda: network(image).sum().backward(), gradients=True),
-    )
+    image = torch.empty(_BATCH, 3, image_size, image_size, device="meta")
+
+    def train(n: int) -> None:
+        network.zero_grad()
+        network(image[:n]).sum().backward()
+
+    training = _need(train, gradients=True)
+    weights = sum(value.numel() * value.element_size() for value in network.parameters())
+    # The optimiser holds the weights once more, as momentum.
+    return StudentNeeds(test=_need(lambda n: network(image[:n])), training=replace(training, fixed=training.fixed + 2 * weights))
 
 
-def _need(run: Callable[[], Any], *, gradients: bool = False) -> Need:
+def _need(run: Callable[[int], Any], *, gradients: bool = False) -> Need:
+    """Count what ``run(n)`` takes for n images: FLOPs of one, bytes on the line through two batches."""
     with torch.set_grad_enabled(gradients):
         with FlopCounterMode(display=False) as flops:
-            run()
-        with _LiveBytes() as live:
-            run()
-    return Need(flops.get_total_flops(), live.most)
+            run(1)
+        half, full = _most_bytes(run, _BATCH // 2), _most_bytes(run, _BATCH)
+    return Need(flops.get_total_flops(), 2 * (full - half) // _BATCH, max(2 * half - full, 0))
+
+
+def _most_bytes(run: Callable[[int], Any], images: int) -> int:
+    with _LiveBytes() as live:
+        run(images)
+    most: int = live.most
+    return most
 
 
 class _LiveBytes(TorchDispatchMode):

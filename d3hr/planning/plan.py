@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from d3hr.data import ImageData
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import DataError, SettingsError, listed
@@ -70,16 +72,18 @@ def plan(
         priors = [prior.with_layers(layers).untrained() for layers in (1, 2)]
     of_prior, of_student = prior_needs(shape), student_needs(student, len(counts), shape.image_size)
     work = Workload(counts, settings, shape.dimensions, shape.image_size)
-    measured = probe(
-        work,
-        priors,
-        shape.layers,
-        images,
-        student=student,
-        protocol=chosen,
-        test_images=test_images,
-        largest=_largest(of_prior, of_student, predictions(max(settings.inversion_guidance, settings.denoising_guidance, key=predictions))),
-    )
+    rows = max(predictions(settings.inversion_guidance), predictions(settings.denoising_guidance))
+    with torch.random.fork_rng():
+        measured = probe(
+            work,
+            priors,
+            shape.layers,
+            images,
+            student=student,
+            protocol=chosen,
+            test_images=test_images,
+            largest=_largest(of_prior, of_student, rows),
+        )
     held = sum(_weights(some) for some in priors)
     return composed(
         work.at_pace(measured.predictions_per_step),
@@ -216,12 +220,12 @@ def _peak(
     drawn = max(work.drawn_batches, default=0)
     rows = max(real * predictions(settings.inversion_guidance), drawn * predictions(settings.denoising_guidance))
     activations = max(
-        real * prior.encoder.activations,
-        rows * prior.transformer.activations,
-        drawn * prior.decoder.activations,
+        prior.encoder.memory(real),
+        prior.transformer.memory(rows),
+        prior.decoder.memory(drawn),
         work.group_memory,
-        training_batch(protocol, work.distilled) * student.training.activations,
-        min(test_images, TEST_BATCH) * student.test.activations if work.distilled else 0,
+        student.training.memory(training_batch(protocol, work.distilled)),
+        student.test.memory(min(test_images, TEST_BATCH) if work.distilled else 0),
     )
     return max(measured.peak, measured.resident + activations) + missing_weights + kept
 

@@ -141,7 +141,7 @@ def probe(
     denoising = step_of(settings.denoising_guidance, drawn)
     decoding = measure(lambda n: prior.decode(noise[:n]).cpu(), drawn, prior.device, largest=largest.decoder)
     search, draw = search_and_draw(work)
-    keep, write, finish = files(work, prior.decode(noise[:1]).cpu())
+    keep, write, finish = files(work, read(1))
     one_step, three_steps, test = student_runs(
         work, student, protocol, test_images, largest_training=largest.training, largest_test=largest.test
     )

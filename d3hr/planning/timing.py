@@ -18,7 +18,7 @@ REPEATS = 9
 """Largest number of repeats whose median counts; three at least, unless one takes longer than the time allowed."""
 ALLOWED = 0.4
 """Seconds that repeats of one size may take."""
-LONGEST = 4.0
+LONGEST = 3.0
 """Seconds that a call may take to be made at all; a longer one is extrapolated from a smaller batch."""
 
 
@@ -68,7 +68,7 @@ def chosen_sizes(occurrences: Mapping[int, int], limit: int = 4) -> list[int]:
     return sorted({*ends, *rest[: limit - 2]})
 
 
-def measure(run: Callable[[int], Any], sizes: Iterable[int], device: torch.device, *, largest: int | None = None) -> Timing:
+def measure(run: Callable[[int], Any], sizes: Iterable[int], device: torch.device, *, largest: int | None = None, least: int = 1) -> Timing:
     """Measure ``run(n)`` for each n of ``sizes``, ascending; sizes that would take too long or too much memory are left out.
 
     Args:
@@ -76,23 +76,25 @@ def measure(run: Callable[[int], Any], sizes: Iterable[int], device: torch.devic
         sizes: batch sizes.
         device: where the call runs.
         largest: the largest size that memory allows.
+        least: the size that is run in any case, beside 1, so that a fixed part shows as such.
     """
     seconds: dict[int, float] = {}
-    first, complete = 0.0, True
+    first, complete, cost = 0.0, True, 0.0
     wanted = sorted(sizes)
-    cost = 0.0
     if wanted and wanted[0] > 1 and (once := seconds_of(lambda: run(1), device)) * wanted[-1] > LONGEST:
         # Dear, unless that first call was mostly the device setting itself up.
         cost = seconds_of(lambda: run(1), device)
         first = max(once - cost, 0.0)
+        if 2 * cost > LONGEST:
+            seconds = {size: seconds_of(lambda: run(size), device) for size in {least} - {1}}  # noqa: B023
+            return Timing({1: cost, **seconds}, first, complete=False)
     for size in wanted:
         fitting = min(size, largest or size, max(1, int(LONGEST / cost)) if cost * size > LONGEST else size)
         complete = complete and fitting == size
-        if fitting in seconds:
-            continue
-        warm_up, seconds[fitting] = _repeated(run, fitting, device)
-        first += max(warm_up - seconds[fitting], 0.0)
-        cost = seconds[fitting] / fitting
+        if fitting not in seconds:
+            warm_up, seconds[fitting] = _repeated(run, fitting, device)
+            first += max(warm_up - seconds[fitting], 0.0)
+            cost = seconds[fitting] / fitting
     return Timing(seconds, first, complete)
 
 

@@ -107,7 +107,7 @@ def student_runs(
             known = {name: value for name, value in short.items() if name in type(protocol).model_fields}
             train_and_test(labelled(n), labelled(1), student=student, protocol=protocol.model_copy(update=known), seed=0)
 
-        return measure(train, {training_batch(protocol, work.distilled)} - {0}, device, largest=largest_training)
+        return measure(train, {training_batch(protocol, work.distilled)} - {0}, device, largest=largest_training, least=4)
 
     network = new_student(student, len(names), work.image_size).to(device)
     tested = labelled(min(test_images, TEST_BATCH, largest_test))
