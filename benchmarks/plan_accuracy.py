@@ -24,6 +24,7 @@ from PIL import Image
 from record import record
 
 import d3hr
+from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.planning.plan import plan
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS
@@ -35,33 +36,37 @@ WIDE = PRESETS["small"].model_copy(update={"layers": 8, "heads": 8, "width": 384
 
 @dataclass(frozen=True)
 class Case:
-    """One run: classes with their counts of random images (None: the digits), a prior, settings."""
+    """One run: classes with their counts of random images (None: the digits), a prior, settings, steps of the student."""
 
     counts: dict[str, int] | None
     size: int
     preset: Any
     test_per_class: int
     settings: dict[str, Any]
-    protocol: str
+    training_steps: int
 
 
 CASES = {
     "digits": Case(
-        None, 8, PRESETS["tiny"], 0, {"ipc": 10, "steps": 10, "level": 6, "inversion_guidance": 1.0, "num_candidates": 10_000}, "quick"
+        None, 8, PRESETS["tiny"], 0, {"ipc": 10, "steps": 10, "level": 6, "inversion_guidance": 1.0, "num_candidates": 10_000}, 60
     ),
     "small": Case(
-        {"ant": 150, "bee": 150, "cat": 70, "dog": 37, "elk": 5}, 32, PRESETS["small"], 40, {"ipc": 10, "steps": 16, "level": 10}, "quick"
+        {"ant": 80, "bee": 80, "cat": 40, "dog": 20, "elk": 5}, 32, PRESETS["small"], 20, {"ipc": 10, "steps": 16, "level": 4}, 20
     ),
-    "wide": Case({"ant": 300, "bee": 200, "cat": 100, "dog": 64, "elk": 9}, 32, WIDE, 40, {"ipc": 20, "steps": 16, "level": 12}, "quick"),
+    "wide": Case({"ant": 130, "bee": 100, "cat": 64, "dog": 40, "elk": 9}, 32, WIDE, 20, {"ipc": 10, "steps": 16, "level": 5}, 20),
 }
 """Settings left out are the defaults below."""
-DEFAULTS = {"preset": "paper", "num_candidates": 20_000}
+DEFAULTS = {"preset": "paper", "num_candidates": 10_000}
 
 
 def settings_of(case: Case) -> dict[str, Any]:
     given = {**DEFAULTS, **case.settings}
     level = given.pop("level")
     return {**given, "statistics_level": level, "denoising_level": level}
+
+
+def protocol_of(case: Case) -> Protocol:
+    return protocol_named("quick").model_copy(update={"steps": case.training_steps})
 
 
 def make_images(root: Path, counts: dict[str, int], size: int) -> None:
@@ -99,7 +104,7 @@ def predict(name: str, work: Path) -> dict[str, Any]:
         prior,
         images=images,
         test_images=len(test),
-        protocol=case.protocol,
+        protocol=protocol_of(case),
         evaluation_runs=len(SEEDS),
         **settings_of(case),
     )
@@ -118,7 +123,7 @@ def run(name: str, work: Path) -> dict[str, Any]:
     started = time.monotonic()
     distilled = d3hr.distill(images, prior, work / "set", **settings_of(case))
     distilling = time.monotonic() - started
-    d3hr.evaluate(distilled, test, protocol=case.protocol, seeds=SEEDS)
+    d3hr.evaluate(distilled, test, protocol=protocol_of(case), seeds=SEEDS)
     return {
         "distill": distilling,
         "evaluate": time.monotonic() - started - distilling,
@@ -152,7 +157,9 @@ def main(names: list[str]) -> None:
         for key in ("distill", "evaluate", "peak_mib"):
             print(f"{name:>8} {key:>9}: predicted {predicted[key]:8.1f}, measured {measured[key]:8.1f}, ratio {ratios[key]:.2f}")
         print(f"{name:>8}     total: ratio {ratios['total']:.2f}; goal {'met' if met else 'missed'}", flush=True)
-    about = {name: {**settings_of(CASES[name]), "counts": CASES[name].counts, "protocol": CASES[name].protocol} for name in names}
+    about = {
+        name: {**settings_of(CASES[name]), "counts": CASES[name].counts, "training_steps": CASES[name].training_steps} for name in names
+    }
     record("plan_accuracy", {"threads": torch.get_num_threads(), "runs": about}, figures)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 REPEATS = 9
-"""Largest number of repeats whose median counts; three at least, unless one takes longer than the time allowed."""
+"""Largest number of repeats whose median counts; three at least of what is not slow."""
 ALLOWED = 0.4
 """Seconds that repeats of one size may take."""
 LONGEST = 3.0
@@ -119,6 +119,6 @@ def _repeated(run: Callable[[int], Any], size: int, device: torch.device) -> tup
     """Return the seconds of the first call and the median of the following ones."""
     warm_up = seconds_of(lambda: run(size), device)
     taken: list[float] = []
-    while len(taken) < REPEATS and (len(taken) < 3 or sum(taken) < ALLOWED) and (not taken or sum(taken) < LONGEST):
+    while not taken or (len(taken) < REPEATS and sum(taken) < (LONGEST / 2 if len(taken) < 3 else ALLOWED)):
         taken.append(seconds_of(lambda: run(size), device))
     return warm_up, statistics.median(taken)
