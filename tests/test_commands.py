@@ -49,6 +49,18 @@ def test_saved_settings_repeat_the_result(place: Path) -> None:
     assert tree(place / "again" / "train") == tree(place / "set" / "train")
 
 
+def test_plan_says_what_it_costs_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """12 images, two levels, guidance 4: 12 * 2 * 2 calls of the transformer."""
+    before = tree(place)
+    planning = ["plan", "images", "--prior", "prior", "--ipc", "2", "--protocol", "quick", "--test_images", "8", *FAST]
+    assert main([*planning, "--json"]) == 0
+    stages = {stage["name"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
+    assert stages["invert"]["calls"] == 48
+    assert main([*planning, "--devices", "3"]) == 0
+    assert "on 3 devices" in capsys.readouterr().out
+    assert tree(place) == before
+
+
 def test_fit_writes_a_prior(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "images", "--out", "fitted", "--steps", "2", "--autoencoder_steps", "2"]) == 0
     assert "d3hr distill images --prior fitted" in capsys.readouterr().out
@@ -185,6 +197,9 @@ DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]
         (["expand", "images", "--out", "set", "--ipc", "1"], "not a distilled set"),
         (["evaluate", "images", "--test", "images"], "not a distilled set"),
         (["evaluate", "images", "--test", "images", "--protocol", "best"], "hard, quick"),
+        (["plan", "images", "--prior", "nowhere"], "no prior at nowhere"),
+        (["plan", "images", "--prior", "prior", "--devices", "0"], "--devices"),
+        (["plan", "images", "--prior", "other", *FAST], "not classes of the prior: ant, cat"),
         (["fit", "images", "--out", "set", "--preset", "huge"], "tiny, small, base"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -1,0 +1,174 @@
+"""What ``plan`` predicts against what ``distill`` and ``evaluate`` then take: time and peak memory of three runs.
+
+    python benchmarks/plan_accuracy.py [RUN ...]
+
+Every run is planned in one fresh process and made in another, on the same images and the same untrained prior, one after the other. The
+goal is a total time within 30 % and a peak memory within 20 %. A machine that does other work meanwhile makes the figures worthless.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from record import record
+
+import d3hr
+from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.planning.plan import plan
+from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
+from d3hr.prior.presets import PRESETS
+
+TIME_GOAL, MEMORY_GOAL = 0.3, 0.2
+SEEDS = (0, 1)
+WIDE = PRESETS["small"].model_copy(update={"layers": 8, "heads": 8, "width": 384, "tokens": 64})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: classes with their counts of random images (None: the digits), a prior, settings, steps of the student."""
+
+    counts: dict[str, int] | None
+    size: int
+    preset: Any
+    test_per_class: int
+    settings: dict[str, Any]
+    training_steps: int
+
+
+CASES = {
+    "digits": Case(
+        None, 8, PRESETS["tiny"], 0, {"ipc": 10, "steps": 10, "level": 6, "inversion_guidance": 1.0, "num_candidates": 10_000}, 60
+    ),
+    "small": Case(
+        {"ant": 80, "bee": 80, "cat": 40, "dog": 20, "elk": 5}, 32, PRESETS["small"], 20, {"ipc": 10, "steps": 16, "level": 4}, 20
+    ),
+    "wide": Case({"ant": 130, "bee": 100, "cat": 64, "dog": 40, "elk": 9}, 32, WIDE, 20, {"ipc": 10, "steps": 16, "level": 5}, 20),
+}
+"""Settings left out are the defaults below."""
+DEFAULTS = {"preset": "paper", "num_candidates": 10_000}
+
+
+def settings_of(case: Case) -> dict[str, Any]:
+    given = {**DEFAULTS, **case.settings}
+    level = given.pop("level")
+    return {**given, "statistics_level": level, "denoising_level": level}
+
+
+def protocol_of(case: Case) -> Protocol:
+    return protocol_named("quick").model_copy(update={"steps": case.training_steps})
+
+
+def make_images(root: Path, counts: dict[str, int], size: int) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root / name / f"{index}.png")
+
+
+def prepare(name: str, work: Path) -> None:
+    case = CASES[name]
+    if case.counts is not None:
+        make_images(work / "train", case.counts, case.size)
+        make_images(work / "test", dict.fromkeys(case.counts, case.test_per_class), case.size)
+    torch.manual_seed(0)
+    classes = d3hr.load_images("digits").class_names if case.counts is None else tuple(case.counts)
+    transformer = new_transformer(case.preset, case.size, len(classes))
+    d3hr.Prior(transformer, new_autoencoder(case.preset, case.size), SCHEDULER_CONFIG, classes).save_pretrained(work / "prior")
+
+
+def opened(name: str, work: Path) -> tuple[d3hr.Prior, d3hr.ImageData, d3hr.ImageData]:
+    prior = d3hr.Prior.from_pretrained(work / "prior")
+    if CASES[name].counts is None:
+        return prior, d3hr.load_images("digits"), d3hr.load_images("digits", split="test")
+    return prior, d3hr.load_images(work / "train"), d3hr.load_images(work / "test")
+
+
+def predict(name: str, work: Path) -> dict[str, Any]:
+    prior, images, test = opened(name, work)
+    case = CASES[name]
+    started = time.monotonic()
+    planned = plan(
+        images.counts,
+        prior,
+        images=images,
+        test_images=len(test),
+        protocol=protocol_of(case),
+        evaluation_runs=len(SEEDS),
+        **settings_of(case),
+    )
+    return {
+        "distill": planned.distillation_seconds,
+        "evaluate": planned.stages[-1].seconds,
+        "peak_mib": planned.peak_bytes / 2**20,
+        "planning": time.monotonic() - started,
+        "stages": {stage.name: round(stage.seconds, 3) for stage in planned.stages},
+    }
+
+
+def run(name: str, work: Path) -> dict[str, Any]:
+    prior, images, test = opened(name, work)
+    case = CASES[name]
+    started = time.monotonic()
+    distilled = d3hr.distill(images, prior, work / "set", **settings_of(case))
+    distilling = time.monotonic() - started
+    d3hr.evaluate(distilled, test, protocol=protocol_of(case), seeds=SEEDS)
+    return {
+        "distill": distilling,
+        "evaluate": time.monotonic() - started - distilling,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def in_fresh_process(what: str, name: str, work: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, f"--{what}", name, str(work)]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+    return dict(json.loads(answer))
+
+
+def compared(predicted: dict[str, Any], measured: dict[str, Any]) -> dict[str, float]:
+    """Return predicted / measured."""
+    ratios = {key: predicted[key] / measured[key] for key in ("distill", "evaluate", "peak_mib")}
+    ratios["total"] = (predicted["distill"] + predicted["evaluate"]) / (measured["distill"] + measured["evaluate"])
+    return {key: round(ratio, 3) for key, ratio in ratios.items()}
+
+
+def main(names: list[str]) -> None:
+    figures = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder)
+            prepare(name, work)
+            predicted, measured = in_fresh_process("predict", name, work), in_fresh_process("run", name, work)
+        ratios = compared(predicted, measured)
+        met = abs(ratios["total"] - 1) <= TIME_GOAL and abs(ratios["peak_mib"] - 1) <= MEMORY_GOAL
+        figures[name] = {"predicted": _rounded(predicted), "measured": _rounded(measured), "predicted / measured": ratios, "goal met": met}
+        for key in ("distill", "evaluate", "peak_mib"):
+            print(f"{name:>8} {key:>9}: predicted {predicted[key]:8.1f}, measured {measured[key]:8.1f}, ratio {ratios[key]:.2f}")
+        print(f"{name:>8}     total: ratio {ratios['total']:.2f}; goal {'met' if met else 'missed'}", flush=True)
+    about = {
+        name: {**settings_of(CASES[name]), "counts": CASES[name].counts, "training_steps": CASES[name].training_steps} for name in names
+    }
+    record("plan_accuracy", {"threads": torch.get_num_threads(), "runs": about}, figures)
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 2) if isinstance(value, float) else value for key, value in values.items()}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in (["--predict"], ["--run"]):
+        print(json.dumps({"--predict": predict, "--run": run}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))))
+    else:
+        main(sys.argv[1:] or list(CASES))

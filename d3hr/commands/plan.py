@@ -1,0 +1,109 @@
+"""``d3hr plan``: what a distillation will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.result import Result
+from d3hr.errors import SettingsError
+from d3hr.progress import OnTerminal
+
+
+def plan(
+    data: str,
+    *,
+    prior: str,
+    ipc: int = 10,
+    preset: str = "paper",
+    split: str | None = None,
+    steps: int | None = None,
+    level: int | None = None,
+    statistics_level: int | None = None,
+    denoising_level: int | None = None,
+    inversion_guidance: float | None = None,
+    denoising_guidance: float | None = None,
+    solver: Literal["ddim", "fixed_point"] | None = None,
+    strategy: Literal["search", "exact", "random"] | None = None,
+    num_candidates: int | None = None,
+    batch_size: int | None = None,
+    student: str = "convnet3",
+    protocol: str = "hard",
+    test_images: int = 0,
+    evaluation_runs: int = 3,
+    devices: int = 1,
+    on_bad_image: BadImage = "error",
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Result:
+    """Say what distilling and evaluating will cost, in time and memory, before anything runs. Settings left out are the preset's.
+
+    Args:
+        data: folder of class folders, folder of parquet files, Hub id, or digits
+        prior: folder or Hub id of a diffusion prior; facebook/DiT-XL-2-256 and -512 are planned from their shape, without a download
+        ipc: images per class
+        preset: paper, released, or gentle (for priors fitted in minutes)
+        split: train, validation, test, ...; train by default
+        steps: points of the sampling grid
+        level: level of statistics and of denoising, both
+        statistics_level: level at which the class statistics are taken
+        denoising_level: level from which groups are denoised
+        inversion_guidance: guidance scale of inversion
+        denoising_guidance: guidance scale of denoising
+        solver: ddim, or fixed_point for the exact inverse of denoising
+        strategy: search (best of many random groups), exact (standardised to the moments) or random
+        num_candidates: candidate groups of a search
+        batch_size: images in one network call
+        student: network to evaluate with
+        protocol: hard (1,000 steps) or quick (200 steps)
+        test_images: how many real images students are tested on
+        evaluation_runs: students to train
+        devices: such devices to share the classes out over
+        on_bad_image: stop at unreadable images, or leave them out and count them
+        image_column: column of images of a parquet or Hub source
+        label_column: column of classes of a parquet or Hub source
+    """
+    from d3hr.distillation.settings import distill_settings
+    from d3hr.evaluation.protocols import protocol_named
+    from d3hr.planning.plan import plan as plan_distillation
+    from d3hr.planning.shapes import SHAPES
+    from d3hr.prior.model import Prior
+
+    if level is not None and (statistics_level is not None or denoising_level is not None):
+        raise SettingsError(
+            "--level sets both levels.",
+            found="--level beside --statistics_level or --denoising_level",
+            do="give --level, or the other two.",
+        )
+    changes = {
+        "steps": steps,
+        "statistics_level": statistics_level if level is None else level,
+        "denoising_level": denoising_level if level is None else level,
+        "inversion_guidance": inversion_guidance,
+        "denoising_guidance": denoising_guidance,
+        "solver": solver,
+        "strategy": strategy,
+        "num_candidates": num_candidates,
+        "batch_size": batch_size,
+    }
+    distill_settings(preset, ipc=ipc, **changes)  # complains before any image is read
+    protocol_named(protocol)
+    progress = OnTerminal()
+    known = SHAPES[prior] if prior in SHAPES and not Path(prior).is_dir() else Prior.from_pretrained(prior)
+    images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
+    progress.say("measuring this device")
+    planned = plan_distillation(
+        images.counts,
+        known,
+        images=images,
+        test_images=test_images,
+        ipc=ipc,
+        preset=preset,
+        student=student,
+        protocol=protocol,
+        evaluation_runs=evaluation_runs,
+        devices=devices,
+        **changes,
+    )
+    return Result(planned.as_text(), planned.as_values())

@@ -1,0 +1,1 @@
+"""What a distillation will cost, said before anything runs."""

@@ -1,0 +1,166 @@
+"""How much work a distillation is, by arithmetic alone.
+
+A *call* is one image going once through one network: a guided prediction is two calls. Networks are called in batches of one class, so
+a class of 70 images in batches of 64 makes a batch of 64 and a remainder of 6, which a device handles at another speed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from d3hr.distillation.grouping import BLOCK_VALUES
+from d3hr.distillation.settings import DistillSettings
+from d3hr.evaluation.protocols import Protocol
+
+FLOAT32, FLOAT64 = 4, 8
+"""Bytes of a number on disk, of a number in class statistics in memory."""
+TEST_BATCH = 500
+"""Images that a student is tested on at once (:mod:`d3hr.evaluation.training`)."""
+
+
+def batches_of(count: int, batch_size: int) -> list[int]:
+    """Return the sizes of the batches that ``count`` images of one class make."""
+    full, rest = divmod(count, batch_size)
+    return [batch_size] * full + ([rest] if rest else [])
+
+
+def predictions(guidance: float) -> int:
+    """Return the network calls of one noise prediction for one image: 1 without guidance, 2 with it."""
+    return 1 if guidance == 1 else 2
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A distillation in numbers.
+
+    Attributes:
+        counts: real images of each class.
+        settings: how they are distilled.
+        dimensions: values D of one latent.
+        image_size: side H = W of the images, in pixels.
+        predictions_per_step: noise predictions of one inversion step: 1 with the ``ddim`` solver, more with ``fixed_point``.
+    """
+
+    counts: Mapping[str, int]
+    settings: DistillSettings
+    dimensions: int
+    image_size: int
+    predictions_per_step: float = 1.0
+
+    def at_pace(self, predictions_per_step: float) -> Workload:
+        """Return the same work with another number of noise predictions an inversion step."""
+        return replace(self, predictions_per_step=predictions_per_step)
+
+    @property
+    def images(self) -> int:
+        """Real images."""
+        return sum(self.counts.values())
+
+    @property
+    def distilled(self) -> int:
+        """Distilled images; none where only statistics are stored."""
+        return len(self.counts) * self.settings.ipc if getattr(self.settings, "store", "images") == "images" else 0
+
+    @property
+    def real_batches(self) -> dict[str, list[int]]:
+        """Sizes of the batches in which each class is encoded and inverted."""
+        return {name: batches_of(count, self.settings.batch_size) for name, count in self.counts.items()}
+
+    @property
+    def drawn_batches(self) -> list[int]:
+        """Sizes of the batches in which the images of one class are denoised and decoded."""
+        return batches_of(self.settings.ipc, self.settings.batch_size) if self.distilled else []
+
+    @property
+    def inversion_predictions(self) -> float:
+        """Noise predictions of the inversion of one batch."""
+        return self.settings.statistics_level * self.predictions_per_step
+
+    @property
+    def inversion_calls(self) -> int:
+        """Transformer calls of all inversions."""
+        return round(self.images * self.inversion_predictions * predictions(self.settings.inversion_guidance))
+
+    @property
+    def denoising_calls(self) -> int:
+        """Transformer calls of all denoising."""
+        return self.distilled * self.settings.denoising_level * predictions(self.settings.denoising_guidance)
+
+    @property
+    def candidates(self) -> int:
+        """Candidate groups that are drawn and scored; none where the strategy does not search."""
+        settings = self.settings
+        searches = settings.strategy == "search" or (settings.strategy == "exact" and settings.ipc == 1)
+        return settings.num_candidates if searches and self.distilled else 0
+
+    @property
+    def block(self) -> int:
+        """Candidate groups that a search draws at once."""
+        return max(1, BLOCK_VALUES // (self.settings.ipc * self.dimensions))
+
+    @property
+    def group_flops(self) -> int:
+        """FLOPs of the matrix products that score all candidates against all classes."""
+        products = 2 if self.settings.ipc >= 2 else 1
+        return products * 2 * self.candidates * self.dimensions * len(self.counts)
+
+    @property
+    def latent_bytes(self) -> int:
+        """Bytes of the latents of all real images, of which one batch exists at a time."""
+        return self.images * self.dimensions * FLOAT32
+
+    @property
+    def statistics_bytes(self) -> int:
+        """Bytes of mean and standard deviation of each class, on disk."""
+        return len(self.counts) * 2 * self.dimensions * FLOAT32
+
+    @property
+    def statistics_memory(self) -> int:
+        """Bytes of mean and standard deviation of each class, in memory."""
+        return len(self.counts) * 2 * self.dimensions * FLOAT64
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of the pixels of the distilled images: their PNG files are hardly larger."""
+        return self.distilled * self.pixels
+
+    @property
+    def pixels(self) -> int:
+        """Values of one image."""
+        return 3 * self.image_size**2
+
+    @property
+    def group_memory(self) -> int:
+        """Bytes that a search holds: about four copies of a block of candidates, the scores, and the variances of all classes."""
+        if not self.candidates:
+            return 0
+        block = self.block * self.settings.ipc * self.dimensions
+        return FLOAT32 * (4 * block + 3 * self.block * len(self.counts) + self.dimensions * len(self.counts))
+
+
+def training_steps(protocol: Protocol, images: int) -> int:
+    """Return the optimiser steps that a protocol makes with a set of ``images``."""
+    epochs = getattr(protocol, "epochs", None)
+    return epochs * math.ceil(images / protocol.batch_size) if epochs else protocol.steps
+
+
+def training_batch(protocol: Protocol, images: int) -> int:
+    """Return the mean size of the batches that one epoch of ``images`` makes, rounded."""
+    return round(images / math.ceil(images / protocol.batch_size)) if images else 0
+
+
+def longest_share(work: Iterable[float], devices: int) -> float:
+    """Return the load of the busiest of ``devices`` when each piece of work goes whole to the least busy one, the largest first."""
+    loads = [0.0] * devices
+    for piece in sorted(work, reverse=True):
+        least = min(range(devices), key=loads.__getitem__)
+        loads[least] += piece
+    return max(loads)
+
+
+def occurring(batches: Iterable[Iterable[int]]) -> Counter[int]:
+    """Return how often each batch size occurs."""
+    return Counter(size for sizes in batches for size in sizes)

@@ -1,0 +1,158 @@
+"""What networks take for one image, counted on tensors that have a shape but no values.
+
+FLOPs are those of convolutions, matrix products and attention, a multiplication and an addition apart (2 a MAC). Activations are the
+largest number of bytes of intermediate results that live at one time; where a device runs attention without writing its matrix down,
+this is an upper bound.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from d3hr.evaluation.students import new_student
+from d3hr.planning.shapes import PriorShape
+
+_BATCH = 32
+"""The larger of two batches whose bytes are counted."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a network takes.
+
+    Attributes:
+        flops: floating-point operations for one image.
+        activations: bytes of intermediate results at their most, for one image.
+        fixed: bytes of intermediate results whatever the number of images, such as gradients of weights.
+    """
+
+    flops: int
+    activations: int
+    fixed: int = 0
+
+    def memory(self, images: int) -> int:
+        """Return the bytes of intermediate results for a batch of ``images``; none for an empty one."""
+        return self.fixed + images * self.activations if images else 0
+
+
+@dataclass(frozen=True)
+class PriorNeeds:
+    """What a prior takes for one image in each of its networks, and for its weights.
+
+    Attributes:
+        transformer: one noise prediction without guidance.
+        encoder: an image into a latent.
+        decoder: a latent into an image.
+        weights: bytes of all weights.
+        tensors: how many tensors these are.
+    """
+
+    transformer: Need
+    encoder: Need
+    decoder: Need
+    weights: int
+    tensors: int
+
+
+def prior_needs(shape: PriorShape) -> PriorNeeds:
+    """Count what a prior of this shape takes."""
+    transformer, autoencoder = shape.networks("meta")
+    weights = [*transformer.state_dict().values(), *autoencoder.state_dict().values()]
+    image = torch.empty(_BATCH, 3, shape.image_size, shape.image_size, device="meta", dtype=shape.dtype)
+    latent = torch.empty(_BATCH, *shape.latent_shape, device="meta", dtype=shape.dtype)
+    number = torch.zeros(_BATCH, dtype=torch.int64, device="meta")
+    return PriorNeeds(
+        transformer=_need(lambda n: transformer(latent[:n], timestep=number[:n], class_labels=number[:n])),
+        encoder=_need(lambda n: autoencoder.encode(image[:n])),
+        decoder=_need(lambda n: autoencoder.decode(latent[:n])),
+        weights=sum(value.numel() * value.element_size() for value in weights),
+        tensors=len(weights),
+    )
+
+
+@dataclass(frozen=True)
+class StudentNeeds:
+    """What a student takes for one image.
+
+    Attributes:
+        test: a forward pass.
+        training: a forward and backward pass; its fixed part holds gradients, weights and momentum.
+    """
+
+    test: Need
+    training: Need
+
+
+def student_needs(student: str, classes: int, image_size: int) -> StudentNeeds:
+    """Count what a student takes.
+
+    Raises:
+        SettingsError: the student is unknown or the images are too small for it.
+    """
+    with torch.device("meta"):
+        network: nn.Module = new_student(student, classes, image_size)
+    image = torch.empty(_BATCH, 3, image_size, image_size, device="meta")
+
+    def train(n: int) -> None:
+        network.zero_grad()
+        network(image[:n]).sum().backward()
+
+    training = _need(train, gradients=True)
+    weights = sum(value.numel() * value.element_size() for value in network.parameters())
+    # The optimiser holds the weights once more, as momentum.
+    return StudentNeeds(test=_need(lambda n: network(image[:n])), training=replace(training, fixed=training.fixed + 2 * weights))
+
+
+def _need(run: Callable[[int], Any], *, gradients: bool = False) -> Need:
+    """Count what ``run(n)`` takes for n images: FLOPs of one, bytes on the line through two batches."""
+    with torch.set_grad_enabled(gradients):
+        with FlopCounterMode(display=False) as flops:
+            run(1)
+        half, full = _most_bytes(run, _BATCH // 2), _most_bytes(run, _BATCH)
+    return Need(flops.get_total_flops(), 2 * (full - half) // _BATCH, max(2 * half - full, 0))
+
+
+def _most_bytes(run: Callable[[int], Any], images: int) -> int:
+    with _LiveBytes() as live:
+        run(images)
+    most: int = live.most
+    return most
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows how many bytes of tensors, made while it is on, live at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        given = {value.untyped_storage()._cdata for value in args if isinstance(value, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, Tensor):
+                self._follow(value, given)
+        self.most = max(self.most, self._now)
+        return result
+
+    def _follow(self, value: Tensor, given: set[int]) -> None:
+        storage = value.untyped_storage()
+        key = storage._cdata
+        if key in self._known or key in given:
+            return
+        self._known.add(key)
+        self._now += storage.nbytes()
+        weakref.finalize(storage, self._forget, key, storage.nbytes())
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now -= size

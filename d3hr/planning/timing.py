@@ -1,0 +1,124 @@
+"""How long calls take on a device, by the size of their batch.
+
+Legend: n images in a batch.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+REPEATS = 9
+"""Largest number of repeats whose median counts; three at least of what is not slow."""
+ALLOWED = 0.4
+"""Seconds that repeats of one size may take."""
+LONGEST = 3.0
+"""Seconds that a call may take to be made at all; a longer one is extrapolated from a smaller batch."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call at several batch sizes.
+
+    Attributes:
+        seconds: median seconds of a call, by batch size.
+        first: seconds that the first calls took beyond the median: a device sets itself up for each size once.
+        complete: whether every size asked for was run.
+    """
+
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    first: float = 0.0
+    complete: bool = True
+
+    def at(self, size: int) -> float:
+        """Return the seconds of a call of ``size`` images, on the line through the two measured sizes nearest to it.
+
+        Below the smallest a call takes as long as the smallest; beyond a single measured size it takes time in proportion.
+        """
+        known = sorted(self.seconds.items())
+        if not known:
+            return 0.0
+        (largest, longest), (before, shorter) = known[-1], known[-2] if len(known) > 1 else (0, 0.0)
+        if size > largest:
+            return longest + max(longest - shorter, 0.0) / (largest - before) * (size - largest)
+        return float(np.interp(size, [n for n, _ in known], [seconds for _, seconds in known]))
+
+    def total(self, sizes: Iterable[int]) -> float:
+        """Return the seconds of one call of each of ``sizes``, without :attr:`first`."""
+        return sum(self.at(size) for size in sizes)
+
+    def scaled(self, other: Timing, factor: float) -> Timing:
+        """Return self + factor * (other - self), size by size: a line through two networks of different depth."""
+        seconds = {size: value + factor * max(other.at(size) - value, 0.0) for size, value in self.seconds.items()}
+        return Timing(seconds, self.first + factor * max(other.first - self.first, 0.0), self.complete and other.complete)
+
+
+def chosen_sizes(occurrences: Mapping[int, int], limit: int = 4) -> list[int]:
+    """Return the batch sizes to measure: the smallest, the largest, and those most images are in."""
+    if len(occurrences) <= limit:
+        return sorted(occurrences)
+    ends = {min(occurrences), max(occurrences)}
+    rest = sorted((size for size in occurrences if size not in ends), key=lambda size: size * occurrences[size], reverse=True)
+    return sorted({*ends, *rest[: limit - 2]})
+
+
+def measure(run: Callable[[int], Any], sizes: Iterable[int], device: torch.device, *, largest: int | None = None, least: int = 1) -> Timing:
+    """Measure ``run(n)`` for each n of ``sizes``, ascending; sizes that would take too long or too much memory are left out.
+
+    Args:
+        run: the call.
+        sizes: batch sizes.
+        device: where the call runs.
+        largest: the largest size that memory allows.
+        least: the size that is run in any case, beside 1, so that a fixed part shows as such.
+    """
+    seconds: dict[int, float] = {}
+    first, complete, cost = 0.0, True, 0.0
+    wanted = sorted(sizes)
+    if wanted and wanted[0] > 1 and (once := seconds_of(lambda: run(1), device)) * wanted[-1] > LONGEST:
+        # Dear, unless that first call was mostly the device setting itself up.
+        cost = seconds_of(lambda: run(1), device)
+        first = max(once - cost, 0.0)
+        if 2 * cost > LONGEST:
+            seconds = {size: seconds_of(lambda: run(size), device) for size in {least} - {1}}  # noqa: B023
+            return Timing({1: cost, **seconds}, first, complete=False)
+    for size in wanted:
+        fitting = min(size, largest or size, max(1, int(LONGEST / cost)) if cost * size > LONGEST else size)
+        complete = complete and fitting == size
+        if fitting not in seconds:
+            warm_up, seconds[fitting] = _repeated(run, fitting, device)
+            first += max(warm_up - seconds[fitting], 0.0)
+            cost = seconds[fitting] / fitting
+    return Timing(seconds, first, complete)
+
+
+def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds that ``run`` takes, its work on the device included."""
+    synchronise(device)
+    start = time.perf_counter()
+    run()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _repeated(run: Callable[[int], Any], size: int, device: torch.device) -> tuple[float, float]:
+    """Return the seconds of the first call and the median of the following ones."""
+    warm_up = seconds_of(lambda: run(size), device)
+    taken: list[float] = []
+    while not taken or (len(taken) < REPEATS and sum(taken) < (LONGEST / 2 if len(taken) < 3 else ALLOWED)):
+        taken.append(seconds_of(lambda: run(size), device))
+    return warm_up, statistics.median(taken)

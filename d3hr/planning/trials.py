@@ -1,0 +1,119 @@
+"""Trial runs of the work around the prior: reading, searching, writing, training.
+
+Legend: n images in a batch.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from d3hr.data import ImageData
+from d3hr.decoding import open_upright, to_pixels
+from d3hr.distillation.grouping import draw_group, search_candidates
+from d3hr.distillation.matching import ClassGaussian
+from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.students import new_student
+from d3hr.evaluation.training import Labelled, accuracy, train_and_test
+from d3hr.planning.costs import TEST_BATCH, Workload, training_batch
+from d3hr.planning.timing import Timing, measure, seconds_of
+from d3hr.prior.model import default_device
+from d3hr.staging import StagedFolder
+from d3hr.storage import Origin, read_gaussians, write_gaussians, write_set
+
+_CPU = torch.device("cpu")
+_WRITTEN = 8
+"""Images of a class that are written to measure writing."""
+
+
+def reader(images: ImageData | None, image_size: int) -> Callable[[int], Tensor]:
+    """Return a function that reads n images, others each time; where there are none, it decodes one picture of noise n times."""
+    if images is not None:
+        sized, order = images.at_size(image_size), torch.Generator().manual_seed(0)
+        return lambda n: sized.gather(torch.randint(len(sized), (n,), generator=order))[0]
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (image_size, image_size, 3), dtype=np.uint8)).save(buffer, "png")
+
+    def read(n: int) -> Tensor:
+        pixels = [to_pixels(open_upright(buffer.getvalue()), image_size) for _ in range(n)]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    return read
+
+
+def search_and_draw(work: Workload) -> tuple[Timing, float]:
+    """Return how long a search of n candidates takes, in real blocks against all classes, and the seconds to draw one group."""
+    if not work.distilled:
+        return Timing(), 0.0
+    zeros = torch.zeros(work.dimensions, dtype=torch.float64)
+    gaussians = dict.fromkeys(work.counts, ClassGaussian(zeros, zeros + 1, 2))
+
+    def search(candidates: int) -> dict[str, int]:
+        return search_candidates(gaussians, work.settings.model_copy(update={"num_candidates": candidates}))
+
+    name, candidate = next(iter(work.counts)), 0 if work.candidates else None
+    draws = [seconds_of(lambda: draw_group(name, gaussians[name], work.settings, candidate), _CPU) for _ in range(5)]
+    sizes = {min(work.candidates, blocks * work.block) for blocks in (1, 4)} - {0}
+    return measure(search, sizes, _CPU), statistics.median(draws)
+
+
+def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
+    """Return the seconds to write and read the statistics of a class, to write one image such as ``picture``, and to complete a set."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        gaussian = ClassGaussian.empty(work.dimensions)
+
+        def keep() -> None:
+            write_gaussians(folder / "statistics", [gaussian])
+            read_gaussians(folder / "statistics")
+
+        count = min(work.settings.ipc, _WRITTEN)
+        pictures = picture.expand(count, -1, -1, -1)
+
+        def complete(classes: int) -> float:
+            names = [str(index) for index in range(classes)]
+            origin = Origin("d3hr", names, count, work.image_size, {}, {}, {}, {})
+            stage = StagedFolder(folder / f"set{classes}", origin.key())
+            return seconds_of(lambda: write_set(stage, origin, lambda _: pictures), _CPU)
+
+        keeping = statistics.median(seconds_of(keep, _CPU) for _ in range(5))
+        complete(1)
+        two, six = complete(2), complete(6)
+    of_class = max(six - two, 0.0) / 4
+    return keeping, of_class / count, max(two - 2 * of_class, 0.0)
+
+
+def student_runs(
+    work: Workload, student: str, protocol: Protocol, test_images: int, *, largest_training: int, largest_test: int
+) -> tuple[Timing, Timing, Timing]:
+    """Return how long trainings of one step and of three steps of n images take, and a test on n images, all of noise."""
+    device, names = default_device(), tuple(work.counts)
+
+    def labelled(n: int) -> Labelled:
+        images = torch.randint(256, (n, 3, work.image_size, work.image_size), dtype=torch.uint8)
+        return Labelled(images, torch.arange(n) % len(names), names)
+
+    def training(steps: int) -> Timing:
+        def train(n: int) -> None:
+            short = {"steps": steps, "epochs": None, "batch_size": n}
+            known = {name: value for name, value in short.items() if name in type(protocol).model_fields}
+            train_and_test(labelled(n), labelled(1), student=student, protocol=protocol.model_copy(update=known), seed=0)
+
+        return measure(train, {training_batch(protocol, work.distilled)} - {0}, device, largest=largest_training, least=4)
+
+    network = new_student(student, len(names), work.image_size).to(device)
+    tested = labelled(min(test_images, TEST_BATCH, largest_test))
+
+    def test(n: int) -> float:
+        return accuracy(network, Labelled(tested.images[:n], tested.labels[:n], names))
+
+    sizes = {min(test_images, TEST_BATCH)} - {0} if work.distilled else set()
+    return training(1), training(3), measure(test, sizes, device, largest=largest_test)

@@ -1,0 +1,67 @@
+import pytest
+
+from d3hr.distillation.settings import distill_settings
+from d3hr.evaluation.protocols import PROTOCOLS
+from d3hr.planning.costs import Workload, batches_of, longest_share, occurring, training_batch, training_steps
+
+COUNTS = {"ant": 70, "bee": 5, "cat": 64}
+D = 4 * 8 * 8
+
+
+def work(**changes: object) -> Workload:
+    return Workload(COUNTS, distill_settings("paper", **changes), D, image_size=32)
+
+
+def test_calls_of_three_classes() -> None:
+    """139 images, level 31, guidance 4: 139 * 31 * 2 calls up; 30 distilled images: 30 * 31 * 2 calls down."""
+    assert work().images == 139
+    assert work().distilled == 30
+    assert work().inversion_calls == 8618
+    assert work().denoising_calls == 1860
+
+
+def test_guidance_1_needs_one_call() -> None:
+    assert work(inversion_guidance=1.0, statistics_level=30).inversion_calls == 139 * 30
+    assert work(denoising_guidance=1.0, denoising_level=7, ipc=3).denoising_calls == 9 * 7
+
+
+def test_a_fixed_point_makes_more_predictions() -> None:
+    """6.5 predictions a step: 139 images * 31 steps * 6.5 * 2 = 56,017."""
+    assert work(solver="fixed_point").at_pace(6.5).inversion_calls == 56_017
+
+
+def test_classes_leave_remainder_batches() -> None:
+    assert work().real_batches == {"ant": [64, 6], "bee": [5], "cat": [64]}
+    assert occurring(work().real_batches.values()) == {64: 2, 6: 1, 5: 1}
+    assert work(ipc=150).drawn_batches == [64, 64, 22]
+    assert batches_of(128, 64) == [64, 64]
+
+
+def test_bytes() -> None:
+    """D = 256: latents 139 * 256 * 4; mean and std of 3 classes, 4 bytes on disk and 8 in memory; 30 images of 3 * 32 * 32."""
+    assert work().latent_bytes == 142_336
+    assert work().statistics_bytes == 6_144
+    assert work().statistics_memory == 12_288
+    assert work().pixel_bytes == 92_160
+
+
+def test_the_group_search() -> None:
+    """2^22 values a block hold 1638 groups of 10 * 256; two products of M * 256 * 3 MACs for M = 5000 are 15,360,000 FLOPs."""
+    searching = work(num_candidates=5000)
+    assert (searching.candidates, searching.block, searching.group_flops) == (5000, 1638, 15_360_000)
+    assert searching.group_memory == 4 * (4 * 1638 * 2560 + 3 * 1638 * 3 + 256 * 3)
+    assert work(strategy="exact").candidates == work(strategy="random").group_flops == work(strategy="exact").group_memory == 0
+    assert work(strategy="exact", ipc=1, num_candidates=7).candidates == 7
+
+
+def test_the_student() -> None:
+    """600 images in batches of 256 are three batches, of 200 on average."""
+    assert training_steps(PROTOCOLS["hard"], 600) == 1000
+    assert training_batch(PROTOCOLS["hard"], 600) == 200
+    assert training_batch(PROTOCOLS["hard"], 100) == 100
+
+
+@pytest.mark.parametrize(("devices", "seconds"), [(1, 24.0), (2, 12.0), (3, 9.0), (4, 8.0), (9, 8.0)])
+def test_the_busiest_device_decides(devices: int, seconds: float) -> None:
+    """Whole classes of 8, 7, 5, 4 s: on two devices 8 + 4 and 7 + 5; on three 8, 7, 5 + 4; never less than the longest class."""
+    assert longest_share([5.0, 8.0, 4.0, 7.0], devices) == seconds

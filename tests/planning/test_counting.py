@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from d3hr.evaluation.students import new_student
+from d3hr.planning.counting import prior_needs, student_needs
+from d3hr.planning.shapes import SHAPES, PriorShape
+from d3hr.prior.networks import new_autoencoder, new_transformer
+from tests.conftest import SMALL, untrained_prior
+
+
+def test_a_small_transformer() -> None:
+    """Width d, n tokens, L blocks: a block takes 12 n d^2 + 2 n^2 d MACs for tokens, and 6 d^2 + d^2 + 256 d for its modulation and
+    timestep; patches and output take n d (patch values in + out), the last modulation 2 d^2."""
+    shape = PriorShape.of(untrained_prior(("ant", "bee")))
+    config = shape.transformer
+    d, blocks, patch = 32, 2, config["patch_size"]
+    n = (config["sample_size"] // patch) ** 2
+    values = config["in_channels"] * patch**2
+    # The output's modulation reads the first block's timestep embedding once more.
+    macs = blocks * (12 * n * d**2 + 2 * n**2 * d + 7 * d**2 + 256 * d) + n * d * 2 * values + 2 * d**2 + d**2 + 256 * d
+    assert prior_needs(shape).transformer.flops == pytest.approx(2 * macs, rel=0.01)
+
+
+def test_dit_xl_2_takes_what_its_paper_says() -> None:
+    """118.6 GMACs a call at 256 pixels, which the paper (arXiv 2212.09748) calls Gflops."""
+    assert prior_needs(SHAPES["facebook/DiT-XL-2-256"]).transformer.flops == pytest.approx(2 * 118.6e9, rel=0.02)
+
+
+def test_weights_are_those_of_the_real_networks() -> None:
+    prior = untrained_prior(("ant", "bee"))
+    states = [*prior.transformer.state_dict().values(), *prior.vae.state_dict().values()]
+    needs = prior_needs(PriorShape.of(prior))
+    assert needs.weights == sum(value.numel() * value.element_size() for value in states)
+
+
+def test_half_precision_halves_the_bytes() -> None:
+    full = PriorShape.of(untrained_prior(("ant", "bee")))
+    half = PriorShape(full.transformer, full.autoencoder, full.image_size, torch.bfloat16)
+    assert prior_needs(half).weights == prior_needs(full).weights / 2
+    assert prior_needs(half).transformer.flops == prior_needs(full).transformer.flops
+
+
+def test_a_student() -> None:
+    """ConvNet-3 at 8 pixels: 9 (3 * 128 * 64 + 128^2 * 16 + 128^2 * 4) MACs and 128 * 5 for the classifier; two feature maps of the
+    first layer, 128 * 64 * 4 bytes each, live at a time in a test."""
+    needs = student_needs("convnet3", 5, 8)
+    assert needs.test.flops == 2 * (9 * (3 * 128 * 64 + 128**2 * 16 + 128**2 * 4) + 128 * 5)
+    assert needs.test.activations == pytest.approx(2 * 128 * 64 * 4, rel=0.05)
+    assert 2.5 < needs.training.flops / needs.test.flops <= 3
+
+
+def test_what_an_optimiser_holds_does_not_grow_with_the_batch() -> None:
+    """Weights, gradients and momentum: three times the parameters in float32."""
+    parameters = sum(value.numel() for value in new_student("convnet3", 5, 8).parameters())
+    needs = student_needs("convnet3", 5, 8).training
+    assert needs.fixed == pytest.approx(3 * 4 * parameters, rel=0.02)
+    assert needs.memory(10) - needs.memory(9) == needs.activations
+    assert needs.memory(0) == 0
+
+
+def test_a_shape_builds_the_networks_it_was_taken_from() -> None:
+    transformer, autoencoder = new_transformer(SMALL, 8, 2), new_autoencoder(SMALL, 8)
+    copy = PriorShape.of(untrained_prior(("ant", "bee"))).networks("cpu")
+    for ours, theirs in zip(copy, (transformer, autoencoder), strict=True):
+        assert {name: value.shape for name, value in ours.state_dict().items()} == {
+            name: value.shape for name, value in theirs.state_dict().items()
+        }
+
+
+def test_layers_can_be_changed() -> None:
+    shape = SHAPES["facebook/DiT-XL-2-512"].with_layers(1)
+    assert (shape.layers, shape.latent_shape, shape.dimensions, shape.classes) == (1, (4, 64, 64), 16384, 1000)
