@@ -26,6 +26,7 @@ from record import record
 import d3hr
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.planning.plan import plan
+from d3hr.prior.autoencoder import downsampling
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS
 
@@ -84,8 +85,9 @@ def prepare(name: str, work: Path) -> None:
         make_images(work / "test", dict.fromkeys(case.counts, case.test_per_class), case.size)
     torch.manual_seed(0)
     classes = d3hr.load_images("digits").class_names if case.counts is None else tuple(case.counts)
-    transformer = new_transformer(case.preset, case.size, len(classes))
-    d3hr.Prior(transformer, new_autoencoder(case.preset, case.size), SCHEDULER_CONFIG, classes).save_pretrained(work / "prior")
+    vae = new_autoencoder(case.preset, case.size)
+    transformer = new_transformer(case.preset, (vae.config.latent_channels, case.size // downsampling(vae)), len(classes))
+    d3hr.Prior(transformer, vae, SCHEDULER_CONFIG, classes).save_pretrained(work / "prior")
 
 
 def opened(name: str, work: Path) -> tuple[d3hr.Prior, d3hr.ImageData, d3hr.ImageData]:

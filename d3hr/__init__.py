@@ -8,6 +8,7 @@ from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.errors import D3hrError
 from d3hr.evaluation.scores import Evaluation, evaluate
+from d3hr.planning.plan import plan
 from d3hr.prior.model import Prior
 from d3hr.prior.training import fit_prior
 from d3hr.storage import DistilledSet
@@ -27,6 +28,7 @@ __all__ = [
     "group_score",
     "invert",
     "load_images",
+    "plan",
     "prior_only",
     "random_real",
     "select_groups",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from d3hr.commands.priors import Precision, load_prior
 from d3hr.commands.reading import BadImage, Reading
 from d3hr.commands.result import Result
-from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
 
 
@@ -17,6 +18,10 @@ def plan(
     prior: str,
     ipc: int = 10,
     preset: str = "paper",
+    class_map: str | None = None,
+    autoencoder: str | None = None,
+    precision: Precision = "fp32",
+    store: Literal["images", "statistics"] = "images",
     split: str | None = None,
     steps: int | None = None,
     level: int | None = None,
@@ -44,6 +49,10 @@ def plan(
         prior: folder or Hub id of a diffusion prior; facebook/DiT-XL-2-256 and -512 are planned from their shape, without a download
         ipc: images per class
         preset: paper, released, or gentle (for priors fitted in minutes)
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
+        precision: arithmetic of the networks
+        store: images with the statistics beside them, or the statistics alone
         split: train, validation, test, ...; train by default
         steps: points of the sampling grid
         level: level of statistics and of denoising, both
@@ -56,7 +65,7 @@ def plan(
         num_candidates: candidate groups of a search
         batch_size: images in one network call
         student: network to evaluate with
-        protocol: hard (1,000 steps) or quick (200 steps)
+        protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
         test_images: how many real images students are tested on
         evaluation_runs: students to train
         devices: such devices to share the classes out over
@@ -65,21 +74,17 @@ def plan(
         label_column: column of classes of a parquet or Hub source
     """
     from d3hr.distillation.settings import distill_settings
-    from d3hr.evaluation.protocols import protocol_named
+    from d3hr.evaluation.protocols import require_protocol
     from d3hr.planning.plan import plan as plan_distillation
-    from d3hr.planning.shapes import SHAPES
-    from d3hr.prior.model import Prior
+    from d3hr.planning.shapes import SHAPES, PriorShape
+    from d3hr.prior.conditioning import read_class_map
+    from d3hr.prior.model import PRECISIONS, Prior
 
-    if level is not None and (statistics_level is not None or denoising_level is not None):
-        raise SettingsError(
-            "--level sets both levels.",
-            found="--level beside --statistics_level or --denoising_level",
-            do="give --level, or the other two.",
-        )
-    changes = {
+    changes: dict[str, Any] = {
         "steps": steps,
-        "statistics_level": statistics_level if level is None else level,
-        "denoising_level": denoising_level if level is None else level,
+        "level": level,
+        "statistics_level": statistics_level,
+        "denoising_level": denoising_level,
         "inversion_guidance": inversion_guidance,
         "denoising_guidance": denoising_guidance,
         "solver": solver,
@@ -88,9 +93,14 @@ def plan(
         "batch_size": batch_size,
     }
     distill_settings(preset, ipc=ipc, **changes)  # complains before any image is read
-    protocol_named(protocol)
+    require_protocol(protocol)
+    named = read_class_map(class_map) if class_map else None
     progress = OnTerminal()
-    known = SHAPES[prior] if prior in SHAPES and not Path(prior).is_dir() else Prior.from_pretrained(prior)
+    known: Prior | PriorShape
+    if prior in SHAPES and not Path(prior).is_dir():
+        known = replace(SHAPES[prior], dtype=PRECISIONS[precision])
+    else:
+        known = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder)
     images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
     progress.say("measuring this device")
     planned = plan_distillation(
@@ -100,6 +110,8 @@ def plan(
         test_images=test_images,
         ipc=ipc,
         preset=preset,
+        store=store,
+        class_map=named,
         student=student,
         protocol=protocol,
         evaluation_runs=evaluation_runs,

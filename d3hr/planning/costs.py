@@ -41,6 +41,7 @@ class Workload:
         settings: how they are distilled.
         dimensions: values D of one latent.
         image_size: side H = W of the images, in pixels.
+        keeps_images: whether images are drawn; statistics alone need no denoising.
         predictions_per_step: noise predictions of one inversion step: 1 with the ``ddim`` solver, more with ``fixed_point``.
     """
 
@@ -48,6 +49,7 @@ class Workload:
     settings: DistillSettings
     dimensions: int
     image_size: int
+    keeps_images: bool = True
     predictions_per_step: float = 1.0
 
     def at_pace(self, predictions_per_step: float) -> Workload:
@@ -62,7 +64,7 @@ class Workload:
     @property
     def distilled(self) -> int:
         """Distilled images; none where only statistics are stored."""
-        return len(self.counts) * self.settings.ipc if getattr(self.settings, "store", "images") == "images" else 0
+        return len(self.counts) * self.settings.ipc if self.keeps_images else 0
 
     @property
     def real_batches(self) -> dict[str, list[int]]:
@@ -115,7 +117,8 @@ class Workload:
     @property
     def statistics_bytes(self) -> int:
         """Bytes of mean and standard deviation of each class, on disk."""
-        return len(self.counts) * 2 * self.dimensions * FLOAT32
+        value = FLOAT32 if self.settings.statistics_dtype == "float32" else FLOAT32 // 2
+        return len(self.counts) * 2 * self.dimensions * value
 
     @property
     def statistics_memory(self) -> int:
@@ -143,8 +146,7 @@ class Workload:
 
 def training_steps(protocol: Protocol, images: int) -> int:
     """Return the optimiser steps that a protocol makes with a set of ``images``."""
-    epochs = getattr(protocol, "epochs", None)
-    return epochs * math.ceil(images / protocol.batch_size) if epochs else protocol.steps
+    return math.prod(protocol.ticks(images))
 
 
 def training_batch(protocol: Protocol, images: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,6 +20,7 @@ from d3hr.planning.memory import total_bytes
 from d3hr.planning.probe import ASSUMED_PREDICTIONS, Largest, Measured, probe
 from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import Plan, Stage
+from d3hr.prior.conditioning import match_classes
 from d3hr.prior.model import Prior, default_device
 
 _SHARE = 4
@@ -34,6 +35,8 @@ def plan(
     test_images: int = 0,
     ipc: int = 10,
     preset: str = "paper",
+    store: Literal["images", "statistics"] = "images",
+    class_map: Mapping[str, str] | None = None,
     student: str = "convnet3",
     protocol: str | Protocol = "hard",
     evaluation_runs: int = len(SEEDS),
@@ -49,11 +52,14 @@ def plan(
         test_images: real images that students are tested on.
         ipc: distilled images per class.
         preset: preset of the distillation.
+        store: what is kept, ``images`` or ``statistics`` alone.
+        class_map: class -> prior's class, for classes whose names do not match.
         student: network to evaluate with.
         protocol: how it is trained.
         evaluation_runs: students to train.
         devices: such devices to share encoding, inversion and denoising out over, a class at a time.
-        changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`.
+        changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`, and
+            ``level``, for both levels at once.
 
     Raises:
         ClassMismatch: the prior lacks a class.
@@ -61,17 +67,17 @@ def plan(
         SettingsError: a setting is unknown or out of range.
     """
     settings = distill_settings(preset, ipc=ipc, **changes)
-    chosen = protocol_named(protocol) if isinstance(protocol, str) else protocol
+    chosen = protocol_named(protocol, ipc=ipc) if isinstance(protocol, str) else protocol
     _check(counts, test_images, evaluation_runs, devices)
     shape = prior if isinstance(prior, PriorShape) else PriorShape.of(prior)
     if isinstance(prior, Prior):
-        prior.conditioning_ids(list(counts), "the data")
+        match_classes(list(counts), prior.class_names, of="the data", class_map=class_map)
         prior.schedule.grid(settings.steps)
         priors = [prior]
     else:
         priors = [prior.with_layers(layers).untrained() for layers in (1, 2)]
     of_prior, of_student = prior_needs(shape), student_needs(student, len(counts), shape.image_size)
-    work = Workload(counts, settings, shape.dimensions, shape.image_size)
+    work = Workload(counts, settings, shape.dimensions, shape.image_size, keeps_images=store == "images")
     rows = max(predictions(settings.inversion_guidance), predictions(settings.denoising_guidance))
     with torch.random.fork_rng():
         measured = probe(

@@ -20,6 +20,7 @@ from d3hr.data import ImageData
 from d3hr.decoding import open_upright, to_pixels
 from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.training import Labelled, accuracy, train_and_test
@@ -27,7 +28,7 @@ from d3hr.planning.costs import TEST_BATCH, Workload, training_batch
 from d3hr.planning.timing import Timing, measure, seconds_of
 from d3hr.prior.model import default_device
 from d3hr.staging import StagedFolder
-from d3hr.storage import Origin, read_gaussians, write_gaussians, write_set
+from d3hr.storage import Origin, write_set
 
 _CPU = torch.device("cpu")
 _WRITTEN = 8
@@ -103,9 +104,8 @@ def student_runs(
 
     def training(steps: int) -> Timing:
         def train(n: int) -> None:
-            short = {"steps": steps, "epochs": None, "batch_size": n}
-            known = {name: value for name, value in short.items() if name in type(protocol).model_fields}
-            train_and_test(labelled(n), labelled(1), student=student, protocol=protocol.model_copy(update=known), seed=0)
+            short = protocol.model_copy(update={"steps": steps, "epochs": None, "batch_size": n})
+            train_and_test(labelled(n), labelled(1), student=student, protocol=short, seed=0)
 
         return measure(train, {training_batch(protocol, work.distilled)} - {0}, device, largest=largest_training, least=4)
 

@@ -59,7 +59,7 @@ def test_what_an_optimiser_holds_does_not_grow_with_the_batch() -> None:
 
 
 def test_a_shape_builds_the_networks_it_was_taken_from() -> None:
-    transformer, autoencoder = new_transformer(SMALL, 8, 2), new_autoencoder(SMALL, 8)
+    transformer, autoencoder = new_transformer(SMALL, (4, 4), 2), new_autoencoder(SMALL, 8)
     copy = PriorShape.of(untrained_prior(("ant", "bee"))).networks("cpu")
     for ours, theirs in zip(copy, (transformer, autoencoder), strict=True):
         assert {name: value.shape for name, value in ours.state_dict().items()} == {
