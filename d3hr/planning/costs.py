@@ -41,6 +41,7 @@ class Workload:
         settings: how they are distilled.
         dimensions: values D of one latent.
         image_size: side H = W of the images, in pixels.
+        student_size: side, in pixels, that students see; None is that of the images.
         keeps_images: whether images are drawn; statistics alone need no denoising.
         predictions_per_step: noise predictions of one inversion step: 1 with the ``ddim`` solver, more with ``fixed_point``.
     """
@@ -49,6 +50,7 @@ class Workload:
     settings: DistillSettings
     dimensions: int
     image_size: int
+    student_size: int | None = None
     keeps_images: bool = True
     predictions_per_step: float = 1.0
 

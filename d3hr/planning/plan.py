@@ -39,6 +39,7 @@ def plan(
     class_map: Mapping[str, str] | None = None,
     student: str = "convnet3",
     protocol: str | Protocol = "hard",
+    student_size: int | None = None,
     evaluation_runs: int = len(SEEDS),
     devices: int = 1,
     **changes: Any,
@@ -56,6 +57,7 @@ def plan(
         class_map: class -> prior's class, for classes whose names do not match.
         student: network to evaluate with.
         protocol: how it is trained.
+        student_size: side, in pixels, that students see; by default that of the distilled images.
         evaluation_runs: students to train.
         devices: such devices to share encoding, inversion and denoising out over, a class at a time.
         changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`, and
@@ -76,8 +78,8 @@ def plan(
         priors = [prior]
     else:
         priors = [prior.with_layers(layers).untrained() for layers in (1, 2)]
-    of_prior, of_student = prior_needs(shape), student_needs(student, len(counts), shape.image_size)
-    work = Workload(counts, settings, shape.dimensions, shape.image_size, keeps_images=store == "images")
+    of_prior, of_student = prior_needs(shape), student_needs(student, len(counts), student_size or shape.image_size)
+    work = Workload(counts, settings, shape.dimensions, shape.image_size, student_size, keeps_images=store == "images")
     rows = max(predictions(settings.inversion_guidance), predictions(settings.denoising_guidance))
     with torch.random.fork_rng():
         measured = probe(

@@ -97,9 +97,10 @@ def student_runs(
 ) -> tuple[Timing, Timing, Timing]:
     """Return how long trainings of one step and of three steps of n images take, and a test on n images, all of noise."""
     device, names = default_device(), tuple(work.counts)
+    side = work.student_size or work.image_size
 
     def labelled(n: int) -> Labelled:
-        images = torch.randint(256, (n, 3, work.image_size, work.image_size), dtype=torch.uint8)
+        images = torch.randint(256, (n, 3, side, side), dtype=torch.uint8)
         return Labelled(images, torch.arange(n) % len(names), names)
 
     def training(steps: int) -> Timing:
@@ -109,7 +110,7 @@ def student_runs(
 
         return measure(train, {training_batch(protocol, work.distilled)} - {0}, device, largest=largest_training, least=4)
 
-    network = new_student(student, len(names), work.image_size).to(device)
+    network = new_student(student, len(names), side).to(device)
     tested = labelled(min(test_images, TEST_BATCH, largest_test))
 
     def test(n: int) -> float:
