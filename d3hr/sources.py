@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -224,11 +225,19 @@ def _load_table(name: str, config: str | None) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(name, config)
+        return datasets.load_dataset(name, config, cache_dir=_own_cache(Path(name)) if Path(name).is_dir() else None)
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
         return datasets.load_dataset(name, data_dir=config, revision=PARQUET_EXPORT)
+
+
+def _own_cache(folder: Path) -> str:
+    """Return a cache for one state of a local table: ``datasets`` takes two folders of one name and card for the same data."""
+    import datasets
+
+    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*.parquet"))]
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "d3hr" / hashlib.sha256(repr(files).encode()).hexdigest()[:16])
 
 
 def _choose_column(name: str, features: Any, given: str | None, kinds: tuple[type, ...], usual: tuple[str, ...], flag: str) -> str:

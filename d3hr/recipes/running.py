@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from d3hr.data import ImageData, load_images
@@ -117,11 +118,19 @@ def _load(section: DataSection, instead: str | Path | None, split: str, progress
         config=None if instead else section.config,
         progress=progress,
     )
-    return images if section.class_names is None else _renamed(images, section.class_names)
+    return images if section.class_names is None else corrected(images, section.class_names)
 
 
-def _renamed(images: ImageData, names: dict[str, str]) -> ImageData:
-    """Give the classes their right names; those of a source that has them already stay."""
+def corrected(images: ImageData, names: Mapping[str, str]) -> ImageData:
+    """Return the same images with the right names of their classes; a source that has these already stays as it is.
+
+    Args:
+        images: the images.
+        names: name in the source -> right name, in the order of the labels.
+
+    Raises:
+        DataError: the source has other names, or these in another order.
+    """
     if set(images.class_names) == set(names.values()):
         return images
     if images.class_names != tuple(names):
