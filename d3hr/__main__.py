@@ -18,6 +18,7 @@ from d3hr.commands.expand import expand
 from d3hr.commands.fit import fit
 from d3hr.commands.inspect import inspect
 from d3hr.commands.plan import plan
+from d3hr.commands.recipe import recipe
 from d3hr.commands.result import Result
 from d3hr.errors import D3hrError, OutputError
 from d3hr.progress import is_first_process
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "distill": distill,
     "expand": expand,
     "evaluate": evaluate,
+    "recipe": recipe,
 }
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +97,23 @@ class ImageData:
         """Return the same images, delivered at another size."""
         return replace(self, image_size=_checked_size(image_size))
 
+    def renamed(self, class_names: Sequence[str]) -> ImageData:
+        """Return the same images with other names for the classes, in the order of the labels; the fingerprint tells of them.
+
+        Raises:
+            DataError: there are more or fewer names than classes, or a name occurs twice.
+        """
+        if len(class_names) != len(self.class_names) or len(set(class_names)) < len(class_names):
+            raise DataError(
+                f"{self.source} cannot be given these class names.",
+                found=f"{len(set(class_names))} different names for {len(self.class_names)} classes",
+                do="give each class a name of its own.",
+            )
+        images = copy(self._images)
+        images.class_names = tuple(class_names)
+        digest = hashlib.sha256(f"{self.fingerprint} {images.class_names!r}".encode())
+        return replace(self, fingerprint=digest.hexdigest(), _images=images)
+
     def _decode(self, indices: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
         blobs = self._images.read([int(index) for index in indices])
         with ThreadPoolExecutor(_DECODERS) as pool:
@@ -111,6 +129,7 @@ def load_images(
     on_bad_image: Literal["error", "skip"] = "error",
     image_column: str | None = None,
     label_column: str | None = None,
+    config: str | None = None,
     progress: Progress = SILENT,
 ) -> ImageData:
     """Open a data set; every image is read and checked once before anything else is done with it.
@@ -122,6 +141,7 @@ def load_images(
         on_bad_image: raise, or leave out and count, images that cannot be read.
         image_column: the column of images of a parquet or Hub source, where there are several.
         label_column: the column of classes of a parquet or Hub source, where there are several.
+        config: the configuration of a Hub source that has several, such as ``full_size``.
         progress: where to report the scan.
 
     Raises:
@@ -134,7 +154,7 @@ def load_images(
     name = str(source)
     if is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")
-    images, found_split = open_source(name, split, image_column, label_column)
+    images, found_split = open_source(name, split, image_column, label_column, config)
     if len(images.class_names) < 2:
         raise DataError(
             f"{name} has fewer than two classes.",

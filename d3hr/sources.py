@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -15,6 +16,8 @@ from PIL import Image
 from d3hr.errors import DataError, listed
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+PARQUET_EXPORT = "refs/convert/parquet"
+"""Branch in which the Hub keeps every data set as parquet files, a folder for each configuration."""
 SPLIT_FOLDERS = ("train", "training", "validation", "valid", "val", "test", "testing")
 
 
@@ -32,8 +35,10 @@ class Source(Protocol):
         """Return how to call an image in a message."""
 
 
-def open_source(name: str, split: str | None, image_column: str | None, label_column: str | None) -> tuple[Source, str | None]:
-    """Return the source called ``name`` and the split it was read from.
+def open_source(
+    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None = None
+) -> tuple[Source, str | None]:
+    """Return the source called ``name`` and the split it was read from; ``config`` is the configuration of a table that has several.
 
     Raises:
         DataError: there is no such source, or it has no such split or column.
@@ -43,13 +48,13 @@ def open_source(name: str, split: str | None, image_column: str | None, label_co
     path = Path(name)
     if path.is_dir():
         if any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet")):
-            return _open_table(str(path.resolve()), split, image_column, label_column)
+            return _open_table(str(path.resolve()), split, image_column, label_column, config)
         folder, found_split = _split_folder(path, split)
         return _ClassFolders(folder), found_split
     if path.exists():
         raise DataError(f"{name} is not a folder.", found="a file", do="give a folder that contains one folder of images per class.")
     if is_hub_id(name):
-        return _open_table(name, split, image_column, label_column)
+        return _open_table(name, split, image_column, label_column, config)
     raise DataError(
         f"There is no folder {name}.", found=f"nothing at {path.absolute()}", do="check the path, or name a Hub id such as owner/name."
     )
@@ -194,11 +199,11 @@ class _Table:
         return f"{self._name} row {index}"
 
 
-def _open_table(name: str, split: str | None, image_column: str | None, label_column: str | None) -> tuple[Source, str]:
+def _open_table(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> tuple[Source, str]:
     import datasets
 
     try:
-        splits = datasets.load_dataset(name)
+        splits = _load_table(name, config)
     except Exception as error:  # the Hub client raises from many unrelated trees
         raise DataError(
             f"{name} cannot be opened as a data set.",
@@ -213,6 +218,26 @@ def _open_table(name: str, split: str | None, image_column: str | None, label_co
     image = _choose_column(name, table.features, image_column, kinds["image"], ("image", "img"), "--image_column")
     label = _choose_column(name, table.features, label_column, kinds["label"], ("label", "labels", "fine_label"), "--label_column")
     return _Table(name, table, image, label), chosen
+
+
+def _load_table(name: str, config: str | None) -> Any:
+    """Return the splits of a table; where the Hub's repository is a script, which ``datasets`` no longer runs, the Hub's export of it."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config, cache_dir=_own_cache(Path(name)) if Path(name).is_dir() else None)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        return datasets.load_dataset(name, data_dir=config, revision=PARQUET_EXPORT)
+
+
+def _own_cache(folder: Path) -> str:
+    """Return a cache for one state of a local table: ``datasets`` takes two folders of one name and card for the same data."""
+    import datasets
+
+    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*.parquet"))]
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "d3hr" / hashlib.sha256(repr(files).encode()).hexdigest()[:16])
 
 
 def _choose_column(name: str, features: Any, given: str | None, kinds: tuple[type, ...], usual: tuple[str, ...], flag: str) -> str:

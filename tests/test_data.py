@@ -225,3 +225,27 @@ def test_sources_that_cannot_be_used(image_folder: MakeFolder, tmp_path: Path) -
         load_images("digits", image_size=1)
     with pytest.raises(SettingsError, match="on_bad_image"):
         load_images("digits", on_bad_image="ignore")
+
+
+def test_renamed_classes_keep_their_images(image_folder: MakeFolder) -> None:
+    """The labels stay, the names and the fingerprint change; names that are too few or not distinct are refused."""
+    images = load_images(image_folder({"x": 1, "y": 2}))
+    renamed = images.renamed(["right", "left"])
+    assert renamed.counts == {"right": 1, "left": 2}
+    assert torch.equal(next(renamed.batches("left")), next(images.batches("y")))
+    assert images.class_names == ("x", "y")
+    assert renamed.fingerprint != images.fingerprint
+    for names in (["a"], ["a", "a"]):
+        with pytest.raises(DataError, match="cannot be given"):
+            images.renamed(names)
+
+
+def test_two_tables_of_one_name_and_card_are_not_taken_for_each_other(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """The cache of ``datasets`` is keyed by folder name and card alone: the second folder would give the first's images."""
+    files = sorted(image_folder({"x": 1, "y": 2}).rglob("*.png"))
+    for place, labels in (("one", [0, 1, 1]), ("two", [0, 0, 1])):
+        (tmp_path / place).mkdir()
+        table = write_parquet(tmp_path / place / "table", files, labels, ["x", "y"])
+        (table / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train-*\n---\n")
+    assert load_images(tmp_path / "one" / "table").counts == {"x": 1, "y": 2}
+    assert load_images(tmp_path / "two" / "table").counts == {"x": 2, "y": 1}

@@ -42,6 +42,7 @@ def distill(
     on_bad_image: BadImage = "error",
     image_column: str | None = None,
     label_column: str | None = None,
+    data_config: str | None = None,
 ) -> Result:
     """Distil a data set into a few images per class. Settings left out are the preset's.
 
@@ -75,6 +76,7 @@ def distill(
         on_bad_image: stop at unreadable images, or leave them out and count them
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
     """
     from d3hr.distillation.pipeline import distill as distill_images
     from d3hr.distillation.settings import distill_settings
@@ -99,7 +101,7 @@ def distill(
     named = read_class_map(class_map) if class_map else None
     progress = OnTerminal()
     loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device)
-    images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
+    images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(data, split)
     distilled = distill_images(
         images, loaded, out, ipc=ipc, preset=preset, level=level, store=store, class_map=named, seed=seed, progress=progress, **changes
     )

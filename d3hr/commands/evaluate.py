@@ -24,10 +24,12 @@ def evaluate(
     student: str = "convnet3",
     protocol: str = "hard",
     seeds: Sequence[int] = (0, 1, 2),
+    image_size: int | None = None,
     out: str | None = None,
     on_bad_image: BadImage = "error",
     image_column: str | None = None,
     label_column: str | None = None,
+    data_config: str | None = None,
 ) -> Result:
     """Train a student on a distilled set and test it, beside random real images and images drawn from the prior.
 
@@ -41,10 +43,12 @@ def evaluate(
         student: network to train, resnet18 or convnet3
         protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
         seeds: training seeds; each baseline is drawn anew for each
+        image_size: side in pixels that students see, in training and in testing, by default the set's own
         out: folder for baselines and results, by default DISTILLED-evaluation
         on_bad_image: stop at unreadable images, or leave them out and count them
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
     """
     from d3hr.evaluation.comparison import compare_with_baselines, verdicts
     from d3hr.evaluation.protocols import protocol_named, require_protocol
@@ -57,7 +61,7 @@ def evaluate(
     subject.require_images()
     manifest = subject.manifest
     chosen = protocol_named(protocol, ipc=manifest.ipc)
-    reading = Reading(on_bad_image, image_column, label_column, progress)
+    reading = Reading(on_bad_image, image_column, label_column, progress, data_config)
     source = data or manifest.data.get("source")
     where = prior or manifest.prior.get("source")
     folder = Path(out) if out else subject.path.with_name(subject.path.name + "-evaluation")
@@ -75,6 +79,7 @@ def evaluate(
         student=student,
         protocol=chosen,
         seeds=seeds,
+        image_size=image_size,
         progress=progress,
     )
     text = "\n".join([accuracy_table(rows), *verdicts(rows), f"Kept in {folder}/results.json."])

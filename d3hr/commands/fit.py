@@ -35,6 +35,7 @@ def fit(
     on_bad_image: BadImage = "error",
     image_column: str | None = None,
     label_column: str | None = None,
+    data_config: str | None = None,
 ) -> Result:
     """Fit a diffusion prior to your images: from scratch, or from a pretrained prior (--init).
 
@@ -61,6 +62,7 @@ def fit(
         on_bad_image: stop at unreadable images, or leave them out and count them
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
     """
     from d3hr.prior.conditioning import read_class_map
     from d3hr.prior.model import Prior
@@ -87,7 +89,7 @@ def fit(
     base = Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder) if init else None
     if base:
         say_licence(base, progress)
-    images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
+    images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(data, split)
     prior = fit_prior(
         images, out, init=base, autoencoder=None if base else autoencoder, latent_cache=latent_cache, progress=progress, **settings
     )

@@ -20,6 +20,7 @@ def inspect(
     on_bad_image: BadImage = "error",
     image_column: str | None = None,
     label_column: str | None = None,
+    data_config: str | None = None,
 ) -> Result:
     """Read every image once and say what is there: classes, counts, sizes, files that cannot be read, what a prior makes of the classes.
 
@@ -31,6 +32,7 @@ def inspect(
         on_bad_image: stop at unreadable images, or leave them out and count them
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
     """
     from d3hr.prior.conditioning import match_classes, read_class_map
     from d3hr.prior.model import class_names_of
@@ -38,7 +40,7 @@ def inspect(
     if class_map and not prior:
         raise SettingsError("--class_map is for --prior.", found="no --prior", do="give the prior whose classes it names.")
     named = read_class_map(class_map) if class_map else None
-    images = Reading(on_bad_image, image_column, label_column, OnTerminal()).load(data, split)
+    images = Reading(on_bad_image, image_column, label_column, OnTerminal(), data_config).load(data, split)
     values: dict[str, Any] = {
         "source": images.source,
         "split": images.split,

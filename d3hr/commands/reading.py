@@ -19,6 +19,7 @@ class Reading:
     image_column: str | None
     label_column: str | None
     progress: OnTerminal
+    config: str | None = None
 
     def load(self, source: str, split: str | None) -> ImageData:
         """Open a source and report what is in it."""
@@ -28,6 +29,7 @@ class Reading:
             on_bad_image=self.on_bad_image,
             image_column=self.image_column,
             label_column=self.label_column,
+            config=self.config,
             progress=self.progress,
         )
         self.progress.say(_about(images))

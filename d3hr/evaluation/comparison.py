@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from d3hr.baselines import prior_only, random_real
 from d3hr.data import ImageData
@@ -32,7 +33,14 @@ class Entry:
 
 
 def compare(
-    entries: Sequence[Entry], test: ImageData, *, student: str, protocol: Protocol, cells: Path, progress: Progress = SILENT
+    entries: Sequence[Entry],
+    test: ImageData,
+    *,
+    student: str,
+    protocol: Protocol,
+    cells: Path,
+    image_size: int | None = None,
+    progress: Progress = SILENT,
 ) -> list[Evaluation]:
     """Evaluate every entry; entries of one method and IPC form one row, in order of first appearance.
 
@@ -42,6 +50,7 @@ def compare(
         student: the network.
         protocol: how to train it.
         cells: folder that keeps the result of each training; what lies there is not trained again.
+        image_size: side in pixels that students see; by default each set's own.
         progress: where to report.
     """
     cells.mkdir(parents=True, exist_ok=True)
@@ -54,7 +63,7 @@ def compare(
             row = rows.setdefault((manifest.method, manifest.ipc), [])
             for seed in entry.seeds:
                 bar.update(done, note=f"{manifest.method}, IPC {manifest.ipc}")
-                row.append(_cell(entry.distilled, test, student, protocol, seed, cells))
+                row.append(_cell(entry.distilled, test, student, protocol, seed, cells, image_size))
                 done += 1
                 bar.update(done)
     return [Evaluation(method, ipc, student, protocol, tuple(runs)) for (method, ipc), runs in rows.items()]
@@ -70,6 +79,7 @@ def compare_with_baselines(
     student: str = "convnet3",
     protocol: Protocol,
     seeds: Sequence[int] = SEEDS,
+    image_size: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Evaluation]:
     """Evaluate a set beside random real images and images drawn from its prior, of the same IPC and size.
@@ -85,6 +95,7 @@ def compare_with_baselines(
         student: the network.
         protocol: how to train it.
         seeds: training seeds.
+        image_size: side in pixels that students see, in training and in testing; by default the set's own.
         progress: where to report.
 
     Raises:
@@ -106,7 +117,7 @@ def compare_with_baselines(
             known = manifest.conditioning if prior.fingerprint == manifest.prior.get("fingerprint") else None
             drawn = prior_only(prior, subject.class_names, folder, ipc=manifest.ipc, guidance_scale=guidance, conditioning=known, seed=seed)
             entries.append(Entry(drawn, [seed]))
-    rows = compare(entries, test, student=student, protocol=protocol, cells=out / "cells", progress=progress)
+    rows = compare(entries, test, student=student, protocol=protocol, cells=out / "cells", image_size=image_size, progress=progress)
     write_json(out / "results.json", [row.as_row() for row in rows])
     return rows
 
@@ -130,19 +141,23 @@ def _verdict(ours: Evaluation, other: Evaluation, name: str) -> str:
     return f"IPC {ours.ipc}: distilled {outcome} against {name} by {abs(gap):.1f} points{doubt}."
 
 
-def _cell(distilled: DistilledSet, test: ImageData, student: str, protocol: Protocol, seed: int, cells: Path) -> Run:
-    about = {
+def _cell(
+    distilled: DistilledSet, test: ImageData, student: str, protocol: Protocol, seed: int, cells: Path, image_size: int | None
+) -> Run:
+    about: dict[str, Any] = {
         "set": (distilled.path / "run.json").read_text(encoding="utf-8"),
         "test": test.fingerprint,
         "student": student,
         "protocol": protocol.model_dump(mode="json"),
         "training_seed": seed,
     }
+    if image_size is not None:
+        about["image_size"] = image_size
     manifest = distilled.manifest
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     path = cells / f"{manifest.method}-ipc{manifest.ipc}-{digest[:12]}.json"
     if not path.exists():
-        run = evaluate(distilled, test, student=student, protocol=protocol, seeds=[seed]).runs[0]
+        run = evaluate(distilled, test, student=student, protocol=protocol, seeds=[seed], image_size=image_size).runs[0]
         write_json(
             path, {"method": manifest.method, "ipc": manifest.ipc, "set": str(distilled.path.name), "training_seed": seed, **asdict(run)}
         )

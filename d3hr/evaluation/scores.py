@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from d3hr.data import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
@@ -17,6 +18,7 @@ from d3hr.progress import SILENT, Progress
 from d3hr.storage import DistilledSet, to_uint8
 
 SEEDS = (0, 1, 2)
+_RESIZED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def evaluate(
     student: str = "convnet3",
     protocol: str | Protocol = "hard",
     seeds: Sequence[int] = SEEDS,
+    image_size: int | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Train a student on a distilled set, once a seed, and test it on real images.
@@ -85,6 +88,7 @@ def evaluate(
         student: the network.
         protocol: how to train it, or a protocol's name.
         seeds: training seeds.
+        image_size: side in pixels that the student sees, in training and in testing; by default the set's own.
         progress: where to report.
 
     Raises:
@@ -93,7 +97,7 @@ def evaluate(
     """
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", do="give --seeds.")
-    train = training_images(distilled)
+    train = training_images(distilled, image_size)
     per_class = len(train.labels) // len(train.class_names)
     chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
     labelled = real_images(test, train)
@@ -106,12 +110,27 @@ def evaluate(
     return Evaluation(method, per_class, student, chosen, tuple(runs))
 
 
-def training_images(distilled: DistilledSet | ImageData) -> Labelled:
-    """Return a set's images in memory."""
+def training_images(distilled: DistilledSet | ImageData, image_size: int | None = None) -> Labelled:
+    """Return a set's images in memory, resized where a side in pixels is given.
+
+    Raises:
+        SettingsError: the side is not positive.
+    """
+    if image_size is not None and image_size < 1:
+        raise SettingsError("--image_size must be positive.", found=f"{image_size}", do="give a side in pixels, or leave it out.")
     if isinstance(distilled, DistilledSet):
-        return Labelled(distilled.images, distilled.labels, distilled.class_names)
+        return Labelled(_resized(distilled.images, image_size), distilled.labels, distilled.class_names)
     images, labels = distilled.gather(range(len(distilled)))
-    return Labelled(to_uint8(images), labels, distilled.class_names)
+    return Labelled(_resized(to_uint8(images), image_size), labels, distilled.class_names)
+
+
+def _resized(images: torch.Tensor, image_size: int | None) -> torch.Tensor:
+    """Return images uint8 [N, 3, H, W] at another side, antialiased, each level rounded; memory holds the floats of one chunk."""
+    if image_size in (None, images.shape[-1]):
+        return images
+    sides = (image_size, image_size)
+    chunks = (F.interpolate(chunk.float(), sides, mode="bilinear", antialias=True) for chunk in images.split(_RESIZED_AT_ONCE))
+    return torch.cat([chunk.round().clamp(0, 255).to(torch.uint8) for chunk in chunks])
 
 
 def real_images(test: ImageData, train: Labelled) -> Labelled:

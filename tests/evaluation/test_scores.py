@@ -159,3 +159,32 @@ def test_verdicts_name_winner_and_doubt() -> None:
     ]
     assert "80.0 ± 0.0" in accuracy_table(rows)
     assert set(comparison.BASELINES) == {"random_real", "prior_only"}
+
+
+def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> None:
+    """Halving averages with weights 1, 3, 3, 1 at most: a constant image keeps its level, its own side keeps every bit."""
+    root = two_colours(tmp_path / "train", ("down", "up"))
+    colours = load_images(root)
+    own = training_images(colours)
+    assert torch.equal(training_images(colours, 8).images, own.images)
+    half = training_images(colours, 4)
+    assert half.images.shape == (8, 3, 4, 4)
+    assert half.images.dtype == torch.uint8
+    inner = own.images.float()[:, :, 1:-1, 1:-1].mean(dim=(2, 3))
+    assert (half.images.float().mean(dim=(2, 3)) - inner).abs().max() < 2  # a linear gradient keeps its mean
+    assert real_images(colours, half).images.shape == (8, 3, 4, 4)
+    assert evaluate(colours, colours, student="convnet1", protocol=SHORT, seeds=(0,), image_size=4).accuracy_mean == 1.0
+    with pytest.raises(SettingsError, match="--image_size"):
+        evaluate(colours, colours, protocol=SHORT, image_size=0)
+
+
+def test_trainings_at_two_sides_are_kept_apart(digits: ImageData, tmp_path: Path) -> None:
+    """The default and a side are two cells; a side of the set's own gives the default's figures."""
+    made = random_real(digits, tmp_path / "set", ipc=1, image_size=8)
+    brief, test = SHORT.model_copy(update={"steps": 2}), load_images("digits", split="validation")
+    rows = [
+        compare([Entry(made, [0])], test, student="convnet1", protocol=brief, cells=tmp_path / "cells", image_size=size)
+        for size in (None, 8, 4)
+    ]
+    assert len(list((tmp_path / "cells").iterdir())) == 3
+    assert rows[0] == rows[1]

@@ -1,0 +1,1 @@
+"""A setting of the paper as one file: fit, distil, evaluate."""

@@ -1,0 +1,195 @@
+"""A recipe file: a data set with everything that is to be done with it, checked as a whole before anything is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from d3hr.distillation.settings import PRESETS
+from d3hr.errors import SettingsError
+from d3hr.evaluation.protocols import PROTOCOLS
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSection(_Section):
+    """Where the images are, with what is known of them beforehand."""
+
+    source: str = Field(min_length=1)
+    """Hub id, or a folder as :func:`d3hr.load_images` takes it."""
+    config: str | None = None
+    """Configuration of a Hub source that has several."""
+    image_column: str | None = None
+    """Column of images."""
+    label_column: str | None = None
+    """Column of classes."""
+    split: str = "train"
+    """Split that is distilled."""
+    test_split: str = "test"
+    """Split that students are tested on."""
+    class_names: dict[str, str] | None = None
+    """Name in the source -> right name, in the order of the labels, for a source whose names are wrong; it is refused where the source has
+    other names or another order."""
+    classes: int = Field(ge=2)
+    """Number of classes, for planning."""
+    train_images: int = Field(ge=1)
+    """Images in ``split``, for planning."""
+    test_images: int = Field(ge=1)
+    """Images in ``test_split``, for planning."""
+    image_size: int = Field(ge=1)
+    """Side of the images in pixels, for planning; the usual shorter side where they differ."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataSection:
+        if self.class_names is not None and len(set(self.class_names.values())) != self.classes:
+            raise ValueError(f"class_names gives {len(set(self.class_names.values()))} different names to {self.classes} classes")
+        if min(self.train_images, self.test_images) < self.classes:
+            raise ValueError("every class needs an image in either split")
+        return self
+
+
+class FitSection(_Section):
+    """How a pretrained prior is fine-tuned on the data."""
+
+    init: str = Field(min_length=1)
+    """Folder or Hub id of the pretrained prior."""
+    epochs: int = Field(ge=1)
+    """Passes over the images."""
+    batch_size: int = Field(ge=1)
+    """Images in one step, over all processes."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the networks in training."""
+    gradient_checkpointing: bool = False
+    """Spend time to save memory."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of weights, order and noise."""
+
+    def steps(self, images: int) -> int:
+        """Return the optimiser steps of all epochs over ``images`` images, rounded up to whole steps."""
+        return -(-self.epochs * images // self.batch_size)
+
+
+class DistillSection(_Section):
+    """How the data is distilled; what is left out is the preset's."""
+
+    preset: str = "paper"
+    """Preset that the other settings are changes to."""
+    steps: int | None = Field(default=None, ge=2)
+    """Points of the sampling grid."""
+    level: int | None = Field(default=None, ge=1)
+    """Level of statistics and of denoising."""
+    inversion_guidance: float | None = Field(default=None, ge=0)
+    """Guidance scale of inversion."""
+    denoising_guidance: float | None = Field(default=None, ge=0)
+    """Guidance scale of denoising."""
+    weights: tuple[float, float, float] | None = None
+    """Weights of the mean, std and skewness terms."""
+    num_candidates: int | None = Field(default=None, ge=1)
+    """Candidate groups of a search."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images in one network call."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the networks."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the group draws."""
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _one_of(name, PRESETS)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What differs from the preset, by the names of :class:`~d3hr.distillation.settings.DistillSettings`."""
+        names = ("steps", "inversion_guidance", "denoising_guidance", "weights", "num_candidates", "batch_size")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class EvaluateSection(_Section):
+    """How the distilled set is measured."""
+
+    student: str = "resnet18"
+    """Network to train."""
+    protocol: str = "paper-hard"
+    """Protocol to train it by."""
+    image_size: int = Field(ge=1)
+    """Side in pixels that the student sees, in training and in testing."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """Training seeds."""
+
+    @field_validator("protocol")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _one_of(name, PROTOCOLS)
+
+
+class Recipe(_Section):
+    """Everything from a data set to a table of accuracies; either ``fit`` or ``prior`` tells which prior is used."""
+
+    data: DataSection
+    """The data set."""
+    ipc: tuple[int, ...] = Field(min_length=1)
+    """Images per class that the recipe covers."""
+    prior: str | None = None
+    """Folder or Hub id of a prior that is used as it is."""
+    class_map: dict[str, str] | None = None
+    """Class -> class of the pretrained prior, for classes whose names do not tell (see :func:`~d3hr.prior.conditioning.match_classes`)."""
+    fit: FitSection | None = None
+    """How a prior is made."""
+    distill: DistillSection
+    """How the data is distilled."""
+    evaluate: EvaluateSection
+    """How the result is measured."""
+
+    @model_validator(mode="after")
+    def _one_prior(self) -> Recipe:
+        if (self.prior is None) == (self.fit is None):
+            raise ValueError("either fit or prior is needed, not both")
+        if min(self.ipc) < 1 or len(set(self.ipc)) < len(self.ipc):
+            raise ValueError("ipc lists different numbers, 1 or more")
+        return self
+
+    @property
+    def starts_from(self) -> str:
+        """The pretrained prior: used as it is, or fine-tuned."""
+        return self.fit.init if self.fit else str(self.prior)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Return the recipe in a YAML file.
+
+    Raises:
+        SettingsError: there is no such file, it is no YAML mapping, or a field is missing, unknown or out of range; the message names
+            file and field.
+    """
+    do = "see recipes/cifar10.yaml for a complete one."
+    try:
+        content = yaml.safe_load(Path(path).read_bytes())
+    except OSError as error:
+        raise SettingsError(
+            f"The recipe {path} cannot be read.", found=error.strerror or str(error), do="check the path; recipes/ holds the paper's."
+        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SettingsError(f"The recipe {path} is not YAML.", found=" ".join(str(error).split()), do=do) from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"The recipe {path} is not a mapping.", found=type(content).__name__, do=do)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        found = "nothing" if first["type"] == "missing" else repr(first["input"]) if first["loc"][1:] else ""
+        raise SettingsError(f"{path}: {field}: {first['msg'].removeprefix('Value error, ')}.", found=found, do=do) from None
+
+
+def _one_of(name: str, known: dict[str, Any]) -> str:
+    if name not in known:
+        raise ValueError(f"unknown; use one of: {', '.join(known)}")
+    return name

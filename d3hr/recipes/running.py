@@ -1,0 +1,142 @@
+"""Runs a recipe: every step writes a folder of its own, so what is finished is never done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from d3hr.data import ImageData, load_images
+from d3hr.distillation.pipeline import distill, expand
+from d3hr.errors import DataError, SettingsError, listed
+from d3hr.evaluation.comparison import compare_with_baselines
+from d3hr.evaluation.protocols import protocol_named
+from d3hr.evaluation.scores import Evaluation
+from d3hr.prior.model import PRECISIONS, Prior
+from d3hr.prior.training import fit_prior
+from d3hr.progress import SILENT, Progress
+from d3hr.recipes.recipe import DataSection, Recipe
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    ipc: int,
+    progress: Progress = SILENT,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    prior: str | Path | None = None,
+    device: str | None = None,
+) -> list[Evaluation]:
+    """Fit, distil and evaluate as a recipe says; return the rows of the distilled set and of its baselines.
+
+    The prior (``out/prior``) and the class statistics (``out/statistics``) are made once for all numbers of images per class; from them
+    come ``out/ipc10`` and ``out/ipc10-evaluation``. What an earlier call finished is used again.
+
+    Args:
+        recipe: what to do.
+        out: folder to write.
+        ipc: images per class, one of the recipe's.
+        progress: where to report.
+        data: the training images, instead of the recipe's source: a folder or Hub id with the same columns and class names.
+        test: the test images likewise; by default ``data`` where that is given, else the recipe's source, in the recipe's test split.
+        prior: the pretrained prior, instead of the recipe's.
+        device: where the prior runs in distillation: ``cpu``, ``cuda``, ``mps``; by default the fastest there is.
+
+    Raises:
+        SettingsError: the recipe does not cover ``ipc``.
+        DataError: the images cannot be read, or their classes are not those that the recipe renames.
+        PriorError: the prior cannot be loaded.
+        ClassMismatch: a class matches no class of the prior, or several; or the test classes differ.
+        OutputError: ``out`` holds something else.
+    """
+    if ipc not in recipe.ipc:
+        raise SettingsError(
+            "The recipe does not cover this number of images per class.",
+            found=f"--ipc {ipc}",
+            do=f"use one of: {', '.join(map(str, recipe.ipc))}; or make that set from its statistics with 'd3hr expand'.",
+        )
+    folder = Path(out)
+    images = _load(recipe.data, data, recipe.data.split, progress)
+    tested = _load(recipe.data, test or data, recipe.data.test_split, progress)
+    loaded = _prior(recipe, images, folder / "prior", prior or recipe.starts_from, device, progress)
+    section = recipe.distill
+    statistics = distill(
+        images,
+        loaded,
+        folder / "statistics",
+        preset=section.preset,
+        level=section.level,
+        store="statistics",
+        class_map=recipe.class_map if recipe.fit is None else None,
+        seed=section.seed,
+        progress=progress,
+        **section.changes,
+    )
+    subject = expand(statistics, loaded, folder / f"ipc{ipc}", ipc=ipc, progress=progress)
+    return compare_with_baselines(
+        subject,
+        tested,
+        folder / f"ipc{ipc}-evaluation",
+        real=images,
+        prior=loaded,
+        student=recipe.evaluate.student,
+        protocol=protocol_named(recipe.evaluate.protocol, ipc=ipc),
+        seeds=recipe.evaluate.seeds,
+        image_size=recipe.evaluate.image_size,
+        progress=progress,
+    )
+
+
+def _prior(recipe: Recipe, images: ImageData, out: Path, start: str | Path, device: str | None, progress: Progress) -> Prior:
+    """Return the prior to distil with, fitted first where the recipe says so."""
+    fit, dtype = recipe.fit, PRECISIONS[recipe.distill.precision]
+    if fit is None:
+        return Prior.from_pretrained(start, device=device, dtype=dtype)
+    fit_prior(
+        images,
+        out,
+        init=start,
+        steps=fit.steps(len(images)),
+        batch_size=fit.batch_size,
+        learning_rate=fit.learning_rate,
+        precision=fit.precision,
+        class_map=recipe.class_map,
+        gradient_checkpointing=fit.gradient_checkpointing,
+        seed=fit.seed,
+        progress=progress,
+    )
+    return Prior.from_pretrained(out, device=device, dtype=dtype)
+
+
+def _load(section: DataSection, instead: str | Path | None, split: str, progress: Progress) -> ImageData:
+    images = load_images(
+        instead or section.source,
+        split=split,
+        image_column=section.image_column,
+        label_column=section.label_column,
+        config=None if instead else section.config,
+        progress=progress,
+    )
+    return images if section.class_names is None else corrected(images, section.class_names)
+
+
+def corrected(images: ImageData, names: Mapping[str, str]) -> ImageData:
+    """Return the same images with the right names of their classes; a source that has these already stays as it is.
+
+    Args:
+        images: the images.
+        names: name in the source -> right name, in the order of the labels.
+
+    Raises:
+        DataError: the source has other names, or these in another order.
+    """
+    if set(images.class_names) == set(names.values()):
+        return images
+    if images.class_names != tuple(names):
+        raise DataError(
+            f"The classes of {images.source} are not those that the recipe corrects the names of.",
+            found=f"[{listed(images.class_names)}], not [{listed(list(names))}]",
+            do="see whether the source has been put right, then take data.class_names out of the recipe.",
+        )
+    return images.renamed(list(names.values()))
