@@ -9,13 +9,14 @@ from typing import Any, Literal
 from d3hr.commands.priors import Precision, load_prior
 from d3hr.commands.reading import BadImage, Reading
 from d3hr.commands.result import Result
+from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
 
 
 def plan(
     data: str,
     *,
-    prior: str,
+    prior: str | None = None,
     ipc: int = 10,
     preset: str = "paper",
     class_map: str | None = None,
@@ -45,8 +46,8 @@ def plan(
     """Say what distilling and evaluating will cost, in time and memory, before anything runs. Settings left out are the preset's.
 
     Args:
-        data: folder of class folders, folder of parquet files, Hub id, or digits
-        prior: folder or Hub id of a diffusion prior; facebook/DiT-XL-2-256 and -512 are planned from their shape, without a download
+        data: folder of class folders, folder of parquet files, Hub id, digits, or a recipe file (.yaml), whose settings then hold
+        prior: folder or Hub id of a prior, for a recipe by default its own; facebook/DiT-XL-2-256 and -512 are planned from their shape
         ipc: images per class
         preset: paper, released, or gentle (for priors fitted in minutes)
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
@@ -92,6 +93,12 @@ def plan(
         "num_candidates": num_candidates,
         "batch_size": batch_size,
     }
+    if data.endswith((".yaml", ".yml")):
+        return _plan_recipe(
+            data, ipc=ipc, prior=prior, devices=devices, given=[name for name, value in changes.items() if value is not None]
+        )
+    if prior is None:
+        raise SettingsError("A plan needs a prior.", found="no --prior", do="give the prior that you will distil with.")
     distill_settings(preset, ipc=ipc, **changes)  # complains before any image is read
     require_protocol(protocol)
     named = read_class_map(class_map) if class_map else None
@@ -118,4 +125,20 @@ def plan(
         devices=devices,
         **changes,
     )
+    return Result(planned.as_text(), planned.as_values())
+
+
+def _plan_recipe(file: str, *, ipc: int, prior: str | None, devices: int, given: list[str]) -> Result:
+    from d3hr.recipes.planning import plan_recipe
+    from d3hr.recipes.recipe import read_recipe
+
+    if given:
+        raise SettingsError(
+            "The settings of a recipe stand in its file.", found=", ".join(f"--{name}" for name in given), do="change a copy of the file."
+        )
+    progress = OnTerminal()
+    recipe = read_recipe(file)
+    loaded = load_prior(prior, progress=progress) if prior else None
+    progress.say("measuring this device")
+    planned = plan_recipe(recipe, ipc=ipc, prior=loaded, devices=devices)
     return Result(planned.as_text(), planned.as_values())

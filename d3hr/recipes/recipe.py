@@ -156,6 +156,15 @@ class Recipe(_Section):
             raise ValueError("ipc lists different numbers, 1 or more")
         return self
 
+    def require_ipc(self, ipc: int) -> None:
+        """Raise :class:`SettingsError` unless the recipe covers ``ipc`` images per class."""
+        if ipc not in self.ipc:
+            raise SettingsError(
+                "The recipe does not cover this number of images per class.",
+                found=f"--ipc {ipc}",
+                do=f"use one of: {', '.join(map(str, self.ipc))}; or make that set from its statistics with 'd3hr expand'.",
+            )
+
     @property
     def starts_from(self) -> str:
         """The pretrained prior: used as it is, or fine-tuned."""

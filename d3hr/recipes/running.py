@@ -7,7 +7,7 @@ from pathlib import Path
 
 from d3hr.data import ImageData, load_images
 from d3hr.distillation.pipeline import distill, expand
-from d3hr.errors import DataError, SettingsError, listed
+from d3hr.errors import DataError, listed
 from d3hr.evaluation.comparison import compare_with_baselines
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.scores import Evaluation
@@ -50,12 +50,7 @@ def run_recipe(
         ClassMismatch: a class matches no class of the prior, or several; or the test classes differ.
         OutputError: ``out`` holds something else.
     """
-    if ipc not in recipe.ipc:
-        raise SettingsError(
-            "The recipe does not cover this number of images per class.",
-            found=f"--ipc {ipc}",
-            do=f"use one of: {', '.join(map(str, recipe.ipc))}; or make that set from its statistics with 'd3hr expand'.",
-        )
+    recipe.require_ipc(ipc)
     folder = Path(out)
     images = _load(recipe.data, data, recipe.data.split, progress)
     tested = _load(recipe.data, test or data, recipe.data.test_split, progress)

@@ -1,0 +1,71 @@
+"""What a recipe will cost, from the facts that it states of its data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from d3hr.errors import SettingsError
+from d3hr.planning.counting import prior_needs
+from d3hr.planning.plan import plan
+from d3hr.planning.shapes import SHAPES, PriorShape
+from d3hr.planning.stages import Plan, Stage
+from d3hr.prior.model import PRECISIONS, Prior
+from d3hr.recipes.recipe import FitSection, Recipe
+
+ROWS = 3
+"""Sets that an evaluation trains on: the distilled one, random real images, images of the prior alone."""
+_PASSES, _PASSES_CHECKPOINTED = 3, 4
+"""Forward passes that a training step is worth: forward, backward at twice its cost, and forward again under gradient checkpointing."""
+
+
+def plan_recipe(recipe: Recipe, *, ipc: int, prior: Prior | None = None, devices: int = 1) -> Plan:
+    """Say what one setting of a recipe will cost, from fit to evaluation, without its data set.
+
+    Args:
+        recipe: the recipe.
+        ipc: images per class, one of the recipe's.
+        prior: the pretrained prior; by default its shape alone, where it is one of :data:`~d3hr.planning.shapes.SHAPES`.
+        devices: such devices to share the work out over.
+
+    Raises:
+        SettingsError: the recipe does not cover ``ipc``, or the shape of its prior is not known.
+    """
+    recipe.require_ipc(ipc)
+    data, section = recipe.data, recipe.distill
+    shape = PriorShape.of(prior) if prior else SHAPES.get(recipe.starts_from)
+    if shape is None:
+        raise SettingsError(
+            "The shape of the recipe's prior is not known beforehand.",
+            found=recipe.starts_from,
+            do=f"give --prior, or plan with one of: {', '.join(SHAPES)}.",
+        )
+    of_network = replace(shape, dtype=PRECISIONS[section.precision])
+    each, more = divmod(data.train_images, data.classes)
+    planned = plan(
+        {f"class {index}": each + (index < more) for index in range(data.classes)},
+        of_network,
+        test_images=data.test_images,
+        ipc=ipc,
+        preset=section.preset,
+        level=section.level,
+        student=recipe.evaluate.student,
+        protocol=recipe.evaluate.protocol,
+        student_size=recipe.evaluate.image_size,
+        evaluation_runs=ROWS * len(recipe.evaluate.seeds),
+        devices=devices,
+        **section.changes,
+    )
+    if recipe.fit is None:
+        return planned
+    notes = (*planned.notes, "the fit is taken to run at the speed of inversion; its memory is not planned")
+    return replace(planned, stages=(_fit(recipe.fit, data.train_images, shape, planned), *planned.stages), notes=notes)
+
+
+def _fit(fit: FitSection, images: int, shape: PriorShape, planned: Plan) -> Stage:
+    """Return the fine-tuning of the transformer as a stage: its FLOPs, at the rate that inversion reaches on this device."""
+    passes = _PASSES_CHECKPOINTED if fit.gradient_checkpointing else _PASSES
+    calls = fit.steps(images) * fit.batch_size
+    flops = passes * calls * prior_needs(shape).transformer.flops
+    inversion = next(stage for stage in planned.stages if stage.name == "invert")
+    seconds = flops * inversion.seconds / inversion.flops
+    return Stage("fit", calls, flops, seconds, seconds / planned.devices)
