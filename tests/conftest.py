@@ -18,6 +18,7 @@ from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS
 from d3hr.prior.schedule import Schedule
+from d3hr.progress import Silent
 
 SMALL = PRESETS["tiny"].model_copy(
     update={"autoencoder_widths": (8, 16), "layers": 2, "heads": 2, "width": 32},
@@ -112,3 +113,13 @@ def write_parquet(folder: Path, images: list[Path], labels: list[int], names: li
 def tree(folder: Path) -> dict[str, bytes]:
     """Return every file below ``folder`` with its contents."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class Heard(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)

@@ -11,8 +11,7 @@ from d3hr.distillation.levels import choose_level, knee, normal_share
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.prior.conditioning import match_classes
-from d3hr.progress import Silent
-from tests.conftest import MakeFolder, untrained_prior
+from tests.conftest import Heard, MakeFolder, untrained_prior
 
 
 def test_normal_share_of_known_samples() -> None:
@@ -49,14 +48,6 @@ def test_the_choice_comes_with_its_evidence(root: Path) -> None:
     assert choice.sample.startswith("24 images of 2 classes, 64 of 64 dimensions")
     assert 1 <= choice.level < 6
     assert f"level {choice.level} chosen" in choice.as_text()
-
-
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_distil_with_the_level_left_open(root: Path, tmp_path: Path) -> None:

@@ -10,18 +10,8 @@ from d3hr.errors import OutputError
 from d3hr.prior import latents as latents_module
 from d3hr.prior.latents import Latents
 from d3hr.progress import Silent
-from tests.conftest import MakeFolder, tree, untrained_prior
+from tests.conftest import Heard, MakeFolder, tree, untrained_prior
 from tests.prior.test_training import OneProcess
-
-
-class Heard(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture
