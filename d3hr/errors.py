@@ -91,7 +91,7 @@ class ClassMismatch(D3hrError):
         unknown = [name for name in mine if name not in set(other)]
         super().__init__(
             listed(wrong, separator="\n") or f"{len(unknown)} class(es) of {ours} are not classes of {theirs}: {listed(unknown)}.",
-            found=f"{ours} has [{listed(mine)}]; {theirs} has [{listed(other)}]",
+            found=f"{ours} has [{_classes(mine)}]; {theirs} has [{_classes(other)}]",
             do=do,
         )
 
@@ -115,6 +115,11 @@ class NumericalError(D3hrError):
             yield
         except NumericalError as error:
             raise cls(f"Class {class_name!r}: {error.what}", found=error.found, do=error.do) from error
+
+
+def _classes(names: Sequence[str]) -> str:
+    """List class names, of which those of ImageNet have commas of their own."""
+    return listed(names, separator="; " if any("," in name for name in names) else ", ")
 
 
 def listed(names: Sequence[str], *, separator: str = ", ", limit: int = LISTED) -> str:

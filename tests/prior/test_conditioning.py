@@ -149,7 +149,7 @@ def test_a_synonym_the_prior_does_not_use_is_suggested_but_not_taken() -> None:
 def test_missing_classes_are_listed_with_the_nearest_names() -> None:
     message = refusal(["zebre", "tench", "xylograph", "n00000001"])
     assert "3 class(es) of PHOTOS are not classes of the prior: zebre -> zebra?, xylograph" in message
-    assert "PHOTOS has [zebre, tench, xylograph, n00000001]; the prior has [tench, Tinca tinca, goldfish" in message
+    assert "PHOTOS has [zebre, tench, xylograph, n00000001]; the prior has [tench, Tinca tinca; goldfish" in message
     assert "and 980 more]" in message
     assert "do:    rename the folders, or give --class_map FILE with lines" in message
 
