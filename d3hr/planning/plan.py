@@ -242,6 +242,7 @@ def _notes(work: Workload, measured: Measured, test_images: int, stand_ins: bool
     notes = []
     if stand_ins:
         notes.append("times from untrained networks of one and two transformer blocks, extended to the prior's depth")
+        notes.append("class names not checked: a shape has none")
         if work.settings.solver == "fixed_point":
             notes.append(f"{ASSUMED_PREDICTIONS:.0f} predictions a fixed-point step assumed: only the prior's weights can tell")
     if not measured.complete:
