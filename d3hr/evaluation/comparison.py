@@ -66,7 +66,7 @@ def compare(
                 row.append(_cell(entry.distilled, test, student, protocol, seed, cells, image_size))
                 done += 1
                 bar.update(done)
-    return [Evaluation(method, ipc, student, protocol, tuple(runs)) for (method, ipc), runs in rows.items()]
+    return [Evaluation(method, ipc, student, protocol, tuple(runs), image_size) for (method, ipc), runs in rows.items()]
 
 
 def compare_with_baselines(

@@ -31,6 +31,7 @@ class Evaluation:
         student: name of the network.
         protocol: how it was trained.
         runs: one per distillation seed and training seed.
+        image_size: side, in pixels, that the student saw; None is each set's own.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Evaluation:
     student: str
     protocol: Protocol
     runs: tuple[Run, ...]
+    image_size: int | None = None
 
     @property
     def accuracy_mean(self) -> float:
@@ -65,6 +67,7 @@ class Evaluation:
             "best_epoch_mean": round(self.best_epoch_mean, 6),
             "labels": self.protocol.labels,
             "student": self.student,
+            "image_size": self.image_size,
             "protocol": self.protocol.name,
             "protocol_settings": self.protocol.model_dump(mode="json"),
         }
@@ -107,7 +110,7 @@ def evaluate(
             runs.append(train_and_test(train, labelled, student=student, protocol=chosen, seed=seed))
             bar.update(len(runs))
     method = distilled.manifest.method if isinstance(distilled, DistilledSet) else "folder"
-    return Evaluation(method, per_class, student, chosen, tuple(runs))
+    return Evaluation(method, per_class, student, chosen, tuple(runs), image_size)
 
 
 def training_images(distilled: DistilledSet | ImageData, image_size: int | None = None) -> Labelled:
