@@ -5,7 +5,7 @@ DONE := $(VENV)/.installed
 
 .PHONY: demo test install build clean
 
-## Fit, distil and measure on real digits; writes d3hr-demo/ (about 6 minutes on 2 cores, installation included).
+## Fit, distil and measure on real digits; writes d3hr-demo/ (5 to 10 minutes on 2 cores).
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
