@@ -107,14 +107,14 @@ def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSet
     Raises:
         DataError: the Gaussians differ in D.
     """
-    if not _searches(settings) or not gaussians:
+    if not searches(settings) or not gaussians:
         return {}
     sizes = sorted({len(gaussian.mean) for gaussian in gaussians.values()})
     if len(sizes) > 1:
         raise DataError(
             "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", do="use statistics of one prior."
         )
-    dimensions, per_block = sizes[0], _block_size(settings.ipc, sizes[0])
+    dimensions, per_block = sizes[0], block_size(settings.ipc, sizes[0])
     variances = torch.stack([_spread_over_pool(name, gaussian, settings) for name, gaussian in gaussians.items()], dim=1)
     best = torch.full((len(gaussians),), torch.inf)
     winner = torch.zeros(len(gaussians), dtype=torch.int64)
@@ -140,7 +140,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
     """
     dimensions = len(gaussian.mean)
     if candidate is not None:
-        block, place = divmod(candidate, _block_size(settings.ipc, dimensions))
+        block, place = divmod(candidate, block_size(settings.ipc, dimensions))
         noise = _block(block, settings, dimensions)[place][:, _permutation(name, dimensions, settings)].double()
     else:
         generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")
@@ -151,7 +151,8 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
     return gaussian.mean + gaussian.std * noise
 
 
-def _searches(settings: GroupSettings) -> bool:
+def searches(settings: GroupSettings) -> bool:
+    """Return whether groups are found by a search: where it is asked for, and for ``exact`` groups of one image."""
     return settings.strategy == "search" or (settings.strategy == "exact" and settings.ipc == 1)
 
 
@@ -166,13 +167,14 @@ def _standardised(k: int, dimensions: int, exact_std: str, generator: torch.Gene
     return noise / noise.std(dim=0, correction=1 if exact_std == "unbiased" else 0)
 
 
-def _block_size(ipc: int, dimensions: int) -> int:
+def block_size(ipc: int, dimensions: int) -> int:
+    """Return how many candidate groups of the pool are drawn at once."""
     return max(1, BLOCK_VALUES // (ipc * dimensions))
 
 
 def _block(index: int, settings: GroupSettings, dimensions: int) -> Tensor:
     """Draw the standard-normal candidates [M of a block, K, D] (float32) of one block of the pool."""
-    shape = (_block_size(settings.ipc, dimensions), settings.ipc, dimensions)
+    shape = (block_size(settings.ipc, dimensions), settings.ipc, dimensions)
     return torch.randn(shape, generator=generator_for(settings.seed, "pool", index))
 
 

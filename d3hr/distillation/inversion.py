@@ -31,6 +31,11 @@ class NoisePredictor(Protocol):
         """Return the noise [N, C, h, w] in ``latents`` at a training timestep."""
 
 
+def calls_of_prediction(guidance_scale: float) -> int:
+    """Return how often the network runs for one image in one prediction: once without guidance, else twice."""
+    return 1 if guidance_scale == 1 else 2
+
+
 def ddim_step(z: Tensor, eps: Tensor, alpha_from: float, alpha_to: float) -> Tensor:
     """Move latents [N, C, h, w] with noise ``eps`` from signal variance ``alpha_from`` to ``alpha_to`` (both in (0, 1])."""
     clean = (z - (1 - alpha_from) ** 0.5 * eps) / alpha_from**0.5

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.distillation.inversion import inversion_path
+from d3hr.distillation.inversion import calls_of_prediction, inversion_path
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import NumericalError, SettingsError
 from d3hr.prior.conditioning import Conditioning
@@ -148,7 +148,7 @@ def _normality_by_level(
                 for level, latents in enumerate(chain([clean], levels)):
                     shares[row, level] = normal_share(latents.flatten(1)[:, chosen].cpu())
             bar.update(row + 1, note=match.class_name)
-    calls = 1 if settings.inversion_guidance == 1 else 2
+    calls = calls_of_prediction(settings.inversion_guidance)
     grid = prior.schedule.grid(settings.steps).tolist()
     means = shares.mean(dim=0).tolist()
     evidence = [

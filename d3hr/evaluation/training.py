@@ -22,7 +22,8 @@ from d3hr.seeds import derive_seed
 
 CHECKS = 10
 """How often, evenly over a run, the student is tested; the last check is the figure."""
-_TEST_BATCH = 500
+TEST_BATCH = 500
+"""Images that a student is tested on at once."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def accuracy(network: nn.Module, test: Labelled) -> float:
     device = next(network.parameters()).device
     network.eval()
     right = 0
-    for images, labels in zip(test.images.split(_TEST_BATCH), test.labels.split(_TEST_BATCH), strict=True):
+    for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
         right += int((network(_to_float(images.to(device))).argmax(dim=1).cpu() == labels).sum())
     network.train()
     return right / len(test.labels)

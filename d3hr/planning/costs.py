@@ -11,25 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from d3hr.distillation.grouping import BLOCK_VALUES
+from d3hr.distillation.grouping import block_size, searches
+from d3hr.distillation.inversion import calls_of_prediction
 from d3hr.distillation.settings import DistillSettings
 from d3hr.evaluation.protocols import Protocol
 
 FLOAT32, FLOAT64 = 4, 8
 """Bytes of a number on disk, of a number in class statistics in memory."""
-TEST_BATCH = 500
-"""Images that a student is tested on at once (:mod:`d3hr.evaluation.training`)."""
 
 
 def batches_of(count: int, batch_size: int) -> list[int]:
     """Return the sizes of the batches that ``count`` images of one class make."""
     full, rest = divmod(count, batch_size)
     return [batch_size] * full + ([rest] if rest else [])
-
-
-def predictions(guidance: float) -> int:
-    """Return the network calls of one noise prediction for one image: 1 without guidance, 2 with it."""
-    return 1 if guidance == 1 else 2
 
 
 @dataclass(frozen=True)
@@ -86,24 +80,22 @@ class Workload:
     @property
     def inversion_calls(self) -> int:
         """Transformer calls of all inversions."""
-        return round(self.images * self.inversion_predictions * predictions(self.settings.inversion_guidance))
+        return round(self.images * self.inversion_predictions * calls_of_prediction(self.settings.inversion_guidance))
 
     @property
     def denoising_calls(self) -> int:
         """Transformer calls of all denoising."""
-        return self.distilled * self.settings.denoising_level * predictions(self.settings.denoising_guidance)
+        return self.distilled * self.settings.denoising_level * calls_of_prediction(self.settings.denoising_guidance)
 
     @property
     def candidates(self) -> int:
         """Candidate groups that are drawn and scored; none where the strategy does not search."""
-        settings = self.settings
-        searches = settings.strategy == "search" or (settings.strategy == "exact" and settings.ipc == 1)
-        return settings.num_candidates if searches and self.distilled else 0
+        return self.settings.num_candidates if searches(self.settings) and self.distilled else 0
 
     @property
     def block(self) -> int:
         """Candidate groups that a search draws at once."""
-        return max(1, BLOCK_VALUES // (self.settings.ipc * self.dimensions))
+        return block_size(self.settings.ipc, self.dimensions)
 
     @property
     def group_flops(self) -> int:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 
 from d3hr.data import ImageData
+from d3hr.distillation.inversion import calls_of_prediction
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.scores import SEEDS
-from d3hr.evaluation.training import CHECKS
-from d3hr.planning.costs import TEST_BATCH, Workload, batches_of, longest_share, predictions, training_batch, training_steps
+from d3hr.evaluation.training import CHECKS, TEST_BATCH
+from d3hr.planning.costs import Workload, batches_of, longest_share, training_batch, training_steps
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
 from d3hr.planning.memory import total_bytes
 from d3hr.planning.probe import ASSUMED_PREDICTIONS, Largest, Measured, probe
@@ -80,7 +81,7 @@ def plan(
         priors = [prior.with_layers(layers).untrained() for layers in (1, 2)]
     of_prior, of_student = prior_needs(shape), student_needs(student, len(counts), student_size or shape.image_size)
     work = Workload(counts, settings, shape.dimensions, shape.image_size, student_size, keeps_images=store == "images")
-    rows = max(predictions(settings.inversion_guidance), predictions(settings.denoising_guidance))
+    rows = max(calls_of_prediction(settings.inversion_guidance), calls_of_prediction(settings.denoising_guidance))
     with torch.random.fork_rng():
         measured = probe(
             work,
@@ -226,7 +227,7 @@ def _peak(
     settings = work.settings
     real = max(size for sizes in work.real_batches.values() for size in sizes)
     drawn = max(work.drawn_batches, default=0)
-    rows = max(real * predictions(settings.inversion_guidance), drawn * predictions(settings.denoising_guidance))
+    rows = max(real * calls_of_prediction(settings.inversion_guidance), drawn * calls_of_prediction(settings.denoising_guidance))
     activations = max(
         prior.encoder.memory(real),
         prior.transformer.memory(rows),

@@ -23,8 +23,8 @@ from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.students import new_student
-from d3hr.evaluation.training import Labelled, accuracy, train_and_test
-from d3hr.planning.costs import TEST_BATCH, Workload, training_batch
+from d3hr.evaluation.training import TEST_BATCH, Labelled, accuracy, train_and_test
+from d3hr.planning.costs import Workload, training_batch
 from d3hr.planning.timing import Timing, measure, seconds_of
 from d3hr.prior.model import default_device
 from d3hr.staging import StagedFolder

@@ -147,14 +147,14 @@ class Prior:
         if dtype is not None and dtype not in PRECISIONS.values():
             raise SettingsError("Unknown precision.", found=f"{dtype}", do="use float32, bfloat16 or float16.")
         repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
-        _class_names(repository)  # refuses other pipelines before their weights are read
+        names = _class_names(repository)  # refuses other pipelines before their weights are read
         where = device or default_device()
         transformer = load_transformer(repository, dtype or torch.float32)
         return cls(
             transformer.to(where),
             load_autoencoder(Repository(str(autoencoder), (".", "vae")) if autoencoder else repository, dtype or torch.float32).to(where),
             repository.json("scheduler/scheduler_config.json"),
-            _class_names(repository),
+            names,
             source=str(path_or_hub_id),
             autoencoder=str(autoencoder) if autoencoder else None,
             licence=repository.licence,

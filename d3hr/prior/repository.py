@@ -34,11 +34,11 @@ class Repository:
             )
         self.folder = Path(name)
         if not self._local:
-            patterns = ["*.json", "README.md", *(f"{part}/*.json" for part in parts)]
-            self.folder = self._snapshot([*patterns, *_within(parts, "*.safetensors")])
-            bare = [part for part in parts if not self.has_safetensors(part)]
+            about = ["*.json", "README.md"]  # a star of the Hub's client matches folders too
+            self.folder = self._snapshot([*about, *_weights(parts, "safetensors")])
+            bare = [part for part in parts if (self.folder / part).is_dir() and not self.has_safetensors(part)]
             if bare:
-                self.folder = self._snapshot([*patterns, *_within(bare, "diffusion_pytorch_model*.bin")])
+                self.folder = self._snapshot([*about, *_weights(bare, "bin")])
 
     def json(self, path: str) -> dict[str, Any]:
         """Return the JSON object in a file of the repository.
@@ -97,5 +97,6 @@ class Repository:
             ) from error
 
 
-def _within(parts: Sequence[str], pattern: str) -> list[str]:
-    return [pattern if part == "." else f"{part}/{pattern}" for part in parts]
+def _weights(parts: Sequence[str], suffix: str) -> list[str]:
+    """Return the patterns of the weights of ``parts`` and of nothing beside them."""
+    return [f"{'' if part == '.' else part + '/'}diffusion_pytorch_model*.{suffix}" for part in parts]
