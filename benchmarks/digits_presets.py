@@ -15,7 +15,7 @@ from typing import Any
 from record import record
 
 import d3hr
-from d3hr.evaluation.comparison import Entry, compare
+from d3hr.comparison.comparison import Entry, compare
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.progress import OnTerminal
 

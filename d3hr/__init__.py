@@ -1,6 +1,7 @@
 """d3hr: distil an image data set into a few representative images per class, and tell the truth about the result."""
 
-from d3hr.baselines import prior_only, random_real
+from d3hr.baselines.generation import prior_only
+from d3hr.baselines.selection import random_real
 from d3hr.data import ImageData, load_images
 from d3hr.distillation.grouping import group_score, select_groups
 from d3hr.distillation.inversion import denoise, invert

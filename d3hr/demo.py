@@ -9,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from d3hr.baselines import prior_only, random_real
+from d3hr.baselines.generation import prior_only
+from d3hr.baselines.selection import random_real
+from d3hr.comparison.comparison import Entry, compare, verdicts
 from d3hr.data import ImageData, load_images
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.distillation.settings import distill_settings
-from d3hr.evaluation.comparison import Entry, compare, verdicts
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.scores import Evaluation
 from d3hr.evaluation.tables import accuracy_table

@@ -50,7 +50,7 @@ def evaluate(
         label_column: column of classes of a parquet or Hub source
         data_config: configuration of a Hub source that has several, such as full_size
     """
-    from d3hr.evaluation.comparison import compare_with_baselines, verdicts
+    from d3hr.comparison.comparison import compare_with_baselines, verdicts
     from d3hr.evaluation.protocols import protocol_named, require_protocol
     from d3hr.evaluation.tables import accuracy_table
     from d3hr.storage import DistilledSet

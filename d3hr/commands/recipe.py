@@ -29,7 +29,7 @@ def recipe(
         prior: folder or Hub id of the pretrained prior, instead of the recipe's
         device: where the prior runs in distillation: cpu, cuda, mps; by default the fastest there is
     """
-    from d3hr.evaluation.comparison import verdicts
+    from d3hr.comparison.comparison import verdicts
     from d3hr.evaluation.tables import accuracy_table
     from d3hr.recipes.recipe import read_recipe
     from d3hr.recipes.running import run_recipe

@@ -19,7 +19,22 @@ _PART = 32 * 32 * 32
 memory of this size is used again, where the system would give and take back hundreds of MB a layer at every step."""
 
 
-class ConvNet(nn.Module):
+class Student(nn.Module):
+    """A network that names the class of an image: an embedding, then a linear classifier."""
+
+    classifier: nn.Module
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the features [N, F] that the classifier sees, of images [N, 3, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [N, classes] of images [N, 3, H, W] in [-1, 1]."""
+        logits: Tensor = self.classifier(self.embed(images))
+        return logits
+
+
+class ConvNet(Student):
     """The field's ConvNet (arXiv 2006.05929): blocks of 3x3 convolution, instance norm, ReLU and 2x2 average pool, then one linear layer.
 
     Args:
@@ -47,15 +62,13 @@ class ConvNet(nn.Module):
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Linear(width * (image_size // 2**depth) ** 2, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [N, classes] of images [N, 3, H, W]."""
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the features of the last block, flattened."""
         count = max(1, _PART // images[0, 0].numel()) if images.device.type == "cpu" else len(images)
-        features = torch.cat([self.features(part) for part in images.split(count)])
-        logits: Tensor = self.classifier(features.flatten(1))
-        return logits
+        return torch.cat([self.features(part) for part in images.split(count)]).flatten(1)
 
 
-class ResNet18(nn.Module):
+class ResNet18(Student):
     """ResNet-18 (arXiv 1512.03385) with random weights.
 
     Up to 64 pixels its stem is the 32-pixel form that the field uses, a 3x3 convolution of stride 1 without max-pool.
@@ -72,20 +85,21 @@ class ResNet18(nn.Module):
         config = ResNetConfig(
             embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=num_classes
         )
-        self.network = ResNetForImageClassification(config)
+        whole = ResNetForImageClassification(config)
+        self.network, self.classifier = whole.resnet, whole.classifier[-1]
         if image_size <= SMALL_IMAGE:
-            stem = self.network.resnet.embedder
+            stem = self.network.embedder
             stem.embedder.convolution = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(stem.embedder.convolution.weight, mode="fan_out", nonlinearity="relu")
             stem.pooler = nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [N, classes] of images [N, 3, H, W]."""
-        logits: Tensor = self.network(images).logits
-        return logits
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the features averaged over the image."""
+        pooled: Tensor = self.network(images).pooler_output
+        return pooled.flatten(1)
 
 
-def new_student(name: str, num_classes: int, image_size: int) -> nn.Module:
+def new_student(name: str, num_classes: int, image_size: int) -> Student:
     """Return an untrained student: ``resnet18``, ``convnet3``, or ``convnetN`` for N blocks.
 
     It takes images [N, 3, H, W] in [-1, 1] to logits [N, classes].

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from d3hr.comparison.comparison import compare_with_baselines
 from d3hr.data import ImageData, load_images
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.errors import DataError, listed
-from d3hr.evaluation.comparison import compare_with_baselines
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.scores import Evaluation
 from d3hr.prior.model import PRECISIONS, Prior

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from d3hr import DistilledSet, ImageData, Prior, distill, evaluate, load_images, random_real
+from d3hr.comparison import comparison
+from d3hr.comparison.comparison import Entry, compare, compare_with_baselines, verdicts
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.evaluation import comparison
-from d3hr.evaluation.comparison import Entry, compare, compare_with_baselines, verdicts
 from d3hr.evaluation.protocols import PROTOCOLS, Protocol, protocol_from
 from d3hr.evaluation.scores import Evaluation, real_images, training_images
 from d3hr.evaluation.tables import accuracy_table

@@ -37,7 +37,7 @@ def test_resnet18_has_the_published_size_and_a_stem_for_its_images() -> None:
         images = torch.rand(2, 3, side, side) * 2 - 1
         with torch.no_grad():
             assert network(images).shape == (2, classes)
-            assert network.network.resnet(images).last_hidden_state.shape == (2, 512, last, last)
+            assert network.network(images).last_hidden_state.shape == (2, 512, last, last)
 
 
 def test_a_seed_decides_the_weights_of_resnet18() -> None:

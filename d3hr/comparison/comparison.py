@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from d3hr.baselines import prior_only, random_real
+from d3hr.baselines.generation import prior_only
+from d3hr.baselines.selection import random_real
 from d3hr.data import ImageData
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.scores import SEEDS, Evaluation, evaluate

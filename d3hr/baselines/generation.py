@@ -1,0 +1,77 @@
+"""Images drawn from a diffusion prior without the inversion of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d3hr.baselines.writing import require_images_per_class, write_baseline
+from d3hr.distillation.drawing import draw_images
+from d3hr.errors import NumericalError
+from d3hr.prior.conditioning import Conditioning, match_classes
+from d3hr.prior.model import Prior
+from d3hr.progress import SILENT, Progress
+from d3hr.seeds import generator_for
+from d3hr.storage import DistilledSet, Origin
+
+
+def prior_only(
+    prior: Prior,
+    class_names: tuple[str, ...],
+    out: str | Path,
+    *,
+    ipc: int,
+    steps: int = 50,
+    guidance_scale: float = 4.0,
+    conditioning: Sequence[Conditioning] | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> DistilledSet:
+    """Draw ``ipc`` images of each class from the prior: pure noise denoised from the top of the grid, no inversion, no matching.
+
+    Args:
+        prior: the diffusion prior.
+        class_names: the classes to draw.
+        out: folder to write.
+        ipc: images per class.
+        steps: points of the sampling grid.
+        guidance_scale: classifier-free guidance.
+        conditioning: the prior's class for each class; by default they are matched by name.
+        seed: seed of the noise; a class's images depend on it and on the class's name.
+        progress: where to report.
+
+    Raises:
+        ClassMismatch: the prior lacks a class.
+        OutputError: ``out`` holds something else.
+        NumericalError: an image is not finite.
+    """
+    require_images_per_class(ipc)
+    matches = conditioning or match_classes(class_names, prior.class_names, of="the data")
+    ids = {match.class_name: match.conditioning_id for match in matches}
+
+    def images_of(name: str) -> Tensor:
+        noise = torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
+        with NumericalError.naming(name):
+            return draw_images(prior, noise, ids[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
+
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
+    return write_baseline(
+        out,
+        Origin(
+            method="prior_only",
+            class_names=class_names,
+            ipc=ipc,
+            image_size=prior.image_size,
+            settings=settings,
+            data={},
+            prior=prior.origin,
+            real_counts={},
+            conditioning=matches,
+        ),
+        images_of,
+        progress,
+    )

@@ -1,0 +1,120 @@
+"""A network trained on all the real images: it gives soft labels, features and a judgement of images.
+
+A teacher's folder holds ``model.safetensors`` and ``teacher.json``: the network's name, its classes in the order of its outputs, the side
+of its images, how it was trained, and its accuracy on which test images.
+
+Legend: N images, H = W image side, F features, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from d3hr.errors import ClassMismatch, DataError
+from d3hr.evaluation.students import Student, new_student
+from d3hr.prior.fingerprint import fingerprint
+from d3hr.prior.model import default_device
+from d3hr.staging import write_json, write_tensors
+
+BATCH = 500
+"""Images that a teacher sees at once."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network with named classes; it never learns.
+
+    Attributes:
+        network: the network, in evaluation mode.
+        student: its name among the students.
+        class_names: the name of each output.
+        image_size: side, in pixels, of the images that it was trained on; others are resized to it.
+        about: how it was trained and what its accuracy is, as JSON values.
+        source: the folder it was loaded from.
+    """
+
+    network: Student
+    student: str
+    class_names: tuple[str, ...]
+    image_size: int
+    about: dict[str, Any]
+    source: str | None = None
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | None = None) -> Teacher:
+        """Load a teacher from its folder.
+
+        Raises:
+            DataError: the folder is no teacher, or its weights do not fit what it says.
+        """
+        folder = Path(path)
+        file = folder / "teacher.json"
+        if not file.is_file():
+            raise DataError(
+                f"{folder} is not a teacher.", found="no teacher.json in it", do="give a folder written by 'd3hr train-teacher'."
+            )
+        about = json.loads(file.read_text(encoding="utf-8"))
+        names, side = tuple(about["class_names"]), int(about["image_size"])
+        network = new_student(about["student"], len(names), side)
+        try:
+            network.load_state_dict(load_file(folder / "model.safetensors"))
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], do="train it again.") from error
+        network.to(device or default_device()).eval()
+        return cls(network, about["student"], names, side, about, str(path))
+
+    def save(self, folder: Path) -> None:
+        """Write the teacher into an existing folder."""
+        write_tensors(folder / "model.safetensors", dict(self.network.state_dict()))
+        write_json(
+            folder / "teacher.json",
+            {**self.about, "student": self.student, "class_names": list(self.class_names), "image_size": self.image_size},
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over its name, classes, image side and every weight."""
+        return fingerprint([self.network], (self.student, self.class_names, self.image_size))
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return logits [N, C] (on the device of ``images``) of images [N, 3, H, W] in [-1, 1], in the order of :attr:`class_names`."""
+        return torch.cat([self.network(part) for part in self._parts(images)]).to(images.device)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Return features [N, F] (on the device of ``images``) of images [N, 3, H, W] in [-1, 1]."""
+        return torch.cat([self.network.embed(part) for part in self._parts(images)]).to(images.device)
+
+    def require_classes(self, class_names: Iterable[str], of: str) -> None:
+        """Refuse classes that are not exactly the teacher's, in whatever order.
+
+        Raises:
+            ClassMismatch: they differ; it shows both lists.
+        """
+        theirs = tuple(class_names)
+        whose = f"the teacher {self.source or self.student}"
+        if not set(theirs) <= set(self.class_names):
+            raise ClassMismatch(of, theirs, whose, self.class_names)
+        if not set(self.class_names) <= set(theirs):
+            raise ClassMismatch(whose, self.class_names, of, theirs)
+
+    def columns(self, class_names: Iterable[str]) -> Tensor:
+        """Return the output [C] that stands for each of ``class_names``."""
+        return torch.tensor([self.class_names.index(name) for name in class_names])
+
+    def _parts(self, images: Tensor) -> Iterable[Tensor]:
+        device = next(self.network.parameters()).device
+        sides = (self.image_size, self.image_size)
+        for part in images.to(device).split(BATCH):
+            yield part if part.shape[-1] == self.image_size else F.interpolate(part, sides, mode="bilinear", antialias=True)
