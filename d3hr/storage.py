@@ -26,6 +26,7 @@ from torch import Tensor
 
 from d3hr.class_folders import class_folders
 from d3hr.contact_sheet import contact_sheet
+from d3hr.data import ImageData, load_images
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.statistics_file import StatisticsDtype, read_gaussians, write_gaussians
 from d3hr.errors import DistilledSetError
@@ -174,6 +175,19 @@ class DistilledSet:
 
     def _files(self, entry: ClassEntry) -> list[Path]:
         return [self.path / "train" / entry.folder / f"{index:05d}.png" for index in range(entry.images)]
+
+
+def open_set(path: str | Path) -> DistilledSet | ImageData:
+    """Open a distilled set: one of d3hr, or any image source that another tool left, such as a folder of class folders.
+
+    Raises:
+        DistilledSetError: the folder is an unfinished or damaged set of d3hr.
+        DataError: it is neither.
+    """
+    folder = Path(path)
+    if (folder / "manifest.json").is_file() or folder.with_name(folder.name + ".partial").is_dir():
+        return DistilledSet.load(folder)
+    return load_images(path)
 
 
 @dataclass(frozen=True)
