@@ -283,7 +283,11 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(place: Path) -> None:
     """SIGINT while classes are inverted: exit code 130, a word about going on, the finished pieces kept, no set."""
     slow = ["--solver", "fixed_point", "--steps", "1000", "--level", "900", "--inversion_guidance", "1"]
     command = [sys.executable, "-m", "d3hr", "distill", "images", "--prior", "prior", "--out", "set", *slow]
+    inherited = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a suite started with '&' ignores interrupts, and so would its children
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, inherited)
     while not (place / "set.partial" / "statistics").exists() and process.poll() is None:
         pass
     while process.poll() is None:  # Python drops an interrupt that lands in a destructor; a person would press again
