@@ -8,7 +8,8 @@ from d3hr.distillation.inversion import denoise, invert
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.errors import D3hrError
-from d3hr.evaluation.scores import Evaluation, evaluate
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.scores import evaluate
 from d3hr.planning.plan import plan
 from d3hr.prior.model import Prior
 from d3hr.prior.training import fit_prior

@@ -20,6 +20,7 @@ from d3hr.commands.inspect import inspect
 from d3hr.commands.plan import plan
 from d3hr.commands.recipe import recipe
 from d3hr.commands.result import Result
+from d3hr.commands.train_teacher import train_teacher
 from d3hr.errors import D3hrError, OutputError
 from d3hr.progress import is_first_process
 from d3hr.staging import write_bytes
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "plan": plan,
     "distill": distill,
     "expand": expand,
+    "train-teacher": train_teacher,
     "evaluate": evaluate,
     "recipe": recipe,
 }

@@ -16,7 +16,7 @@ from d3hr.data import ImageData, load_images
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.scores import Evaluation
+from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.tables import accuracy_table
 from d3hr.prior.model import Prior
 from d3hr.prior.training import fit_prior

@@ -14,7 +14,8 @@ from d3hr.baselines.generation import prior_only
 from d3hr.baselines.selection import random_real
 from d3hr.data import ImageData
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.scores import SEEDS, Evaluation, evaluate
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.scores import SEEDS, evaluate
 from d3hr.evaluation.training import Run
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress

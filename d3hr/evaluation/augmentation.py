@@ -1,21 +1,44 @@
 """Changes images on their way into a student: moved, mirrored, then mixed in pairs.
 
-All randomness comes from torch's global generator, which the training seeds. Legend: N images of a batch, H = W image side,
-C classes.
+All randomness comes from torch's global generator, which the training seeds. Legend: N images of a batch, H = W image side, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from d3hr.evaluation.protocols import Protocol
 
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Images [N, 3, H, W] with labels, int64 [N], to images [N, 3, H, W] with targets, int64 [N] or probabilities [N, C]: cross-entropy
-takes either."""
+
+@dataclass(frozen=True)
+class Mixed:
+    """A batch of images, each mixed with a partner of the same batch.
+
+    Attributes:
+        images: the mixed images [N, 3, H, W].
+        partners: position in the batch of what was mixed in, int64 [N].
+        shares: what is left of an image itself, 0 to 1, [N].
+    """
+
+    images: Tensor
+    partners: Tensor
+    shares: Tensor
+
+    def targets(self, rows: Tensor) -> Tensor:
+        """Return the probabilities [N, C] of the mixed images, of the probabilities [N, C] of the images apart.
+
+        Cross-entropy is linear in them: it is ``shares * CE(own) + (1 - shares) * CE(partner)``.
+        """
+        kept = self.shares[:, None]
+        return kept * rows + (1 - kept) * rows[self.partners]
+
+
+Mix = Callable[[Tensor], Mixed]
+"""Images [N, 3, H, W] to the same, mixed in pairs."""
 
 
 def augmentation(protocol: Protocol, image_size: int) -> nn.Module:
@@ -33,51 +56,41 @@ def augmentation(protocol: Protocol, image_size: int) -> nn.Module:
     return nn.Sequential(*steps)
 
 
-def mixing(protocol: Protocol, num_classes: int) -> Mix:
+def mixing(protocol: Protocol) -> Mix:
     """Return a function that mixes the images of a batch in pairs, as the protocol says."""
-    return {"none": _unmixed, "mixup": _mixup, "cutmix": _cutmix}[protocol.mix](num_classes)
+    return {"none": lambda: _unmixed, "mixup": _mixup, "cutmix": _cutmix}[protocol.mix]()
 
 
-def mixed_targets(labels: Tensor, partners: Tensor, shares: Tensor, num_classes: int) -> Tensor:
-    """Return probabilities [N, C] of images that keep a share of their own class and take the rest from a partner's.
-
-    Cross-entropy is linear in them: it is ``shares * CE(labels) + (1 - shares) * CE(partners)``.
-
-    Args:
-        labels: int64 [N].
-        partners: int64 [N], classes of the images mixed in.
-        shares: [N], 0 to 1.
-        num_classes: C.
-    """
-    kept = shares[:, None]
-    return kept * F.one_hot(labels, num_classes) + (1 - kept) * F.one_hot(partners, num_classes)
+def _unmixed(images: Tensor) -> Mixed:
+    return Mixed(images, _places(images), torch.ones(len(images), device=images.device))
 
 
-def _unmixed(_: int) -> Mix:
-    return lambda images, labels: (images, labels)
-
-
-def _mixup(num_classes: int) -> Mix:
+def _mixup() -> Mix:
     from kornia.augmentation import RandomMixUpV2
 
     mixer = RandomMixUpV2(data_keys=["input", "class"])  # its uniform share is Beta(1, 1)
 
-    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, rows = mixer(images, labels)
+    def mix(images: Tensor) -> Mixed:
+        mixed, rows = mixer(images, _places(images))
         _, partners, taken = rows.unbind(dim=1)
-        return mixed, mixed_targets(labels, partners.long(), 1 - taken, num_classes)
+        return Mixed(mixed, partners.long(), 1 - taken)
 
     return mix
 
 
-def _cutmix(num_classes: int) -> Mix:
+def _cutmix() -> Mix:
     from kornia.augmentation import RandomCutMixV2
 
     mixer = RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=True)
 
-    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, rows = mixer(images, labels)
+    def mix(images: Tensor) -> Mixed:
+        mixed, rows = mixer(images, _places(images))
         _, partners, kept = rows[0].unbind(dim=1)
-        return mixed, mixed_targets(labels, partners.long(), kept, num_classes)
+        return Mixed(mixed, partners.long(), kept)
 
     return mix
+
+
+def _places(images: Tensor) -> Tensor:
+    """Return the position of each image in its batch, which kornia carries along as if it were a class."""
+    return torch.arange(len(images), device=images.device)

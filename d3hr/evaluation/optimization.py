@@ -26,7 +26,9 @@ def learning_rate_share(schedule: str, done: int, total: int) -> float:
 def learning_rate_at(protocol: Protocol, step: int, count: int) -> float:
     """Return the learning rate of a step, from 0, of a training on ``count`` images."""
     ticks, steps_each = protocol.ticks(count)
-    return protocol.learning_rate * learning_rate_share(protocol.schedule, step // steps_each, ticks)
+    rising = protocol.warmup * ticks * steps_each
+    risen = min(1.0, (step + 1) / rising) if rising else 1.0
+    return protocol.learning_rate * risen * learning_rate_share(protocol.schedule, step // steps_each, ticks)
 
 
 def parameter_groups(network: nn.Module, protocol: Protocol) -> list[dict[str, Any]]:
@@ -43,4 +45,4 @@ def new_optimiser(network: nn.Module, protocol: Protocol) -> torch.optim.Optimiz
     groups = parameter_groups(network, protocol)
     if protocol.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=protocol.learning_rate, betas=(protocol.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=protocol.learning_rate, momentum=protocol.momentum)
+    return torch.optim.SGD(groups, lr=protocol.learning_rate, momentum=protocol.momentum, nesterov=protocol.nesterov)

@@ -1,14 +1,24 @@
-"""How a student is trained, as data: every row of a table goes through the same protocol."""
+"""How a student is trained, as data: every row of a table goes through the same protocol.
+
+A protocol is a YAML file of :class:`Protocol`'s fields; those that d3hr knows by name lie in ``protocol_files``. A file may start from
+another (``base: hard``) and may say what differs from a number of images per class on (``by_ipc: {50: {batch_size: 100}}``).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3hr.errors import SettingsError
+
+_FILES = Path(__file__).parent / "protocol_files"
+_AROUND = ("about", "base", "by_ipc")
+"""What a file holds beside the fields of a protocol."""
 
 
 class Protocol(BaseModel):
@@ -22,23 +32,33 @@ class Protocol(BaseModel):
 
     name: str = Field(min_length=1)
     """What a table calls it."""
-    labels: Literal["hard"] = "hard"
-    """``hard``: cross-entropy with the class of each image, or with the shares of two classes where images are mixed."""
+    labels: Literal["hard", "online", "stored"] = "hard"
+    """``hard``: cross-entropy with the class of each image. ``online``: KL divergence from a teacher that is asked about every augmented
+    batch. ``stored``: KL divergence from the teacher's answers about the images as they are, given once and kept. Where images are mixed,
+    hard and stored targets are mixed in the same shares."""
+    temperature: float = Field(default=1.0, gt=0)
+    """T, by which the logits of teacher and student are divided before softmax, for soft labels (arXiv 1503.02531)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a hard label that is spread over all classes."""
     steps: int | None = Field(default=None, gt=0)
     """Optimiser steps, whatever the size of the set; give this or ``epochs``."""
     epochs: int | None = Field(default=None, gt=0)
     """Passes over the set; give this or ``steps``."""
     batch_size: int = Field(gt=0)
-    """Images a step; a smaller set is one batch, and the last batch of a pass may be smaller."""
+    """Most images in a step; the images of a pass are shared out evenly over its steps."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """``sgd``: stochastic gradient descent with momentum. ``adamw``: Adam with decoupled weight decay (arXiv 1711.05101)."""
     learning_rate: float = Field(gt=0)
-    """Learning rate of the first step."""
+    """Highest learning rate: that of the first step, or of the end of the warm-up."""
     schedule: Literal["cosine", "half_cosine"] = "cosine"
     """``cosine``: down to zero, as 0.5 (1 + cos(pi e / E)). ``half_cosine``: down to half, as 0.5 (1 + cos(pi e / 2E)). The time e
     counts whole epochs where the length is given in ``epochs``, else steps."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises linearly, multiplied with the schedule."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Share of the past in the running gradient: SGD's momentum, AdamW's first beta (its second is 0.999)."""
+    nesterov: bool = False
+    """Whether SGD looks ahead by Nesterov's rule."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Weight decay: added to the gradient in SGD, applied to the weights in AdamW."""
     decay_vectors: bool = True
@@ -51,23 +71,38 @@ class Protocol(BaseModel):
     flip: bool = False
     """Random horizontal flips; not for digits and letters."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
-    """How images of a batch are mixed in pairs, each pair with its own share from Beta(1, 1). ``mixup``: weighted sum
-    (arXiv 1710.09412). ``cutmix``: a rectangle of the one in the other (arXiv 1905.04899)."""
+    """How images of a batch are mixed in pairs, each pair with its own share from Beta(1, 1). ``mixup``: weighted sum (arXiv 1710.09412).
+    ``cutmix``: a rectangle of one in the other, whose area is the share (arXiv 1905.04899)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the network in training: float32, or bfloat16 where PyTorch's autocast does; tests are in float32."""
+    checks: int = Field(default=10, gt=0)
+    """How often, evenly over a run, the student is tested; the last check is the figure, the best is named so."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Protocol:
+    def _no_contradiction(self) -> Protocol:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("exactly one of steps and epochs is needed")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError("crop_scale is two shares of the area, 0 < smallest <= largest <= 1")
         if self.crop_scale is not None and self.shift:
             raise ValueError("shift and crop_scale both move the image: one of them is enough")
+        if self.labels == "hard" and self.temperature != 1:
+            raise ValueError("temperature is for soft labels")
+        if self.labels != "hard" and self.label_smoothing:
+            raise ValueError("label_smoothing is for hard labels")
+        if self.optimiser == "adamw" and self.nesterov:
+            raise ValueError("nesterov is for sgd")
         return self
 
     @property
     def length(self) -> str:
         """How long it trains, in words: ``200 steps`` or ``2000 epochs``."""
         return f"{self.steps} steps" if self.epochs is None else f"{self.epochs} epochs"
+
+    @property
+    def soft(self) -> bool:
+        """Whether it needs a teacher."""
+        return self.labels != "hard"
 
     def ticks(self, count: int) -> tuple[int, int]:
         """Return the ticks of the schedule's clock in a training on ``count`` images, and the optimiser steps of each.
@@ -80,67 +115,38 @@ class Protocol(BaseModel):
         return self.steps, 1
 
 
-PAPER_HARD: dict[int, tuple[int, int]] = {10: (2000, 50), 50: (1500, 100), 100: (1000, 100)}
-"""Epochs and batch size of the paper's hard-label variant for each number of images per class (arXiv 2505.18399). Numbers between
-take the values of the next smaller one; below 10, of which the paper is silent, those of 10 hold. For 100 it states no batch size of
-its own: that of 50 holds."""
-
-
-def paper_hard(ipc: int) -> Protocol:
-    """Return the paper's hard-label variant for ``ipc`` images per class: cross-entropy on mixup, AdamW, half-cosine."""
-    epochs, batch_size = PAPER_HARD[max((stated for stated in PAPER_HARD if stated <= ipc), default=min(PAPER_HARD))]
-    return Protocol(
-        name="paper-hard",
-        epochs=epochs,
-        batch_size=batch_size,
-        optimiser="adamw",
-        learning_rate=1e-3,
-        schedule="half_cosine",
-        weight_decay=0.01,
-        decay_vectors=False,
-        crop_scale=(0.08, 1.0),
-        flip=True,
-        mix="mixup",
-    )
-
-
-PROTOCOLS: dict[str, Protocol | Callable[[int], Protocol]] = {
-    "hard": Protocol(name="hard", steps=1000, batch_size=256, learning_rate=0.01, shift=0.125),
-    "quick": Protocol(name="quick", steps=200, batch_size=256, learning_rate=0.05),
-    "paper-hard": paper_hard,
-}
-"""Protocols by name; one that depends on the images per class is a function of them. ``quick`` was chosen on random real digits and
-their validation split alone (IPC 10, 200 steps): learning rate 0.05 without shifts 95.1 %, with shifts 93.9 %, 0.01 without 93.5 %,
-0.1 without 95.4 %. A shift is too much for 8 pixels."""
+def protocol_names() -> tuple[str, ...]:
+    """Return the names that :func:`protocol_named` knows."""
+    return tuple(sorted(file.stem for file in _FILES.glob("*.yaml")))
 
 
 def require_protocol(name: str) -> None:
-    """Refuse a name that no protocol has, before any work is done.
+    """Refuse a name that no protocol has, or a file that is none, before any work is done.
 
     Raises:
-        SettingsError: there is none of that name.
+        SettingsError: there is none of that name, or a field of the file is wrong.
     """
-    if name not in PROTOCOLS:
-        raise SettingsError("Unknown protocol.", found=repr(name), do=f"use one of: {', '.join(PROTOCOLS)}.")
+    protocol_named(name, ipc=1)
 
 
-def protocol_named(name: str, *, ipc: int | None = None) -> Protocol:
-    """Return the protocol called ``name``.
+def protocol_named(name: str | Path, *, ipc: int | None = None) -> Protocol:
+    """Return the protocol called ``name``, or that of a YAML file.
 
     Args:
-        name: one of :data:`PROTOCOLS`.
+        name: one of :func:`protocol_names`, or the path of a file that ends in ``.yaml``.
         ipc: images per class of the set to train on, for protocols that depend on it.
 
     Raises:
-        SettingsError: there is none of that name, or it depends on the images per class, which are not given.
+        SettingsError: there is none of that name, a field is wrong, or it depends on the images per class, which are not given.
     """
-    require_protocol(name)
-    entry = PROTOCOLS[name]
-    if isinstance(entry, Protocol):
-        return entry
-    if ipc is None:
+    fields = _fields(str(name))
+    by_ipc = fields.pop("by_ipc", {})
+    if by_ipc and ipc is None:
         raise SettingsError(f"Protocol {name} depends on the images per class.", found="none given", do="give ipc.")
-    return entry(ipc)
+    for least in sorted(by_ipc):
+        if ipc is not None and ipc >= least:
+            fields |= by_ipc[least]
+    return protocol_from(fields)
 
 
 def protocol_from(fields: Mapping[str, Any]) -> Protocol:
@@ -162,3 +168,31 @@ def protocol_from(fields: Mapping[str, Any]) -> Protocol:
             found=repr(first["input"]),
             do=f"the fields of a protocol are: {', '.join(Protocol.model_fields)}.",
         ) from None
+
+
+def _fields(name: str) -> dict[str, Any]:
+    """Return the fields of a file laid over those of its base, and its ``by_ipc``."""
+    file = Path(name) if name.endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
+    known = ", ".join(protocol_names())
+    if not file.is_file():
+        raise SettingsError("Unknown protocol.", found=repr(name), do=f"use one of: {known}; or a .yaml file of your own.")
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{name} cannot be read.", found=str(error).splitlines()[0], do="give a YAML file.") from error
+    if not isinstance(read, dict) or not _is_by_number(read.get("by_ipc", {})):
+        raise SettingsError(
+            f"{name} is not a protocol.",
+            found="by_ipc that is no mapping of numbers to fields" if isinstance(read, dict) else type(read).__name__,
+            do="write a line 'field: value' for each field; by_ipc maps a number of images per class to such fields.",
+        )
+    base = read.get("base")
+    if base is not None and base not in protocol_names():
+        raise SettingsError(f"{name} starts from an unknown protocol.", found=repr(base), do=f"use one of: {known}.")
+    below = {} if base is None else _fields(base)
+    own = {field: value for field, value in read.items() if field not in _AROUND}
+    return {**below, "name": file.stem, **own, "by_ipc": {**below.get("by_ipc", {}), **read.get("by_ipc", {})}}
+
+
+def _is_by_number(read: Any) -> bool:
+    return isinstance(read, dict) and all(isinstance(least, int) and isinstance(fields, dict) for least, fields in read.items())

@@ -1,76 +1,28 @@
-"""What came of training students: accuracies over seeds, and rows that may stand in one table."""
+"""Evaluates a set: students trained on it by a protocol, once a seed, and tested on real images."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn import functional as F
+from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.errors import ClassMismatch, SettingsError
+from d3hr.errors import SettingsError
+from d3hr.evaluation.images import real_images, training_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.evaluation.training import Labelled, Run, train_and_test
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.scoring import Labelled, score
+from d3hr.evaluation.soft_labels import soft_labels
+from d3hr.evaluation.targets import Targets, hard_targets, online_targets, stored_targets
+from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.training import train_and_test
+from d3hr.prior.model import default_device
 from d3hr.progress import SILENT, Progress
-from d3hr.storage import DistilledSet, to_uint8
+from d3hr.storage import DistilledSet
 
 SEEDS = (0, 1, 2)
-_RESIZED_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The accuracy of one student under one protocol over several seeds.
-
-    Attributes:
-        method: what made the training images.
-        ipc: images per class.
-        student: name of the network.
-        protocol: how it was trained.
-        runs: one per distillation seed and training seed.
-        image_size: side, in pixels, that the student saw; None is each set's own.
-    """
-
-    method: str
-    ipc: int
-    student: str
-    protocol: Protocol
-    runs: tuple[Run, ...]
-    image_size: int | None = None
-
-    @property
-    def accuracy_mean(self) -> float:
-        """Mean last-epoch test accuracy, 0 to 1."""
-        return statistics.fmean(run.last_epoch for run in self.runs)
-
-    @property
-    def accuracy_std(self) -> float:
-        """Sample standard deviation of the last-epoch test accuracy; 0 for one run."""
-        return statistics.stdev(run.last_epoch for run in self.runs) if len(self.runs) > 1 else 0.0
-
-    @property
-    def best_epoch_mean(self) -> float:
-        """Mean of the best test accuracy of each run: chosen on the test set, shown for comparison with tables that report it."""
-        return statistics.fmean(run.best_epoch for run in self.runs)
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the figures as JSON values; accuracies are shares from 0 to 1, ``seeds`` is the number of runs."""
-        return {
-            "method": self.method,
-            "ipc": self.ipc,
-            "accuracy_mean": round(self.accuracy_mean, 6),
-            "accuracy_std": round(self.accuracy_std, 6),
-            "seeds": len(self.runs),
-            "best_epoch_mean": round(self.best_epoch_mean, 6),
-            "labels": self.protocol.labels,
-            "student": self.student,
-            "image_size": self.image_size,
-            "protocol": self.protocol.name,
-            "protocol_settings": self.protocol.model_dump(mode="json"),
-        }
 
 
 def evaluate(
@@ -79,8 +31,10 @@ def evaluate(
     *,
     student: str = "convnet3",
     protocol: str | Protocol = "hard",
+    teacher: Teacher | str | Path | None = None,
     seeds: Sequence[int] = SEEDS,
     image_size: int | None = None,
+    soft_label_file: Path | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Train a student on a distilled set, once a seed, and test it on real images.
@@ -89,67 +43,83 @@ def evaluate(
         distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images`.
         test: real images of the same classes, matched by name.
         student: the network.
-        protocol: how to train it, or a protocol's name.
+        protocol: how to train it, or a protocol's name or file.
+        teacher: the teacher of soft labels, or its folder; its accuracy on ``test`` is measured before it is used.
         seeds: training seeds.
         image_size: side in pixels that the student sees, in training and in testing; by default the set's own.
+        soft_label_file: where stored soft labels are kept; by default they are not.
         progress: where to report.
 
     Raises:
-        ClassMismatch: the classes differ.
-        SettingsError: an unknown student or protocol, no seed, or images too small for the student.
+        ClassMismatch: the classes of set, test and teacher differ.
+        SettingsError: an unknown student or protocol, no seed, soft labels without a teacher, or images too small for the student.
     """
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", do="give --seeds.")
     train = training_images(distilled, image_size)
     per_class = len(train.labels) // len(train.class_names)
     chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
-    labelled = real_images(test, train)
+    tested = real_images(test, train.class_names, train.images.shape[-1])
+    asked = required_teacher(chosen, teacher, train.class_names)
+    record = None if asked is None else teacher_record(asked, tested)
+    targets, kept = _targets(train, chosen, asked, soft_label_file)
+    method, set_seed = "folder", 0
+    if isinstance(distilled, DistilledSet):
+        method, set_seed = distilled.manifest.method, int(distilled.manifest.settings.get("seed", 0))
     runs = []
     with progress.bar(f"training {student}", len(seeds)) as bar:
         for seed in seeds:
-            runs.append(train_and_test(train, labelled, student=student, protocol=chosen, seed=seed))
+            run = train_and_test(train, tested, student=student, protocol=chosen, targets=targets, seed=seed, distillation_seed=set_seed)
+            runs.append(run)
             bar.update(len(runs))
-    method = distilled.manifest.method if isinstance(distilled, DistilledSet) else "folder"
-    return Evaluation(method, per_class, student, chosen, tuple(runs), image_size)
+    return Evaluation(
+        method,
+        per_class,
+        student,
+        chosen,
+        tuple(runs),
+        image_size,
+        class_names=train.class_names,
+        teacher=record,
+        soft_label_bytes=0 if kept is None else kept.numel() * kept.element_size(),
+    )
 
 
-def training_images(distilled: DistilledSet | ImageData, image_size: int | None = None) -> Labelled:
-    """Return a set's images in memory, resized where a side in pixels is given.
-
-    Raises:
-        SettingsError: the side is not positive.
-    """
-    if image_size is not None and image_size < 1:
-        raise SettingsError("--image_size must be positive.", found=f"{image_size}", do="give a side in pixels, or leave it out.")
-    if isinstance(distilled, DistilledSet):
-        return Labelled(_resized(distilled.images, image_size), distilled.labels, distilled.class_names)
-    images, labels = distilled.gather(range(len(distilled)))
-    return Labelled(_resized(to_uint8(images), image_size), labels, distilled.class_names)
-
-
-def _resized(images: torch.Tensor, image_size: int | None) -> torch.Tensor:
-    """Return images uint8 [N, 3, H, W] at another side, antialiased, each level rounded; memory holds the floats of one chunk."""
-    if image_size in (None, images.shape[-1]):
-        return images
-    sides = (image_size, image_size)
-    chunks = (F.interpolate(chunk.float(), sides, mode="bilinear", antialias=True) for chunk in images.split(_RESIZED_AT_ONCE))
-    return torch.cat([chunk.round().clamp(0, 255).to(torch.uint8) for chunk in chunks])
-
-
-def real_images(test: ImageData, train: Labelled) -> Labelled:
-    """Return real images in memory, at the size of ``train`` and labelled in its order of classes.
+def required_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, class_names: Sequence[str]) -> Teacher | None:
+    """Return the teacher that a protocol needs, or None where it needs none.
 
     Raises:
-        ClassMismatch: the classes differ.
+        SettingsError: it needs one and none is given.
+        ClassMismatch: the teacher's classes are not these; it shows both lists.
     """
-    names = train.class_names
-    if not set(test.class_names) <= set(names):
-        raise ClassMismatch(f"the test set {test.source}", test.class_names, "the distilled set", names)
-    if not set(names) <= set(test.class_names):
-        raise ClassMismatch("the distilled set", names, f"the test set {test.source}", test.class_names)
-    sized = test.at_size(train.images.shape[-1])
-    parts, labels = [], []
-    for name, batches in sized:
-        parts += [to_uint8(batch) for batch in batches]
-        labels += [names.index(name)] * test.counts[name]
-    return Labelled(torch.cat(parts), torch.tensor(labels), names)
+    if not protocol.soft:
+        return None
+    if teacher is None:
+        raise SettingsError(
+            f"Protocol {protocol.name} needs a teacher.",
+            found=f"{protocol.labels} labels, no --teacher",
+            do="give one, or train it: 'd3hr train-teacher DATA --test TEST --out TEACHER'.",
+        )
+    asked = teacher if isinstance(teacher, Teacher) else Teacher.load(teacher)
+    asked.require_classes(class_names, "the training set")
+    return asked
+
+
+def teacher_record(teacher: Teacher, test: Labelled) -> dict[str, Any]:
+    """Return what a table says of a teacher, its accuracy measured on ``test``, whose classes are its own in whatever order."""
+    place = teacher.columns(test.class_names)
+    own = Labelled(test.images, place[test.labels], teacher.class_names)
+    found = score(teacher.logits, own)
+    return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(found.accuracy, 6)}
+
+
+def _targets(train: Labelled, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, Tensor | None]:
+    """Return what to teach about each image, and the soft labels where they are stored."""
+    device = default_device()
+    if teacher is None:
+        return hard_targets(train.labels.to(device), len(train.class_names), protocol.label_smoothing), None
+    if protocol.labels == "stored":
+        kept = soft_labels(train, teacher, file)
+        return stored_targets(kept.to(device), protocol.temperature), kept
+    columns = teacher.columns(train.class_names)
+    return online_targets(lambda images: teacher.logits(images)[:, columns.to(images.device)], protocol.temperature), None

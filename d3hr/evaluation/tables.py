@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from d3hr.evaluation.scores import Evaluation
+from d3hr.evaluation.results import Evaluation
 
 
 def accuracy_table(rows: Sequence[Evaluation]) -> str:

@@ -1,60 +1,147 @@
-"""Trains one student on a set of labelled images and tests it on real ones.
+"""Trains a network by a protocol, step by step.
 
-Legend: N training images, M test images, H = W image side.
+Order and randomness of a step follow from (seed, step) alone, so that a training stopped anywhere can go on as if it had not been.
+
+Legend: N training images, n images of a batch, H = W image side.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from d3hr.evaluation.augmentation import augmentation, mixing
+from d3hr.errors import NumericalError
+from d3hr.evaluation.augmentation import Mix, augmentation, mixing
 from d3hr.evaluation.optimization import learning_rate_at, new_optimiser
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.students import new_student
+from d3hr.evaluation.scoring import Labelled, Score, score_network
+from d3hr.evaluation.students import Student, new_student
+from d3hr.evaluation.targets import Targets, distance
 from d3hr.prior.model import default_device
-from d3hr.seeds import derive_seed
+from d3hr.seeds import derive_seed, generator_for
 
-CHECKS = 10
-"""How often, evenly over a run, the student is tested; the last check is the figure."""
-TEST_BATCH = 500
-"""Images that a student is tested on at once."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images with labels, in memory.
-
-    Attributes:
-        images: uint8 [N, 3, H, W].
-        labels: int64 [N].
-        class_names: the name of each label.
-    """
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
+Reader = Callable[[Tensor], Tensor]
+"""Positions, int64 [n], to images, float [n, 3, H, W] in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one student.
+    """One training of one student on one set.
 
     Attributes:
         last_epoch: test accuracy at the end, 0 to 1: the figure.
         best_epoch: highest test accuracy of all checks, chosen on the test set and so no fair figure.
+        top5: share of test images whose class is among the five likeliest at the end; None with five classes or fewer.
+        confusion: how many test images of each true class (row) were given each class at the end.
+        training_seed: seed of weights, order and augmentation.
+        distillation_seed: seed of the set.
     """
 
     last_epoch: float
     best_epoch: float
+    top5: float | None = None
+    confusion: tuple[tuple[int, ...], ...] = ()
+    training_seed: int = 0
+    distillation_seed: int = 0
 
 
-def train_and_test(train: Labelled, test: Labelled, *, student: str, protocol: Protocol, seed: int) -> Run:
+@dataclass
+class Training:
+    """A network on its way through a protocol.
+
+    Attributes:
+        network: what is trained, in place.
+        read: gives the images.
+        count: number of images, N.
+        image_size: their side, in pixels.
+        protocol: how to train.
+        targets: what to teach about each image.
+        seed: seed of order and augmentation.
+        step: steps behind.
+    """
+
+    network: nn.Module
+    read: Reader
+    count: int
+    image_size: int
+    protocol: Protocol
+    targets: Targets
+    seed: int
+    step: int = 0
+    optimiser: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimiser = new_optimiser(self.network, self.protocol)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return math.prod(self.protocol.ticks(self.count))
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Steps of one pass over the images."""
+        return math.ceil(self.count / self.protocol.batch_size)
+
+    @property
+    def at_check(self) -> bool:
+        """Whether the student is tested at this point; it always is at the end."""
+        checks = self.protocol.checks
+        return self.step in {round(self.steps * (check + 1) / checks) for check in range(checks)}
+
+    def advance(self) -> Tensor:
+        """Make one step and return its loss."""
+        device = next(self.network.parameters()).device
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate_at(self.protocol, self.step, self.count)
+        positions = self._batch()
+        images, positions = self.read(positions).to(device), positions.to(device)
+        self.network.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(self.seed, "step", self.step))
+            mixed = self._mix(self._augment(images))
+            targets = self.targets(mixed, positions)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.protocol.precision == "bf16"):
+                logits = self.network(mixed.images)
+        loss = distance(logits.float(), targets, self.protocol)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.step += 1
+        return loss.detach()
+
+    def require_finite(self, loss: Tensor) -> None:
+        """Raise :class:`NumericalError` if a loss is NaN or infinite."""
+        if not torch.isfinite(loss):
+            raise NumericalError(
+                "The training of a student left the finite numbers.",
+                found=f"loss {float(loss)} at step {self.step} of {self.steps}",
+                do="use a protocol with a lower learning rate, or precision: fp32.",
+            )
+
+    def _batch(self) -> Tensor:
+        """Return the positions of this step's images; a pass visits each image once, in batches of nearly equal size."""
+        epoch, place = divmod(self.step, self.steps_of_epoch)
+        order = torch.randperm(self.count, generator=generator_for(self.seed, "order", epoch))
+        return order.tensor_split(self.steps_of_epoch)[place]
+
+    @cached_property
+    def _augment(self) -> nn.Module:
+        return augmentation(self.protocol, self.image_size)
+
+    @cached_property
+    def _mix(self) -> Mix:
+        return mixing(self.protocol)
+
+
+def train_and_test(
+    train: Labelled, test: Labelled, *, student: str, protocol: Protocol, targets: Targets, seed: int, distillation_seed: int = 0
+) -> Run:
     """Train a student on ``train`` and test it on ``test``, whose labels mean the same classes.
 
     Args:
@@ -62,54 +149,28 @@ def train_and_test(train: Labelled, test: Labelled, *, student: str, protocol: P
         test: real images.
         student: name of the network.
         protocol: how to train.
+        targets: what to teach about each image.
         seed: seed of weights, order and augmentation.
+        distillation_seed: seed of the set, for the record.
+
+    Raises:
+        NumericalError: the loss left the finite numbers.
     """
-    device = default_device()
+    side = train.images.shape[-1]
+    network = seeded_student(student, len(train.class_names), side, seed)
+    training = Training(network, train.read, len(train.labels), side, protocol, targets, seed)
+    scores: list[Score] = []
+    while training.step < training.steps:
+        loss = training.advance()
+        if training.at_check:
+            training.require_finite(loss)
+            scores.append(score_network(network, test))
+    last = scores[-1]
+    return Run(last.accuracy, max(each.accuracy for each in scores), last.top5, last.confusion, seed, distillation_seed)
+
+
+def seeded_student(name: str, num_classes: int, image_size: int, seed: int) -> Student:
+    """Return an untrained student, on the fastest device, whose weights follow from the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "student"))
-        network = new_student(student, len(train.class_names), train.images.shape[-1]).to(device)
-        accuracies = [accuracy(network, test) for _ in _train(network, train, protocol, device)]
-    return Run(last_epoch=accuracies[-1], best_epoch=max(accuracies))
-
-
-@torch.no_grad()
-def accuracy(network: nn.Module, test: Labelled) -> float:
-    """Return the share of ``test`` that ``network`` labels right."""
-    device = next(network.parameters()).device
-    network.eval()
-    right = 0
-    for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
-        right += int((network(_to_float(images.to(device))).argmax(dim=1).cpu() == labels).sum())
-    network.train()
-    return right / len(test.labels)
-
-
-def _train(network: nn.Module, train: Labelled, protocol: Protocol, device: torch.device) -> Iterator[int]:
-    """Train in place; yields the number of steps done at each check."""
-    augment, mix = augmentation(protocol, train.images.shape[-1]), mixing(protocol, len(train.class_names))
-    optimiser = new_optimiser(network, protocol)
-    images, labels = _to_float(train.images.to(device)), train.labels.to(device)
-    steps = math.prod(protocol.ticks(len(labels)))
-    checks = {round(steps * (check + 1) / CHECKS) for check in range(CHECKS)}
-    batches = _batches(len(labels), protocol.batch_size)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(protocol, step, len(labels))
-        batch = next(batches).to(device)
-        mixed, targets = mix(augment(images[batch]), labels[batch])
-        loss = F.cross_entropy(network(mixed), targets)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step + 1 in checks:
-            yield step + 1
-
-
-def _batches(size: int, batch_size: int) -> Iterator[Tensor]:
-    """Yield positions for ever; every epoch visits each image once."""
-    while True:
-        yield from torch.randperm(size).split(batch_size)
-
-
-def _to_float(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1
+        return new_student(name, num_classes, image_size).to(default_device())

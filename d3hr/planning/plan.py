@@ -14,7 +14,7 @@ from d3hr.distillation.settings import distill_settings
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.scores import SEEDS
-from d3hr.evaluation.training import CHECKS, TEST_BATCH
+from d3hr.evaluation.scoring import TEST_BATCH
 from d3hr.planning.costs import Workload, batches_of, longest_share, training_batch, training_steps
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
 from d3hr.planning.memory import total_bytes
@@ -202,7 +202,7 @@ def _evaluate(
     batch = training_batch(protocol, work.distilled)
     training = measured.one_step.scaled(measured.three_steps, (steps - 1) / 2).at(batch)
     tests = batches_of(test_images, TEST_BATCH)
-    checks = min(CHECKS, steps)
+    checks = min(protocol.checks, steps)
     reading = measured.read.total(batches_of(work.distilled + test_images, work.settings.batch_size))
     once = measured.one_step.first + measured.test.first + reading
     calls = runs * (steps * batch + checks * test_images)
@@ -221,7 +221,7 @@ def _peak(
     stand_ins: bool,
 ) -> int:
     """Return what the probe saw plus what it did not hold; where it could not run whole batches, what these would hold."""
-    kept = max(work.statistics_memory, work.pixels * (5 * work.distilled + 2 * test_images) if work.distilled else 0)
+    kept = max(work.statistics_memory, 2 * work.pixels * (work.distilled + test_images) if work.distilled else 0)
     if measured.complete and not stand_ins:
         return measured.peak + kept
     settings = work.settings

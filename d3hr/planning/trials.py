@@ -22,8 +22,10 @@ from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
 from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.scoring import TEST_BATCH, Labelled, score_network
 from d3hr.evaluation.students import new_student
-from d3hr.evaluation.training import TEST_BATCH, Labelled, accuracy, train_and_test
+from d3hr.evaluation.targets import hard_targets
+from d3hr.evaluation.training import train_and_test
 from d3hr.planning.costs import Workload, training_batch
 from d3hr.planning.timing import Timing, measure, seconds_of
 from d3hr.prior.model import default_device
@@ -105,8 +107,12 @@ def student_runs(
 
     def training(steps: int) -> Timing:
         def train(n: int) -> None:
-            short = protocol.model_copy(update={"steps": steps, "epochs": None, "batch_size": n})
-            train_and_test(labelled(n), labelled(1), student=student, protocol=short, seed=0)
+            short = protocol.model_copy(
+                update={"steps": steps, "epochs": None, "batch_size": n, "checks": 1, "labels": "hard", "temperature": 1.0}
+            )
+            noise = labelled(n)
+            targets = hard_targets(noise.labels.to(device), len(names))
+            train_and_test(noise, labelled(1), student=student, protocol=short, targets=targets, seed=0)
 
         return measure(train, {training_batch(protocol, work.distilled)} - {0}, device, largest=largest_training, least=4)
 
@@ -114,7 +120,7 @@ def student_runs(
     tested = labelled(min(test_images, TEST_BATCH, largest_test))
 
     def test(n: int) -> float:
-        return accuracy(network, Labelled(tested.images[:n], tested.labels[:n], names))
+        return score_network(network, Labelled(tested.images[:n], tested.labels[:n], names)).accuracy
 
     sizes = {min(test_images, TEST_BATCH)} - {0} if work.distilled else set()
     return training(1), training(3), measure(test, sizes, device, largest=largest_test)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +201,23 @@ def optimise(
     return curve
 
 
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the moments of an optimiser by names that start with ``optimiser.``."""
+    states = optimiser.state_dict()["state"]
+    return {f"optimiser.{index}.{name}": value for index, state in states.items() for name, value in state.items() if value is not None}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the moments that :func:`optimiser_tensors` wrote; other names are passed over."""
+    state = optimiser.state_dict()
+    state["state"] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            state["state"].setdefault(int(index), {})[key] = value.clone()
+    optimiser.load_state_dict(state)
+
+
 def _finite(loss: float, title: str, step: int) -> float:
     if not math.isfinite(loss):
         raise NumericalError(
@@ -221,8 +238,7 @@ def _move_average(average: dict[str, Tensor], weights: dict[str, nn.Parameter], 
 def _save(path: Path, weights: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.Optimizer, curve: Curve) -> None:
     tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in weights.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    tensors |= optimiser_tensors(optimiser)
     about = {"points": curve.points, "seconds": curve.seconds, "steps": curve.steps}
     write_tensors(path, tensors, {"curve": json.dumps(about)})
 
@@ -232,13 +248,7 @@ def _load(path: Path, weights: dict[str, nn.Parameter], average: dict[str, Tenso
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["curve"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    state = optimiser.state_dict()
-    state["state"] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            state["state"].setdefault(int(index), {})[key] = value.clone()
-    optimiser.load_state_dict(state)
+    restore_optimiser(optimiser, tensors)
     for name, weight in weights.items():
         weight.copy_(tensors[f"model.{name}"])
         average[name].copy_(tensors[f"average.{name}"])

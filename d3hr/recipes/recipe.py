@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from d3hr.distillation.settings import PRESETS
 from d3hr.errors import SettingsError
-from d3hr.evaluation.protocols import PROTOCOLS
+from d3hr.evaluation.protocols import protocol_names
 
 
 class _Section(BaseModel):
@@ -127,7 +128,7 @@ class EvaluateSection(_Section):
     @field_validator("protocol")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _one_of(name, PROTOCOLS)
+        return _one_of(name, protocol_names())
 
 
 class Recipe(_Section):
@@ -198,7 +199,7 @@ def read_recipe(path: str | Path) -> Recipe:
         raise SettingsError(f"{path}: {field}: {first['msg'].removeprefix('Value error, ')}.", found=found, do=do) from None
 
 
-def _one_of(name: str, known: dict[str, Any]) -> str:
+def _one_of(name: str, known: Collection[str]) -> str:
     if name not in known:
         raise ValueError(f"unknown; use one of: {', '.join(known)}")
     return name

@@ -10,7 +10,7 @@ from d3hr.data import ImageData, load_images
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.errors import DataError, listed
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.scores import Evaluation
+from d3hr.evaluation.results import Evaluation
 from d3hr.prior.model import PRECISIONS, Prior
 from d3hr.prior.training import fit_prior
 from d3hr.progress import SILENT, Progress

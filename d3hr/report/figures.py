@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from d3hr.evaluation.scores import Evaluation
+from d3hr.evaluation.results import Evaluation
 
 _INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""

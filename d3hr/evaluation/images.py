@@ -1,0 +1,65 @@
+"""Images of sets and of tests, labelled and at the side that a student sees.
+
+Legend: N images, H = W image side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from d3hr.data import ImageData
+from d3hr.errors import ClassMismatch, SettingsError
+from d3hr.evaluation.scoring import Labelled
+from d3hr.storage import DistilledSet, to_uint8
+
+_AT_ONCE = 256
+
+
+def training_images(distilled: DistilledSet | ImageData, image_size: int | None = None) -> Labelled:
+    """Return a set's images in memory, resized where a side in pixels is given.
+
+    Raises:
+        SettingsError: the side is not positive.
+    """
+    if image_size is not None and image_size < 1:
+        raise SettingsError("--image_size must be positive.", found=f"{image_size}", do="give a side in pixels, or leave it out.")
+    if isinstance(distilled, DistilledSet):
+        return Labelled(_resized(distilled.images, image_size), distilled.labels, distilled.class_names)
+    whole = labelled_images(distilled)
+    return Labelled(_resized(whole.images, image_size), whole.labels, whole.class_names)
+
+
+def labelled_images(images: ImageData) -> Labelled:
+    """Return real images in memory, in their own order of classes; the floats of one batch are held beside."""
+    pixels = torch.cat([to_uint8(batch) for name in images.class_names for batch in images.batches(name, _AT_ONCE)])
+    counts = torch.tensor(list(images.counts.values()))
+    return Labelled(pixels, torch.repeat_interleave(torch.arange(len(counts)), counts), images.class_names)
+
+
+def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> Labelled:
+    """Return test images in memory, at a side in pixels and labelled in the order of ``class_names``.
+
+    Raises:
+        ClassMismatch: the classes differ.
+    """
+    names = tuple(class_names)
+    if not set(test.class_names) <= set(names):
+        raise ClassMismatch(f"the test set {test.source}", test.class_names, "the training set", names)
+    if not set(names) <= set(test.class_names):
+        raise ClassMismatch("the training set", names, f"the test set {test.source}", test.class_names)
+    own = labelled_images(test.at_size(image_size))
+    place = torch.tensor([names.index(name) for name in test.class_names])
+    return Labelled(own.images, place[own.labels], names)
+
+
+def _resized(images: Tensor, image_size: int | None) -> Tensor:
+    """Return images uint8 [N, 3, H, W] at another side, antialiased, each level rounded; memory holds the floats of one chunk."""
+    if image_size in (None, images.shape[-1]):
+        return images
+    sides = (image_size, image_size)
+    chunks = (F.interpolate(chunk.float(), sides, mode="bilinear", antialias=True) for chunk in images.split(_AT_ONCE))
+    return torch.cat([chunk.round().clamp(0, 255).to(torch.uint8) for chunk in chunks])

@@ -1,0 +1,34 @@
+"""What a teacher says of the images of a set, asked once and kept.
+
+Legend: N images, C classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from d3hr.evaluation.scoring import Labelled
+from d3hr.evaluation.teachers import BATCH, Teacher
+from d3hr.staging import write_tensors
+
+
+def soft_labels(train: Labelled, teacher: Teacher, file: Path | None = None) -> Tensor:
+    """Return the teacher's logits float16 [N, C] of a set's images as they are, columns in the set's order of classes.
+
+    Args:
+        train: the images.
+        teacher: the teacher, whose classes are the set's.
+        file: where to keep them, as safetensors of one tensor ``logits``; what lies there is used again.
+    """
+    if file is not None and file.exists():
+        return load_file(file)["logits"]
+    positions = torch.arange(len(train.labels)).split(BATCH)
+    logits = torch.cat([teacher.logits(train.read(part)) for part in positions])
+    kept = logits[:, teacher.columns(train.class_names)].half()
+    if file is not None:
+        write_tensors(file, {"logits": kept})
+    return kept

@@ -1,0 +1,46 @@
+"""What a student is taught about an image: its class, or a teacher's opinion.
+
+Legend: N images of a batch, C classes, T temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from d3hr.evaluation.augmentation import Mixed
+from d3hr.evaluation.protocols import Protocol
+
+Targets = Callable[[Mixed, Tensor], Tensor]
+"""A mixed batch and the positions, int64 [N], of its images in the set, to probabilities [N, C]."""
+
+
+def hard_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Targets:
+    """Teach the class of each image, of ``labels`` int64 [all images]; a share ``smoothing`` is spread over all classes."""
+    rows = (1 - smoothing) * torch.eye(num_classes, device=labels.device) + smoothing / num_classes
+    return lambda mixed, positions: mixed.targets(rows[labels[positions]])
+
+
+def stored_targets(logits: Tensor, temperature: float) -> Targets:
+    """Teach softmax(logits / T) of ``logits`` [all images, C] that a teacher gave once."""
+    rows = F.softmax(logits.float() / temperature, dim=1)
+    return lambda mixed, positions: mixed.targets(rows[positions])
+
+
+def online_targets(ask: Callable[[Tensor], Tensor], temperature: float) -> Targets:
+    """Teach softmax(logits / T) of the logits [N, C] that ``ask`` gives of each mixed batch."""
+    return lambda mixed, positions: F.softmax(ask(mixed.images).float() / temperature, dim=1)
+
+
+def distance(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
+    """Return the loss of a student's logits [N, C] against probabilities [N, C], averaged over the batch.
+
+    Hard labels: cross-entropy. Soft labels: KL(targets || softmax(logits / T)), as arXiv 2505.18399 has it, without the factor T^2 of
+    arXiv 1503.02531.
+    """
+    if not protocol.soft:
+        return F.cross_entropy(logits, targets)
+    return F.kl_div(F.log_softmax(logits / protocol.temperature, dim=1), targets, reduction="batchmean")
