@@ -5,7 +5,6 @@ import pytest
 
 from d3hr import demo
 from d3hr.__main__ import main
-from d3hr.evaluation.protocols import PROTOCOLS
 from d3hr.prior.presets import PRESETS
 from tests.conftest import SMALL, tree
 
@@ -14,7 +13,8 @@ def test_the_demo_runs_whole_and_again(tmp_path: Path, monkeypatch: pytest.Monke
     """With small networks and few steps: every file that the README names, three methods at two IPCs, and nothing done twice."""
     short = {name: getattr(SMALL, name).model_copy(update={"steps": 10}) for name in ("autoencoder_training", "transformer_training")}
     monkeypatch.setitem(PRESETS, "tiny", SMALL.model_copy(update=short))
-    monkeypatch.setitem(PROTOCOLS, "quick", PROTOCOLS["quick"].model_copy(update={"steps": 10}))
+    (tmp_path / "brief.yaml").write_text("base: quick\nsteps: 10\n")
+    monkeypatch.setattr(demo, "PROTOCOL", str(tmp_path / "brief.yaml"))
     monkeypatch.setattr(demo, "DISTILLATION_SEEDS", 2)
     out = tmp_path / "d3hr-demo"
     assert main(["demo", "--out", str(out)]) == 0

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.evaluation.augmentation import augmentation, mixed_targets, mixing
+from d3hr.evaluation.augmentation import Mixed, augmentation, mixing
 from d3hr.evaluation.protocols import Protocol
 
 PLAIN = Protocol(name="plain", steps=1, batch_size=64, learning_rate=0.1)
@@ -20,9 +20,11 @@ def test_cross_entropy_of_mixed_targets_by_hand() -> None:
         network.weight.copy_(torch.tensor([1.0, 2.0, 5.0]).log()[:, None].expand(3, 4) / 4)
         network.bias.zero_()
     logits = network(torch.ones(1, 4))
-    targets = mixed_targets(torch.tensor([1]), torch.tensor([2]), torch.tensor([0.3]), 3)
+    pair = Mixed(torch.ones(2, 4), partners=torch.tensor([1, 0]), shares=torch.tensor([0.3, 1.0]))
+    targets = pair.targets(torch.eye(3)[[1, 2]])
+    torch.testing.assert_close(targets, torch.tensor([[0.0, 0.3, 0.7], [0.0, 0.0, 1.0]]))
     expected = 0.3 * torch.tensor(4.0).log() + 0.7 * torch.tensor(1.6).log()
-    torch.testing.assert_close(F.cross_entropy(logits, targets), expected)
+    torch.testing.assert_close(F.cross_entropy(logits, targets[:1]), expected)
 
 
 def class_pictures(size: int = 8) -> tuple[Tensor, Tensor]:
@@ -35,8 +37,9 @@ def class_pictures(size: int = 8) -> tuple[Tensor, Tensor]:
 def test_targets_tell_what_the_pixels_hold(kind: str) -> None:
     """Pictures whose colour is their class: the mean colour of a mixed one is the mean class of its target, share by share."""
     torch.manual_seed(0)
-    mix = mixing(PLAIN.model_copy(update={"mix": kind}), CLASSES)
-    mixed, targets = mix(*class_pictures())
+    images, labels = class_pictures()
+    made = mixing(PLAIN.model_copy(update={"mix": kind}))(images)
+    mixed, targets = made.images, made.targets(F.one_hot(labels, CLASSES).float())
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(20))
     assert float(targets.min()) >= 0
     torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), targets @ torch.arange(float(CLASSES)))
@@ -46,29 +49,25 @@ def test_targets_tell_what_the_pixels_hold(kind: str) -> None:
 
 
 def test_shares_are_uniform() -> None:
-    """Beta(1, 1) is uniform: mean 1/2 and variance 1/12 over 2,000 pairs."""
+    """Beta(1, 1) is uniform: mean 1/2 and variance 1/12 over 4,000 pairs."""
     torch.manual_seed(0)
-    mix = mixing(PLAIN.model_copy(update={"mix": "mixup"}), 2)
-    labels = torch.arange(4000) % 2
-    _, targets = mix(torch.zeros(4000, 3, 2, 2), labels)
-    own = targets.gather(1, labels[:, None]).squeeze(1)
-    shares = own[own < 1]
+    shares = mixing(PLAIN.model_copy(update={"mix": "mixup"}))(torch.zeros(4000, 3, 2, 2)).shares
     assert shares.mean().item() == pytest.approx(1 / 2, abs=0.03)
     assert shares.var().item() == pytest.approx(1 / 12, abs=0.005)
 
 
 def test_a_batch_of_one_mixes_with_itself() -> None:
     for kind in ("mixup", "cutmix"):
-        images, targets = mixing(PLAIN.model_copy(update={"mix": kind}), 3)(torch.ones(1, 3, 8, 8), torch.tensor([2]))
-        torch.testing.assert_close(images, torch.ones(1, 3, 8, 8))
-        torch.testing.assert_close(targets, torch.tensor([[0.0, 0.0, 1.0]]))
+        made = mixing(PLAIN.model_copy(update={"mix": kind}))(torch.ones(1, 3, 8, 8))
+        torch.testing.assert_close(made.images, torch.ones(1, 3, 8, 8))
+        torch.testing.assert_close(made.targets(torch.tensor([[0.0, 0.0, 1.0]])), torch.tensor([[0.0, 0.0, 1.0]]))
 
 
 def test_no_mixing_leaves_labels_alone() -> None:
     images, labels = class_pictures()
-    mixed, targets = mixing(PLAIN, CLASSES)(images, labels)
-    assert mixed is images
-    assert targets is labels
+    made, rows = mixing(PLAIN)(images), F.one_hot(labels, CLASSES).float()
+    assert made.images is images
+    assert torch.equal(made.targets(rows), rows)
 
 
 def test_a_resized_crop_magnifies_a_part() -> None:

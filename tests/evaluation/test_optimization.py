@@ -36,6 +36,12 @@ def test_the_rate_changes_once_a_tick() -> None:
     assert [learning_rate_at(SGD, step, 3) for step in range(4)] == pytest.approx([0.1, 0.085355, 0.05, 0.014645], abs=1e-6)
 
 
+def test_a_warm_up_rises_linearly_under_the_schedule() -> None:
+    """Over half of 4 steps: 1/2 and 1 of the cosine's 1 and 0.853553, then the cosine alone."""
+    rising = SGD.model_copy(update={"warmup": 0.5})
+    assert [learning_rate_at(rising, step, 3) for step in range(4)] == pytest.approx([0.05, 0.085355, 0.05, 0.014645], abs=1e-6)
+
+
 def test_vectors_are_spared_weight_decay() -> None:
     """A linear layer, a norm: the matrix decays; bias, scale and shift, all 1-D, do not, unless the protocol says so."""
     network = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))

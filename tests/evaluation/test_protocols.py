@@ -1,9 +1,10 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from d3hr.errors import SettingsError
-from d3hr.evaluation.protocols import PROTOCOLS, Protocol, protocol_from, protocol_named
+from d3hr.evaluation.protocols import Protocol, protocol_from, protocol_named, protocol_names
 
 FIELDS: dict[str, Any] = {"name": "mine", "epochs": 3, "batch_size": 4, "learning_rate": 0.1}
 
@@ -24,11 +25,11 @@ def test_a_protocol_that_depends_on_the_images_per_class_asks_for_them() -> None
 
 
 def test_unknown_protocols_are_refused() -> None:
-    with pytest.raises(SettingsError, match="hard, quick, paper-hard"):
+    with pytest.raises(SettingsError, match="hard, paper-cifar, paper-hard"):
         protocol_named("secret")
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", protocol_names())
 def test_what_is_written_can_be_read(name: str) -> None:
     """The fields as JSON values, as results.json holds them, give the same protocol."""
     made = protocol_named(name, ipc=50)
@@ -47,15 +48,65 @@ def test_what_is_written_can_be_read(name: str) -> None:
         ({"crop_scale": [0.5, 1.0], "shift": 0.1}, "shift and crop_scale"),
         ({"steps": 10}, "exactly one of steps and epochs"),
         ({"epochs": None}, "exactly one of steps and epochs"),
+        ({"temperature": 4}, "temperature is for soft labels"),
+        ({"labels": "online", "label_smoothing": 0.1}, "label_smoothing is for hard labels"),
+        ({"optimiser": "adamw", "nesterov": True}, "nesterov is for sgd"),
     ],
 )
 def test_bad_fields_are_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
         protocol_from({**FIELDS, **changes})
-    assert "the fields of a protocol are: name, labels, steps" in caught.value.do
+    assert "the fields of a protocol are: name, labels, temperature" in caught.value.do
 
 
 def test_a_tick_is_an_epoch_or_a_step() -> None:
     """3 epochs of 10 images in batches of 4 are 3 ticks of 3 steps; 7 steps are 7 ticks of one."""
     assert Protocol(**FIELDS).ticks(10) == (3, 3)
     assert Protocol(name="mine", steps=7, batch_size=4, learning_rate=0.1).ticks(10) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "ipc", "epochs", "batch"),
+    [("paper-cifar", 10, 400, 50), ("paper-cifar", 50, 400, 100), ("paper-imagenet", 50, 300, 100), ("rd3", 100, 400, 50)],
+)
+def test_the_papers_soft_label_protocol(name: str, ipc: int, epochs: int, batch: int) -> None:
+    """A teacher asked about every CutMix batch, KL at T = 20, AdamW, half-cosine; rd3 has one batch size for all."""
+    made = protocol_named(name, ipc=ipc)
+    assert (made.name, made.epochs, made.batch_size) == (name, epochs, batch)
+    assert (made.labels, made.temperature, made.mix, made.crop_scale, made.flip) == ("online", 20, "cutmix", (0.08, 1.0), True)
+    assert (made.optimiser, made.learning_rate, made.schedule, made.weight_decay, made.decay_vectors) == (
+        "adamw",
+        1e-3,
+        "half_cosine",
+        0.01,
+        False,
+    )
+    assert protocol_named("stored", ipc=10).labels == "stored"
+
+
+def test_a_file_of_ones_own_starts_from_a_named_one(tmp_path: Path) -> None:
+    """Its name is the file's; what it does not say is its base's, and what it says for a number of images per class comes last."""
+    file = tmp_path / "no-flips.yaml"
+    file.write_text("base: teacher\nflip: false\nby_ipc: {5: {epochs: 7}}\n")
+    made, base = protocol_named(file, ipc=5), protocol_named("teacher")
+    assert made == base.model_copy(update={"name": "no-flips", "flip": False, "epochs": 7})
+    assert protocol_named(file, ipc=4).epochs == base.epochs
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- flip", "is not a protocol"),
+        ("base: secret", "unknown protocol"),
+        ("by_ipc: {ten: {}}", "by_ipc"),
+        ("a: [", "cannot be read"),
+        ("base: hard\nflips: true", "protocol.flips"),
+    ],
+)
+def test_a_damaged_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        protocol_named(file, ipc=1)
+    with pytest.raises(SettingsError, match="Unknown protocol"):
+        protocol_named(tmp_path / "missing.yaml")

@@ -9,10 +9,12 @@ from d3hr import DistilledSet, ImageData, Prior, distill, evaluate, load_images,
 from d3hr.comparison import comparison
 from d3hr.comparison.comparison import Entry, compare, compare_with_baselines, verdicts
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.evaluation.protocols import PROTOCOLS, Protocol, protocol_from
-from d3hr.evaluation.scores import Evaluation, real_images, training_images
+from d3hr.evaluation.images import real_images, training_images
+from d3hr.evaluation.protocols import Protocol, protocol_from
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.scoring import Labelled, score_network
 from d3hr.evaluation.tables import accuracy_table
-from d3hr.evaluation.training import Labelled, Run, accuracy
+from d3hr.evaluation.training import Run
 from tests.conftest import MakeFolder
 
 SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
@@ -43,24 +45,37 @@ def test_labels_are_matched_by_name(tmp_path: Path) -> None:
     train = load_images(two_colours(tmp_path / "train", ("a", "b")))
     swapped = load_images(two_colours(tmp_path / "swapped", ("b", "a")))
     assert evaluate(train, swapped, protocol=SHORT, seeds=(0,)).accuracy_mean == 0.0
-    labelled = real_images(swapped, training_images(train))
+    labelled = real_images(swapped, ("a", "b"), 8)
     assert labelled.class_names == ("a", "b")
     assert labelled.labels.tolist() == [0] * 4 + [1] * 4
 
 
-def test_accuracy_by_hand() -> None:
-    """A network that always answers class 1, on labels 0, 1, 1, 2: one half."""
+class Fixed(torch.nn.Module):
+    """Gives the same logits for every image."""
 
-    class One(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.bias = torch.nn.Parameter(torch.tensor([0.0, 1.0, 0.0]))
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor(logits))
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.bias.expand(len(images), 3)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.bias.expand(len(images), -1)
 
+
+def test_scores_by_hand() -> None:
+    """Always class 1, on labels 0, 1, 1, 2: one half, and in the confusion matrix a middle column of 1, 2, 1; no top-5 of 3 classes."""
     test = Labelled(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 2]), ("a", "b", "c"))
-    assert accuracy(One(), test) == 0.5
+    network = Fixed(0.0, 1.0, 0.0).train()
+    found = score_network(network, test)
+    assert (found.accuracy, found.top5) == (0.5, None)
+    assert found.confusion == ((0, 1, 0), (0, 2, 0), (0, 1, 0))
+    assert network.training
+
+
+def test_top_five_by_hand() -> None:
+    """Classes ranked 5, 4, 3, 2, 1, 0 by their logits: of labels 0, 1, 5, 5 the last of six ranks is outside the first five: 3 of 4."""
+    test = Labelled(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 5, 5]), tuple("abcdef"))
+    found = score_network(Fixed(0.0, 1.0, 2.0, 3.0, 4.0, 5.0), test)
+    assert (found.accuracy, found.top5) == (0.5, 0.75)
 
 
 def test_a_seed_repeats_and_leaves_the_global_state_alone(digits: ImageData, tmp_path: Path) -> None:
@@ -84,12 +99,31 @@ def test_figures_by_hand() -> None:
     assert protocol_from(row["protocol_settings"]) == SHORT
 
 
-def test_a_protocol_by_name_is_that_of_the_images_per_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A set of 4 images a class named ``folder`` is trained on with what the name gives for 4."""
-    brief = {4: SHORT.model_copy(update={"steps": 2})}
-    monkeypatch.setitem(PROTOCOLS, "by-ipc", brief.__getitem__)
+def test_a_protocol_by_name_is_that_of_the_images_per_class(tmp_path: Path) -> None:
+    """A set of 4 images a class is trained on with what the protocol says for 4."""
+    (tmp_path / "brief.yaml").write_text("base: quick\nby_ipc: {4: {steps: 2}, 5: {steps: 3}}\n")
     colours = load_images(two_colours(tmp_path / "train", ("down", "up")))
-    assert evaluate(colours, colours, protocol="by-ipc", seeds=(0,)).protocol == brief[4]
+    assert evaluate(colours, colours, protocol=str(tmp_path / "brief.yaml"), seeds=(0,)).protocol.steps == 2
+
+
+def test_spread_over_sets_and_over_trainings_apart() -> None:
+    """Sets 0 and 1, trained on twice each: 0.5, 0.7 and 0.6, 0.8. Means 0.6 and 0.7: std 0.0707. Within sets: std 0.1414 both.
+
+    Confusion [[1, 1], [0, 2]] and [[2, 0], [1, 1]]: 3 of 4 images of the first class right, 3 of 4 of the second.
+    """
+    matrices = (((1, 1), (0, 2)), ((2, 0), (1, 1)))
+    runs = tuple(
+        Run(accuracy, 0.8, None, matrices[seed], seed, made)
+        for accuracy, seed, made in [(0.5, 0, 0), (0.7, 1, 0), (0.6, 0, 1), (0.8, 1, 1)]
+    )
+    row = Evaluation("d3hr", 1, "convnet1", SHORT, runs, class_names=("a", "b"), name="ours").as_row()
+    assert row["distillation_std"] == pytest.approx(0.070711, abs=1e-6)
+    assert row["training_std"] == pytest.approx(0.141421, abs=1e-6)
+    assert (row["name"], row["distillation_seeds"], row["training_seeds"]) == ("ours", [0, 1], [0, 1])
+    assert row["per_class"] == {"a": 0.75, "b": 0.75}
+    assert row["confusion"] == [[6, 2], [2, 6]]
+    alone = Evaluation("d3hr", 1, "convnet1", SHORT, runs[:1]).as_row()
+    assert (alone["distillation_std"], alone["training_std"]) == (None, None)
 
 
 def test_a_table_says_how_long_each_training_was() -> None:
@@ -112,7 +146,7 @@ def test_classes_that_differ_are_refused_both_ways(image_folder: MakeFolder) -> 
     abc = load_images(image_folder({"a": 2, "b": 2, "c": 2}, name="abc"))
     with pytest.raises(ClassMismatch, match="test set"):
         evaluate(ab, abc)
-    with pytest.raises(ClassMismatch, match="distilled set"):
+    with pytest.raises(ClassMismatch, match="training set"):
         evaluate(abc, ab)
     with pytest.raises(SettingsError, match="seed"):
         evaluate(ab, ab, seeds=())
@@ -172,7 +206,7 @@ def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> N
     assert half.images.dtype == torch.uint8
     inner = own.images.float()[:, :, 1:-1, 1:-1].mean(dim=(2, 3))
     assert (half.images.float().mean(dim=(2, 3)) - inner).abs().max() < 2  # a linear gradient keeps its mean
-    assert real_images(colours, half).images.shape == (8, 3, 4, 4)
+    assert real_images(colours, half.class_names, 4).images.shape == (8, 3, 4, 4)
     assert evaluate(colours, colours, student="convnet1", protocol=SHORT, seeds=(0,), image_size=4).accuracy_mean == 1.0
     with pytest.raises(SettingsError, match="--image_size"):
         evaluate(colours, colours, protocol=SHORT, image_size=0)

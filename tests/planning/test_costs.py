@@ -1,7 +1,7 @@
 import pytest
 
 from d3hr.distillation.settings import distill_settings
-from d3hr.evaluation.protocols import PROTOCOLS
+from d3hr.evaluation.protocols import protocol_named
 from d3hr.planning.costs import Workload, batches_of, longest_share, occurring, training_batch, training_steps
 
 COUNTS = {"ant": 70, "bee": 5, "cat": 64}
@@ -56,9 +56,9 @@ def test_the_group_search() -> None:
 
 def test_the_student() -> None:
     """600 images in batches of 256 are three batches, of 200 on average."""
-    assert training_steps(PROTOCOLS["hard"], 600) == 1000
-    assert training_batch(PROTOCOLS["hard"], 600) == 200
-    assert training_batch(PROTOCOLS["hard"], 100) == 100
+    assert training_steps(protocol_named("hard"), 600) == 1000
+    assert training_batch(protocol_named("hard"), 600) == 200
+    assert training_batch(protocol_named("hard"), 100) == 100
 
 
 @pytest.mark.parametrize(("devices", "seconds"), [(1, 24.0), (2, 12.0), (3, 9.0), (4, 8.0), (9, 8.0)])

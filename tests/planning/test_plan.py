@@ -8,7 +8,7 @@ import torch
 from d3hr import ImageData, Prior
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import ClassMismatch, DataError, SettingsError
-from d3hr.evaluation.protocols import PROTOCOLS
+from d3hr.evaluation.protocols import protocol_named
 from d3hr.planning.costs import Workload
 from d3hr.planning.counting import Need, PriorNeeds, StudentNeeds
 from d3hr.planning.plan import composed, plan
@@ -44,7 +44,7 @@ FAST = {"steps": 5, "statistics_level": 2, "denoising_level": 2, "num_candidates
 def planned(devices: int = 1, measured: Measured = MEASURED, **changes: Any) -> Plan:
     settings = distill_settings("paper", num_candidates=1000, **changes)
     work = Workload({"ant": 64, "bee": 16, "cat": 32}, settings, dimensions=16, image_size=8)
-    return composed(work, measured, PRIOR, STUDENT, protocol=PROTOCOLS["quick"], test_images=100, evaluation_runs=2, devices=devices)
+    return composed(work, measured, PRIOR, STUDENT, protocol=protocol_named("quick"), test_images=100, evaluation_runs=2, devices=devices)
 
 
 def stage(of: Plan, name: str) -> Any:
@@ -86,8 +86,8 @@ def test_classes_are_shared_out_over_devices() -> None:
 
 
 def test_memory_is_what_was_seen_and_what_is_kept() -> None:
-    """Kept: 30 images of 192 values as bytes and as float32, 100 test images twice; more than statistics of 3 * 2 * 16 * 8."""
-    assert planned().peak_bytes == 10_000 + 192 * (5 * 30 + 2 * 100)
+    """Kept: 30 images of 192 bytes and 100 test images, each twice while they are joined; more than statistics of 3 * 2 * 16 * 8."""
+    assert planned().peak_bytes == 10_000 + 2 * 192 * (30 + 100)
 
 
 def test_memory_of_batches_that_were_not_run() -> None:

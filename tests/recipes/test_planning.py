@@ -7,18 +7,13 @@ import pytest
 from d3hr import Prior
 from d3hr.__main__ import main
 from d3hr.errors import SettingsError
-from d3hr.evaluation.protocols import PROTOCOLS
+from d3hr.evaluation.protocols import protocol_named
 from d3hr.recipes.planning import ROWS, plan_recipe
 from d3hr.recipes.recipe import read_recipe
 from tests.recipes.test_recipe import FILES, FOLDER
 from tests.recipes.test_running import BRIEF, IPC, dit, scaled_down
 
 __all__ = ["dit"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PROTOCOLS, "brief", BRIEF)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -37,7 +32,7 @@ def test_a_recipe_is_planned_from_its_facts(file: Path, dit: Path) -> None:
     else:
         assert calls["fit"] == -(-recipe.fit.epochs * real // 4) * 4
     evaluate = next(stage for stage in planned.stages if stage.name == "evaluate")
-    batch = min(BRIEF.batch_size, distilled)
+    batch = min(protocol_named(BRIEF).batch_size, distilled)
     assert evaluate.calls == pytest.approx(ROWS * 2 * (batch + recipe.data.test_images), rel=0.1)
     assert all(stage.seconds_shared <= stage.seconds for stage in planned.stages)
 

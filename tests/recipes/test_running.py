@@ -14,7 +14,6 @@ from d3hr import DistilledSet, Prior
 from d3hr.__main__ import main
 from d3hr.data import load_images
 from d3hr.errors import DataError, SettingsError
-from d3hr.evaluation.protocols import PROTOCOLS, Protocol
 from d3hr.prior.imagenet import imagenet_labels
 from d3hr.recipes.recipe import Recipe, read_recipe
 from d3hr.recipes.running import corrected, run_recipe
@@ -33,7 +32,7 @@ IDS = {  # as what they must be drawn, whatever the source calls them: its first
     "imagenette": [0, 217, 571],
     "imagewoof": [155, 159, 162, 167, 182, 193, 207, 229, 258, 273],
 }
-BRIEF = Protocol(name="brief", steps=2, batch_size=8, learning_rate=0.01)
+BRIEF = Path(__file__).with_name("brief.yaml")
 IPC = 2
 
 
@@ -86,17 +85,12 @@ def scaled_down(recipe: Recipe) -> Recipe:
     """The same recipe with less of everything."""
     fit = recipe.fit and recipe.fit.model_copy(update={"epochs": 1, "batch_size": 4, "precision": "fp32"})
     distill = recipe.distill.model_copy(update={"steps": 4, "level": 2, "num_candidates": 10})
-    evaluate = recipe.evaluate.model_copy(update={"student": "convnet1", "protocol": "brief", "image_size": 4, "seeds": (0,)})
+    evaluate = recipe.evaluate.model_copy(update={"student": "convnet1", "protocol": str(BRIEF), "image_size": 4, "seeds": (0,)})
     return recipe.model_copy(update={"ipc": (IPC, 1), "fit": fit, "distill": distill, "evaluate": evaluate})
 
 
 def times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "results.json"}
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PROTOCOLS, "brief", BRIEF)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
