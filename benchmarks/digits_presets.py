@@ -15,7 +15,8 @@ from typing import Any
 from record import record
 
 import d3hr
-from d3hr.comparison.comparison import Entry, compare
+from d3hr.comparison.cells import Setting
+from d3hr.comparison.entries import Entry, compare_entries
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.progress import OnTerminal
 
@@ -45,7 +46,7 @@ def main() -> None:
 
     def row(name: str, sets: list[d3hr.DistilledSet]) -> None:
         entries = [Entry(made, [draw]) for made, draw in zip(sets, DRAWS, strict=True)]
-        for result in compare(entries, validation, student="convnet3", protocol=protocol, cells=work / "cells"):
+        for result in compare_entries(entries, validation, [Setting("convnet3", protocol)], cells=work / "cells"):
             figures.append({**result.as_row(), "method": name})
             print(f"{name:45s} IPC {result.ipc:2d}  {100 * result.accuracy_mean:.1f} ± {100 * result.accuracy_std:.1f}", flush=True)
 

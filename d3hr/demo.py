@@ -11,17 +11,19 @@ from typing import Any
 
 from d3hr.baselines.generation import prior_only
 from d3hr.baselines.selection import random_real
-from d3hr.comparison.comparison import Entry, compare, verdicts
+from d3hr.comparison.cells import Setting
+from d3hr.comparison.entries import Entry, compare_entries
+from d3hr.comparison.tables import accuracy_table, write_rows
+from d3hr.comparison.verdicts import verdicts
 from d3hr.data import ImageData, load_images
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation
-from d3hr.evaluation.tables import accuracy_table
 from d3hr.prior.model import Prior
 from d3hr.prior.training import fit_prior
 from d3hr.progress import Progress
-from d3hr.staging import atomic_file, claim, write_json
+from d3hr.staging import atomic_file, claim
 
 IPCS = (1, 10)
 DISTILLATION_SEEDS = 6
@@ -48,8 +50,8 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
     progress.say(f"digits: {len(images):,} real training images of {len(images.class_names)} classes, {len(test)} test images")
     prior = fit_prior(images, out / "prior", preset="tiny", seed=seed, progress=progress)
     entries = _sets(images, prior, out, seed, progress)
-    rows = compare(entries, test, student=STUDENT, protocol=protocol_named(PROTOCOL), cells=out / "cells", progress=progress)
-    write_json(out / "results.json", [row.as_row() for row in rows])
+    rows = compare_entries(entries, test, [Setting(STUDENT, protocol_named(PROTOCOL))], cells=out / "cells", progress=progress)
+    values = write_rows(out, rows, {})
     with atomic_file(out / "contact-sheet.png") as temporary:
         shutil.copyfile(out / "distilled" / "contact-sheet.png", temporary)
     _write_page(out, images, test, rows, seed)
@@ -65,7 +67,7 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
             NEXT_STEPS,
         ]
     )
-    return text, {"out": str(out), "results": [row.as_row() for row in rows], "verdicts": verdicts(rows)}
+    return text, {"out": str(out), "results": values, "verdicts": verdicts(rows)}
 
 
 def _sets(images: ImageData, prior: Prior, out: Path, seed: int, progress: Progress) -> list[Entry]:

@@ -23,6 +23,7 @@ def evaluate(
     prior: str | None = None,
     student: str = "convnet3",
     protocol: str = "hard",
+    teacher: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     image_size: int | None = None,
     out: str | None = None,
@@ -34,14 +35,15 @@ def evaluate(
     """Train a student on a distilled set and test it, beside random real images and images drawn from the prior.
 
     Args:
-        distilled: a distilled set
+        distilled: a distilled set, or a folder of class folders that another tool made
         test: the real images to test on
         test_split: split of the test images
         data: the real images to draw the random baseline from, by default those the set was made from
         split: split of those images
         prior: the prior to draw the other baseline from, by default the one the set was made with
-        student: network to train, resnet18 or convnet3
-        protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
+        student: network to train, such as convnet3 or resnet18
+        protocol: how to train it: hard, quick, paper-hard, paper-cifar, paper-imagenet, stored, rd3, or a YAML file
+        teacher: folder of a teacher, for protocols of soft labels
         seeds: training seeds; each baseline is drawn anew for each
         image_size: side in pixels that students see, in training and in testing, by default the set's own
         out: folder for baselines and results, by default DISTILLED-evaluation
@@ -50,26 +52,32 @@ def evaluate(
         label_column: column of classes of a parquet or Hub source
         data_config: configuration of a Hub source that has several, such as full_size
     """
-    from d3hr.comparison.comparison import compare_with_baselines, verdicts
+    from d3hr.comparison.beside_baselines import compare_with_baselines, images_per_class
+    from d3hr.comparison.tables import accuracy_table, as_rows
+    from d3hr.comparison.verdicts import verdicts
     from d3hr.evaluation.protocols import protocol_named, require_protocol
-    from d3hr.evaluation.tables import accuracy_table
-    from d3hr.storage import DistilledSet
+    from d3hr.evaluation.scores import required_teacher
+    from d3hr.storage import DistilledSet, open_set
 
     require_protocol(protocol)
     progress = OnTerminal()
-    subject = DistilledSet.load(distilled)
-    subject.require_images()
-    manifest = subject.manifest
-    chosen = protocol_named(protocol, ipc=manifest.ipc)
+    subject = open_set(distilled)
+    made = subject.manifest if isinstance(subject, DistilledSet) else None
+    if isinstance(subject, DistilledSet):
+        subject.require_images()
+    chosen = protocol_named(protocol, ipc=images_per_class(subject))
+    asked = required_teacher(chosen, teacher, subject.class_names)
     reading = Reading(on_bad_image, image_column, label_column, progress, data_config)
-    source = data or manifest.data.get("source")
-    where = prior or manifest.prior.get("source")
-    folder = Path(out) if out else subject.path.with_name(subject.path.name + "-evaluation")
-    real_split = split or (manifest.data.get("split") if data is None else None)
+    source = data or (made.data.get("source") if made else None)
+    where = prior or (made.prior.get("source") if made else None)
+    folder = Path(out) if out else Path(distilled).with_name(Path(distilled).name + "-evaluation")
+    real_split = split or (made.data.get("split") if made and data is None else None)
     with _or_else("--data", "The random-real row needs the images that the set was made from."):
         real = reading.load(source, real_split) if source else None
+    if real is None:
+        progress.say("no row of random real images: give the real training images with --data")
     with _or_else("--prior", "The prior-only row needs the prior that the set was made with."):
-        loaded = prior_of_set(manifest, where, progress=progress) if where else None
+        loaded = prior_of_set(made, where, progress=progress) if made and where else None
     rows = compare_with_baselines(
         subject,
         reading.load(test, test_split),
@@ -78,12 +86,13 @@ def evaluate(
         prior=loaded,
         student=student,
         protocol=chosen,
+        teacher=asked,
         seeds=seeds,
         image_size=image_size,
         progress=progress,
     )
     text = "\n".join([accuracy_table(rows), *verdicts(rows), f"Kept in {folder}/results.json."])
-    return Result(text, {"out": str(folder), "results": [row.as_row() for row in rows], "verdicts": verdicts(rows)}, folder)
+    return Result(text, {"out": str(folder), "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)
 
 
 @contextmanager

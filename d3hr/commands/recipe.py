@@ -29,12 +29,12 @@ def recipe(
         prior: folder or Hub id of the pretrained prior, instead of the recipe's
         device: where the prior runs in distillation: cpu, cuda, mps; by default the fastest there is
     """
-    from d3hr.comparison.comparison import verdicts
-    from d3hr.evaluation.tables import accuracy_table
+    from d3hr.comparison.tables import accuracy_table, as_rows
+    from d3hr.comparison.verdicts import verdicts
     from d3hr.recipes.recipe import read_recipe
     from d3hr.recipes.running import run_recipe
 
     rows = run_recipe(read_recipe(file), out, ipc=ipc, progress=OnTerminal(), data=data, test=test, prior=prior, device=device)
     folder = Path(out) / f"ipc{ipc}-evaluation"
     text = "\n".join([accuracy_table(rows), *verdicts(rows), f"The set is in {out}/ipc{ipc}, the table in {folder}/results.json."])
-    return Result(text, {"out": out, "results": [row.as_row() for row in rows], "verdicts": verdicts(rows)}, folder)
+    return Result(text, {"out": out, "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from d3hr.comparison.comparison import compare_with_baselines
+from d3hr.comparison.beside_baselines import compare_with_baselines
 from d3hr.data import ImageData, load_images
 from d3hr.distillation.pipeline import distill, expand
 from d3hr.errors import DataError, listed

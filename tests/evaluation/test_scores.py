@@ -1,19 +1,16 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from d3hr import DistilledSet, ImageData, Prior, distill, evaluate, load_images, random_real
-from d3hr.comparison import comparison
-from d3hr.comparison.comparison import Entry, compare, compare_with_baselines, verdicts
+from d3hr import ImageData, evaluate, load_images, random_real
+from d3hr.comparison.tables import accuracy_table
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.evaluation.images import real_images, training_images
 from d3hr.evaluation.protocols import Protocol, protocol_from
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.scoring import Labelled, score_network
-from d3hr.evaluation.tables import accuracy_table
 from d3hr.evaluation.training import Run
 from tests.conftest import MakeFolder
 
@@ -152,49 +149,6 @@ def test_classes_that_differ_are_refused_both_ways(image_folder: MakeFolder) -> 
         evaluate(ab, ab, seeds=())
 
 
-@pytest.fixture
-def distilled(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> DistilledSet:
-    few = load_images("digits", split="validation")
-    return distill(few, digits_prior, tmp_path / "set", ipc=2, preset="gentle", steps=4, statistics_level=2, denoising_level=2)
-
-
-def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
-    """Three rows of the same IPC and number of runs; a second call finds every cell and trains nothing."""
-    test = load_images("digits", split="validation")
-    arguments = {"real": digits, "prior": digits_prior, "protocol": SHORT, "seeds": (0, 1)}
-    rows = compare_with_baselines(distilled, test, tmp_path / "out", **arguments)
-    assert [(row.method, row.ipc, len(row.runs)) for row in rows] == [("d3hr", 2, 2), ("random_real", 2, 2), ("prior_only", 2, 2)]
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == [row.as_row() for row in rows]
-    assert len(list((tmp_path / "out" / "cells").iterdir())) == 6
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
-    assert compare_with_baselines(distilled, test, tmp_path / "out", **arguments) == rows
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()} == stamps
-
-
-def test_a_cell_of_other_settings_is_not_used(distilled: DistilledSet, tmp_path: Path) -> None:
-    test = load_images("digits", split="validation")
-    for steps in (20, 21):
-        compare(
-            [Entry(distilled, [0])], test, student="convnet3", protocol=SHORT.model_copy(update={"steps": steps}), cells=tmp_path / "cells"
-        )
-    assert len(list((tmp_path / "cells").iterdir())) == 2
-
-
-def test_verdicts_name_winner_and_doubt() -> None:
-    """80 +- 0 against 75 +- 0 wins by 5 points; 80 against 82 +- 2.8 loses by 2, which is within the spread."""
-
-    def row(method: str, *accuracies: float) -> Evaluation:
-        return Evaluation(method, 10, "convnet3", SHORT, tuple(Run(value, value) for value in accuracies))
-
-    rows = [row("d3hr", 0.8, 0.8), row("random_real", 0.84, 0.8), row("prior_only", 0.75, 0.75)]
-    assert verdicts(rows) == [
-        "IPC 10: distilled loses against random real images by 2.0 points, within the spread of the seeds.",
-        "IPC 10: distilled wins against images drawn from the prior alone by 5.0 points.",
-    ]
-    assert "80.0 ± 0.0" in accuracy_table(rows)
-    assert set(comparison.BASELINES) == {"random_real", "prior_only"}
-
-
 def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> None:
     """Halving averages with weights 1, 3, 3, 1 at most: a constant image keeps its level, its own side keeps every bit."""
     root = two_colours(tmp_path / "train", ("down", "up"))
@@ -210,16 +164,3 @@ def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> N
     assert evaluate(colours, colours, student="convnet1", protocol=SHORT, seeds=(0,), image_size=4).accuracy_mean == 1.0
     with pytest.raises(SettingsError, match="--image_size"):
         evaluate(colours, colours, protocol=SHORT, image_size=0)
-
-
-def test_trainings_at_two_sides_are_kept_apart(digits: ImageData, tmp_path: Path) -> None:
-    """The default and a side are two cells; a side of the set's own gives the default's figures."""
-    made = random_real(digits, tmp_path / "set", ipc=1, image_size=8)
-    brief, test = SHORT.model_copy(update={"steps": 2}), load_images("digits", split="validation")
-    rows = [
-        compare([Entry(made, [0])], test, student="convnet1", protocol=brief, cells=tmp_path / "cells", image_size=size)
-        for size in (None, 8, 4)
-    ]
-    assert len(list((tmp_path / "cells").iterdir())) == 3
-    assert rows[0][0].runs == rows[1][0].runs
-    assert [row[0].as_row()["image_size"] for row in rows] == [None, 8, 4]

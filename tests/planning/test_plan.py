@@ -93,9 +93,9 @@ def test_memory_is_what_was_seen_and_what_is_kept() -> None:
 def test_memory_of_batches_that_were_not_run() -> None:
     """A batch of 64 images in the encoder holds 64 * 40 bytes, guided in the transformer 64 * 2 * 10; the search holds more."""
     partial = planned(measured=replace(MEASURED, encode=Timing({1: 0.1}, complete=False)), ipc=10)
-    assert partial.peak_bytes == 500 + partial.group_bytes + 192 * 350
+    assert partial.peak_bytes == 500 + partial.group_bytes + 2 * 192 * 130
     unsearched = planned(measured=replace(MEASURED, encode=Timing({1: 0.1}, complete=False), peak=0), strategy="exact")
-    assert unsearched.peak_bytes == 500 + 64 * 40 + 192 * 350
+    assert unsearched.peak_bytes == 500 + 64 * 40 + 2 * 192 * 130
     assert any("smaller ones" in note for note in partial.notes)
 
 

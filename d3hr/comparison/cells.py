@@ -1,0 +1,106 @@
+"""One training of one student on one set, done once: its result is kept under a key of all that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from d3hr.data import ImageData
+from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.scores import evaluate
+from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.training import Run
+from d3hr.staging import write_json
+from d3hr.storage import DistilledSet
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of one row have in common beside the set.
+
+    Attributes:
+        student: the network.
+        protocol: how to train it.
+        teacher: gives soft labels, where the protocol asks for them.
+        image_size: side in pixels that students see; None is the set's own.
+    """
+
+    student: str
+    protocol: Protocol
+    teacher: Teacher | None = None
+    image_size: int | None = None
+
+
+def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting: Setting, seed: int, folder: Path) -> Evaluation:
+    """Return the evaluation of one training, from its file in ``folder`` or made now.
+
+    Args:
+        distilled: the set.
+        test: real images of the same classes.
+        setting: student, protocol, teacher and side.
+        seed: training seed.
+        folder: where results are kept.
+    """
+    about = _about(distilled, test, setting, seed)
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    path = folder / f"{setting.student}-{setting.protocol.name}-{digest}.json"
+    if not path.exists():
+        made = evaluate(
+            distilled,
+            test,
+            student=setting.student,
+            protocol=setting.protocol,
+            teacher=setting.teacher,
+            seeds=[seed],
+            image_size=setting.image_size,
+            soft_label_file=folder / f"soft-labels-{_soft_label_key(about)}.safetensors",
+        )
+        write_json(path, {"about": about, "method": made.method, "ipc": made.ipc, **_kept(made)})
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    run = kept["run"]
+    return Evaluation(
+        kept["method"],
+        kept["ipc"],
+        setting.student,
+        setting.protocol,
+        (Run(**{**run, "confusion": tuple(tuple(row) for row in run["confusion"])}),),
+        setting.image_size,
+        class_names=tuple(kept["class_names"]),
+        teacher=kept["teacher"],
+        soft_label_bytes=kept["soft_label_bytes"],
+    )
+
+
+def identity(distilled: DistilledSet | ImageData) -> str:
+    """Return what tells a set from every other: the key it was made with, or a folder's fingerprint."""
+    return (distilled.path / "run.json").read_text(encoding="utf-8") if isinstance(distilled, DistilledSet) else distilled.fingerprint
+
+
+def _about(distilled: DistilledSet | ImageData, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:
+    return {
+        "set": hashlib.sha256(identity(distilled).encode()).hexdigest(),
+        "test": test.fingerprint,
+        "student": setting.student,
+        "protocol": setting.protocol.model_dump(mode="json"),
+        "teacher": setting.teacher.fingerprint if setting.teacher and setting.protocol.soft else None,
+        "image_size": setting.image_size,
+        "training_seed": seed,
+    }
+
+
+def _soft_label_key(about: dict[str, Any]) -> str:
+    parts = [about[name] for name in ("set", "teacher", "image_size")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _kept(made: Evaluation) -> dict[str, Any]:
+    return {
+        "class_names": list(made.class_names),
+        "teacher": made.teacher,
+        "soft_label_bytes": made.soft_label_bytes,
+        "run": asdict(made.runs[0]),
+    }

@@ -1,0 +1,126 @@
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from d3hr import DistilledSet, ImageData, Prior, distill, load_images, random_real
+from d3hr.comparison.beside_baselines import compare_with_baselines
+from d3hr.comparison.cells import Setting
+from d3hr.comparison.entries import Entry, compare_entries
+from d3hr.comparison.ranking import label_robust_score, ranking
+from d3hr.comparison.tables import accuracy_table, as_rows
+from d3hr.comparison.verdicts import verdicts
+from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.training import Run
+from tests.conftest import MakeFolder
+
+SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
+SOFT = SHORT.model_copy(update={"name": "soft", "labels": "online", "temperature": 4.0})
+
+
+@pytest.fixture
+def distilled(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> DistilledSet:
+    few = load_images("digits", split="validation")
+    return distill(few, digits_prior, tmp_path / "set", ipc=2, preset="gentle", steps=4, statistics_level=2, denoising_level=2)
+
+
+def row(method: str, *accuracies: float, protocol: Protocol = SHORT, student: str = "convnet3", name: str | None = None) -> Evaluation:
+    return Evaluation(method, 10, student, protocol, tuple(Run(value, value) for value in accuracies), name=name)
+
+
+def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
+    """Three rows of the same IPC and number of runs; a second call finds every cell and trains nothing."""
+    test = load_images("digits", split="validation")
+    arguments = {"real": digits, "prior": digits_prior, "protocol": SHORT, "seeds": (0, 1)}
+    rows = compare_with_baselines(distilled, test, tmp_path / "out", **arguments)
+    assert [(row.method, row.ipc, len(row.runs)) for row in rows] == [("d3hr", 2, 2), ("random_real", 2, 2), ("prior_only", 2, 2)]
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [row["accuracy_mean"] for row in kept] == [pytest.approx(row.accuracy_mean, abs=1e-6) for row in rows]
+    assert kept[0]["ior"] == pytest.approx(rows[0].accuracy_mean - rows[1].accuracy_mean, abs=1e-6)
+    with (tmp_path / "out" / "results.csv").open(newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == ["d3hr", "random_real", "prior_only"]
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 6
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    assert compare_with_baselines(distilled, test, tmp_path / "out", **arguments) == rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()} == stamps
+
+
+def test_a_cell_of_other_settings_is_not_used(distilled: DistilledSet, tmp_path: Path) -> None:
+    test = load_images("digits", split="validation")
+    for steps in (20, 21):
+        setting = Setting("convnet1", SHORT.model_copy(update={"steps": steps}))
+        compare_entries([Entry(distilled, [0])], test, [setting], cells=tmp_path / "cells")
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+
+
+def test_verdicts_name_winner_and_doubt() -> None:
+    """80 +- 0 against 75 +- 0 wins by 5 points; 80 against 82 +- 2.8 loses by 2, which is within the spread."""
+    rows = [row("d3hr", 0.8, 0.8), row("random_real", 0.84, 0.8), row("prior_only", 0.75, 0.75)]
+    assert verdicts(rows) == [
+        "IPC 10: distilled loses against random real images by 2.0 points, within the spread of the seeds.",
+        "IPC 10: distilled wins against images drawn from the prior alone by 5.0 points.",
+    ]
+    assert "80.0 ± 0.0" in accuracy_table(rows)
+
+
+def test_trainings_at_two_sides_are_kept_apart(digits: ImageData, tmp_path: Path) -> None:
+    """The default and a side are two cells; a side of the set's own gives the default's figures."""
+    made = random_real(digits, tmp_path / "set", ipc=1, image_size=8)
+    brief, test = SHORT.model_copy(update={"steps": 2}), load_images("digits", split="validation")
+    rows = [
+        compare_entries([Entry(made, [0])], test, [Setting("convnet1", brief, image_size=size)], cells=tmp_path / "cells")
+        for size in (None, 8, 4)
+    ]
+    assert len(list((tmp_path / "cells").iterdir())) == 3
+    assert rows[0][0].runs == rows[1][0].runs
+    assert [row[0].as_row()["image_size"] for row in rows] == [None, 8, 4]
+
+
+def test_the_score_of_dd_ranking_by_hand() -> None:
+    """a = (IOR - HLR) / 2: at a = 0 the score is (1 - 1/e) / (e - 1/e) = 0.268941, at a = -1 it is 0, at a = 1 it is 1."""
+    assert label_robust_score(0.2, 0.2) == pytest.approx((1 - 1 / math.e) / (math.e - 1 / math.e))
+    assert label_robust_score(-1, 1) == pytest.approx(0)
+    assert label_robust_score(1, -1) == pytest.approx(1)
+    assert label_robust_score(0.3, 0.1, weight=1) == pytest.approx((math.exp(0.3) - math.exp(-1)) / (math.e - math.exp(-1)))
+
+
+def test_a_row_is_ranked_against_its_like() -> None:
+    """With soft labels 0.7 against random real's 0.6: IOR 0.1. The same set with hard labels 0.5, full data 0.9: HLR 0.4, a = -0.15."""
+    rows = [row("d3hr", 0.7, protocol=SOFT), row("random_real", 0.6, protocol=SOFT), row("d3hr", 0.5), row("random_real", 0.55)]
+    found = ranking(rows[0], rows, {"convnet3": 0.9})
+    assert (found.ior, found.hlr) == (pytest.approx(0.1), pytest.approx(0.4))
+    assert found.lrs == pytest.approx((math.exp(-0.15) - math.exp(-1)) / (math.e - math.exp(-1)))
+    hard = ranking(rows[2], rows, {"convnet3": 0.9})
+    assert (hard.ior, hard.hlr) == (pytest.approx(-0.05), pytest.approx(0.4))
+    lone = ranking(rows[0], rows[:1], {"resnet18": 0.9})
+    assert (lone.ior, lone.hlr, lone.lrs) == (None, None, None)
+    assert ranking(rows[3], rows, {"convnet3": 0.9}).ior is None
+    assert as_rows(rows, {})[0]["ior"] == 0.1
+
+
+def test_hard_and_soft_labels_never_share_a_table() -> None:
+    text = accuracy_table([row("d3hr", 0.7, protocol=SOFT), row("d3hr", 0.5)], {"convnet3": 0.9})
+    hard, soft = sorted(text.split("convnet3, ")[1:])
+    assert hard.startswith("hard labels, protocol short") and "50.0" in hard and "70.0" not in hard
+    assert soft.startswith("soft labels, protocol soft") and "70.0" in soft
+    assert "HLR" in hard and "IOR" not in hard
+
+
+def test_sentences_tell_settings_apart_where_there_are_several() -> None:
+    rows = [
+        row(method, 0.8, student=student, name=name)
+        for student in ("convnet3", "resnet18")
+        for method, name in [("d3hr", "exact"), ("random_real", None)]
+    ]
+    assert verdicts(rows)[1].startswith("IPC 10, resnet18, short: exact loses against random real images by 0.0 points")
+
+
+def test_a_folder_of_another_tool_stands_beside_random_real_images(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Six images of two classes, IPC 3: rows of the folder and of random real images; without a prior no row of it."""
+    folder, real = load_images(image_folder({"a": 3, "b": 3})), load_images(image_folder({"a": 4, "b": 5}, name="real"))
+    rows = compare_with_baselines(folder, real, tmp_path / "out", real=real, prior=None, student="convnet1", protocol=SHORT, seeds=(0,))
+    assert [(row.method, row.ipc) for row in rows] == [("folder", 3), ("random_real", 3)]
+    assert "the folder" in verdicts(rows)[0]
