@@ -78,9 +78,12 @@ def evaluate(
         progress.say("no row of random real images: give the real training images with --data")
     with _or_else("--prior", "The prior-only row needs the prior that the set was made with."):
         loaded = prior_of_set(made, where, progress=progress) if made and where else None
+    tested = reading.load(test, test_split)
+    if real is not None:
+        reading.warn_of_leak(real, tested)
     rows = compare_with_baselines(
         subject,
-        reading.load(test, test_split),
+        tested,
         folder,
         real=real,
         prior=loaded,

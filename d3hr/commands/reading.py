@@ -35,6 +35,13 @@ class Reading:
         self.progress.say(_about(images))
         return images
 
+    def warn_of_leak(self, images: ImageData, test: ImageData) -> None:
+        """Say so where the images to test on are those that were trained on or drawn from."""
+        if images.fingerprint == test.fingerprint:
+            self.progress.say(
+                "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
+            )
+
 
 def _about(images: ImageData) -> str:
     split = f", split {images.split}" if images.split else ""

@@ -36,7 +36,7 @@ def train_teacher(
         image_size: side in pixels that it sees, by default the images' own
         seed: seed of weights, order and augmentation
         split: train, validation, test, ...; train by default
-        test_split: split of the test images, by default test where --test names the same source
+        test_split: split of the test images
         on_bad_image: stop at unreadable images, or leave them out and count them
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
@@ -49,7 +49,8 @@ def train_teacher(
     progress = OnTerminal()
     reading = Reading(on_bad_image, image_column, label_column, progress, data_config)
     images = reading.load(data, split)
-    tested = reading.load(test, test_split or ("test" if test == data else None))
+    tested = reading.load(test, test_split)
+    reading.warn_of_leak(images, tested)
     teacher = train(images, out, test=tested, student=student, protocol=protocol, image_size=image_size, seed=seed, progress=progress)
     accuracy = teacher.about["accuracy"]
     text = f"{student} trained on {len(images):,} images: {100 * accuracy:.1f} % of {len(tested):,} test images right. It is in {out}."

@@ -15,10 +15,13 @@ def learning_rate_share(schedule: str, done: int, total: int) -> float:
     """Return the share of the first learning rate that holds at time ``done`` of ``total``.
 
     Args:
-        schedule: ``cosine``, 0.5 (1 + cos(pi done / total)), or ``half_cosine``, 0.5 (1 + cos(pi done / (2 total))).
+        schedule: ``cosine``, 0.5 (1 + cos(pi done / total)); ``half_cosine``, 0.5 (1 + cos(pi done / (2 total))); or ``step``, 1 in the
+            first half and 0.1 in the second.
         done: epochs or steps behind, from 0.
         total: all epochs or steps.
     """
+    if schedule == "step":
+        return 1.0 if 2 * done < total else 0.1
     span = {"cosine": total, "half_cosine": 2 * total}[schedule]
     return 0.5 * (1 + math.cos(math.pi * done / span))
 

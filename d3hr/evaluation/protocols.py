@@ -50,9 +50,9 @@ class Protocol(BaseModel):
     """``sgd``: stochastic gradient descent with momentum. ``adamw``: Adam with decoupled weight decay (arXiv 1711.05101)."""
     learning_rate: float = Field(gt=0)
     """Highest learning rate: that of the first step, or of the end of the warm-up."""
-    schedule: Literal["cosine", "half_cosine"] = "cosine"
-    """``cosine``: down to zero, as 0.5 (1 + cos(pi e / E)). ``half_cosine``: down to half, as 0.5 (1 + cos(pi e / 2E)). The time e
-    counts whole epochs where the length is given in ``epochs``, else steps."""
+    schedule: Literal["cosine", "half_cosine", "step"] = "cosine"
+    """``cosine``: down to zero, as 0.5 (1 + cos(pi e / E)). ``half_cosine``: down to half, as 0.5 (1 + cos(pi e / 2E)). ``step``: a tenth
+    from the middle on. The time e counts whole epochs where the length is given in ``epochs``, else steps."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps over which the learning rate rises linearly, multiplied with the schedule."""
     momentum: float = Field(default=0.9, ge=0, lt=1)

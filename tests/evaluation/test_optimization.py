@@ -25,6 +25,7 @@ def test_schedules_by_hand() -> None:
     assert learning_rate_share("cosine", 0, 8) == learning_rate_share("half_cosine", 0, 8) == 1
     assert learning_rate_share("cosine", 4, 8) == pytest.approx(0.5)
     assert learning_rate_share("half_cosine", 4, 8) == pytest.approx(0.853553, abs=1e-6)
+    assert [learning_rate_share("step", done, 5) for done in range(5)] == [1, 1, 1, 0.1, 0.1]
     assert learning_rate_share("cosine", 8, 8) == pytest.approx(0)
     assert learning_rate_share("half_cosine", 8, 8) == pytest.approx(0.5)
 

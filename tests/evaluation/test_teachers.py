@@ -1,0 +1,179 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from d3hr import ImageData, evaluate, load_images, random_real
+from d3hr.__main__ import main
+from d3hr.errors import ClassMismatch, DataError, OutputError, SettingsError
+from d3hr.evaluation import teacher_training
+from d3hr.evaluation.images import labelled_images, real_images, training_images
+from d3hr.evaluation.protocols import protocol_named
+from d3hr.evaluation.scores import teacher_record
+from d3hr.evaluation.soft_labels import soft_labels
+from d3hr.evaluation.students import new_student
+from d3hr.evaluation.teacher_training import train_teacher
+from d3hr.evaluation.teachers import Teacher
+from d3hr.progress import Silent
+from tests.conftest import MakeFolder, tree
+
+BRIEF = protocol_named("teacher").model_copy(update={"epochs": 3, "flip": False, "shift": 0.0})
+
+
+@pytest.fixture(scope="module")
+def validation() -> ImageData:
+    return load_images("digits", split="validation")
+
+
+@pytest.fixture(scope="module")
+def teacher(digits: ImageData, validation: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    return train_teacher(digits, tmp_path_factory.mktemp("teacher") / "out", test=validation, student="convnet1", protocol=BRIEF)
+
+
+def test_a_teacher_learns_and_tells_how_well(teacher: Teacher, validation: ImageData) -> None:
+    """Three passes over the digits: far above chance; the accuracy in its file is what its loaded network reaches."""
+    assert teacher.about["accuracy"] > 0.8
+    found = teacher_record(teacher, real_images(validation, teacher.class_names, 8))
+    assert found["accuracy"] == pytest.approx(teacher.about["accuracy"], abs=1e-6)
+    assert (teacher.student, teacher.image_size, teacher.class_names) == ("convnet1", 8, tuple("0123456789"))
+    assert not teacher.network.training
+
+
+def test_the_order_of_the_test_classes_does_not_matter(teacher: Teacher, validation: ImageData) -> None:
+    backwards = tuple(reversed(teacher.class_names))
+    found = teacher_record(teacher, real_images(validation, backwards, 8))
+    assert found["accuracy"] == pytest.approx(teacher.about["accuracy"], abs=1e-6)
+
+
+class Stopped(Exception):
+    """Stands for a power cut."""
+
+
+class StopsAt(Silent):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def bar(self, title, total):  # type: ignore[no-untyped-def]
+        from contextlib import nullcontext
+
+        class Bar:
+            def update(bar, completed: int, **_: object) -> None:  # noqa: N805
+                if completed >= self.step:
+                    raise Stopped
+
+        return nullcontext(Bar())
+
+
+def test_a_stopped_training_ends_with_the_same_bytes(
+    validation: ImageData, teacher: Teacher, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after about half of its 30 steps, with a checkpoint behind it, and started again: weights as of one training in one go."""
+    monkeypatch.setattr(teacher_training, "CHECKPOINT_SECONDS", 0.0)
+    out = tmp_path / "out"
+    arguments = {"test": validation, "student": "convnet1", "protocol": BRIEF}
+    with pytest.raises(Stopped):
+        train_teacher(digits, out, progress=StopsAt(12), **arguments)
+    assert (tmp_path / "out.partial" / "checkpoint.safetensors").exists()
+    train_teacher(digits, out, **arguments)
+    assert (out / "model.safetensors").read_bytes() == (Path(teacher.source or "") / "model.safetensors").read_bytes()
+    before = tree(out)
+    train_teacher(digits, out, **arguments)
+    assert tree(out) == before
+    with pytest.raises(OutputError, match="another --out"):
+        train_teacher(digits, out, **{**arguments, "seed": 1})
+
+
+def test_images_too_many_for_memory_are_read_as_they_are_needed(
+    validation: ImageData, teacher: Teacher, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes decoded batch by batch give the weights that bytes in memory give."""
+    monkeypatch.setattr(teacher_training, "IN_MEMORY", 0)
+    streamed = train_teacher(digits, tmp_path / "out", test=validation, student="convnet1", protocol=BRIEF)
+    assert streamed.fingerprint == teacher.fingerprint
+
+
+def test_a_teacher_of_other_classes_is_refused_with_both_lists(teacher: Teacher, image_folder: MakeFolder) -> None:
+    colours = load_images(image_folder({"red": 2, "blue": 2}))
+    with pytest.raises(ClassMismatch, match=r"blue, red.*0, 1, 2"):
+        evaluate(colours, colours, protocol=protocol_named("stored", ipc=2), teacher=teacher)
+    with pytest.raises(ClassMismatch):
+        teacher.require_classes("01", "the training set")
+    with pytest.raises(SettingsError, match="needs a teacher"):
+        evaluate(colours, colours, protocol=protocol_named("stored", ipc=2))
+
+
+def test_what_is_no_teacher_is_refused(teacher: Teacher, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a teacher"):
+        Teacher.load(tmp_path)
+    Teacher(new_student("convnet2", 10, 8), "convnet1", teacher.class_names, 8, {}).save(tmp_path)
+    with pytest.raises(DataError, match="do not fit"):
+        Teacher.load(tmp_path)
+    with pytest.raises(SettingsError, match="hard labels"):
+        train_teacher(
+            load_images("digits"), tmp_path / "out", test=load_images("digits"), protocol=BRIEF.model_copy(update={"labels": "stored"})
+        )
+
+
+def test_soft_labels_are_the_teachers_and_kept(teacher: Teacher, digits: ImageData, tmp_path: Path) -> None:
+    """Logits of the images as they are, 2 bytes each, columns in the set's order; a second call reads them back."""
+    train = training_images(random_real(digits, tmp_path / "set", ipc=1, image_size=8))
+    kept = soft_labels(train, teacher, tmp_path / "soft.safetensors")
+    assert (kept.shape, kept.dtype) == ((10, 10), torch.float16)
+    torch.testing.assert_close(kept.float(), teacher.logits(train.read(torch.arange(10))), atol=2e-2, rtol=2e-3)
+    assert load_file(tmp_path / "soft.safetensors")["logits"].equal(kept)
+    flipped = type(train)(train.images, train.labels, tuple(reversed(train.class_names)))
+    assert soft_labels(flipped, teacher).equal(kept.flip(1))
+    assert soft_labels(flipped, teacher, tmp_path / "soft.safetensors").equal(kept)
+
+
+@pytest.mark.parametrize("labels", ["online", "stored"])
+def test_a_student_learns_from_a_teacher(labels: str, teacher: Teacher, digits: ImageData, validation: ImageData, tmp_path: Path) -> None:
+    """Two images a class, 60 passes: far above chance. The row tells of the teacher and of 20 x 10 x 2 bytes of stored labels."""
+    made = random_real(digits, tmp_path / "set", ipc=2, image_size=8)
+    fields = {
+        "labels": labels,
+        "temperature": 4.0,
+        "epochs": 60,
+        "learning_rate": 0.05,
+        "label_smoothing": 0.0,
+        "mix": "cutmix",
+        "checks": 1,
+    }
+    protocol = BRIEF.model_copy(update=fields)
+    row = evaluate(made, validation, student="convnet1", protocol=protocol, teacher=teacher.source, seeds=(0,)).as_row()
+    assert row["accuracy_mean"] > 0.4
+    assert row["labels"] == "soft"
+    assert row["teacher"]["accuracy"] == pytest.approx(teacher.about["accuracy"], abs=1e-6)
+    assert row["soft_label_bytes"] == (400 if labels == "stored" else 0)
+    assert set(row["per_class"]) == set(made.class_names)
+
+
+def test_features_are_what_the_classifier_sees(teacher: Teacher, digits: ImageData) -> None:
+    """The classifier on the embedding gives the logits; images of another side are resized to the teacher's."""
+    images = labelled_images(digits).read(torch.arange(3))
+    assert torch.equal(teacher.network.classifier(teacher.embed(images)), teacher.logits(images))
+    large = torch.nn.functional.interpolate(images, (16, 16), mode="nearest")
+    torch.testing.assert_close(teacher.logits(large), teacher.logits(images), atol=1.0, rtol=0.5)
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], image_folder: MakeFolder) -> None:
+    """train-teacher, then evaluate with its soft labels; random real images stand beside the set under the same teacher."""
+    image_folder({"a": 4, "b": 4})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "brief.yaml").write_text("base: teacher\nepochs: 1\n")
+    (tmp_path / "soft.yaml").write_text("base: stored\nepochs: 1\n")
+    assert main(["train-teacher", "images", "--test", "images", "--out", "t", "--student", "convnet1", "--protocol", "brief.yaml"]) == 0
+    said = capsys.readouterr()
+    assert "test images right" in said.out
+    assert "warning: the test images are the training images" in said.err
+    soft = ["--protocol", "soft.yaml", "--student", "convnet1", "--seeds", "[0]", "--json"]
+    assert main(["evaluate", "images", "--test", "images", "--data", "images", "--teacher", "t", *soft]) == 0
+    rows = json.loads(capsys.readouterr().out)["results"]
+    assert [(row["method"], row["labels"], row["teacher"]["source"]) for row in rows] == [
+        ("folder", "soft", "t"),
+        ("random_real", "soft", "t"),
+    ]
+    assert main(["evaluate", "images", "--test", "images", *soft]) == 2
+    assert "needs a teacher" in capsys.readouterr().err
