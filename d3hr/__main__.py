@@ -11,6 +11,8 @@ from importlib.metadata import version
 
 from jsonargparse import ArgumentParser, Namespace
 
+from d3hr.commands.baseline import baseline
+from d3hr.commands.compare import compare
 from d3hr.commands.demo import demo
 from d3hr.commands.distill import distill
 from d3hr.commands.evaluate import evaluate
@@ -32,8 +34,10 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "plan": plan,
     "distill": distill,
     "expand": expand,
+    "baseline": baseline,
     "train-teacher": train_teacher,
     "evaluate": evaluate,
+    "compare": compare,
     "recipe": recipe,
 }
 BAD_INPUT = 2

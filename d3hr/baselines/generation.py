@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from d3hr.baselines.writing import require_images_per_class, write_baseline
+from d3hr.data import ImageData
 from d3hr.distillation.drawing import draw_images
+from d3hr.distillation.inversion import diffuse
+from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import NumericalError
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
@@ -75,3 +78,57 @@ def prior_only(
         images_of,
         progress,
     )
+
+
+def prototypes(
+    prior: Prior,
+    images: ImageData,
+    centres_of: Callable[[str], Tensor],
+    out: str | Path,
+    *,
+    ipc: int,
+    settings: DistillSettings,
+    conditioning: Sequence[Conditioning],
+    progress: Progress = SILENT,
+) -> DistilledSet:
+    """Denoise prototypes of each class's latents from a level, to which noise carries them (the idea of D4M, arXiv 2407.15138).
+
+    Args:
+        prior: the diffusion prior.
+        images: the real images, for the record.
+        centres_of: gives the prototypes of one class, clean latents [ipc, C * h * w].
+        out: folder to write.
+        ipc: images per class.
+        settings: steps, level and guidance of denoising, and the seed of the noise.
+        conditioning: the prior's class for each class.
+        progress: where to report.
+
+    Raises:
+        OutputError: ``out`` holds something else.
+        NumericalError: an image is not finite.
+    """
+    require_images_per_class(ipc)
+    ids = {match.class_name: match.conditioning_id for match in conditioning}
+
+    def images_of(name: str) -> Tensor:
+        clean = centres_of(name).view(-1, *prior.latent_shape)
+        noise = torch.randn(clean.shape, generator=generator_for(settings.seed, "prototypes", name))
+        noisy = diffuse(prior.schedule, clean, noise, level=settings.denoising_level, steps=settings.steps)
+        with NumericalError.naming(name):
+            return draw_images(
+                prior, noisy, ids[name], level=settings.denoising_level, steps=settings.steps, guidance_scale=settings.denoising_guidance
+            )
+
+    names = ("steps", "denoising_level", "denoising_guidance", "seed")
+    origin = Origin(
+        method="prototypes",
+        class_names=images.class_names,
+        ipc=ipc,
+        image_size=prior.image_size,
+        settings={name: getattr(settings, name) for name in names},
+        data={"source": images.source, "split": images.split, "fingerprint": images.fingerprint},
+        prior=prior.origin,
+        real_counts=images.counts,
+        conditioning=conditioning,
+    )
+    return write_baseline(out, origin, images_of, progress)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from d3hr.baselines.choosing import random_choice
 from d3hr.baselines.writing import require_images_per_class, write_baseline
 from d3hr.data import ImageData
 from d3hr.errors import DataError, listed
@@ -32,33 +35,65 @@ def random_real(
         DataError: a class has fewer than ``ipc`` images.
         OutputError: ``out`` holds something else.
     """
+
+    def choose(name: str) -> Tensor:
+        return random_choice(images.counts[name], ipc, generator_for(seed, "random_real", name))
+
+    return select_real(
+        images, out, choose, method="random_real", ipc=ipc, image_size=image_size, settings={"seed": seed}, progress=progress
+    )
+
+
+def select_real(
+    images: ImageData,
+    out: str | Path,
+    choose: Callable[[str], Tensor],
+    *,
+    method: str,
+    ipc: int,
+    image_size: int,
+    settings: Mapping[str, Any],
+    progress: Progress = SILENT,
+) -> DistilledSet:
+    """Write a set of chosen real images.
+
+    Args:
+        images: the real images.
+        out: folder to write.
+        choose: gives the positions, int64 [ipc], of the chosen images among those of one class.
+        method: name of the choice.
+        ipc: images per class.
+        image_size: side in pixels.
+        settings: what decides the choice.
+        progress: where to report.
+
+    Raises:
+        DataError: a class has fewer than ``ipc`` images.
+        OutputError: ``out`` holds something else.
+    """
     require_images_per_class(ipc)
-    small = [f"{name} ({count})" for name, count in images.counts.items() if count < ipc]
-    if small:
-        raise DataError(f"Some classes have fewer than {ipc} real images to draw.", found=listed(small), do="use a lower --ipc.")
+    require_enough(images, ipc)
     sized = images.at_size(image_size)
-    starts = dict(zip(images.class_names, _starts(list(images.counts.values())), strict=True))
-
-    def images_of(name: str) -> Tensor:
-        order = torch.randperm(images.counts[name], generator=generator_for(seed, "random_real", name))
-        return sized.gather(starts[name] + order[:ipc])[0]
-
+    starts = dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))
     return write_baseline(
         out,
         Origin(
-            method="random_real",
+            method=method,
             class_names=images.class_names,
             ipc=ipc,
             image_size=image_size,
-            settings={"seed": seed},
+            settings=settings,
             data={"source": images.source, "split": images.split, "fingerprint": images.fingerprint},
             prior={},
             real_counts=images.counts,
         ),
-        images_of,
+        lambda name: sized.gather(starts[name] + choose(name))[0],
         progress,
     )
 
 
-def _starts(counts: list[int]) -> list[int]:
-    return [sum(counts[:index]) for index in range(len(counts))]
+def require_enough(images: ImageData, ipc: int) -> None:
+    """Raise :class:`DataError` unless each class has ``ipc`` images."""
+    small = [f"{name} ({count})" for name, count in images.counts.items() if count < ipc]
+    if small:
+        raise DataError(f"Some classes have fewer than {ipc} real images to draw.", found=listed(small), do="use a lower --ipc.")

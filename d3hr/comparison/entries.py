@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,20 +29,30 @@ class Entry:
 
 
 def compare_entries(
-    entries: Sequence[Entry], test: ImageData, settings: Sequence[Setting], *, cells: Path, progress: Progress = SILENT
+    entries: Iterable[Entry],
+    test: ImageData,
+    settings: Sequence[Setting],
+    *,
+    cells: Path,
+    total: int | None = None,
+    progress: Progress = SILENT,
 ) -> list[Evaluation]:
     """Evaluate every entry in every setting; entries of one name and IPC form one row a setting, in order of first appearance.
 
     Args:
-        entries: the sets.
+        entries: the sets, which may be made as they are asked for.
         test: real images of the same classes.
         settings: students and protocols.
         cells: folder that keeps the result of each training; what lies there is not trained again.
+        total: number of trainings, where the entries are not yet known.
         progress: where to report.
     """
     cells.mkdir(parents=True, exist_ok=True)
     rows: dict[tuple[int, str, int], Evaluation] = {}
-    total, done = len(settings) * sum(len(entry.seeds) for entry in entries), 0
+    if total is None:
+        entries = list(entries)
+        total = len(settings) * sum(len(entry.seeds) for entry in entries)
+    done = 0
     with progress.bar("training students", total) as bar:
         for entry in entries:
             for index, setting in enumerate(settings):

@@ -18,15 +18,16 @@ from torch import Tensor
 from d3hr.data import ImageData
 from d3hr.distillation.drawing import draw_images
 from d3hr.distillation.grouping import draw_group, search_candidates
-from d3hr.distillation.inversion import check_finite, invert
+from d3hr.distillation.inversion import check_finite, diffuse, invert
 from d3hr.distillation.levels import choose_level
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.settings import DistillSettings, distill_settings
+from d3hr.distillation.settings import STATISTICS_FIELDS, DistillSettings, distill_settings
 from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
-from d3hr.errors import DataError, DistilledSetError, NumericalError, PriorError, listed
+from d3hr.errors import DataError, DistilledSetError, NumericalError, PriorError, SettingsError, listed
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
+from d3hr.seeds import generator_for
 from d3hr.staging import StagedFolder, write_json
 from d3hr.storage import DistilledSet, Origin, write_set
 
@@ -79,7 +80,7 @@ def distill(
             do="add images to these classes or remove them.",
         )
     origin = Origin(
-        method="d3hr",
+        method=settings.method,
         class_names=images.class_names,
         ipc=ipc if store == "images" else 0,
         image_size=prior.image_size,
@@ -110,7 +111,14 @@ def distill(
 
 
 def expand(
-    distilled: DistilledSet, prior: Prior, out: str | Path, *, ipc: int, seed: int | None = None, progress: Progress = SILENT
+    distilled: DistilledSet,
+    prior: Prior,
+    out: str | Path,
+    *,
+    ipc: int,
+    seed: int | None = None,
+    progress: Progress = SILENT,
+    **changes: Any,
 ) -> DistilledSet:
     """Make a set of another IPC from the statistics of ``distilled``; the same IPC and seed give the same images.
 
@@ -121,11 +129,12 @@ def expand(
         ipc: images per class.
         seed: seed of the group draws, by default that of ``distilled``.
         progress: where to report.
+        changes: settings of groups and denoising that differ from those of ``distilled``; its statistics stay what they are.
 
     Raises:
         DistilledSetError: the set has no statistics.
         PriorError: the prior is another one.
-        SettingsError: ``ipc`` is out of range.
+        SettingsError: ``ipc`` is out of range, or a change would need other statistics.
         OutputError: ``out`` holds something else.
     """
     manifest = distilled.manifest
@@ -142,9 +151,13 @@ def expand(
             f"{manifest.prior.get('precision')} ({manifest.prior['source']})",
             do="give that prior, in that precision and with the same autoencoder.",
         )
-    settings = distill_settings(
-        "paper", **{**manifest.settings, "ipc": ipc, "seed": seed if seed is not None else manifest.settings["seed"]}
-    )
+    fixed = [name for name in changes if name in STATISTICS_FIELDS]
+    if fixed:
+        raise SettingsError(
+            "The statistics of a set are what they are.", found=", ".join(f"--{name}" for name in fixed), do="distil again."
+        )
+    chosen = {"ipc": ipc, "seed": seed if seed is not None else manifest.settings["seed"], **changes}
+    settings = distill_settings("paper", **{**manifest.settings, **chosen})
     origin = Origin(
         method=manifest.method,
         class_names=distilled.class_names,
@@ -186,7 +199,7 @@ def _match_classes(
             if not file.exists():
                 batches = images.batches(name, settings.batch_size)
                 with NumericalError.naming(name):
-                    gaussian = _match(batches, prior, settings, match.conditioning_id, lambda seen: bar.update(done + seen, note=name))  # noqa: B023
+                    gaussian = _match(batches, prior, settings, match, lambda seen: bar.update(done + seen, note=name))  # noqa: B023
                 write_gaussians(file, [gaussian], settings.statistics_dtype)
             # Read back in any case: what is on disk is what expand will see.
             gaussians[name] = read_gaussians(file)[0]
@@ -196,21 +209,26 @@ def _match_classes(
 
 
 def _match(
-    batches: Iterable[Tensor], prior: Prior, settings: DistillSettings, conditioning_id: int, seen: Callable[[int], None]
+    batches: Iterable[Tensor], prior: Prior, settings: DistillSettings, match: Conditioning, seen: Callable[[int], None]
 ) -> ClassGaussian:
     gaussian = ClassGaussian.empty(torch.Size(prior.latent_shape).numel())
+    noise = generator_for("forward noise", match.class_name)
     for batch in batches:
         clean = prior.encode(batch)
         check_finite(clean, "encoding", "in its latents")
-        latents = invert(
-            prior,
-            clean,
-            torch.full((len(batch),), conditioning_id),
-            level=settings.statistics_level,
-            steps=settings.steps,
-            guidance_scale=settings.inversion_guidance,
-            solver=settings.solver,
-        )
+        if settings.carrying == "forward_noise":
+            drawn = torch.randn(clean.shape, generator=noise, dtype=clean.dtype).to(clean.device)
+            latents = diffuse(prior.schedule, clean, drawn, level=settings.statistics_level, steps=settings.steps)
+        else:
+            latents = invert(
+                prior,
+                clean,
+                torch.full((len(batch),), match.conditioning_id),
+                level=settings.statistics_level,
+                steps=settings.steps,
+                guidance_scale=settings.inversion_guidance,
+                solver=settings.solver,
+            )
         gaussian = gaussian.update(latents.flatten(1))
         seen(gaussian.count)
     return gaussian

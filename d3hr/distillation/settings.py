@@ -37,10 +37,12 @@ class DistillSettings(GroupSettings):
 
     steps: int = Field(default=50, ge=2)
     """Points of the sampling grid."""
-    statistics_level: int = Field(default=31, ge=1)
-    """Level at which the class Gaussian is measured."""
-    denoising_level: int = Field(default=31, ge=1)
-    """Level from which a chosen group is denoised."""
+    carrying: Literal["inversion", "forward_noise"] = "inversion"
+    """How the latents of real images reach the statistics level: by DDIM inversion, or by adding noise as in training a diffusion model."""
+    statistics_level: int = Field(default=31, ge=0)
+    """Level at which the class Gaussian is measured; 0 is that of the autoencoder's own latents."""
+    denoising_level: int = Field(default=31, ge=0)
+    """Level from which a chosen group is denoised; from 0 it is decoded as it is."""
     inversion_guidance: float = Field(default=4.0, ge=0)
     """Classifier-free guidance scale of inversion."""
     denoising_guidance: float = Field(default=4.0, ge=0)
@@ -52,6 +54,13 @@ class DistillSettings(GroupSettings):
     statistics_dtype: Literal["float32", "float16"] = "float32"
     """Precision of the class statistics on disk, from which groups are drawn; they are gathered in float64."""
 
+    @property
+    def method(self) -> str:
+        """What a table calls sets of these settings: ``d3hr``, or the baseline that they amount to."""
+        if self.carrying == "forward_noise":
+            return "forward_noise"
+        return "latent_gaussian" if self.statistics_level == 0 else "d3hr"
+
     @model_validator(mode="after")
     def _levels_on_grid(self) -> DistillSettings:
         for name in ("statistics_level", "denoising_level"):
@@ -60,6 +69,16 @@ class DistillSettings(GroupSettings):
         return self
 
 
+STATISTICS_FIELDS = (
+    "steps",
+    "carrying",
+    "statistics_level",
+    "inversion_guidance",
+    "solver",
+    "batch_size",
+    "statistics_dtype",
+)
+"""Settings that decide the class statistics; the others decide only what is drawn from them."""
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},

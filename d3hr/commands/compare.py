@@ -1,0 +1,108 @@
+"""``d3hr compare``: a matrix of methods, sizes, seeds, students and protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from d3hr.commands.priors import Precision, load_prior
+from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.result import Result
+from d3hr.progress import OnTerminal
+
+
+def compare(
+    data: str,
+    *,
+    test: str,
+    out: str,
+    matrix: str = "baselines",
+    prior: str | None = None,
+    teacher: str | None = None,
+    full_data: Sequence[str] = (),
+    methods: Sequence[str] | None = None,
+    ipc: Sequence[int] | None = None,
+    distillation_seeds: Sequence[int] | None = None,
+    training_seeds: Sequence[int] | None = None,
+    students: Sequence[str] | None = None,
+    protocols: Sequence[str] | None = None,
+    settings: dict[str, Any] | None = None,
+    class_map: str | None = None,
+    image_size: int | None = None,
+    student_size: int | None = None,
+    precision: Precision = "fp32",
+    autoencoder: str | None = None,
+    device: str | None = None,
+    split: str | None = None,
+    test_split: str | None = None,
+    on_bad_image: BadImage = "error",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    data_config: str | None = None,
+) -> Result:
+    """Compare methods under equal conditions: make every set, train every student on it, each once, and put the rows side by side.
+
+    Args:
+        data: the real training images: folder of class folders, folder of parquet files, Hub id, or digits
+        test: the real images to test on
+        out: folder for sets, cells and results; a stopped run goes on, and further matrices of the same data share it
+        matrix: baselines, inversion-x-grouping, level, guidance or candidates, or a YAML file of your own
+        prior: folder or Hub id of the diffusion prior, for methods that draw from one
+        teacher: folder of a teacher, for soft labels and for methods that ask one
+        full_data: folders of networks trained on all the real images (d3hr train-teacher), from which HLR follows for the same student
+        methods: names of methods, instead of the matrix's rows
+        ipc: images per class, instead of the matrix's
+        distillation_seeds: seeds of the sets, instead of the matrix's
+        training_seeds: seeds of the students trained on each set, instead of the matrix's
+        students: networks, instead of the matrix's
+        protocols: how to train, names or YAML files, instead of the matrix's
+        settings: settings of every method that takes them, such as {preset: gentle}; those of a row come first
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        image_size: side in pixels of the sets, by default the prior's, or the images' own
+        student_size: side in pixels that students see, by default that of the sets
+        precision: arithmetic of the prior's networks
+        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
+        device: where the prior runs: cpu, cuda, mps; by default the fastest there is
+        split: split of the training images
+        test_split: split of the test images
+        on_bad_image: stop at unreadable images, or leave them out and count them
+        image_column: column of images of a parquet or Hub source
+        label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
+    """
+    from d3hr.baselines.materials import Materials
+    from d3hr.comparison.matrix import read_matrix
+    from d3hr.comparison.running import compare as run
+    from d3hr.comparison.tables import accuracy_table, as_rows
+    from d3hr.comparison.verdicts import verdicts
+    from d3hr.evaluation.teachers import Teacher
+    from d3hr.prior.conditioning import read_class_map
+
+    changes = {
+        "methods": methods,
+        "ipc": ipc,
+        "distillation_seeds": distillation_seeds,
+        "training_seeds": training_seeds,
+        "students": students,
+        "protocols": protocols,
+    }
+    chosen = read_matrix(matrix, changes)
+    progress = OnTerminal()
+    reading = Reading(on_bad_image, image_column, label_column, progress, data_config)
+    loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device) if prior else None
+    images, tested = reading.load(data, split), reading.load(test, test_split)
+    reading.warn_of_leak(images, tested)
+    materials = Materials(
+        images,
+        image_size or (loaded.image_size if loaded else images.image_size),
+        prior=loaded,
+        teacher=Teacher.load(teacher) if teacher else None,
+        class_map=read_class_map(class_map) if class_map else None,
+    )
+    known = [Teacher.load(folder) for folder in full_data]
+    progress.say(f"{chosen.cells} trainings: {len(chosen.methods)} methods, IPC {', '.join(map(str, chosen.ipc))}")
+    found = run(chosen, materials, tested, out, settings=settings, full_data=known, image_size=student_size, progress=progress)
+    said = verdicts(found.rows)
+    text = "\n".join([accuracy_table(found.rows, found.full_data), *said, f"Kept in {out}/results.json and {out}/results.csv."])
+    return Result(text, {"out": out, "results": as_rows(found.rows, found.full_data), "verdicts": said}, Path(out))

@@ -1,0 +1,145 @@
+"""Which cells a comparison has, as data: methods x IPC x seeds x students x protocols.
+
+A matrix is a YAML file of :class:`Matrix`'s fields; those that d3hr knows by name lie in ``matrices``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from d3hr.baselines.methods import METHODS
+from d3hr.errors import SettingsError
+from d3hr.evaluation.protocols import require_protocol
+
+_FILES = Path(__file__).parent / "matrices"
+
+
+class MatrixRow(BaseModel):
+    """One method with its settings: a row of the table at every IPC."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    """A name of :data:`~d3hr.baselines.methods.METHODS`."""
+    name: str = ""
+    """What the table calls it; by default the method."""
+    settings: dict[str, Any] = {}
+    """What differs from the method's own settings."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"unknown method; use one of: {', '.join(METHODS)}")
+        return method
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        return self.name or self.method
+
+
+class Matrix(BaseModel):
+    """A whole comparison.
+
+    Raises:
+        pydantic.ValidationError: a field is unknown or out of range, or two rows have one name; :func:`read_matrix` says which in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    about: str = ""
+    """What it is to find out."""
+    methods: tuple[MatrixRow, ...] = Field(min_length=1)
+    """The rows, as names of methods or with ``method``, ``name`` and ``settings``."""
+    ipc: tuple[int, ...] = Field(default=(1, 10), min_length=1)
+    """Images per class."""
+    distillation_seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    """Seeds of the sets; each makes a set of its own, for every method."""
+    training_seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Seeds of the students trained on each set."""
+    students: tuple[str, ...] = Field(default=("convnet3",), min_length=1)
+    """The networks."""
+    protocols: tuple[str, ...] = Field(default=("hard",), min_length=1)
+    """How they are trained: names, or YAML files."""
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _named(cls, rows: Any) -> Any:
+        return [{"method": row} if isinstance(row, str) else row for row in rows] if isinstance(rows, list | tuple) else rows
+
+    @field_validator("ipc")
+    @classmethod
+    def _positive(cls, ipc: tuple[int, ...]) -> tuple[int, ...]:
+        if min(ipc) < 1:
+            raise ValueError("images per class must be at least 1")
+        return ipc
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Matrix:
+        labels = [row.label for row in self.methods]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two rows are called {twice[0]!r}: give each a name of its own")
+        return self
+
+    @property
+    def cells(self) -> int:
+        """Number of trainings."""
+        seeds = len(self.distillation_seeds) * len(self.training_seeds)
+        return len(self.methods) * len(self.ipc) * seeds * len(self.students) * len(self.protocols)
+
+
+def matrix_names() -> tuple[str, ...]:
+    """Return the names that :func:`read_matrix` knows."""
+    return tuple(sorted(file.stem for file in _FILES.glob("*.yaml")))
+
+
+def read_matrix(name: str | Path, changes: Mapping[str, Any] | None = None) -> Matrix:
+    """Return the matrix called ``name``, or that of a YAML file.
+
+    Args:
+        name: one of :func:`matrix_names`, or the path of a file that ends in ``.yaml``.
+        changes: fields that replace those of the file; None is no change.
+
+    Raises:
+        SettingsError: there is none of that name, or a field is wrong; it names the field.
+    """
+    file = Path(name) if str(name).endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
+    if not file.is_file():
+        raise SettingsError(
+            "Unknown matrix.", found=repr(str(name)), do=f"use one of: {', '.join(matrix_names())}; or a .yaml file of your own."
+        )
+    try:
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{name} cannot be read.", found=str(error).splitlines()[0], do="give a YAML file.") from error
+    if not isinstance(fields, dict):
+        raise SettingsError(f"{name} is not a matrix.", found=type(fields).__name__, do="write a line 'field: value' for each field.")
+    return matrix_from({**fields, **{field: value for field, value in (changes or {}).items() if value is not None}})
+
+
+def matrix_from(fields: Mapping[str, Any]) -> Matrix:
+    """Return the matrix with these fields.
+
+    Raises:
+        SettingsError: a field is unknown or out of range, or a protocol does not exist; it names the field.
+    """
+    try:
+        matrix = Matrix(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["matrix", *(str(part) for part in first["loc"])])
+        raise SettingsError(
+            f"{where}: {first['msg'].removeprefix('Value error, ')}.",
+            found=repr(first["input"]),
+            do=f"the fields of a matrix are: {', '.join(Matrix.model_fields)}.",
+        ) from None
+    for protocol in matrix.protocols:
+        require_protocol(protocol)
+    return matrix

@@ -1,0 +1,157 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3hr import ImageData, Prior, load_images
+from d3hr.__main__ import main
+from d3hr.baselines.materials import Materials
+from d3hr.comparison.matrix import matrix_from, matrix_names, read_matrix
+from d3hr.comparison.running import compare
+from d3hr.errors import OutputError, SettingsError
+from d3hr.evaluation.protocols import protocol_named
+from d3hr.evaluation.teacher_training import train_teacher
+from tests.conftest import MakeFolder, untrained_prior
+
+BRIEF = Path(__file__).parent.parent / "recipes" / "brief.yaml"
+FIELDS: dict[str, Any] = {
+    "methods": ["random_real", {"name": "one draw", "method": "d3hr", "settings": {"strategy": "random"}}],
+    "ipc": [1, 2],
+    "distillation_seeds": [0, 1],
+    "training_seeds": [0, 1],
+    "students": ["convnet1"],
+    "protocols": [str(BRIEF)],
+}
+COMMON = {"preset": "gentle", "steps": 4, "level": 2}
+
+
+@pytest.fixture(scope="module")
+def few() -> ImageData:
+    return load_images("digits", split="validation")
+
+
+@pytest.mark.parametrize("name", matrix_names())
+def test_the_matrices_known_by_name_are_whole(name: str) -> None:
+    """Each says what it is to find out, and every row's settings are such as its method has."""
+    matrix = read_matrix(name)
+    assert matrix.about
+    assert len(matrix.methods) > 3
+    from d3hr.baselines.methods import METHODS
+
+    for row in matrix.methods:
+        method = METHODS[row.method]
+        assert set(row.settings) <= method.options
+        method.validate(row.settings)
+    assert any(row.method == "random_real" for row in matrix.methods)
+
+
+def test_a_matrix_counts_its_cells() -> None:
+    """2 methods x 2 IPC x 2 x 2 seeds x 1 student x 1 protocol."""
+    assert matrix_from(FIELDS).cells == 16
+    assert read_matrix("candidates", {"ipc": [1, 10], "students": None}).ipc == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": ["magic"]}, "unknown method"),
+        ({"methods": []}, "matrix.methods"),
+        ({"methods": ["herding", {"method": "herding", "settings": {"space": "latent"}}]}, "two rows are called 'herding'"),
+        ({"ipc": [0]}, "images per class must be at least 1"),
+        ({"seeds": [1]}, "matrix.seeds"),
+        ({"protocols": ["secret"]}, "Unknown protocol"),
+    ],
+)
+def test_bad_fields_are_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        matrix_from({**FIELDS, **changes})
+
+
+@pytest.mark.parametrize(("text", "words"), [("- a", "not a matrix"), ("a: [", "cannot be read")])
+def test_a_damaged_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        read_matrix(tmp_path / "mine.yaml")
+    with pytest.raises(SettingsError, match="inversion-x-grouping"):
+        read_matrix("secret")
+
+
+def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
+    """Two rows at two IPC, each of 2 sets x 2 trainings with training seeds of their own; again nothing is done; another matrix
+    of the same materials goes on beside it, others are refused. HLR is full data less the row, IOR the row less random real."""
+    matrix, materials = matrix_from(FIELDS), Materials(few, 8, prior=digits_prior)
+    brief = protocol_named("teacher").model_copy(update={"epochs": 1})
+    whole = train_teacher(few, tmp_path / "whole", test=few, student="convnet1", protocol=brief)
+    found = compare(matrix, materials, few, tmp_path / "out", settings=COMMON, full_data=[whole])
+    assert [(row.name, row.method, row.ipc, len(row.runs)) for row in found.rows] == [
+        ("random_real", "random_real", 1, 4), ("one draw", "d3hr", 1, 4), ("random_real", "random_real", 2, 4), ("one draw", "d3hr", 2, 4),
+    ]  # fmt: skip
+    assert [(run.distillation_seed, run.training_seed) for run in found.rows[0].runs] == [(0, 0), (0, 1), (1, 2), (1, 3)]
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    real, ours = kept[0], kept[1]
+    assert ours["ior"] == pytest.approx(ours["accuracy_mean"] - real["accuracy_mean"], abs=2e-6)
+    assert ours["hlr"] == pytest.approx(whole.about["accuracy"] - ours["accuracy_mean"], abs=2e-6)
+    assert real["ior"] is None
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".json", ".safetensors")}
+    assert compare(matrix, materials, few, tmp_path / "out", settings=COMMON, full_data=[whole]) == found
+    again = {path: path.stat().st_mtime_ns for path in stamps}
+    changed = {path.name for path in stamps if stamps[path] != again[path]}
+    assert changed <= {"results.json"}
+    compare(matrix_from({**FIELDS, "ipc": [2], "methods": ["herding"]}), materials, few, tmp_path / "out")
+    with pytest.raises(OutputError, match="data was"):
+        compare(matrix, Materials(load_images("digits"), 8, prior=digits_prior), few, tmp_path / "out", settings=COMMON)
+
+
+def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
+    matrix, materials = matrix_from(FIELDS), Materials(few, 8, prior=digits_prior)
+    for given, made_of, settings, words in [
+        (matrix, Materials(few, 8), COMMON, "Method one draw needs a prior"),
+        (matrix, materials, {**COMMON, "levels": 3}, "No method of the matrix takes this setting"),
+        (matrix, materials, {**COMMON, "preset": "fast"}, "Method one draw"),
+        (matrix_from({**FIELDS, "protocols": ["stored"]}), materials, COMMON, "needs a teacher"),
+    ]:
+        with pytest.raises(SettingsError, match=words):
+            compare(given, made_of, few, tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_killed_half_way_it_repeats_no_finished_cell(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when three of eight cells are kept, and started again: those files are not written again, and all eight are there."""
+    image_folder({"ant": 4, "bee": 4})
+    untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
+    monkeypatch.chdir(tmp_path)
+    command = ["compare", "images", "--test", "images", "--out", "out", "--prior", "prior", "--methods", "[random_real,prior_only]"]
+    command += ["--ipc", "[1,2]", "--distillation_seeds", "[0,1]", "--students", "[convnet1]", "--protocols", f"[{BRIEF}]"]
+    command += ["--settings", "{steps: 4}"]
+    process = subprocess.Popen([sys.executable, "-m", "d3hr", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    cells = tmp_path / "out" / "cells"
+    while process.poll() is None and len(list(cells.glob("*.json"))) < 3:
+        os.sched_yield()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert 3 <= len(first) <= 8
+    assert main(command) == 0
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in first.items())
+    assert len(list(cells.glob("*.json"))) == 8
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(row["method"], row["ipc"], row["seeds"]) for row in rows] == [
+        ("random_real", 1, 2), ("prior_only", 1, 2), ("random_real", 2, 2), ("prior_only", 2, 2),
+    ]  # fmt: skip
+
+
+def test_a_baseline_by_command(
+    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_folder({"ant": 4, "bee": 4})
+    monkeypatch.chdir(tmp_path)
+    assert main(["baseline", "k_center", "images", "--out", "chosen", "--ipc", "2", "--settings", "{space: pixel}"]) == 0
+    assert "real images that leave none far away" in capsys.readouterr().out
+    assert len(list((tmp_path / "chosen" / "train" / "ant").iterdir())) == 2
+    assert main(["baseline", "patches", "images", "--out", "other"]) == 2
+    assert "Method patches needs a teacher" in capsys.readouterr().err
