@@ -1,115 +1,52 @@
-"""The networks that learn from a distilled set.
+"""The networks that learn from a distilled set, by name.
 
 Legend: N images, H = W image side.
 """
 
 from __future__ import annotations
 
-import re
-
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
+from functools import partial
 
 from d3hr.errors import SettingsError
+from d3hr.evaluation.networks.attention import SwinTiny, ViTTiny
+from d3hr.evaluation.networks.convnet import ConvNet
+from d3hr.evaluation.networks.mobile import EfficientNetB0, MobileNetV2
+from d3hr.evaluation.networks.resnet import ResNet
+from d3hr.evaluation.networks.student import Student
+from d3hr.evaluation.networks.timm_network import TimmNetwork
 
-SMALL_IMAGE = 64
-"""Largest side in pixels at which ResNet-18 keeps the full resolution in its stem."""
-_PART = 32 * 32 * 32
-"""Pixels that a ConvNet takes at a time on a CPU, 32 images of 32 pixels. No block looks across images, so the features are the same;
-memory of this size is used again, where the system would give and take back hundreds of MB a layer at every step."""
+__all__ = ["STUDENTS", "Student", "new_student"]
 
+_TIMM = "timm:"
 
-class Student(nn.Module):
-    """A network that names the class of an image: an embedding, then a linear classifier."""
+_BUILDERS: dict[str, Callable[[int, int], Student]] = {
+    **{f"convnet{depth}": partial(ConvNet, depth=depth) for depth in range(1, 10)},
+    "resnet18": partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
+    "resnet50": partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
+    "mobilenetv2": MobileNetV2,
+    "efficientnet-b0": EfficientNetB0,
+    "vit-t": ViTTiny,
+    "swin-t": SwinTiny,
+}
 
-    classifier: nn.Module
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the features [N, F] that the classifier sees, of images [N, 3, H, W] in [-1, 1]."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [N, classes] of images [N, 3, H, W] in [-1, 1]."""
-        logits: Tensor = self.classifier(self.embed(images))
-        return logits
-
-
-class ConvNet(Student):
-    """The field's ConvNet (arXiv 2006.05929): blocks of 3x3 convolution, instance norm, ReLU and 2x2 average pool, then one linear layer.
-
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels, at least 2 ** depth.
-        depth: number of blocks.
-        width: channels of each block.
-
-    Raises:
-        SettingsError: the image is too small for the depth.
-    """
-
-    def __init__(self, num_classes: int, image_size: int, *, depth: int = 3, width: int = 128) -> None:
-        super().__init__()
-        if image_size < 2**depth:
-            raise SettingsError(
-                f"Images of {image_size} pixels are too small for {depth} halvings.",
-                found=f"{image_size}",
-                do=f"use images of at least {2**depth} pixels.",
-            )
-        blocks: list[nn.Module] = []
-        for index in range(depth):
-            # GroupNorm with one channel a group is instance norm with learned scale and shift.
-            blocks += [nn.Conv2d(3 if index == 0 else width, width, 3, padding=1), nn.GroupNorm(width, width), nn.ReLU(), nn.AvgPool2d(2)]
-        self.features = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(width * (image_size // 2**depth) ** 2, num_classes)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the features of the last block, flattened."""
-        count = max(1, _PART // images[0, 0].numel()) if images.device.type == "cpu" else len(images)
-        return torch.cat([self.features(part) for part in images.split(count)]).flatten(1)
-
-
-class ResNet18(Student):
-    """ResNet-18 (arXiv 1512.03385) with random weights.
-
-    Up to 64 pixels its stem is the 32-pixel form that the field uses, a 3x3 convolution of stride 1 without max-pool.
-
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels.
-    """
-
-    def __init__(self, num_classes: int, image_size: int) -> None:
-        super().__init__()
-        from transformers import ResNetConfig, ResNetForImageClassification
-
-        config = ResNetConfig(
-            embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=num_classes
-        )
-        whole = ResNetForImageClassification(config)
-        self.network, self.classifier = whole.resnet, whole.classifier[-1]
-        if image_size <= SMALL_IMAGE:
-            stem = self.network.embedder
-            stem.embedder.convolution = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(stem.embedder.convolution.weight, mode="fan_out", nonlinearity="relu")
-            stem.pooler = nn.Identity()
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the features averaged over the image."""
-        pooled: Tensor = self.network(images).pooler_output
-        return pooled.flatten(1)
+STUDENTS = tuple(_BUILDERS)
+"""Names of the students that need no further library."""
 
 
 def new_student(name: str, num_classes: int, image_size: int) -> Student:
-    """Return an untrained student: ``resnet18``, ``convnet3``, or ``convnetN`` for N blocks.
+    """Return an untrained student: one of :data:`STUDENTS`, or ``timm:NAME`` for a network of timm, where that is installed.
 
-    It takes images [N, 3, H, W] in [-1, 1] to logits [N, classes].
+    It takes images [N, 3, H, W] in [-1, 1] to logits [N, classes]. PyTorch's global random numbers decide its weights.
 
     Raises:
-        SettingsError: the name is unknown or the images are too small.
+        SettingsError: the name is unknown, the images are too small, or timm is missing.
     """
-    if name == "resnet18":
-        return ResNet18(num_classes, image_size)
-    match = re.fullmatch(r"convnet([1-9])", name)
-    if match is None:
-        raise SettingsError("Unknown student.", found=repr(name), do="use resnet18 or convnet3 (or convnet1 to convnet9).")
-    return ConvNet(num_classes, image_size, depth=int(match[1]))
+    if name.startswith(_TIMM):
+        return TimmNetwork(num_classes, image_size, name=name.removeprefix(_TIMM))
+    if name not in _BUILDERS:
+        raise SettingsError(
+            "Unknown student.", found=repr(name), do=f"use one of {', '.join(STUDENTS)}, or {_TIMM}NAME with timm installed."
+        )
+    return _BUILDERS[name](num_classes, image_size)

@@ -1,72 +1,94 @@
+import sys
+
 import pytest
 import torch
 
 from d3hr.errors import SettingsError
-from d3hr.evaluation.students import new_student
+from d3hr.evaluation.students import STUDENTS, Student, new_student
+
+SMALL = ["convnet3", "resnet18", "resnet50", "mobilenetv2", "efficientnet-b0", "vit-t", "swin-t"]
+"""One name of every family, and both kinds of ResNet blocks."""
 
 
-def test_convnet3_has_the_published_size() -> None:
-    """At 32 px and 10 classes: convolutions 3*128*9+128 and 2 * (128*128*9+128), norms 3 * 256, linear 2048*10+10: 320,010 (0.32 M)."""
-    network = new_student("convnet3", 10, 32)
-    expected = 3 * 128 * 9 + 128 + 2 * (128 * 128 * 9 + 128) + 3 * 256 + 128 * 16 * 10 + 10
-    assert sum(parameter.numel() for parameter in network.parameters()) == expected == 320_010
-    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+def seeded(name: str, seed: int, side: int = 16) -> Student:
+    torch.manual_seed(seed)
+    return new_student(name, 5, side)
 
 
-def test_a_batch_in_parts_is_the_same_batch() -> None:
-    """Five images of 128 pixels, of which a CPU takes two at a time: outputs and gradients are those of the whole at once, to rounding."""
-    torch.manual_seed(0)
-    network, images = new_student("convnet1", 2, 128), torch.randn(5, 3, 128, 128)
-    whole = network.classifier(network.features(images).flatten(1))
-    expected = torch.autograd.grad(whole.square().sum(), list(network.parameters()))
-    found = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
-    torch.testing.assert_close(network(images), whole)
-    largest = max(float(gradient.abs().max()) for gradient in expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * largest)
+def noise(count: int, side: int = 16) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(7)) * 2 - 1
 
 
-def test_resnet18_has_the_published_size_and_a_stem_for_its_images() -> None:
-    """The 32-pixel form has 11,173,962 parameters for 10 classes, the ImageNet form 11,689,512 for 1000.
-
-    Three halvings after a stem that keeps 64 pixels leave 8; after the standard stem, which quarters, 96 pixels leave 3.
-    """
-    for classes, side, parameters, last in [(10, 32, 11_173_962, 4), (10, 64, 11_173_962, 8), (1000, 96, 11_689_512, 3)]:
-        network = new_student("resnet18", classes, side)
-        assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-        images = torch.rand(2, 3, side, side) * 2 - 1
-        with torch.no_grad():
-            assert network(images).shape == (2, classes)
-            assert network.network(images).last_hidden_state.shape == (2, 512, last, last)
+@pytest.mark.parametrize("name", SMALL)
+def test_one_step_changes_every_parameter(name: str) -> None:
+    """No weight is left out of the graph. Biases of keys aside: they add the same to all logits of a query, which softmax does not see."""
+    network = seeded(name, 0)
+    before = {key: value.detach().clone() for key, value in network.named_parameters()}
+    torch.nn.functional.cross_entropy(network(noise(6)), torch.arange(6) % 5).backward()
+    torch.optim.SGD(network.parameters(), lr=10.0).step()
+    same = [key for key, value in network.named_parameters() if torch.equal(value, before[key]) and not key.endswith("k_proj.bias")]
+    assert same == []
 
 
-def test_a_seed_decides_the_weights_of_resnet18() -> None:
-    """He initialisation, fan out: the 3x3 stem of 64 channels has variance 2 / (9 * 64)."""
-    stems = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        stems.append(next(new_student("resnet18", 10, 32).parameters()))
-    assert torch.equal(stems[0], stems[1])
-    assert not torch.equal(stems[0], stems[2])
-    assert stems[0].var().item() == pytest.approx(2 / (9 * 64), rel=0.15)
+@pytest.mark.parametrize("name", SMALL)
+def test_in_evaluation_mode_an_image_is_alone(name: str) -> None:
+    """Neither the batch nor chance has a say, and the classifier sees what ``embed`` returns."""
+    network, images = seeded(name, 0).eval(), noise(5)
+    with torch.no_grad():
+        logits, features = network(images), network.embed(images)
+        assert logits.shape == (5, 5)
+        assert features.ndim == 2
+        largest = float(logits.abs().max())
+        torch.testing.assert_close(network(images[2:3]), logits[2:3], rtol=0, atol=1e-5 * largest)
+        torch.testing.assert_close(network.classifier(features), logits, rtol=0, atol=1e-5 * largest)
+        assert (logits.std(dim=0) > 1e-3 * largest).all(), "images are not told apart"
 
 
-def test_norm_is_per_image_and_channel() -> None:
-    """Instance norm: scaling one image's contrast changes nothing but for epsilon, whatever stands beside it in the batch."""
-    torch.manual_seed(0)
-    network = new_student("convnet1", 3, 8)
-    network.features[0].bias.data.zero_()
-    images = torch.randn(2, 3, 8, 8)
-    alone, together = network(10 * images[:1]), network(images)
-    torch.testing.assert_close(alone[0], together[0], atol=1e-3, rtol=1e-3)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "resnet50"])
+def test_a_seed_decides_the_weights(name: str) -> None:
+    """Also where a part is built apart from the rest. A network takes the weights of another of its name."""
+    first, again, other = (seeded(name, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    drawn = [key for key, value in first.items() if value.ndim > 1 and value.any()]
+    assert not any(torch.equal(first[key], other[key]) for key in drawn)
+    network = seeded(name, 2)
+    network.load_state_dict(first)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(noise(2)), seeded(name, 0).eval()(noise(2)))
 
 
-@pytest.mark.parametrize("name", ["resnet19", "convnet", "convnet0"])
+@pytest.mark.parametrize("name", SMALL[1:])
+def test_images_of_odd_sides(name: str) -> None:
+    for side in (9, 225):
+        with torch.device("meta"):
+            assert new_student(name, 7, side)(torch.empty(2, 3, side, side)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "convnet", "convnet0", "convnet10", "timm", "ResNet18"])
 def test_unknown_students_are_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match="convnet3"):
+    with pytest.raises(SettingsError) as caught:
         new_student(name, 10, 32)
+    assert all(known in str(caught.value) for known in [*STUDENTS, "timm:NAME"])
 
 
-def test_images_too_small_are_refused() -> None:
-    with pytest.raises(SettingsError, match="at least 8 pixels"):
-        new_student("convnet3", 10, 4)
+@pytest.mark.parametrize(("name", "side", "least"), [("convnet3", 7, 8), ("convnet9", 511, 512), ("swin-t", 8, 9)])
+def test_images_too_small_are_refused(name: str, side: int, least: int) -> None:
+    with pytest.raises(SettingsError, match=f"at least {least} pixels"):
+        new_student(name, 10, side)
+
+
+def test_without_timm_its_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SettingsError, match="pip install timm"):
+        new_student("timm:resnet10t", 10, 32)
+
+
+def test_timm_builds_what_is_named() -> None:
+    """The same number of weights as timm's own network of that name and classes, at a side of ours where it is made for one side."""
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    for name, side, settings in [("resnet10t", 32, {}), ("mobilenetv3_small_050", 32, {}), ("vit_tiny_patch16_224", 64, {"img_size": 64})]:
+        network, theirs = new_student(f"timm:{name}", 5, side), timm.create_model(name, num_classes=5, **settings)
+        assert sum(value.numel() for value in network.parameters()) == sum(value.numel() for value in theirs.parameters())
+        assert network(noise(2, side)).shape == (2, 5)
+    with pytest.raises(SettingsError, match="no network 'resnet10x'"):
+        new_student("timm:resnet10x", 5, 32)

@@ -70,3 +70,19 @@ def test_a_shape_builds_the_networks_it_was_taken_from() -> None:
 def test_layers_can_be_changed() -> None:
     shape = SHAPES["facebook/DiT-XL-2-512"].with_layers(1)
     assert (shape.layers, shape.latent_shape, shape.dimensions, shape.classes) == (1, (4, 64, 64), 16384, 1000)
+
+
+def test_mobilenetv2_takes_what_its_paper_says() -> None:
+    """300 M MACs at 224 pixels (arXiv 1801.04381, table 4). A step takes three times as many, forwards, for the weights and for the inputs,
+    but for the inputs of the first layer: also where a convolution has groups."""
+    needs = student_needs("mobilenetv2", 1000, 224)
+    assert needs.test.flops == pytest.approx(2 * 300e6, rel=0.01)
+    assert 2.9 < needs.training.flops / needs.test.flops <= 3
+
+
+def test_a_student_whose_last_map_is_one_pixel() -> None:
+    """Batch norm refuses to train on one value a channel: ResNet-18 halves 8 pixels three times. MACs: 3x3 stem; four 3x3 convolutions a
+    stage, the first of which widens in all but the first stage, with a 1x1 shortcut; classifier."""
+    macs = 27 * 64 * 64 + 4 * 9 * 64**2 * 64 + 512 * 5
+    macs += sum((9 * (c * c // 2 + 3 * c * c) + c * c // 2) * pixels for c, pixels in [(128, 16), (256, 4), (512, 1)])
+    assert student_needs("resnet18", 5, 8).test.flops == 2 * macs
