@@ -1,4 +1,4 @@
-"""A confusion matrix for the page: a table of shaded cells where it can be read, else one picture, and the commonest confusions in words."""
+"""A confusion matrix for the page: a table of shaded cells where it can be read, else one picture, with the commonest confusions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def confusion_of(names: Sequence[str], counts: Sequence[Sequence[int]], *, liste
         shares=tuple(tuple(float(share) for share in row) for row in shares),
         picture=_picture(shares) if len(names) > MAX_TABLE else None,
         common=tuple(
-            (names[true], names[guess], int(matrix[true, guess]), float(shares[true, guess])) for true, guess in places if wrong[true, guess]
+            (names[true], names[guess], int(matrix[true, guess]), float(shares[true, guess]))
+            for true, guess in places
+            if wrong[true, guess]
         ),
     )
 

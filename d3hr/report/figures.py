@@ -56,9 +56,7 @@ class AccuracyRow(Protocol):
         """Length of the error bar to either side."""
 
 
-def accuracy_chart(
-    rows: Sequence[AccuracyRow], names: Mapping[str, str] | None = None, colours: Mapping[str, str] = COLOURS
-) -> str:
+def accuracy_chart(rows: Sequence[AccuracyRow], names: Mapping[str, str] | None = None, colours: Mapping[str, str] = COLOURS) -> str:
     """Return bars of mean last-epoch accuracy with one standard deviation, grouped by IPC.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from d3hr.report.results import Comparison, ResultRow
 
@@ -48,9 +47,4 @@ def beside(own: ResultRow, other: ResultRow) -> str:
 def figure(row: ResultRow) -> str:
     """Return a row's accuracy in words: ``91.7 ± 1.0 %``."""
     spread = f" ± {100 * row.accuracy_std:.1f}" if row.seeds > 1 else ""
-    return f"{100 * row.accuracy_mean:.1f}{spread} %"
-
-
-def best_known(rows: Iterable[ResultRow]) -> ResultRow | None:
-    """Return, of the rows of one set, that which is known best: by class if any is, then of the most runs, then the first."""
-    return max(rows, key=lambda row: (row.per_class is not None, row.confusion is not None, row.seeds), default=None)
+    return f"{100 * row.accuracy_mean:.1f}{spread} %".replace(" ", "\N{NO-BREAK SPACE}")

@@ -22,6 +22,8 @@ from d3hr.storage import DistilledSet, to_uint8
 
 MAX_IMAGES = 10
 MAX_CLASSES = 100
+MAX_PAIRS = 5
+"""Pairs of each class."""
 SHEET_BYTES = 3_500_000
 """Encoded images of the contact sheet; base64 adds a third."""
 NEAREST_BYTES = 3_000_000
@@ -97,7 +99,7 @@ def sheet_of(images: DistilledSet | ImageData, *, budget: int = SHEET_BYTES) -> 
 
 
 def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, budget: int = NEAREST_BYTES) -> dict[str, list[Pair]]:
-    """Return the distilled images of a sheet, each beside its nearest real image, as many as the budget takes.
+    """Return the distilled images of a sheet, each beside its nearest real image, at most five a class and as many as the budget takes.
 
     The first image of every class comes before the second of any.
 
@@ -112,7 +114,7 @@ def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, bud
     """
     pairs: dict[str, list[Pair]] = {}
     left = budget
-    for column in range(MAX_IMAGES):
+    for column in range(MAX_PAIRS):
         for name, pictures in sheet.classes.items():
             file = folder / folders[name] / f"{column:05d}.png"
             if column >= len(pictures) or not file.is_file():

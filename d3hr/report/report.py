@@ -17,7 +17,7 @@ from d3hr.report.confusion import Confusion, confusion_of
 from d3hr.report.diagnosis import DiagnosisFile, read_diagnosis
 from d3hr.report.embedding import drawing_of
 from d3hr.report.figures import COLOURS, NORMALITY_COLOURS, accuracy_chart, normality_chart
-from d3hr.report.headline import best_known, verdicts
+from d3hr.report.headline import verdicts
 from d3hr.report.page import write_page
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import Comparison, ResultRow, comparisons, read_results
@@ -68,11 +68,19 @@ class Subject:
         names = images.class_names
         return cls(path, images, "folder", len(images) // len(names), names, class_folders(names), {})
 
-    def is_of(self, row: ResultRow) -> bool:
-        """Whether a row of results speaks of this set, as far as method, IPC and the settings that both know tell."""
+    def own(self, rows: Iterable[ResultRow]) -> ResultRow | None:
+        """Return the row that speaks of this set: of its method and IPC, and against none of its settings.
+
+        Of several, that which states most of its settings; then that which tells most; then the first.
+        """
         known = json.loads(json.dumps(dict(self.settings)))
-        same = all(known[name] == value for name, value in (row.settings or {}).items() if name in known and name != "seed")
-        return row.method == self.method and row.ipc == self.ipc and same
+        stated = [(row, {name: value for name, value in (row.settings or {}).items() if name in known and name != "seed"}) for row in rows]
+        fitting = [
+            (len(settings), row.per_class is not None, row.confusion is not None, row.seeds, row)
+            for row, settings in stated
+            if (row.method, row.ipc) == (self.method, self.ipc) and all(known[name] == value for name, value in settings.items())
+        ]
+        return max(fitting, key=lambda entry: entry[:-1], default=(None,))[-1]
 
 
 def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diagnosis: Path | None = None) -> list[str]:
@@ -94,7 +102,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
     rows = read_results(evaluations)
     found = read_diagnosis(diagnosis) if diagnosis else None
     _require_same_classes(subject, rows, found, diagnosis)
-    own = best_known(row for row in rows if subject.is_of(row))
+    own = subject.own(rows)
     groups = comparisons(rows)
     headline = _headline(subject, groups)
     sheet = sheet_of(subject.images)
@@ -110,6 +118,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
         sheet=sheet,
         pairs=nearest_pairs(sheet, diagnosis / "nearest", subject.folders) if diagnosis else {},
         groups=[_chart(subject, group) for group in groups],
+        protocols=_protocols(groups),
         own=own,
         diagnosis=found,
         normality_chart=normality_chart(found.normality) if found and found.normality and found.normality.levels else None,
@@ -148,7 +157,7 @@ def _headline(subject: Subject, groups: Sequence[Comparison]) -> list[tuple[Comp
     """Return the verdicts of each comparison that the set takes part in."""
     said = []
     for group in groups:
-        own = best_known(row for row in group.rows if subject.is_of(row))
+        own = subject.own(group.rows)
         if own is not None:
             said.append((group, verdicts(group, own)))
     return said
@@ -188,9 +197,14 @@ def _chart(subject: Subject, group: Comparison) -> dict[str, Any]:
         "legend": colours,
         "columns": {name for name in optional if any(getattr(row, name) is not None for row in group.rows)},
         "best": {row.ipc: max(other.accuracy_mean for other in group.rows if other.ipc == row.ipc) for row in group.rows},
-        "own": [row for row in group.rows if subject.is_of(row)],
-        "fields": list(dict.fromkeys(name for _, settings in group.protocols for name in settings)),
+        "own": subject.own(group.rows),
     }
+
+
+def _protocols(groups: Sequence[Comparison]) -> dict[str, Any]:
+    """Return every protocol that was run as a column, and all their fields."""
+    columns = [{"title": group.title, "ipcs": ipcs, "settings": settings} for group in groups for ipcs, settings in group.protocols]
+    return {"columns": columns, "fields": list(dict.fromkeys(name for column in columns for name in column["settings"]))}
 
 
 def _class_table(subject: Subject, own: ResultRow | None, found: DiagnosisFile | None) -> dict[str, Any]:

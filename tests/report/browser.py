@@ -96,7 +96,14 @@ class Browser:
         codes = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowRight": 39}
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
-            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], **(text if kind == "keyDown" else {}))
+            self.ask(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=codes[key],
+                **(text if kind == "keyDown" else {}),
+            )
 
     def of(self, method: str) -> list[dict[str, Any]]:
         """Return the parameters of every event of one kind so far."""
