@@ -24,9 +24,9 @@ MAX_IMAGES = 10
 MAX_CLASSES = 100
 MAX_PAIRS = 5
 """Pairs of each class."""
-SHEET_BYTES = 3_500_000
+SHEET_BYTES = 3_000_000
 """Encoded images of the contact sheet; base64 adds a third."""
-NEAREST_BYTES = 3_000_000
+NEAREST_BYTES = 2_500_000
 """Encoded images of the pairs."""
 
 
@@ -67,7 +67,7 @@ class Sheet:
         shown = max((len(pictures) for pictures in self.classes.values()), default=0)
         parts = []
         if any(len(pictures) < self.counts[name] for name, pictures in self.classes.items()):
-            parts.append(f"the first {shown} of each class")
+            parts.append(f"the first {shown} images of each class" if shown > 1 else "the first image of each class")
         if len(self.classes) < len(self.counts):
             parts.append(f"the first {len(self.classes):,} of {len(self.counts):,} classes")
         return f"Shown: {', '.join(parts)}, so that the page stays small." if parts else ""

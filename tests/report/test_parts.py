@@ -102,7 +102,7 @@ def test_a_sheet_shows_what_its_budget_takes(image_folder: MakeFolder, tmp_path:
     images = load_images(image_folder({"a": 12, "b": 12, "c": 12}, size=16))
     full = sheet_of(images)
     assert [len(pictures) for pictures in full.classes.values()] == [10, 10, 10]
-    assert "the first 10 of each class" in full.rule
+    assert "the first 10 images of each class" in full.rule
     size = max(len(picture.uri) * 3 // 4 for pictures in full.classes.values() for picture in pictures)
     assert [len(pictures) for pictures in sheet_of(images, budget=int(3.5 * size)).classes.values()] == [1, 1, 1]
     least = sheet_of(images, budget=size // 2)

@@ -15,7 +15,7 @@ from d3hr.data import ImageData
 from d3hr.errors import ClassMismatch, D3hrError, OutputError
 from d3hr.report.report import MARKER, write_report
 from tests.conftest import MakeFolder
-from tests.report.realistic import HOSTILE, write_everything
+from tests.report.realistic import HOSTILE, QUOTED, write_everything
 
 
 class Page(HTMLParser):
@@ -72,10 +72,12 @@ def test_every_section_is_filled(page: Page) -> None:
 def test_names_stay_text_everywhere(page: Page) -> None:
     """The hostile class, method and signature add no tag and no attribute, in HTML, in attributes and in SVG."""
     assert HOSTILE in page.text
+    assert QUOTED in page.text
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes)
         assert tag != "img" or (attributes["src"] or "").startswith("data:image/png;base64,")
-    assert any(attributes.get("data-caption", "").startswith(HOSTILE) for _, attributes in page.tags)
+    captions = [attributes["data-caption"] or "" for _, attributes in page.tags if "data-caption" in attributes]
+    assert all(any(caption.startswith(name) for caption in captions) for name in (HOSTILE, QUOTED))
 
 
 def test_the_page_asks_nothing_of_a_network(page: Page) -> None:
