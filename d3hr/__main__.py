@@ -21,6 +21,7 @@ from d3hr.commands.fit import fit
 from d3hr.commands.inspect import inspect
 from d3hr.commands.plan import plan
 from d3hr.commands.recipe import recipe
+from d3hr.commands.report import report
 from d3hr.commands.result import Result
 from d3hr.commands.train_teacher import train_teacher
 from d3hr.errors import D3hrError, OutputError
@@ -39,7 +40,10 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "evaluate": evaluate,
     "compare": compare,
     "recipe": recipe,
+    "report": report,
 }
+_REPEATED = {"--evaluation"}
+"""Flags that may be given several times; each adds to the list."""
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -92,9 +96,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
 
 
 def _with_underscores(argument: str) -> str:
-    """Take --class-map for --class_map."""
+    """Take --class-map for --class_map, and each --evaluation for one more."""
     flag, equals, value = argument.partition("=")
-    return flag.replace("-", "_").replace("__", "--", 1) + equals + value if flag.startswith("--") and len(flag) > 2 else argument
+    if not flag.startswith("--") or len(flag) == 2:
+        return argument
+    flag = flag.replace("-", "_").replace("__", "--", 1)
+    return flag + ("+" if flag in _REPEATED else "") + equals + value
 
 
 def _without_config(settings: Namespace) -> Namespace:

@@ -8,6 +8,7 @@
     ├── ClassMismatch          two things that must speak of the same classes do not
     ├── OutputError            the place to write to holds something else, or cannot be written
     ├── DistilledSetError      a folder is not a (complete) distilled set
+    ├── ResultsError           kept results of an evaluation or a diagnosis are missing or damaged
     └── NumericalError         a computation left the finite numbers
 
 Every message has three parts: what is wrong, what was found, and what to do next.
@@ -102,6 +103,10 @@ class OutputError(D3hrError):
 
 class DistilledSetError(D3hrError):
     """A folder is not a (complete) distilled set."""
+
+
+class ResultsError(D3hrError):
+    """Kept results of an evaluation or a diagnosis are missing or damaged."""
 
 
 class NumericalError(D3hrError):

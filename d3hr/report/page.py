@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from d3hr.report.words import in_words
 from d3hr.staging import write_bytes
 
 
@@ -23,8 +26,16 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         loader=PackageLoader("d3hr.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["in_words"] = in_words
     environment.filters["data_uri"] = _data_uri
-    write_bytes(path, environment.get_template(template).render(**values).encode())
+    environment.globals["script"] = script = _script()
+    environment.globals["script_hash"] = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    write_bytes(path, environment.get_template(template).render(**values).encode(errors="replace"))
+
+
+def _script() -> str:
+    """Return the page's script; its hash in the page's security policy lets this one run, and no other."""
+    return (files("d3hr.report") / "templates" / "report.js").read_text(encoding="utf-8")
 
 
 def _data_uri(picture: Path) -> str:

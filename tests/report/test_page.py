@@ -3,7 +3,7 @@ from pathlib import Path
 
 from d3hr.contact_sheet import contact_sheet
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.scores import Evaluation
+from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.training import Run
 from d3hr.report.figures import accuracy_chart, loss_chart
 from d3hr.report.page import write_page

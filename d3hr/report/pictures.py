@@ -1,0 +1,164 @@
+"""Images of a set as data URIs, as many as one page carries.
+
+The rule: at most ten images of each of the first hundred classes, and of these as many as fit the page's budget of bytes: fewer of each
+class first, then fewer classes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from d3hr.data import ImageData
+from d3hr.decoding import open_upright
+from d3hr.errors import ResultsError
+from d3hr.storage import DistilledSet, to_uint8
+
+MAX_IMAGES = 10
+MAX_CLASSES = 100
+MAX_PAIRS = 5
+"""Pairs of each class."""
+SHEET_BYTES = 3_000_000
+"""Encoded images of the contact sheet; base64 adds a third."""
+NEAREST_BYTES = 2_500_000
+"""Encoded images of the pairs."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image for the page: its place in its class, and itself as a data URI."""
+
+    index: int
+    uri: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A distilled image and the real image nearest to it."""
+
+    index: int
+    distilled: str
+    real: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The images of a set that a page shows.
+
+    Attributes:
+        side: height and width of an image, in pixels.
+        classes: pictures by class name, in the set's order.
+        counts: images of every class, also of those that are not shown.
+    """
+
+    side: int
+    classes: dict[str, list[Picture]]
+    counts: dict[str, int]
+
+    @property
+    def rule(self) -> str:
+        """What is shown, in words; empty if everything is."""
+        shown = max((len(pictures) for pictures in self.classes.values()), default=0)
+        parts = []
+        if any(len(pictures) < self.counts[name] for name, pictures in self.classes.items()):
+            parts.append(f"the first {shown} images of each class" if shown > 1 else "the first image of each class")
+        if len(self.classes) < len(self.counts):
+            parts.append(f"the first {len(self.classes):,} of {len(self.counts):,} classes")
+        return f"Shown: {', '.join(parts)}, so that the page stays small." if parts else ""
+
+
+def sheet_of(images: DistilledSet | ImageData, *, budget: int = SHEET_BYTES) -> Sheet:
+    """Return the first images of each class within the page's budget; memory holds one class.
+
+    Args:
+        images: the set; one that keeps only statistics gives no pictures.
+        budget: bytes of all encoded images together.
+    """
+    counts = _counts(images)
+    names = [name for name, count in counts.items() if count][:MAX_CLASSES]
+    if not names:
+        return Sheet(0, {}, counts)
+    first = {name: _png(_first(images, name, 1)[0]) for name in names}
+    mean = sum(map(len, first.values())) / len(first)
+    each = max(1, min(MAX_IMAGES, int(budget / (mean * len(names)))))
+    names = names[: max(1, int(budget / (mean * each)))]
+    side = int(_first(images, names[0], 1).shape[-1])
+    classes = {
+        name: [Picture(index, data_uri(_png(image))) for index, image in enumerate(_first(images, name, each))]
+        if each > 1
+        else [Picture(0, data_uri(first[name]))]
+        for name in names
+    }
+    return Sheet(side, classes, counts)
+
+
+def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, budget: int = NEAREST_BYTES) -> dict[str, list[Pair]]:
+    """Return the distilled images of a sheet, each beside its nearest real image, at most five a class and as many as the budget takes.
+
+    The first image of every class comes before the second of any.
+
+    Args:
+        sheet: the distilled images.
+        folder: holds ``<class folder>/<index>.png``, the nearest real image of each; what is missing is left out.
+        folders: the folder of each class.
+        budget: bytes of all encoded images together.
+
+    Raises:
+        ResultsError: one of the files is not an image.
+    """
+    pairs: dict[str, list[Pair]] = {}
+    left = budget
+    for column in range(MAX_PAIRS):
+        for name, pictures in sheet.classes.items():
+            file = folder / folders[name] / f"{column:05d}.png"
+            if column >= len(pictures) or not file.is_file():
+                continue
+            real = _checked(file)
+            left -= len(real) + len(pictures[column].uri) * 3 // 4
+            if left < 0:
+                return pairs
+            pairs.setdefault(name, []).append(Pair(pictures[column].index, pictures[column].uri, data_uri(real)))
+    return pairs
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as text that stands in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def encoded(image: Image.Image) -> bytes:
+    """Return an image as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def _counts(images: DistilledSet | ImageData) -> dict[str, int]:
+    if isinstance(images, ImageData):
+        return images.counts
+    return {entry.name: entry.images for entry in images.manifest.classes}
+
+
+def _first(images: DistilledSet | ImageData, name: str, count: int) -> Tensor:
+    """Return the first images of a class, uint8 [n <= count, 3, H, W]."""
+    if isinstance(images, ImageData):
+        return to_uint8(next(images.batches(name, count)))
+    return images.of_class(name)[:count]
+
+
+def _png(image: Tensor) -> bytes:
+    return encoded(Image.fromarray(image.permute(1, 2, 0).numpy()))
+
+
+def _checked(file: Path) -> bytes:
+    """Return a file's image, encoded anew, so that nothing but pixels enters the page."""
+    try:
+        return encoded(open_upright(file.read_bytes()).convert("RGB"))
+    except ValueError as error:
+        raise ResultsError(f"{file} is damaged.", found=str(error), do="make it again with 'd3hr diagnose'.") from error

@@ -1,0 +1,251 @@
+"""The report of a set: its pictures, its accuracies and its diagnosis on one page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from d3hr.class_folders import class_folders
+from d3hr.data import ImageData
+from d3hr.errors import ClassMismatch, OutputError
+from d3hr.report.confusion import Confusion, confusion_of
+from d3hr.report.diagnosis import DiagnosisFile, read_diagnosis
+from d3hr.report.embedding import drawing_of
+from d3hr.report.figures import COLOURS, NORMALITY_COLOURS, accuracy_chart, normality_chart
+from d3hr.report.headline import verdicts
+from d3hr.report.page import write_page
+from d3hr.report.pictures import nearest_pairs, sheet_of
+from d3hr.report.results import Comparison, ResultRow, comparisons, read_results
+from d3hr.report.words import flat, size_in_words
+from d3hr.storage import DistilledSet, open_set
+
+MARKER = '<meta name="generator" content="d3hr report">'
+"""By this a page is known as a report, which another report may replace."""
+_MORE_COLOURS = ("#5b9a6f", "#8f6bb8", "#c99a2e", "#c2588b", "#3aa6a0", "#8a6d5a")
+_CLASS_COLUMNS = {
+    "accuracy": "accuracy, %",
+    "mmd": "MMD",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "diversity": "diversity",
+    "diversity_real": "diversity, real",
+    "nearest_ratio": "nearest ratio",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The set that the report is about; ``ipc`` is 0 where only statistics are kept."""
+
+    path: str
+    images: DistilledSet | ImageData
+    method: str
+    ipc: int
+    class_names: tuple[str, ...]
+    folders: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: str) -> Subject:
+        """Open a distilled set or a plain source of images.
+
+        Raises:
+            DistilledSetError: the set is unfinished or damaged.
+            DataError: it is neither.
+        """
+        images = open_set(path)
+        if isinstance(images, DistilledSet):
+            manifest = images.manifest
+            folders = {entry.name: entry.folder for entry in manifest.classes}
+            return cls(path, images, manifest.method, manifest.ipc, images.class_names, folders, manifest.settings)
+        names = images.class_names
+        return cls(path, images, "folder", len(images) // len(names), names, class_folders(names), {})
+
+    def own(self, rows: Iterable[ResultRow]) -> ResultRow | None:
+        """Return the row that speaks of this set: of its method and IPC, and against none of its settings.
+
+        Of several, that which states most of its settings; then that which tells most; then the first.
+        """
+        known = json.loads(json.dumps(dict(self.settings)))
+        stated = [(row, {name: value for name, value in (row.settings or {}).items() if name in known and name != "seed"}) for row in rows]
+        fitting = [
+            (len(settings), row.per_class is not None, row.confusion is not None, row.seeds, row)
+            for row, settings in stated
+            if (row.method, row.ipc) == (self.method, self.ipc) and all(known[name] == value for name, value in settings.items())
+        ]
+        return max(fitting, key=lambda entry: entry[:-1], default=(None,))[-1]
+
+
+def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diagnosis: Path | None = None) -> list[str]:
+    """Write the report of a set as one self-contained page, and return its headline.
+
+    Args:
+        path: a distilled set, or any source of images.
+        out: the file to write; an earlier report there is replaced.
+        evaluations: folders with ``results.json``.
+        diagnosis: folder with ``diagnosis.json`` and the nearest real images.
+
+    Raises:
+        OutputError: ``out`` is something else than a report.
+        ResultsError: results or diagnosis are missing or damaged.
+        ClassMismatch: results or diagnosis speak of other classes.
+    """
+    require_replaceable(out)
+    subject = Subject.open(path)
+    rows = read_results(evaluations)
+    found = read_diagnosis(diagnosis) if diagnosis else None
+    _require_same_classes(subject, rows, found, diagnosis)
+    own = subject.own(rows)
+    groups = comparisons(rows)
+    headline = _headline(subject, groups)
+    sheet = sheet_of(subject.images)
+    confusion = _confusion(own)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_page(
+        out,
+        "report.html",
+        subject=subject,
+        quoted=shlex.quote(path),
+        headline=headline,
+        tiles=_tiles(subject, own, sum(sheet.counts.values())),
+        sheet=sheet,
+        pairs=nearest_pairs(sheet, diagnosis / "nearest", subject.folders) if diagnosis else {},
+        groups=[_chart(subject, group) for group in groups],
+        protocols=_protocols(groups),
+        own=own,
+        diagnosis=found,
+        normality_chart=normality_chart(found.normality) if found and found.normality and found.normality.levels else None,
+        normality_colours=NORMALITY_COLOURS,
+        drawing=drawing_of(found.embedding, subject.class_names) if found and found.embedding else None,
+        classes=_class_table(subject, own, found),
+        confusion=confusion,
+        origin=_origin(subject, evaluations, diagnosis, found),
+    )
+    return [sentence for _, sentences in headline for sentence in sentences]
+
+
+def require_replaceable(out: Path) -> None:
+    """Raise :class:`OutputError` unless ``out`` is free or holds an earlier report."""
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_file() and MARKER.encode() in out.read_bytes()[:4096]:
+        return
+    raise OutputError(
+        f"{out} exists and is not a report of d3hr.",
+        found="a folder" if out.is_dir() else "another file",
+        do="choose another --out, or move it away.",
+    )
+
+
+def _require_same_classes(subject: Subject, rows: Sequence[ResultRow], found: DiagnosisFile | None, folder: Path | None) -> None:
+    known = set(subject.class_names)
+    for row in rows:
+        if not row.known_classes <= known:
+            raise ClassMismatch(f"the results of {row.title}", sorted(row.known_classes), f"the set {subject.path}", subject.class_names)
+    if found and not set(found.per_class) <= known:
+        raise ClassMismatch(f"the diagnosis {folder}", sorted(found.per_class), f"the set {subject.path}", subject.class_names)
+
+
+def _headline(subject: Subject, groups: Sequence[Comparison]) -> list[tuple[Comparison, list[str]]]:
+    """Return the verdicts of each comparison that the set takes part in."""
+    said = []
+    for group in groups:
+        own = subject.own(group.rows)
+        if own is not None:
+            said.append((group, verdicts(group, own)))
+    return said
+
+
+def _tiles(subject: Subject, own: ResultRow | None, images: int) -> list[tuple[str, str]]:
+    """Return the few figures to see first, each with its name."""
+    tiles = [(f"{images:,}", "images"), (f"{len(subject.class_names):,}", "classes")]
+    if isinstance(subject.images, DistilledSet):
+        manifest = subject.images.manifest
+        real = sum(entry.real_images or 0 for entry in manifest.classes)
+        tiles.append((f"{manifest.image_size} px", "a side"))
+        if manifest.storage.get("images"):
+            tiles.append((size_in_words(manifest.storage["images"]), "of PNG files"))
+        if real and images:
+            tiles.append((f"1 / {real / images:,.0f}", f"of {real:,} real images"))
+    else:
+        tiles.append((f"{subject.images.image_size} px", "a side"))
+    if own is not None:
+        tiles.append((f"{100 * own.accuracy_mean:.1f} %", f"test accuracy, {own.student}, {own.labels} labels"))
+    return tiles
+
+
+def _chart(subject: Subject, group: Comparison) -> dict[str, Any]:
+    """Return one comparison with its chart, its legend, and what its table needs to know."""
+    more = iter(_MORE_COLOURS * len(group.rows))
+    colours: dict[str, str] = {}
+    for row in group.rows:
+        if row.title not in colours:
+            usual = COLOURS.get(row.method)
+            colours[row.title] = next(more) if usual is None or usual in colours.values() else usual
+    bars = [row.model_copy(update={"method": row.title}) for row in group.rows]
+    optional = ("distillation_std", "training_std", "best_epoch_mean", "top5_mean", "hlr", "ior", "lrs")
+    return {
+        "comparison": group,
+        "chart": accuracy_chart(bars, colours=colours),
+        "legend": colours,
+        "columns": {name for name in optional if any(getattr(row, name) is not None for row in group.rows)},
+        "best": {row.ipc: max(other.accuracy_mean for other in group.rows if other.ipc == row.ipc) for row in group.rows},
+        "own": subject.own(group.rows),
+    }
+
+
+def _protocols(groups: Sequence[Comparison]) -> dict[str, Any]:
+    """Return every protocol that was run as a column, and all their fields."""
+    columns = [{"title": group.title, "ipcs": ipcs, "settings": settings} for group in groups for ipcs, settings in group.protocols]
+    return {"columns": columns, "fields": list(dict.fromkeys(name for column in columns for name in column["settings"]))}
+
+
+def _class_table(subject: Subject, own: ResultRow | None, found: DiagnosisFile | None) -> dict[str, Any]:
+    """Return the columns that have a figure for some class, and a row for each class."""
+    accuracy = (own.per_class if own else None) or {}
+    rows = []
+    for name in subject.class_names:
+        figures = found.per_class.get(name) if found else None
+        values = figures.model_dump() if figures else {}
+        rows.append((name, {"accuracy": accuracy.get(name), **values}))
+    columns = {key: title for key, title in _CLASS_COLUMNS.items() if any(values.get(key) is not None for _, values in rows)}
+    return {"columns": columns, "rows": rows if columns else []}
+
+
+def _confusion(own: ResultRow | None) -> Confusion | None:
+    if own is None or own.confusion is None or not own.class_names:
+        return None
+    return confusion_of(own.class_names, own.confusion)
+
+
+def _origin(
+    subject: Subject, evaluations: Iterable[Path], diagnosis: Path | None, found: DiagnosisFile | None
+) -> dict[str, list[tuple[str, str]]]:
+    """Return everything known about where the set and the page came from, as names and values under headings."""
+    page = [("set", subject.path), *(("evaluation", str(folder)) for folder in evaluations)]
+    if diagnosis and found:
+        page.append(("diagnosis", str(diagnosis)))
+        page += [(f"diagnosis, {name}", value) for name, value in flat(found.set.model_dump()) if value != "none"]
+        page += [(f"diagnosis, real images {name}", value) for name, value in flat(found.data.model_dump()) if value != "none"]
+    page.append(("written by", f"d3hr {version('d3hr')}"))
+    images = subject.images
+    if isinstance(images, ImageData):
+        facts = {"source": images.source, "split": images.split, "fingerprint": images.fingerprint, "skipped": list(images.skipped)}
+        return {"Images": flat(facts), "This page": page}
+    manifest = images.manifest
+    groups = {
+        "Settings": flat({"method": manifest.method, "ipc": manifest.ipc, **manifest.settings}),
+        "Real images": flat(manifest.data),
+        "Prior": flat(manifest.prior),
+        "Storage": [(name.replace("_", " "), size_in_words(count)) for name, count in manifest.storage.items()],
+        "Versions": flat(manifest.versions),
+        "This page": page,
+    }
+    return {title: facts for title, facts in groups.items() if facts}
