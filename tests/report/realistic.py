@@ -12,7 +12,7 @@ import numpy as np
 
 from d3hr.baselines.selection import random_real
 from d3hr.data import ImageData
-from d3hr.evaluation.protocols import PROTOCOLS, Protocol
+from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.staging import write_json
 from d3hr.storage import DistilledSet
 
@@ -43,8 +43,8 @@ def result_rows(distilled: DistilledSet) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     rows = []
     for protocol, labels, lift in (
-        (PROTOCOLS["quick"], "hard", 0.0),
-        (PROTOCOLS["hard"].model_copy(update={"name": "soft"}), "soft", 0.02),
+        (protocol_named("quick"), "hard", 0.0),
+        (protocol_named("hard").model_copy(update={"name": "soft"}), "soft", 0.02),
     ):
         assert isinstance(protocol, Protocol)
         for method, name, mean in (
