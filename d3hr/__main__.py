@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from jsonargparse import ArgumentParser, Namespace
 
+from d3hr.commands.baseline import baseline
 from d3hr.commands.demo import demo
 from d3hr.commands.distill import distill
 from d3hr.commands.evaluate import evaluate
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "plan": plan,
     "distill": distill,
     "expand": expand,
+    "baseline": baseline,
     "evaluate": evaluate,
     "recipe": recipe,
 }

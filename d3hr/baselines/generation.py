@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.baselines.writing import require_images_per_class, write_baseline
 from d3hr.distillation.drawing import draw_images
 from d3hr.errors import NumericalError
@@ -17,6 +19,36 @@ from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 from d3hr.storage import DistilledSet, Origin
+
+
+class PriorOnlySettings(DrawnSettings):
+    """Settings of sampling."""
+
+    steps: int = Field(default=50, ge=2)
+    """Points of the sampling grid."""
+    guidance_scale: float = Field(default=4.0, ge=0)
+    """Classifier-free guidance scale."""
+
+    def check(self, materials: Materials) -> None:
+        """Refuse what a prior cannot draw, and a grid that it does not have."""
+        super().check(materials)
+        assert materials.prior is not None
+        materials.prior.schedule.grid(self.steps)
+
+
+def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
+    """Write :func:`prior_only`."""
+    return prior_only(
+        order.prior,
+        order.images.class_names,
+        order.out,
+        ipc=order.ipc,
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        conditioning=order.materials.conditioning,
+        seed=order.seed,
+        progress=order.progress,
+    )
 
 
 def prior_only(

@@ -1,0 +1,79 @@
+"""``d3hr baseline``: a set by any method, the ones that a distilled set must beat first of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from d3hr.commands.priors import Precision, load_prior
+from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.result import Result
+from d3hr.progress import OnTerminal
+
+
+def baseline(
+    method: str,
+    data: str,
+    *,
+    out: str,
+    ipc: int = 10,
+    settings: dict[str, Any] | None = None,
+    prior: str | None = None,
+    teacher: str | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    shared: str | None = None,
+    class_map: str | None = None,
+    autoencoder: str | None = None,
+    precision: Precision = "fp32",
+    device: str | None = None,
+    split: str | None = None,
+    on_bad_image: BadImage = "error",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    data_config: str | None = None,
+) -> Result:
+    """Make a set by a method that a distilled set must beat, or by d3hr itself, through the one interface they share.
+
+    Args:
+        method: d3hr, random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian, prototypes or patches
+        data: folder of class folders, folder of parquet files, Hub id, or digits
+        out: folder to write the set to
+        ipc: images per class
+        settings: settings of the method that differ from its own, such as '{space: latent}'; an unknown one is answered with the list
+        prior: folder or Hub id of a diffusion prior, for methods that draw from one and for space latent
+        teacher: folder of a teacher, for patches and for space teacher
+        image_size: side of the images in pixels, by default the prior's, or without one the data's
+        seed: seed of whatever the method draws
+        shared: folder for what all sets of the same data share, such as class statistics, by default OUT-shared
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
+        precision: arithmetic of the prior's networks
+        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        split: train, validation, test, ...; train by default
+        on_bad_image: stop at unreadable images, or leave them out and count them
+        image_column: column of images of a parquet or Hub source
+        label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
+    """
+    from d3hr.baselines.methods import Materials, Need, method_named
+    from d3hr.evaluation.teachers import Teacher
+    from d3hr.prior.conditioning import read_class_map
+
+    chosen, options = method_named(method), settings or {}
+    flags: dict[Need, str | None] = {"prior": prior, "teacher": teacher}
+    chosen.parse(options, [need for need, value in flags.items() if value])  # complains before anything is read
+    progress = OnTerminal()
+    named = read_class_map(class_map) if class_map else None
+    loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device) if prior else None
+    judge = Teacher.load(teacher, device=device) if teacher else None
+    images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(data, split)
+    materials = Materials(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
+    made = chosen.make(materials, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
+    manifest = made.manifest
+    text = (
+        f"{ipc} image(s) of each of {len(made.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
+        f"Next: d3hr evaluate {out} --test DATA --test_split test"
+    )
+    values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(made.class_names), "settings": manifest.settings}
+    return Result(text, values, Path(out))
