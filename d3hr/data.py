@@ -78,6 +78,10 @@ class ImageData:
         for start in range(0, len(indices), batch_size):
             yield self._decode(indices[start : start + batch_size])
 
+    def pick(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
+        """Return the images [n, 3, H, W] in [-1, 1] at ``places`` of one class; place 0 is its first image."""
+        return self._decode(self._by_class[self.class_names.index(class_name)][np.asarray(places)])
+
     def gather(self, positions: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(images [n, 3, H, W] in [-1, 1], labels [n])`` at ``positions``; position 0 is the first image of the first class."""
         ends = np.cumsum([len(indices) for indices in self._by_class])

@@ -87,11 +87,11 @@ def test_finished_classes_are_not_inverted_again(inputs: tuple[Path, Path], tmp_
     inner: Callable[..., object] = pipeline._match
     seen: list[str] = []
 
-    def match(batches: object, prior: Prior, settings: object, label: int, progress: object) -> object:
+    def match(batches: object, prior: Prior, settings: object, label: int, *others: object) -> object:
         seen.append(prior.class_names[label])
         if seen == ["ant", "bee"]:
             raise KeyboardInterrupt
-        return inner(batches, prior, settings, label, progress)
+        return inner(batches, prior, settings, label, *others)
 
     monkeypatch.setattr(pipeline, "_match", match)
     with pytest.raises(KeyboardInterrupt):

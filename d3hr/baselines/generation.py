@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.baselines.writing import require_images_per_class, write_baseline
-from d3hr.data import ImageData
 from d3hr.distillation.drawing import draw_images
-from d3hr.distillation.inversion import diffuse
-from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import NumericalError
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 from d3hr.storage import DistilledSet, Origin
+
+
+class PriorOnlySettings(DrawnSettings):
+    """Settings of sampling."""
+
+    steps: int = Field(default=50, ge=2)
+    """Points of the sampling grid."""
+    guidance_scale: float = Field(default=4.0, ge=0)
+    """Classifier-free guidance scale."""
+
+    def check(self, materials: Materials) -> None:
+        """Refuse what a prior cannot draw, and a grid that it does not have."""
+        super().check(materials)
+        assert materials.prior is not None
+        materials.prior.schedule.grid(self.steps)
+
+
+def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
+    """Write :func:`prior_only`."""
+    return prior_only(
+        order.prior,
+        order.images.class_names,
+        order.out,
+        ipc=order.ipc,
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        conditioning=order.materials.conditioning,
+        seed=order.seed,
+        progress=order.progress,
+    )
 
 
 def prior_only(
@@ -78,57 +107,3 @@ def prior_only(
         images_of,
         progress,
     )
-
-
-def prototypes(
-    prior: Prior,
-    images: ImageData,
-    centres_of: Callable[[str], Tensor],
-    out: str | Path,
-    *,
-    ipc: int,
-    settings: DistillSettings,
-    conditioning: Sequence[Conditioning],
-    progress: Progress = SILENT,
-) -> DistilledSet:
-    """Denoise prototypes of each class's latents from a level, to which noise carries them (the idea of D4M, arXiv 2407.15138).
-
-    Args:
-        prior: the diffusion prior.
-        images: the real images, for the record.
-        centres_of: gives the prototypes of one class, clean latents [ipc, C * h * w].
-        out: folder to write.
-        ipc: images per class.
-        settings: steps, level and guidance of denoising, and the seed of the noise.
-        conditioning: the prior's class for each class.
-        progress: where to report.
-
-    Raises:
-        OutputError: ``out`` holds something else.
-        NumericalError: an image is not finite.
-    """
-    require_images_per_class(ipc)
-    ids = {match.class_name: match.conditioning_id for match in conditioning}
-
-    def images_of(name: str) -> Tensor:
-        clean = centres_of(name).view(-1, *prior.latent_shape)
-        noise = torch.randn(clean.shape, generator=generator_for(settings.seed, "prototypes", name))
-        noisy = diffuse(prior.schedule, clean, noise, level=settings.denoising_level, steps=settings.steps)
-        with NumericalError.naming(name):
-            return draw_images(
-                prior, noisy, ids[name], level=settings.denoising_level, steps=settings.steps, guidance_scale=settings.denoising_guidance
-            )
-
-    names = ("steps", "denoising_level", "denoising_guidance", "seed")
-    origin = Origin(
-        method="prototypes",
-        class_names=images.class_names,
-        ipc=ipc,
-        image_size=prior.image_size,
-        settings={name: getattr(settings, name) for name in names},
-        data={"source": images.source, "split": images.split, "fingerprint": images.fingerprint},
-        prior=prior.origin,
-        real_counts=images.counts,
-        conditioning=conditioning,
-    )
-    return write_baseline(out, origin, images_of, progress)

@@ -1,84 +1,140 @@
-"""Patches of real images that a teacher finds most realistic, tiled into images, after RDED (arXiv 2312.03526).
+"""Patches of real images that a teacher takes for their class without doubt, tiled to images (after RDED, arXiv 2312.03526, section 4).
 
-Legend: N candidate images, R crops an image, f patches a side.
+Legend: N images, R crops of each, P = patches in one image, C classes.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.baselines.materials import Materials
+from d3hr.baselines.method import Materials, MethodSettings, Need, Order
+from d3hr.baselines.writing import real_origin, write_baseline
+from d3hr.data import ImageData
 from d3hr.errors import DataError, SettingsError, listed
-from d3hr.seeds import derive_seed, generator_for
+from d3hr.evaluation.teachers import Teacher
+from d3hr.seeds import generator_for
+from d3hr.staging import claim, write_tensors
+from d3hr.storage import DistilledSet
 
-_AT_ONCE = 64
-SCALE = (0.25, 1.0)
-"""Smallest and largest share of an image's area that a crop takes."""
+
+class PatchSettings(MethodSettings):
+    """Settings of cropping and tiling."""
+
+    factor: int = Field(default=2, ge=1)
+    """Patches along each side of an image."""
+    crops: int = Field(default=5, ge=1)
+    """Random square crops of each real image."""
+    smallest: float = Field(default=0.25, gt=0, le=1)
+    """Smallest share of the image's area that a crop has; the largest is all of it. At 1 / factor^2 a patch keeps the resolution."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """A teacher."""
+        return frozenset({"teacher"})
+
+    def check(self, materials: Materials) -> None:
+        """Refuse a side that does not split, and a teacher of other classes."""
+        assert materials.teacher is not None
+        if materials.image_size % self.factor:
+            raise SettingsError(
+                "The image does not split into patches of whole pixels.",
+                found=f"{materials.image_size} pixels, factor {self.factor}",
+                do="use a factor, or an --image_size, that fits.",
+            )
+        materials.teacher.require_classes(materials.images.class_names, materials.images.source)
 
 
-def check_patches(materials: Materials, ipc: int, factor: int, crops: int, candidates: int) -> None:
-    """Refuse what cannot be tiled.
+def write_patches(order: Order, settings: PatchSettings) -> DistilledSet:
+    """Write images of factor x factor patches: those of the lowest loss of the teacher for the true class.
 
-    Raises:
-        SettingsError: a number is out of range, or the tiles do not fill the side.
-        DataError: a class has too few images for the patches.
+    Each real image first gives its best crop, in the order of the loss; only where all images have given one, their second best follow.
+    Crops follow from the seed and the class's name, so that more images per class contain the fewer.
     """
-    if min(factor, crops, candidates) < 1 or materials.image_size % factor:
-        raise SettingsError(
-            "Patches cannot be tiled like this.",
-            found=f"factor {factor}, crops {crops}, candidates {candidates}, images of {materials.image_size} pixels",
-            do="give positive numbers, and a factor that divides the side.",
-        )
-    needed = ipc * factor**2
-    small = [f"{name} ({count})" for name, count in materials.images.counts.items() if min(count, candidates) * crops < needed]
+    images, wanted = order.images, order.ipc * settings.factor**2
+    small = [f"{name} ({count * settings.crops})" for name, count in images.counts.items() if count * settings.crops < wanted]
     if small:
         raise DataError(
-            f"Some classes give fewer than {needed} patches.", found=listed(small), do="use a lower --ipc or factor, or more crops."
+            f"Some classes have fewer than {wanted} crops to choose from.", found=listed(small), do="use a lower --ipc, or more crops."
         )
+    values = {"seed": order.seed, **settings.model_dump(), "teacher": order.teacher.fingerprint}
+    side = images.image_size // settings.factor
+
+    def images_of(name: str) -> Tensor:
+        boxes, losses = _judged(order, settings, name)
+        best = torch.from_numpy(best_first(losses.numpy())[:wanted])
+        made = []
+        for places in best.view(order.ipc, -1):
+            rows, chosen = places // settings.crops, boxes.flatten(0, 1)[places]
+            patches = [cropped(image, box, side) for image, box in zip(images.pick(name, rows), chosen, strict=True)]
+            made.append(tiled(torch.stack(patches), settings.factor))
+        return torch.stack(made)
+
+    return write_baseline(order.out, real_origin(order.method, images, ipc=order.ipc, settings=values), images_of, order.progress)
 
 
-def tiled_patches(materials: Materials, class_name: str, *, ipc: int, factor: int, crops: int, candidates: int, seed: int) -> Tensor:
-    """Return images float [ipc, 3, H, W] in [-1, 1] of one class, each of factor x factor patches.
-
-    Of at most ``candidates`` random images of the class, ``crops`` random crops each are judged by the teacher's cross-entropy with
-    the class: lower is more realistic. Every image's best crop comes before any image's second, and among those the more realistic first.
-
-    Args:
-        materials: real images and teacher.
-        class_name: the class.
-        ipc: images per class.
-        factor: f.
-        crops: R.
-        candidates: most images that are looked at.
-        seed: seed of candidates and crops.
-    """
-    teacher, images = materials.require_teacher(), materials.images
-    label, names = teacher.class_names.index(class_name), images.class_names
-    sized, start = images.at_size(materials.image_size), sum(images.counts[name] for name in names[: names.index(class_name)])
-    order = torch.randperm(images.counts[class_name], generator=generator_for(seed, "patches", class_name))[:candidates]
-    best: list[tuple[int, float, Tensor]] = []
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "crops", class_name))
-        for positions in (start + order).split(_AT_ONCE):
-            found = _crops(sized.gather(positions)[0], materials.image_size, crops)
-            logits = teacher.logits(found.flatten(0, 1))
-            losses = F.cross_entropy(logits, torch.full((len(logits),), label), reduction="none").view(len(positions), crops)
-            for image, ranks in enumerate(losses.argsort(dim=1).tolist()):
-                best += [(rank, float(losses[image, crop]), found[image, crop]) for rank, crop in enumerate(ranks)]
-    best.sort(key=lambda patch: patch[:2])
-    chosen = torch.stack([patch for _, _, patch in best[: ipc * factor**2]])
-    side = materials.image_size // factor
-    small = F.interpolate(chosen, (side, side), mode="bilinear", antialias=True)
-    # Spread the most realistic patches over the images, so that each has some of them.
-    tiles = small.view(factor, factor, ipc, 3, side, side)
-    return tiles.permute(2, 3, 0, 4, 1, 5).reshape(ipc, 3, materials.image_size, materials.image_size)
+def crop_boxes(count: int, crops: int, image_size: int, smallest: float, generator: torch.Generator) -> Tensor:
+    """Return (top, left, side) int64 [N, R, 3] of square crops: shares of the area even in [smallest, 1], places even in the image."""
+    share, down, right = torch.rand(count, crops, 3, generator=generator, dtype=torch.float64).unbind(-1)
+    sides = (image_size * (smallest + (1 - smallest) * share).sqrt()).round().clamp(min=1)
+    room = image_size - sides + 1
+    return torch.stack([(down * room).floor(), (right * room).floor(), sides], dim=-1).long()
 
 
-def _crops(images: Tensor, image_size: int, crops: int) -> Tensor:
-    """Return random crops [N, R, 3, H, W] of images [N, 3, H, W], resized to the whole side."""
-    from kornia.augmentation import RandomResizedCrop
+def best_first(losses: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the places 0 to N * R - 1 of crops of losses [N, R]: the best of each image by loss, then the second best of each, ..."""
+    turn = losses.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    return np.lexsort((losses.ravel(), turn.ravel()))
 
-    crop = RandomResizedCrop((image_size, image_size), scale=SCALE, align_corners=False)
-    return torch.stack([crop(images) for _ in range(crops)], dim=1)
+
+def tiled(patches: Tensor, factor: int) -> Tensor:
+    """Return one image [3, factor * h, factor * w] of patches [P, 3, h, w], row by row."""
+    rows = [torch.cat(list(row), dim=-1) for row in patches.split(factor)]
+    return torch.cat(rows, dim=-2)
+
+
+def cropped(image: Tensor, box: Tensor, side: int) -> Tensor:
+    """Return the crop (top, left, side) of an image [3, H, W], resized to [3, side, side]."""
+    top, left, extent = box.tolist()
+    crop = image[None, :, top : top + extent, left : left + extent]
+    return crop[0] if extent == side else F.interpolate(crop, (side, side), mode="bilinear", antialias=True)[0]
+
+
+def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, Tensor]:
+    """Return boxes [N, R, 3] and losses [N, R] of a class, from the shared folder where another set of the same seed left them."""
+    images, teacher = order.images, order.teacher
+    key = {
+        "kind": "patches",
+        "data": images.fingerprint,
+        "image_size": images.image_size,
+        "teacher": teacher.fingerprint,
+        "crops": settings.crops,
+        "smallest": settings.smallest,
+        "seed": order.seed,
+    }
+    folder = order.shared_folder("patches", key)
+    claim(folder, key)
+    file = folder / f"{images.class_names.index(name):06d}.safetensors"
+    if not file.exists():
+        generator = generator_for(order.seed, "patches", name)
+        boxes = crop_boxes(images.counts[name], settings.crops, images.image_size, settings.smallest, generator)
+        write_tensors(file, {"boxes": boxes, "losses": _losses(images, teacher, name, boxes)})
+    found = load_file(file)
+    return found["boxes"], found["losses"]
+
+
+def _losses(images: ImageData, teacher: Teacher, name: str, boxes: Tensor) -> Tensor:
+    """Return the cross-entropy float32 [N, R] of the teacher for the true class of every crop."""
+    label, losses, done = teacher.columns([name]), list[Tensor](), 0
+    for batch in images.batches(name):
+        mine = boxes[done : done + len(batch)]
+        crops = [cropped(image, box, teacher.image_size) for image, row in zip(batch, mine, strict=True) for box in row]
+        logits = teacher.logits(torch.stack(crops)).float()
+        losses.append(F.cross_entropy(logits, label.expand(len(logits)), reduction="none").view(len(batch), -1))
+        done += len(batch)
+    return torch.cat(losses).cpu()

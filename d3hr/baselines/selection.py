@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 
-from d3hr.baselines.choosing import random_choice
-from d3hr.baselines.writing import require_images_per_class, write_baseline
+from d3hr.baselines.coresets import farthest_order, herding_order, k_means_centres, medoids
+from d3hr.baselines.features import Space, class_features, network_of
+from d3hr.baselines.method import MethodSettings, Need, Order
+from d3hr.baselines.writing import real_origin, require_images_per_class, require_real_images, write_baseline
 from d3hr.data import ImageData
-from d3hr.errors import DataError, listed
 from d3hr.progress import SILENT, Progress
-from d3hr.seeds import generator_for
+from d3hr.seeds import derive_seed, generator_for
 from d3hr.storage import DistilledSet, Origin
+
+_NEEDS: dict[Space, frozenset[Need]] = {"pixel": frozenset(), "latent": frozenset({"prior"}), "teacher": frozenset({"teacher"})}
+
+
+class SelectionSettings(MethodSettings):
+    """Settings of a choice by distances."""
+
+    space: Space = "pixel"
+    """Where distances are measured."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The network that the space looks through."""
+        return _NEEDS[self.space]
 
 
 def random_real(
@@ -37,63 +51,57 @@ def random_real(
     """
 
     def choose(name: str) -> Tensor:
-        return random_choice(images.counts[name], ipc, generator_for(seed, "random_real", name))
+        return torch.randperm(images.counts[name], generator=generator_for(seed, "random_real", name))[:ipc]
 
-    return select_real(
-        images, out, choose, method="random_real", ipc=ipc, image_size=image_size, settings={"seed": seed}, progress=progress
-    )
-
-
-def select_real(
-    images: ImageData,
-    out: str | Path,
-    choose: Callable[[str], Tensor],
-    *,
-    method: str,
-    ipc: int,
-    image_size: int,
-    settings: Mapping[str, Any],
-    progress: Progress = SILENT,
-) -> DistilledSet:
-    """Write a set of chosen real images.
-
-    Args:
-        images: the real images.
-        out: folder to write.
-        choose: gives the positions, int64 [ipc], of the chosen images among those of one class.
-        method: name of the choice.
-        ipc: images per class.
-        image_size: side in pixels.
-        settings: what decides the choice.
-        progress: where to report.
-
-    Raises:
-        DataError: a class has fewer than ``ipc`` images.
-        OutputError: ``out`` holds something else.
-    """
     require_images_per_class(ipc)
-    require_enough(images, ipc)
     sized = images.at_size(image_size)
-    starts = dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))
-    return write_baseline(
-        out,
-        Origin(
-            method=method,
-            class_names=images.class_names,
-            ipc=ipc,
-            image_size=image_size,
-            settings=settings,
-            data={"source": images.source, "split": images.split, "fingerprint": images.fingerprint},
-            prior={},
-            real_counts=images.counts,
-        ),
-        lambda name: sized.gather(starts[name] + choose(name))[0],
-        progress,
+    return _write_choice(out, real_origin("random_real", sized, ipc=ipc, settings={"seed": seed}), sized, choose, progress)
+
+
+def write_random_real(order: Order, settings: MethodSettings) -> DistilledSet:
+    """Write :func:`random_real`."""
+    materials = order.materials
+    return random_real(
+        materials.images, order.out, ipc=order.ipc, image_size=materials.image_size, seed=order.seed, progress=order.progress
     )
 
 
-def require_enough(images: ImageData, ipc: int) -> None:
-    """Raise :class:`DataError` unless each class has ``ipc`` images."""
-    small = [f"{name} ({count})" for name, count in images.counts.items() if count < ipc]
-    if small:
-        raise DataError(f"Some classes have fewer than {ipc} real images to draw.", found=listed(small), do="use a lower --ipc.")
+def write_herding(order: Order, settings: SelectionSettings) -> DistilledSet:
+    """Write :func:`~d3hr.baselines.coresets.herding_order` of each class; no seed decides anything."""
+    return _write_greedy(order, settings, herding_order)
+
+
+def write_k_center(order: Order, settings: SelectionSettings) -> DistilledSet:
+    """Write :func:`~d3hr.baselines.coresets.farthest_order` of each class; no seed decides anything."""
+    return _write_greedy(order, settings, farthest_order)
+
+
+def write_k_means(order: Order, settings: SelectionSettings) -> DistilledSet:
+    """Write the :func:`~d3hr.baselines.coresets.medoids` of k-means with a centre for each image to choose."""
+
+    def choose(name: str) -> list[int]:
+        features = class_features(order, settings.space, name)
+        return medoids(features, k_means_centres(features, order.ipc, derive_seed(order.seed, "k_means", name)))
+
+    values = {"seed": order.seed, "space": settings.space, **network_of(order, settings.space)}
+    origin = real_origin(order.method, order.images, ipc=order.ipc, settings=values)
+    return _write_choice(order.out, origin, order.images, choose, order.progress)
+
+
+def _write_greedy(order: Order, settings: SelectionSettings, first: Callable[[Tensor, int], list[int]]) -> DistilledSet:
+    # The seed stays out of the key: sets of all seeds are one set.
+    values = {"space": settings.space, **network_of(order, settings.space)}
+    origin = real_origin(order.method, order.images, ipc=order.ipc, settings=values)
+
+    def choose(name: str) -> list[int]:
+        return first(class_features(order, settings.space, name), order.ipc)
+
+    return _write_choice(order.out, origin, order.images, choose, order.progress)
+
+
+def _write_choice(
+    out: str | Path, origin: Origin, images: ImageData, choose: Callable[[str], Sequence[int] | Tensor], progress: Progress
+) -> DistilledSet:
+    """Write the images of each class whose places in it ``choose`` gives."""
+    require_real_images(images, origin.ipc)
+    return write_baseline(out, origin, lambda name: images.pick(name, choose(name)), progress)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from d3hr.errors import SettingsError
+from d3hr.data import ImageData
+from d3hr.errors import DataError, SettingsError, listed
 from d3hr.progress import Progress
 from d3hr.staging import StagedFolder
 from d3hr.storage import DistilledSet, Origin, write_set
@@ -29,7 +31,33 @@ def write_baseline(out: str | Path, origin: Origin, images_of: Callable[[str], T
     return DistilledSet.load(out) if stage.finished else write_set(stage, origin, images_of, progress=progress)
 
 
+def real_origin(method: str, images: ImageData, *, ipc: int, settings: Mapping[str, Any]) -> Origin:
+    """Return the origin of a set that consists of real images, at the size that ``images`` are delivered in."""
+    return Origin(
+        method=method,
+        class_names=images.class_names,
+        ipc=ipc,
+        image_size=images.image_size,
+        settings=settings,
+        data=source_of(images),
+        prior={},
+        real_counts=images.counts,
+    )
+
+
+def source_of(images: ImageData) -> dict[str, Any]:
+    """Return what a manifest tells of the real images."""
+    return {"source": images.source, "split": images.split, "fingerprint": images.fingerprint}
+
+
 def require_images_per_class(ipc: int) -> None:
     """Raise :class:`SettingsError` unless there is at least one image per class."""
     if ipc < 1:
         raise SettingsError("--ipc must be at least 1.", found=f"{ipc}", do="give the number of images per class.")
+
+
+def require_real_images(images: ImageData, count: int) -> None:
+    """Raise :class:`DataError` unless every class has at least ``count`` images."""
+    small = [f"{name} ({found})" for name, found in images.counts.items() if found < count]
+    if small:
+        raise DataError(f"Some classes have fewer than {count} real images to draw.", found=listed(small), do="use a lower --ipc.")

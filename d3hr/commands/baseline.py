@@ -1,4 +1,4 @@
-"""``d3hr baseline``: a set of one of the methods that a distilled set must beat."""
+"""``d3hr baseline``: a set by any method, the ones that a distilled set must beat first of all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ def baseline(
     *,
     out: str,
     ipc: int = 10,
-    seed: int = 0,
+    settings: dict[str, Any] | None = None,
     prior: str | None = None,
     teacher: str | None = None,
-    settings: dict[str, Any] | None = None,
-    class_map: str | None = None,
     image_size: int | None = None,
-    precision: Precision = "fp32",
+    seed: int = 0,
+    shared: str | None = None,
+    class_map: str | None = None,
     autoencoder: str | None = None,
+    precision: Precision = "fp32",
     device: str | None = None,
     split: str | None = None,
     on_bad_image: BadImage = "error",
@@ -32,44 +33,47 @@ def baseline(
     label_column: str | None = None,
     data_config: str | None = None,
 ) -> Result:
-    """Make a set by one of the methods that a distilled set must beat, of the same layout as a distilled one.
+    """Make a set by a method that a distilled set must beat, or by d3hr itself, through the one interface they share.
 
     Args:
-        method: random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian, prototypes or patches; d3hr too
+        method: d3hr, random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian, prototypes or patches
         data: folder of class folders, folder of parquet files, Hub id, or digits
-        out: folder to write the set to; what further sets of the same data can use again is kept in OUT-shared
+        out: folder to write the set to
         ipc: images per class
-        seed: seed of the draws
-        prior: folder or Hub id of the diffusion prior, for methods that draw from one or measure in its latents
-        teacher: folder of a teacher, for patches and for choices by its features
-        settings: settings of the method, such as {space: latent} or {preset: gentle}
+        settings: settings of the method that differ from its own, such as '{space: latent}'; an unknown one is answered with the list
+        prior: folder or Hub id of a diffusion prior, for methods that draw from one and for space latent
+        teacher: folder of a teacher, for patches and for space teacher
+        image_size: side of the images in pixels, by default the prior's, or without one the data's
+        seed: seed of whatever the method draws
+        shared: folder for what all sets of the same data share, such as class statistics, by default OUT-shared
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
-        image_size: side in pixels of the set, by default the prior's, or the images' own
-        precision: arithmetic of the prior's networks
         autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
-        device: where the prior runs: cpu, cuda, mps; by default the fastest there is
+        precision: arithmetic of the prior's networks
+        device: where the networks run: cpu, cuda, mps; by default the fastest there is
         split: train, validation, test, ...; train by default
         on_bad_image: stop at unreadable images, or leave them out and count them
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
         data_config: configuration of a Hub source that has several, such as full_size
     """
-    from d3hr.baselines.materials import Materials
-    from d3hr.baselines.methods import Job, method_named
+    from d3hr.baselines.methods import Materials, Need, method_named
     from d3hr.evaluation.teachers import Teacher
     from d3hr.prior.conditioning import read_class_map
 
-    chosen, options, progress = method_named(method), settings or {}, OnTerminal()
+    chosen, options = method_named(method), settings or {}
+    flags: dict[Need, str | None] = {"prior": prior, "teacher": teacher}
+    chosen.parse(options, [need for need, value in flags.items() if value])  # complains before anything is read
+    progress = OnTerminal()
+    named = read_class_map(class_map) if class_map else None
     loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device) if prior else None
+    judge = Teacher.load(teacher, device=device) if teacher else None
     images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(data, split)
-    materials = Materials(
-        images,
-        image_size or (loaded.image_size if loaded else images.image_size),
-        prior=loaded,
-        teacher=Teacher.load(teacher) if teacher else None,
-        class_map=read_class_map(class_map) if class_map else None,
+    materials = Materials(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
+    made = chosen.make(materials, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
+    manifest = made.manifest
+    text = (
+        f"{ipc} image(s) of each of {len(made.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
+        f"Next: d3hr evaluate {out} --test DATA --test_split test"
     )
-    chosen.check(method, materials, options)
-    made = chosen.run(Job(materials, Path(out), ipc, seed, Path(out).with_name(Path(out).name + "-shared"), progress), **options)
-    text = f"{ipc} image(s) of each of {len(made.class_names)} classes in {out}: {chosen.summary}."
-    return Result(text, {"out": out, "method": method, "ipc": ipc, "classes": list(made.class_names)}, Path(out))
+    values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(made.class_names), "settings": manifest.settings}
+    return Result(text, values, Path(out))

@@ -71,7 +71,7 @@ def compare(
         label_column: column of classes of a parquet or Hub source
         data_config: configuration of a Hub source that has several, such as full_size
     """
-    from d3hr.baselines.materials import Materials
+    from d3hr.baselines.methods import Materials
     from d3hr.comparison.matrix import read_matrix
     from d3hr.comparison.running import compare as run
     from d3hr.comparison.tables import accuracy_table, as_rows

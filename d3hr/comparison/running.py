@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from d3hr.baselines.materials import Materials
-from d3hr.baselines.methods import METHODS, Job
+from d3hr.baselines.methods import METHODS, Materials
 from d3hr.comparison.cells import Setting
 from d3hr.comparison.entries import Entry, compare_entries
 from d3hr.comparison.matrix import Matrix, MatrixRow
@@ -75,7 +74,7 @@ def compare(
     if unused:
         raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), do="correct --settings.")
     for row, chosen in rows:
-        METHODS[row.method].check(row.label, materials, chosen)
+        METHODS[row.method].check(materials, chosen)
     names, folder = materials.images.class_names, Path(out)
     for protocol in matrix.protocols:
         required_teacher(protocol_named(protocol, ipc=1), materials.teacher, names)
@@ -107,7 +106,7 @@ def _entries(
         trainings = [place * len(matrix.training_seeds) + trained for trained in matrix.training_seeds]
         for row, settings in rows:
             out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}-seed{seed}"
-            made = METHODS[row.method].run(Job(materials, out, ipc, seed, folder / "shared", progress), **settings)
+            made = METHODS[row.method].make(materials, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **settings)
             yield Entry(made, trainings, row.label)
 
 

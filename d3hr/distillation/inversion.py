@@ -118,23 +118,6 @@ def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: in
     return z
 
 
-def diffuse(schedule: Schedule, latents: Tensor, noise: Tensor, *, level: int, steps: int = 50) -> Tensor:
-    """Carry clean latents up to a level by noise instead of inversion: sqrt(a) latents + sqrt(1 - a) noise (DDPM, arXiv 2006.11239, Eq. 4).
-
-    Args:
-        schedule: the diffusion schedule.
-        latents: clean latents [N, C, h, w].
-        noise: standard normal [N, C, h, w].
-        level: where to stop, 0 to ``steps - 1``; at 0 the latents stay what they are.
-        steps: points of the grid.
-
-    Raises:
-        SettingsError: the level is not on the grid.
-    """
-    _, alpha = schedule.path(level, steps)[-1]
-    return latents if level == 0 else alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
-
-
 def check_finite(z: Tensor, work: str, where: str) -> None:
     """Raise :class:`NumericalError` if a value is NaN or infinite: half precision overflows before it errs visibly."""
     if not torch.isfinite(z).all():

@@ -1,4 +1,4 @@
-"""From real images to a distilled set: for each class encode, invert and match; then group, denoise and decode.
+"""From real images to a distilled set: for each class encode, invert (or noise) and match; then group, denoise and decode.
 
 A class is the unit of work. What is finished stays in the staged folder, so a run that was stopped goes on where it was and ends with the
 same bytes.
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from d3hr.data import ImageData
 from d3hr.distillation.drawing import draw_images
+from d3hr.distillation.forward_noise import forward_noise
 from d3hr.distillation.grouping import draw_group, search_candidates
-from d3hr.distillation.inversion import check_finite, diffuse, invert
+from d3hr.distillation.inversion import check_finite, invert
 from d3hr.distillation.levels import choose_level
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.settings import STATISTICS_FIELDS, DistillSettings, distill_settings
+from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
 from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
 from d3hr.errors import DataError, DistilledSetError, NumericalError, PriorError, SettingsError, listed
 from d3hr.prior.conditioning import Conditioning, match_classes
@@ -129,12 +130,12 @@ def expand(
         ipc: images per class.
         seed: seed of the group draws, by default that of ``distilled``.
         progress: where to report.
-        changes: settings of groups and denoising that differ from those of ``distilled``; its statistics stay what they are.
+        changes: settings of grouping and denoising that differ from those of ``distilled``.
 
     Raises:
         DistilledSetError: the set has no statistics.
         PriorError: the prior is another one.
-        SettingsError: ``ipc`` is out of range, or a change would need other statistics.
+        SettingsError: ``ipc`` is out of range, or a change is, or it would need other statistics.
         OutputError: ``out`` holds something else.
     """
     manifest = distilled.manifest
@@ -151,13 +152,12 @@ def expand(
             f"{manifest.prior.get('precision')} ({manifest.prior['source']})",
             do="give that prior, in that precision and with the same autoencoder.",
         )
-    fixed = [name for name in changes if name in STATISTICS_FIELDS]
+    changes = {name: value for name, value in changes.items() if value is not None}
+    fixed = sorted(STATISTICS_SETTINGS & changes.keys())
     if fixed:
-        raise SettingsError(
-            "The statistics of a set are what they are.", found=", ".join(f"--{name}" for name in fixed), do="distil again."
-        )
-    chosen = {"ipc": ipc, "seed": seed if seed is not None else manifest.settings["seed"], **changes}
-    settings = distill_settings("paper", **{**manifest.settings, **chosen})
+        raise SettingsError(f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", do="distil anew.")
+    seed = manifest.settings["seed"] if seed is None else seed
+    settings = distill_settings("paper", **{**manifest.settings, **changes, "ipc": ipc, "seed": seed})
     origin = Origin(
         method=manifest.method,
         class_names=distilled.class_names,
@@ -193,13 +193,20 @@ def _match_classes(
     folder.mkdir(exist_ok=True)
     gaussians: dict[str, ClassGaussian] = {}
     done = 0
-    with progress.bar("inverting images", len(images)) as bar:
+    with progress.bar("inverting images" if settings.inversion_level else "encoding images", len(images)) as bar:
         for index, match in enumerate(conditioning):
             name, file = match.class_name, folder / f"{index:06d}.safetensors"
             if not file.exists():
                 batches = images.batches(name, settings.batch_size)
                 with NumericalError.naming(name):
-                    gaussian = _match(batches, prior, settings, match, lambda seen: bar.update(done + seen, note=name))  # noqa: B023
+                    gaussian = _match(
+                        batches,
+                        prior,
+                        settings,
+                        match.conditioning_id,
+                        lambda seen: bar.update(done + seen, note=name),  # noqa: B023
+                        generator_for("forward noise", name),
+                    )
                 write_gaussians(file, [gaussian], settings.statistics_dtype)
             # Read back in any case: what is on disk is what expand will see.
             gaussians[name] = read_gaussians(file)[0]
@@ -209,21 +216,24 @@ def _match_classes(
 
 
 def _match(
-    batches: Iterable[Tensor], prior: Prior, settings: DistillSettings, match: Conditioning, seen: Callable[[int], None]
+    batches: Iterable[Tensor],
+    prior: Prior,
+    settings: DistillSettings,
+    conditioning_id: int,
+    seen: Callable[[int], None],
+    generator: torch.Generator,
 ) -> ClassGaussian:
     gaussian = ClassGaussian.empty(torch.Size(prior.latent_shape).numel())
-    noise = generator_for("forward noise", match.class_name)
     for batch in batches:
         clean = prior.encode(batch)
         check_finite(clean, "encoding", "in its latents")
         if settings.carrying == "forward_noise":
-            drawn = torch.randn(clean.shape, generator=noise, dtype=clean.dtype).to(clean.device)
-            latents = diffuse(prior.schedule, clean, drawn, level=settings.statistics_level, steps=settings.steps)
+            latents = forward_noise(prior.schedule, clean, level=settings.statistics_level, steps=settings.steps, generator=generator)
         else:
             latents = invert(
                 prior,
                 clean,
-                torch.full((len(batch),), match.conditioning_id),
+                torch.full((len(batch),), conditioning_id),
                 level=settings.statistics_level,
                 steps=settings.steps,
                 guidance_scale=settings.inversion_guidance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from d3hr.errors import SettingsError, settings_error
 
@@ -33,16 +33,16 @@ class GroupSettings(BaseModel):
 
 
 class DistillSettings(GroupSettings):
-    """Everything that decides the pixels of a distilled set, beside data and prior."""
+    """Everything that decides the pixels of a distilled set, beside data and prior; what decides nothing is left out of its dump."""
 
     steps: int = Field(default=50, ge=2)
     """Points of the sampling grid."""
     carrying: Literal["inversion", "forward_noise"] = "inversion"
-    """How the latents of real images reach the statistics level: by DDIM inversion, or by adding noise as in training a diffusion model."""
+    """How clean latents reach the statistics level: by inversion (D3HR), or as sqrt(a) z + sqrt(1 - a) e with fresh noise e (DDPM)."""
     statistics_level: int = Field(default=31, ge=0)
-    """Level at which the class Gaussian is measured; 0 is that of the autoencoder's own latents."""
+    """Level at which the class Gaussian is measured; 0 is that of the clean latents."""
     denoising_level: int = Field(default=31, ge=0)
-    """Level from which a chosen group is denoised; from 0 it is decoded as it is."""
+    """Level from which a chosen group is denoised; 0 where the statistics are those of clean latents, and nowhere else."""
     inversion_guidance: float = Field(default=4.0, ge=0)
     """Classifier-free guidance scale of inversion."""
     denoising_guidance: float = Field(default=4.0, ge=0)
@@ -54,31 +54,47 @@ class DistillSettings(GroupSettings):
     statistics_dtype: Literal["float32", "float16"] = "float32"
     """Precision of the class statistics on disk, from which groups are drawn; they are gathered in float64."""
 
-    @property
-    def method(self) -> str:
-        """What a table calls sets of these settings: ``d3hr``, or the baseline that they amount to."""
-        if self.carrying == "forward_noise":
-            return "forward_noise"
-        return "latent_gaussian" if self.statistics_level == 0 else "d3hr"
-
     @model_validator(mode="after")
     def _levels_on_grid(self) -> DistillSettings:
         for name in ("statistics_level", "denoising_level"):
             if getattr(self, name) >= self.steps:
                 raise ValueError(f"{name} {getattr(self, name)} is not on a grid of {self.steps} steps")
+        if (self.statistics_level == 0) != (self.denoising_level == 0):
+            raise ValueError("only groups from the statistics of level 0 are clean latents: both levels are 0, or neither")
+        if self.carrying == "forward_noise" and self.statistics_level == 0:
+            raise ValueError("forward noise needs a level above 0, where clean latents stand")
         return self
 
+    @property
+    def method(self) -> str:
+        """What a manifest calls sets of these settings: ``d3hr``, ``forward_noise`` or ``latent_gaussian``."""
+        if self.statistics_level == 0:
+            return "latent_gaussian"
+        return "d3hr" if self.carrying == "inversion" else "forward_noise"
 
-STATISTICS_FIELDS = (
-    "steps",
-    "carrying",
-    "statistics_level",
-    "inversion_guidance",
-    "solver",
-    "batch_size",
-    "statistics_dtype",
+    @property
+    def inversion_level(self) -> int:
+        """Level that inversion climbs to; 0 where nothing is inverted."""
+        return self.statistics_level if self.carrying == "inversion" else 0
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """Names of the settings that decide nothing beside the others."""
+        unused = set() if self.inversion_level else {"inversion_guidance", "solver"}
+        return frozenset(unused if self.denoising_level else {*unused, "denoising_guidance"})
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Sets from before there was another way than inversion keep their keys.
+        left_out = self.idle | ({"carrying"} if self.carrying == "inversion" else set())
+        return {name: value for name, value in dump(self).items() if name not in left_out}
+
+
+STATISTICS_SETTINGS = frozenset(
+    {"steps", "carrying", "statistics_level", "inversion_guidance", "solver", "batch_size", "statistics_dtype"},
 )
-"""Settings that decide the class statistics; the others decide only what is drawn from them."""
+"""The settings that decide the class statistics; the others decide what is drawn from them."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
@@ -104,7 +120,7 @@ def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None,
         changes: fields of :class:`DistillSettings`.
 
     Raises:
-        SettingsError: the preset or a setting is unknown, out of range, or contradicts another.
+        SettingsError: the preset or a setting is unknown, out of range, contradicts another, or decides nothing beside the others.
     """
     if preset not in PRESETS:
         raise SettingsError("Unknown preset.", found=repr(preset), do=f"use one of: {', '.join(PRESETS)}.")
@@ -114,12 +130,22 @@ def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None,
         raise SettingsError(
             "--level sets both levels.", found=f"--level beside --{' and --'.join(beside)}", do="give --level, or the other two."
         )
+    if level == "auto" and given.get("carrying") == "forward_noise":
+        raise SettingsError("--level auto measures inverted latents.", found="forward noise", do="give a number.")
     if level == "auto":
         usual = DistillSettings(**PRESETS[preset])
         level = max(1, usual.statistics_level * given.get("steps", usual.steps) // usual.steps)
     if level is not None:
         given |= {"statistics_level": level, "denoising_level": level}
     try:
-        return DistillSettings(**{**PRESETS[preset], **given})
+        settings = DistillSettings(**{**PRESETS[preset], **given})
     except ValidationError as error:
         raise settings_error(error) from None
+    unused = sorted(settings.idle & given.keys())
+    if unused:
+        raise SettingsError(
+            f"--{unused[0]} decides nothing here.",
+            found=f"statistics at level {settings.statistics_level}, reached by {settings.carrying}",
+            do="leave it out.",
+        )
+    return settings

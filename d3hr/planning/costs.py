@@ -75,7 +75,7 @@ class Workload:
     @property
     def inversion_predictions(self) -> float:
         """Noise predictions of the inversion of one batch."""
-        return self.settings.statistics_level * self.predictions_per_step
+        return self.settings.inversion_level * self.predictions_per_step
 
     @property
     def inversion_calls(self) -> int:

@@ -1,162 +1,265 @@
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from d3hr import ClassGaussian, ImageData, Prior, distill, load_images
-from d3hr.baselines.materials import Materials
-from d3hr.baselines.methods import METHODS, Job, method_named
-from d3hr.errors import ClassMismatch, D3hrError, DataError, SettingsError
-from d3hr.evaluation.students import Student
+from d3hr import DistilledSet, ImageData, denoise, distill, load_images
+from d3hr.baselines.features import class_features
+from d3hr.baselines.gaussians import DistillOptions
+from d3hr.baselines.method import Order
+from d3hr.baselines.methods import METHODS, Materials, method_named
+from d3hr.baselines.patches import PatchSettings
+from d3hr.distillation.settings import DistillSettings
+from d3hr.errors import ClassMismatch, DataError, NumericalError, SettingsError
+from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
+from d3hr.progress import SILENT
 from d3hr.storage import to_uint8
-from tests.conftest import MakeFolder, tree
+from tests.conftest import MakeFolder, tree, untrained_prior
 
-SMALL: dict[str, Any] = {"preset": "gentle", "steps": 4, "level": 2}
-TAKEN = {"d3hr": SMALL, "forward_noise": SMALL, "latent_gaussian": {"preset": "gentle", "steps": 4}, "prior_only": {"steps": 4}}
-TAKEN |= {"prototypes": SMALL, "patches": {"crops": 2}, "herding": {"space": "latent"}, "k_center": {"space": "teacher"}}
-
-
-class Brightness(Student):
-    """Features: the mean of each channel. Class 1 is the likelier the brighter an image is, class 0 the darker."""
-
-    def __init__(self, classes: int = 10, scale: float = 1.0) -> None:
-        super().__init__()
-        self.classifier = nn.Linear(3, classes)
-        nn.init.zeros_(self.classifier.weight)
-        nn.init.zeros_(self.classifier.bias)
-        with torch.no_grad():
-            self.classifier.weight[1] += scale
-            self.classifier.weight[0] -= scale
-
-    def embed(self, images: Tensor) -> Tensor:
-        return images.mean(dim=(2, 3))
-
-
-@pytest.fixture(scope="module")
-def few() -> ImageData:
-    return load_images("digits", split="validation")
+FAST = {"steps": 6, "level": 3, "num_candidates": 20}
+"""Settings that make the methods quick, given to those that take them."""
 
 
 @pytest.fixture
-def materials(few: ImageData, digits_prior: Prior) -> Materials:
-    teacher = Teacher(Brightness().eval(), "brightness", few.class_names, 8, {})
-    return Materials(few, 8, prior=digits_prior, teacher=teacher)
+def materials(image_folder: MakeFolder) -> Materials:
+    """Three classes of 6, 5 and 4 random images, a prior that has them in another order, and a teacher."""
+    images = load_images(image_folder({"ant": 6, "bee": 5, "cat": 4}))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        teacher = Teacher(new_student("convnet2", 3, 8).eval(), "convnet2", ("cat", "ant", "bee"), 8, {"accuracy": 0.3})
+    return Materials(images, 8, untrained_prior(("cat", "ant", "dog", "bee")), teacher)
+
+
+Make = Callable[..., DistilledSet]
+
+
+@pytest.fixture
+def make(materials: Materials, tmp_path: Path) -> Make:
+    """Make a set by a method, fast, into a folder of a name."""
+
+    def made(name: str, folder: str, *, ipc: int = 2, seed: int = 0, shared: str = "shared", **settings: object) -> DistilledSet:
+        method = METHODS[name]
+        given = {key: value for key, value in FAST.items() if key in method.options} | settings
+        return method.make(materials, tmp_path / folder, ipc=ipc, seed=seed, shared=tmp_path / shared, **given)
+
+    return made
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_makes_a_set_and_repeats_it(name: str, materials: Materials, tmp_path: Path) -> None:
-    """Two images of ten classes under the method's own name; the same seed gives the same bytes, from what is shared and without it."""
-    method, options = METHODS[name], TAKEN.get(name, {})
-    method.check(name, materials, options)
-    made = method.run(Job(materials, tmp_path / "a", 2, 5, tmp_path / "shared"), **options)
-    assert (made.manifest.method, made.manifest.ipc, made.images.shape) == (name, 2, (20, 3, 8, 8))
-    again = method.run(Job(materials, tmp_path / "b", 2, 5, tmp_path / "shared"), **options)
-    alone = method.run(Job(materials, tmp_path / "c", 2, 5, tmp_path / "other"), **options)
-    assert tree(again.path / "train") == tree(alone.path / "train") == tree(made.path / "train")
-    assert method.summary
+def test_every_method_makes_a_set_and_repeats_it(make: Make, tmp_path: Path, name: str) -> None:
+    """A loadable set of its own name; the same call returns it as it stands; elsewhere, with nothing shared, it gives the same bytes."""
+    first = make(name, "first")
+    assert (first.manifest.method, first.manifest.ipc, first.manifest.image_size) == (name, 2, 8)
+    assert DistilledSet.load(tmp_path / "first").images.shape == (6, 3, 8, 8)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert make(name, "first").images.equal(first.images)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    make(name, "again", shared="elsewhere")
+    assert tree(tmp_path / "again") == tree(tmp_path / "first")
 
 
-def test_the_method_under_test_is_its_own_pipeline(materials: Materials, digits_prior: Prior, tmp_path: Path) -> None:
-    """d3hr through the table gives the images of distill; sets that differ in the draw alone share their statistics."""
-    for seed, strategy in [(0, "exact"), (1, "random")]:
-        METHODS["d3hr"].run(Job(materials, tmp_path / f"{seed}", 2, seed, tmp_path / "shared"), **{**SMALL, "strategy": strategy})
-    plain = distill(materials.images, digits_prior, tmp_path / "plain", ipc=2, **SMALL)
-    assert tree(tmp_path / "0" / "train") == tree(plain.path / "train")
-    assert len(list((tmp_path / "shared").iterdir())) == 1
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_goes_on_where_it_was_stopped(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Stopped when its second class is to be written, the next run keeps the first and ends with the same bytes."""
+    from d3hr import storage
+
+    make(name, "whole")
+    inner, written = storage._write_class, list[str]()
+
+    def write(folder: Path, images: torch.Tensor) -> None:
+        written.append(folder.name)
+        if written == ["ant", "bee"]:
+            raise KeyboardInterrupt
+        inner(folder, images)
+
+    monkeypatch.setattr(storage, "_write_class", write)
+    with pytest.raises(KeyboardInterrupt):
+        make(name, "stopped")
+    make(name, "stopped")
+    assert written == ["ant", "bee", "bee", "cat"]
+    assert tree(tmp_path / "stopped") == tree(tmp_path / "whole")
 
 
-def test_forward_noise_has_the_moments_of_noised_latents(materials: Materials, digits_prior: Prior, tmp_path: Path) -> None:
-    """At signal variance a, latents of mean m and variance v have mean sqrt(a) m and variance a v + 1 - a; of 24 images a class, over
-    640 dimensions, the means of both agree within 0.06 (four standard errors of the mean are 4 / sqrt(24 * 640) = 0.03)."""
-    made = METHODS["forward_noise"].run(Job(materials, tmp_path / "set", 2, 0, tmp_path / "shared"), **{**SMALL, "level": 3})
-    a = digits_prior.schedule.path(3, 4)[-1][1]
-    means, variances = [], []
-    for name in materials.images.class_names:
-        clean = ClassGaussian.empty(64).update(materials.features(name, "latent", tmp_path / "shared"))
-        means.append((made.statistics[name].mean - a**0.5 * clean.mean).mean())
-        variances.append((made.statistics[name].std.square() - (a * clean.std.square() + 1 - a)).mean())
-    assert abs(float(torch.stack(means).mean())) < 0.06
-    assert abs(float(torch.stack(variances).mean())) < 0.06
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_finds_again_what_it_shares(make: Make, tmp_path: Path, name: str) -> None:
+    """A set of another IPC and one of the same add nothing to ``shared`` and change nothing in it."""
+    make(name, "two")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*")}
+    make(name, "three", ipc=3)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*")} == before
 
 
-def test_a_latent_gaussian_is_decoded_as_it_is(materials: Materials, digits_prior: Prior, tmp_path: Path) -> None:
-    """Statistics are those of the clean latents, and an image is what the autoencoder makes of a drawn group."""
-    from d3hr import select_groups
-
-    options = {**TAKEN["latent_gaussian"], "strategy": "random"}
-    made = METHODS["latent_gaussian"].run(Job(materials, tmp_path / "set", 2, 7, tmp_path / "shared"), **options)
-    clean = ClassGaussian.empty(64).update(materials.features("3", "latent", tmp_path / "shared"))
-    torch.testing.assert_close(made.statistics["3"].mean, clean.mean, atol=1e-5, rtol=1e-5)
-    group = select_groups({"3": made.statistics["3"]}, 2, strategy="random", seed=7)["3"]
-    decoded = to_uint8(digits_prior.decode(group.float().view(-1, *digits_prior.latent_shape)))
-    assert (made.of_class("3").int() - decoded.int()).abs().max() <= 1
+@pytest.mark.parametrize("name", ["d3hr", "random_real", "prior_only", "forward_noise", "latent_gaussian", "prototypes", "patches"])
+def test_another_seed_gives_another_set(make: Make, name: str) -> None:
+    assert not make(name, "first").images.equal(make(name, "second", seed=1).images)
 
 
-def test_prototypes_without_noise_are_decoded_centres(materials: Materials, digits_prior: Prior, tmp_path: Path) -> None:
-    """One cluster has the class's mean latent as its centre; at level 0 no noise is added and nothing is denoised."""
-    made = METHODS["prototypes"].run(Job(materials, tmp_path / "set", 1, 0, tmp_path / "shared"), steps=4, level=0)
-    mean = materials.features("3", "latent", tmp_path / "shared").mean(dim=0)
-    decoded = to_uint8(digits_prior.decode(mean.view(1, *digits_prior.latent_shape)))
-    assert (made.of_class("3").int() - decoded.int()).abs().max() <= 1
+@pytest.mark.parametrize("name", ["herding", "k_center"])
+def test_greedy_choices_depend_on_no_seed(make: Make, tmp_path: Path, name: str) -> None:
+    """The set of another seed is the same, down to its key."""
+    make(name, "first")
+    make(name, "second", seed=1)
+    assert tree(tmp_path / "first") == tree(tmp_path / "second")
 
 
-def test_patches_are_what_the_teacher_finds_realistic(image_folder: MakeFolder, tmp_path: Path) -> None:
-    """Images of one grey level each, 0 to 240: the four brightest make the bright class's tiles, the four darkest the dark class's."""
+@pytest.mark.parametrize("name", ["herding", "k_center", "k_means"])
+@pytest.mark.parametrize("space", ["pixel", "latent", "teacher"])
+def test_chosen_images_are_real_and_different(make: Make, materials: Materials, name: str, space: str) -> None:
+    made = make(name, "set", ipc=4, space=space)
+    for label in ("ant", "bee", "cat"):
+        real = {image.numpy().tobytes() for batch in materials.images.batches(label) for image in to_uint8(batch)}
+        assert len({image.numpy().tobytes() for image in made.of_class(label)} & real) == 4
+
+
+def test_herding_on_pixels_of_known_order(tmp_path: Path) -> None:
+    """Images of the shades 0, 10, 20, 30, 100 lie on a line: the order is that of the values 0, 1, 2, 3, 10 (see test_coresets)."""
     from PIL import Image
 
-    for name in ("bright", "dark"):
-        folder = tmp_path / "grey" / name
-        folder.mkdir(parents=True)
-        for level in range(0, 241, 30):
-            Image.new("RGB", (8, 8), (level, level, level)).save(folder / f"{level}.png")
-    images = load_images(tmp_path / "grey")
-    teacher = Teacher(Brightness(2).eval(), "brightness", ("dark", "bright"), 8, {})
-    made = METHODS["patches"].run(Job(Materials(images, 8, teacher=teacher), tmp_path / "set", 1, 0, tmp_path / "shared"))
-    assert sorted(made.of_class("bright")[0, 0].unique().tolist()) == [150, 180, 210, 240]
-    assert sorted(made.of_class("dark")[0, 0].unique().tolist()) == [0, 30, 60, 90]
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for shade in (0, 10, 20, 30, 100):
+            Image.new("RGB", (8, 8), (shade, shade, shade)).save(tmp_path / "images" / name / f"{shade:03d}.png")
+    materials = Materials(load_images(tmp_path / "images"), 8)
+    made = METHODS["herding"].make(materials, tmp_path / "set", ipc=4, shared=tmp_path / "shared")
+    assert made.of_class("b")[:, 0, 0, 0].tolist() == [30, 20, 10, 100]
+    far = METHODS["k_center"].make(materials, tmp_path / "far", ipc=3, shared=tmp_path / "shared")
+    assert far.of_class("a")[:, 0, 0, 0].tolist() == [30, 100, 0]
+    assert not (tmp_path / "shared").exists()
 
 
-def test_chosen_images_are_real_and_different(materials: Materials, tmp_path: Path) -> None:
-    for name in ("herding", "k_center", "k_means"):
-        made = METHODS[name].run(Job(materials, tmp_path / name, 3, 0, tmp_path / "shared"))
-        real = [image.numpy().tobytes() for batch in materials.images.batches("4") for image in to_uint8(batch)]
-        chosen = {image.numpy().tobytes() for image in made.of_class("4")}
-        assert len(chosen) == 3
-        assert chosen <= set(real)
+def test_features_are_what_the_networks_give(materials: Materials, tmp_path: Path) -> None:
+    """Latents of the prior and features of the teacher, of each image in its place, also when they are read back."""
+    order = Order("herding", materials, tmp_path / "set", 2, 0, tmp_path / "shared", SILENT)
+    pixels = torch.cat(list(materials.images.batches("bee")))
+    assert materials.prior and materials.teacher
+    expected = {
+        "pixel": pixels.flatten(1),
+        "latent": materials.prior.encode(pixels).flatten(1),
+        "teacher": materials.teacher.embed(pixels).flatten(1),
+    }
+    for space, values in expected.items():
+        for _ in range(2):
+            torch.testing.assert_close(class_features(order, space, "bee"), values)
+
+
+def test_features_that_are_not_finite_stop_the_run(make: Make, materials: Materials) -> None:
+    """NaN would make a choice of anything."""
+    assert materials.prior is not None
+    next(materials.prior.vae.parameters()).fill_(torch.nan)
+    with pytest.raises(NumericalError, match="Class 'ant': The encoding"):
+        make("herding", "set", space="latent")
+
+
+def test_d3hr_is_what_distil_makes(make: Make, materials: Materials, tmp_path: Path) -> None:
+    """Through the interface: the bytes of d3hr.distill, with one inversion for settings that differ in grouping or denoising only."""
+    made = make("d3hr", "first", seed=3, strategy="exact", inversion_guidance=1.5)
+    settings = {**FAST, "strategy": "exact", "inversion_guidance": 1.5}
+    direct = distill(materials.images, materials.prior, tmp_path / "direct", ipc=2, seed=3, **settings)
+    assert tree(direct.path) == tree(made.path)
+    make("d3hr", "second", strategy="random", inversion_guidance=1.5, denoising_guidance=1.0)
+    assert len(list((tmp_path / "shared").glob("statistics-*"))) == 1
+    make("d3hr", "third", inversion_guidance=2.0)
+    assert len(list((tmp_path / "shared").glob("statistics-*"))) == 2
+
+
+def test_d3hr_with_the_level_left_open(digits: ImageData, digits_prior: object, tmp_path: Path) -> None:
+    """The level is chosen once, with the statistics, and both levels of the set are it."""
+    materials = Materials(digits, 8, digits_prior)
+    settings = {"level": "auto", "steps": 4, "strategy": "random", "inversion_guidance": 1.0}
+    made = METHODS["d3hr"].make(materials, tmp_path / "set", ipc=1, shared=tmp_path / "shared", **settings)
+    direct = distill(digits, digits_prior, tmp_path / "direct", ipc=1, **settings)
+    assert made.manifest.settings == direct.manifest.settings
+    assert made.images.equal(direct.images)
+
+
+def test_prototypes_at_level_0_are_the_decoded_latents(make: Make, materials: Materials) -> None:
+    """With as many centres as images each centre is a latent, and without noise the images are those latents decoded."""
+    made = make("prototypes", "set", ipc=4, level=0)
+    prior = materials.prior
+    assert prior is not None
+    decoded = to_uint8(prior.decode(prior.encode(torch.cat(list(materials.images.batches("cat")))))).flatten(1).int()
+    drawn = made.of_class("cat").flatten(1).int()
+    gaps = (drawn[:, None] - decoded[None]).abs().amax(dim=-1)
+    assert gaps.amin(dim=0).max() <= 1
+    assert gaps.amin(dim=1).max() <= 1
+
+
+def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, materials: Materials) -> None:
+    """One centre is the mean latent m: the image is what denoising sqrt(a) m + sqrt(1-a) e with the class's own id gives."""
+    from d3hr.seeds import generator_for
+
+    made = make("prototypes", "set", ipc=1, seed=2, guidance_scale=1.5)
+    prior = materials.prior
+    assert prior is not None
+    mean = prior.encode(torch.cat(list(materials.images.batches("bee")))).mean(dim=0, keepdim=True)
+    a = float(prior.schedule.alphas_cumprod[prior.schedule.grid(6)[3]])
+    noise = torch.randn(prior.latent_shape, generator=generator_for(2, "prototype noise", "bee"))
+    clean = denoise(prior, a**0.5 * mean + (1 - a) ** 0.5 * noise, torch.tensor([3]), level=3, steps=6, guidance_scale=1.5)
+    assert (made.of_class("bee").int() - to_uint8(prior.decode(clean)).int()).abs().max() <= 1
+
+
+def test_options_are_those_of_distillation() -> None:
+    """d3hr takes every setting of a distillation but those that the interface gives and the one that makes it another method."""
+    assert METHODS["d3hr"].options.keys() - {"preset", "level"} == DistillSettings.model_fields.keys() - {"ipc", "seed", "carrying"}
+    assert METHODS["patches"].options == {"factor": 2, "crops": 5, "smallest": 0.25}
+    assert DistillOptions().resolved == DistillSettings()
+    assert PatchSettings().needs == {"teacher"}
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "words"),
+    ("name", "settings", "words"),
     [
-        ("herding", {"spaces": "pixel"}, "Method herding has no such setting"),
-        ("herding", {"space": "colour"}, "unknown space"),
-        ("herding", {"space": "latent"}, "needs a prior"),
-        ("patches", {}, "needs a teacher"),
-        ("d3hr", {}, "needs a prior"),
-        ("latent_gaussian", {"level": 3}, "no such setting"),
-        ("random_real", {"ipc": 3}, "its settings are: none"),
+        ("random_real", {"space": "pixel"}, "Method random_real has no setting 'space'"),
+        ("herding", {"space": "sound"}, "Method herding, --settings space: "),
+        ("herding", {"space": "latent"}, r"(?s)Method herding needs a prior.*give --prior"),
+        ("k_means", {"space": "teacher"}, r"(?s)Method k_means needs a teacher.*give --teacher"),
+        ("patches", {}, r"(?s)Method patches needs a teacher.*give --teacher"),
+        ("prior_only", {}, r"(?s)Method prior_only needs a prior.*give --prior"),
+        ("d3hr", {}, "Method d3hr needs a prior"),
+        ("d3hr", {"preset": "best"}, "Method d3hr, --settings Unknown preset"),
+        ("d3hr", {"level": 50}, "Method d3hr, .*not on a grid"),
+        ("d3hr", {"ipc": 3}, "Method d3hr has no setting 'ipc'"),
+        ("forward_noise", {"solver": "ddim"}, "Method forward_noise has no setting 'solver'"),
+        ("forward_noise", {"level": "auto"}, "Method forward_noise, .*inverted latents"),
+        ("latent_gaussian", {"level": 3}, "Method latent_gaussian has no setting 'level'"),
+        ("prototypes", {"guidance_scale": -1}, "Method prototypes, --settings guidance_scale: "),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_any_work(name: str, options: dict[str, Any], words: str, few: ImageData) -> None:
+def test_what_is_refused_before_anything_is_read(name: str, settings: dict[str, object], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        METHODS[name].check(name, Materials(few, 8), options)
+        METHODS[name].parse(settings, given=())
 
 
-def test_settings_of_a_distillation_are_checked(materials: Materials) -> None:
-    with pytest.raises(SettingsError, match=r"Method d3hr: .*preset"):
-        METHODS["d3hr"].check("d3hr", materials, {"preset": "fast"})
-    with pytest.raises(SettingsError, match="Unknown method"):
+def test_what_does_not_fit_the_materials(materials: Materials, make: Make, tmp_path: Path) -> None:
+    """Another size than the prior's, classes it does not know, a grid it does not have, too few images: nothing is written."""
+    larger = Materials(materials.images, 16, materials.prior, materials.teacher)
+    stranger = Materials(materials.images, 8, untrained_prior(("ant", "bee")))
+    for name in ("d3hr", "prior_only", "forward_noise", "latent_gaussian", "prototypes"):
+        with pytest.raises(SettingsError, match=r"(?s)--image_size 16.*--image_size 8"):
+            METHODS[name].check(larger, {})
+        with pytest.raises(ClassMismatch, match="cat"):
+            METHODS[name].check(stranger, {})
+    for name in ("d3hr", "prior_only", "forward_noise", "prototypes"):
+        with pytest.raises(SettingsError, match="out of range"):
+            METHODS[name].check(materials, {"steps": 2000})
+    METHODS["herding"].check(larger, {"space": "latent"})
+    for name in ("random_real", "herding", "k_center", "k_means", "prototypes"):
+        with pytest.raises(DataError, match=r"cat \(4\)"):
+            make(name, "set", ipc=5)
+    with pytest.raises(SettingsError, match="--ipc"):
+        make("herding", "set", ipc=0)
+    with pytest.raises(SettingsError, match="d3hr, random_real"):
         method_named("magic")
+    assert not list(tmp_path.glob("set*"))
 
 
-def test_patches_that_cannot_be_cut_are_refused(materials: Materials, tmp_path: Path) -> None:
-    for options, error in [({"factor": 3}, SettingsError), ({"crops": 0}, SettingsError), ({"candidates": 1, "crops": 1}, DataError)]:
-        with pytest.raises(error):
-            METHODS["patches"].run(Job(materials, tmp_path / "set", 2, 0, tmp_path), **options)
-    other = Materials(materials.images, 8, teacher=Teacher(Brightness(2), "brightness", ("a", "b"), 8, {}))
-    with pytest.raises(ClassMismatch):
-        METHODS["patches"].run(Job(other, tmp_path / "set", 2, 0, tmp_path))
-    assert issubclass(ClassMismatch, D3hrError)
+def test_a_class_map_leads_to_the_prior(materials: Materials, image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Images of "formica" drawn as the prior's "ant" are those of "ant" but for the noise, which follows the name: the id is 1."""
+    images = load_images(image_folder({"formica": 4, "bee": 4}, name="renamed"))
+    mapped = Materials(images, 8, materials.prior, class_map={"formica": "ant"})
+    for name in ("d3hr", "prior_only", "prototypes"):
+        settings = {key: value for key, value in FAST.items() if key in METHODS[name].options}
+        made = METHODS[name].make(mapped, tmp_path / name, ipc=1, shared=tmp_path / "shared", **settings)
+        assert [(entry.name, entry.conditioning_id) for entry in made.manifest.classes] == [("bee", 3), ("formica", 1)]

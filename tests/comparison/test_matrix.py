@@ -10,7 +10,7 @@ import pytest
 
 from d3hr import ImageData, Prior, load_images
 from d3hr.__main__ import main
-from d3hr.baselines.materials import Materials
+from d3hr.baselines.methods import METHODS, Materials
 from d3hr.comparison.matrix import matrix_from, matrix_names, read_matrix
 from d3hr.comparison.running import compare
 from d3hr.errors import OutputError, SettingsError
@@ -41,12 +41,9 @@ def test_the_matrices_known_by_name_are_whole(name: str) -> None:
     matrix = read_matrix(name)
     assert matrix.about
     assert len(matrix.methods) > 3
-    from d3hr.baselines.methods import METHODS
-
     for row in matrix.methods:
         method = METHODS[row.method]
-        assert set(row.settings) <= method.options
-        method.validate(row.settings)
+        method.parse(row.settings, ("prior", "teacher"))
     assert any(row.method == "random_real" for row in matrix.methods)
 
 
@@ -110,9 +107,9 @@ def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Pat
 def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     matrix, materials = matrix_from(FIELDS), Materials(few, 8, prior=digits_prior)
     for given, made_of, settings, words in [
-        (matrix, Materials(few, 8), COMMON, "Method one draw needs a prior"),
+        (matrix, Materials(few, 8), COMMON, "Method d3hr needs a prior"),
         (matrix, materials, {**COMMON, "levels": 3}, "No method of the matrix takes this setting"),
-        (matrix, materials, {**COMMON, "preset": "fast"}, "Method one draw"),
+        (matrix, materials, {**COMMON, "preset": "fast"}, "Method d3hr"),
         (matrix_from({**FIELDS, "protocols": ["stored"]}), materials, COMMON, "needs a teacher"),
     ]:
         with pytest.raises(SettingsError, match=words):
@@ -143,15 +140,3 @@ def test_killed_half_way_it_repeats_no_finished_cell(image_folder: MakeFolder, t
     assert [(row["method"], row["ipc"], row["seeds"]) for row in rows] == [
         ("random_real", 1, 2), ("prior_only", 1, 2), ("random_real", 2, 2), ("prior_only", 2, 2),
     ]  # fmt: skip
-
-
-def test_a_baseline_by_command(
-    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image_folder({"ant": 4, "bee": 4})
-    monkeypatch.chdir(tmp_path)
-    assert main(["baseline", "k_center", "images", "--out", "chosen", "--ipc", "2", "--settings", "{space: pixel}"]) == 0
-    assert "real images that leave none far away" in capsys.readouterr().out
-    assert len(list((tmp_path / "chosen" / "train" / "ant").iterdir())) == 2
-    assert main(["baseline", "patches", "images", "--out", "other"]) == 2
-    assert "Method patches needs a teacher" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""Prototypes of latents, noised and denoised under the name of their class (after D4M, arXiv 2407.15138)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from d3hr.baselines.coresets import k_means_centres
+from d3hr.baselines.features import class_features
+from d3hr.baselines.method import DrawnSettings, Materials, Order
+from d3hr.baselines.writing import require_real_images, source_of, write_baseline
+from d3hr.distillation.drawing import draw_images
+from d3hr.distillation.forward_noise import forward_noise
+from d3hr.errors import NumericalError
+from d3hr.seeds import derive_seed, generator_for
+from d3hr.storage import DistilledSet, Origin
+
+
+class PrototypeSettings(DrawnSettings):
+    """Settings of the way from prototypes to images; the defaults are those of d3hr's ``paper`` preset."""
+
+    steps: int = Field(default=50, ge=2)
+    """Points of the sampling grid."""
+    level: int = Field(default=31, ge=0)
+    """Level that prototypes are noised to; at 0 they are decoded as they are."""
+    guidance_scale: float = Field(default=4.0, ge=0)
+    """Classifier-free guidance scale of denoising."""
+
+    def check(self, materials: Materials) -> None:
+        """Refuse what a prior cannot draw, and a level that is not on its grid."""
+        super().check(materials)
+        assert materials.prior is not None
+        materials.prior.schedule.path(self.level, self.steps)
+
+
+def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
+    """Write the k-means centres of each class's latents, as many as images, noised to a level and denoised.
+
+    Noise is fresh, sqrt(a) z + sqrt(1 - a) e; centres and noise follow from the seed and the class's name.
+    """
+    require_real_images(order.images, order.ipc)
+    prior = order.prior
+    ids = {match.class_name: match.conditioning_id for match in order.materials.conditioning}
+    values: dict[str, Any] = {"seed": order.seed, **settings.model_dump()}
+
+    def images_of(name: str) -> Tensor:
+        centres = k_means_centres(class_features(order, "latent", name), order.ipc, derive_seed(order.seed, "prototypes", name))
+        clean = torch.from_numpy(centres).float().view(-1, *prior.latent_shape)
+        noise = generator_for(order.seed, "prototype noise", name)
+        noisy = forward_noise(prior.schedule, clean, level=settings.level, steps=settings.steps, generator=noise)
+        with NumericalError.naming(name):
+            return draw_images(prior, noisy, ids[name], level=settings.level, steps=settings.steps, guidance_scale=settings.guidance_scale)
+
+    return write_baseline(
+        order.out,
+        Origin(
+            method=order.method,
+            class_names=order.images.class_names,
+            ipc=order.ipc,
+            image_size=prior.image_size,
+            settings=values,
+            data=source_of(order.images),
+            prior=prior.origin,
+            real_counts=order.images.counts,
+            conditioning=order.materials.conditioning,
+        ),
+        images_of,
+        order.progress,
+    )
