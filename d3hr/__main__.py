@@ -12,6 +12,7 @@ from importlib.metadata import version
 from jsonargparse import ArgumentParser, Namespace
 
 from d3hr.commands.demo import demo
+from d3hr.commands.diagnose import diagnose
 from d3hr.commands.distill import distill
 from d3hr.commands.evaluate import evaluate
 from d3hr.commands.expand import expand
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "distill": distill,
     "expand": expand,
     "evaluate": evaluate,
+    "diagnose": diagnose,
     "recipe": recipe,
 }
 BAD_INPUT = 2

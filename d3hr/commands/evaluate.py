@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from d3hr.commands.priors import prior_of_set
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import BadImage, Reading, or_else
 from d3hr.commands.result import Result
-from d3hr.errors import DataError, PriorError
 from d3hr.progress import OnTerminal
 
 
@@ -66,9 +64,9 @@ def evaluate(
     where = prior or manifest.prior.get("source")
     folder = Path(out) if out else subject.path.with_name(subject.path.name + "-evaluation")
     real_split = split or (manifest.data.get("split") if data is None else None)
-    with _or_else("--data", "The random-real row needs the images that the set was made from."):
+    with or_else("--data", "The random-real row needs the images that the set was made from."):
         real = reading.load(source, real_split) if source else None
-    with _or_else("--prior", "The prior-only row needs the prior that the set was made with."):
+    with or_else("--prior", "The prior-only row needs the prior that the set was made with."):
         loaded = prior_of_set(manifest, where, progress=progress) if where else None
     rows = compare_with_baselines(
         subject,
@@ -84,13 +82,3 @@ def evaluate(
     )
     text = "\n".join([accuracy_table(rows), *verdicts(rows), f"Kept in {folder}/results.json."])
     return Result(text, {"out": str(folder), "results": [row.as_row() for row in rows], "verdicts": verdicts(rows)}, folder)
-
-
-@contextmanager
-def _or_else(flag: str, what: str) -> Iterator[None]:
-    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
-    try:
-        yield
-    except (DataError, PriorError) as error:
-        kind = PriorError if isinstance(error, PriorError) else DataError
-        raise kind(what, found=error.what, do=f"tell where it is with {flag}.") from error

@@ -15,8 +15,8 @@ from torch import Tensor
 from d3hr.data import ImageData
 from d3hr.distillation.inversion import calls_of_prediction
 from d3hr.distillation.latent_sample import FEWEST, LatentSample
-from d3hr.errors import SettingsError
 from d3hr.distillation.settings import DistillSettings
+from d3hr.errors import SettingsError
 from d3hr.prior.conditioning import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
