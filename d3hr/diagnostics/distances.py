@@ -24,6 +24,7 @@ BLUR = 0.5
 """Entropic regularisation in units of the median squared distance. The larger it is, the fewer points the divergence needs (Genevay et
 al., arXiv 1810.02733), and the nearer it comes to an MMD."""
 _MAX_ITERATIONS, _TOLERANCE = 1000, 1e-6
+_RIDGE = 1e-6
 
 DISTANCES = ("mmd", "sliced_wasserstein", "sinkhorn", "frechet")
 
@@ -80,14 +81,16 @@ def gaussian_distance(mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array) 
 def frechet(x: Array, y: Array) -> float | None:
     """Return the squared Frechet distance of x [N, D] and y [K, D], as the FID has it (arXiv 1706.08500), with shrunk covariances.
 
-    Covariances are Ledoit and Wolf's, which are regular also for K <= D. None where a side has a single point.
+    Covariances are Ledoit and Wolf's, shrunk towards a ball, so that also K <= D points give regular ones. A millionth of x's mean variance
+    is added to both, for a shrinkage of 0 such as two points get. None where a side has a single point.
     """
     from sklearn.covariance import LedoitWolf
 
     if min(len(x), len(y)) < 2:
         return None
     fits = [LedoitWolf().fit(side.astype(np.float64)) for side in (x, y)]
-    return gaussian_distance(fits[0].location_, fits[0].covariance_, fits[1].location_, fits[1].covariance_)
+    ball = _RIDGE * np.trace(fits[0].covariance_) / x.shape[1] * np.eye(x.shape[1])
+    return gaussian_distance(fits[0].location_, fits[0].covariance_ + ball, fits[1].location_, fits[1].covariance_ + ball)
 
 
 def thinned(points: Array, most: int) -> Array:
@@ -119,7 +122,7 @@ class Measures:
         from sklearn.decomposition import PCA
 
         points = thinned(self.real, MOST_POINTS)
-        pca = PCA(min(COMPONENTS, *points.shape), svd_solver="full").fit(points.astype(np.float64))
+        pca = PCA(min(COMPONENTS, len(points) - 1, points.shape[1]), svd_solver="full").fit(points.astype(np.float64))
         return pca.mean_, pca.components_
 
     def mmd(self, x: Array, y: Array) -> float | None:
