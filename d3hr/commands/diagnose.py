@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from d3hr.commands.priors import load_prior, prior_of_set
 from d3hr.commands.reading import BadImage, Reading, or_else
 from d3hr.commands.result import Result
-from d3hr.errors import DataError, SettingsError
+from d3hr.errors import DataError, PriorError, SettingsError
 from d3hr.progress import OnTerminal
+
+if TYPE_CHECKING:
+    from d3hr.prior.model import Prior
+    from d3hr.storage import Manifest
 
 
 def diagnose(
@@ -36,7 +40,7 @@ def diagnose(
         distilled: a distilled set, or any folder of class folders
         data: the real images to hold it against, by default those the set was made from
         split: split of those images
-        prior: the prior, by default the one the set was made with, if any
+        prior: the prior, by default the one the set was made with, if it is still there
         teacher: folder of a teacher, whose features images are then compared by
         evaluation: folder of d3hr evaluate, or several as [A, B], one a student; by default DISTILLED-evaluation if it is there
         space: what images are compared by; by default the teacher's features, else the prior's latents, else pixels
@@ -64,11 +68,7 @@ def diagnose(
     real_split = split or (manifest.data.get("split") if manifest and data is None else None)
     with or_else("--data", "A diagnosis needs the images that the set was made from."):
         images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(source, real_split)
-    where = prior or (manifest.prior.get("source") if manifest else None)
-    with or_else("--prior", "A diagnosis looks at the prior that the set was made with."):
-        loaded = None
-        if where:
-            loaded = prior_of_set(manifest, where, progress=progress) if manifest else load_prior(where, progress=progress)
+    loaded = _prior(manifest, prior, progress)
     place = Path(distilled)
     folder = Path(out) if out else place.with_name(place.name + "-diagnosis")
     given: dict[str, Any] = {
@@ -85,6 +85,20 @@ def diagnose(
         examine(subject, images, loaded, progress=progress, **given).save(folder)
     values = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
     return Result(f"{as_text(values)}\nKept in {folder}.", {"out": str(folder), **values}, folder)
+
+
+def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:
+    """Load the prior that is named or, if it is still there, the one that the set was made with."""
+    where = name or (manifest.prior.get("source") if manifest else None)
+    if where is None:
+        return None
+    try:
+        return prior_of_set(manifest, where, progress=progress) if manifest else load_prior(where, progress=progress)
+    except PriorError as error:
+        if name:
+            raise
+        progress.say(f"left out: latents, normality, round trip and time, for want of the prior ({error.what}); give --prior")
+        return None
 
 
 def _listed(names: list[str] | str) -> list[str]:

@@ -43,7 +43,6 @@ def test_random_real_images_are_judged_ok_and_seen_to_be_copies(digits: ImageDat
     nearest = digits.gather(found.nearest[fair.manifest.classes[0].folder])[0]
     assert torch.equal(((nearest + 1) * 127.5).round().to(torch.uint8), fair.of_class(first))
     assert "[ok] loss of diversity" in found.as_text()
-    assert d3hr.diagnose(fair, digits).as_values() == values
 
 
 def test_one_repeated_image_fails_in_diversity(digits: ImageData, tmp_path: Path) -> None:
@@ -70,7 +69,9 @@ def test_noise_drifts(digits: ImageData, image_folder: MakeFolder) -> None:
 def test_one_image_a_class_leaves_gaps_and_no_nan(image_folder: MakeFolder) -> None:
     """IPC 1 has no distance within a class and no recall; too few real images give no reference. All is valid JSON."""
     images = load_images(image_folder({"ant": 3, "bee": 1}))
-    values = d3hr.diagnose(load_images(image_folder({"ant": 1, "bee": 1}, name="set")), images).as_values()
+    small = load_images(image_folder({"ant": 1, "bee": 1}, name="set"))
+    values = d3hr.diagnose(small, images).as_values()
+    assert d3hr.diagnose(small, images).as_values() == values
     json.dumps(values, allow_nan=False)
     assert values["diversity"]["distilled"] is None and values["per_class"]["ant"]["recall"] is None
     assert values["per_class"]["bee"]["nearest_ratio"] is None
@@ -129,7 +130,6 @@ def test_the_command_end_to_end(
     assert tree(tmp_path / "set-diagnosis") == before
     assert main(["diagnose", "set", "--levels", "3"]) == 0
     assert "[failure] poor transfer" in capsys.readouterr().out
-    assert main(["diagnose", "set", "--levels", "3", "--seed", "1"]) == 2
     with pytest.raises(OutputError):
         main(["diagnose", "set", "--levels", "3", "--seed", "1", "--debug"])
 
@@ -137,3 +137,31 @@ def test_the_command_end_to_end(
 def test_the_command_asks_for_real_images_it_cannot_know(image_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", str(image_folder({"ant": 1, "bee": 1}))]) == 2
     assert "--data" in capsys.readouterr().err
+
+
+def test_the_command_reads_several_evaluations_and_does_without_a_lost_prior(
+    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One row a folder makes two students, which lack random real rows; a folder without results is an error, and so is a named prior that
+    is not there."""
+    monkeypatch.chdir(tmp_path)
+    images = load_images(image_folder({"ant": 6, "bee": 6}))
+    random_real(images, "set", ipc=1, image_size=8)
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    manifest |= {"method": "other", "prior": {"source": str(tmp_path / "gone")}}
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps(manifest))
+    row = {"method": "other", "ipc": 1, "protocol": "quick", "labels": "hard", "accuracy_mean": 0.5, "accuracy_std": 0.0}
+    for student in ("convnet3", "resnet18"):
+        (tmp_path / student).mkdir()
+        (tmp_path / student / "results.json").write_text(json.dumps([{**row, "student": student}]))
+    assert main(["diagnose", "set", "--evaluation", "[convnet3, resnet18]", "--out", "both", "--json"]) == 0
+    output = capsys.readouterr()
+    assert "left out" in output.err
+    values = json.loads(output.out)
+    assert values["space"] == "pixel"
+    assert values["verdicts"][0]["evidence"] == "students: convnet3, resnet18"
+    assert main(["diagnose", "set", "--evaluation", "convnet3", "--out", "one"]) == 0
+    assert "students: convnet3\n" in capsys.readouterr().out
+    assert main(["diagnose", "set", "--evaluation", "images"]) == 2
+    assert "no results.json" in capsys.readouterr().err
+    assert main(["diagnose", "set", "--prior", str(tmp_path / "gone")]) == 2

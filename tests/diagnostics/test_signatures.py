@@ -19,10 +19,10 @@ def _row(method: str, student: str, accuracy: float, std: float = 0.01, protocol
 RANDOM = [_row("random_real", "convnet3", 0.5), _row("random_real", "resnet18", 0.45)]
 
 
-@pytest.mark.parametrize(("accuracy", "status"), [(0.55, "ok"), (0.47, "warning"), (0.3, "failure")])
+@pytest.mark.parametrize(("accuracy", "status"), [(0.5, "ok"), (0.44, "warning"), (0.3, "failure")])
 def test_transfer_beyond_that_of_random_real_images(accuracy: float, status: str) -> None:
-    """The best student has 0.6; on random real images the other loses 0.05. Losing 0.05, 0.13 and 0.3 is 0, 0.08 / 0.6 = 13 % and
-    0.25 / 0.6 = 42 % more, against limits of 10 % and 25 %."""
+    """The best student has 0.6; on random real images the other loses 0.05. Losing 0.1, 0.16 and 0.3 is 0.05 / 0.6 = 8 %,
+    0.11 / 0.6 = 18 % and 0.25 / 0.6 = 42 % more, against limits of 10 % and 25 %; without the reference it would be 17, 27 and 50 %."""
     rows = [_row("d3hr", "convnet3", 0.6), _row("d3hr", "resnet18", accuracy), *RANDOM]
     assert transfer(rows, "d3hr", 10).status == status
 
