@@ -117,26 +117,33 @@ def diversity_loss(distilled: float | None, real: float | None, found: Support, 
         reference: coverage of as many random real images.
     """
     name = "loss of diversity"
-    statuses: list[Status] = []
+    within: Status = "ok"
+    reach: Status = "ok"
     figures = []
     if distilled is not None and real:
         ratio = distilled / real
-        statuses.append(_graded(-ratio, -DIVERSITY_WARNING, -DIVERSITY_FAILURE))
+        within = _graded(-ratio, -DIVERSITY_WARNING, -DIVERSITY_FAILURE)
         figures.append(f"mean distance within a class {ratio:.2f} of that of real images")
     if found.coverage is not None and reference is not None and reference.coverage:
         ratio = found.coverage / reference.coverage
-        statuses.append(_graded(-ratio, -COVERAGE_WARNING, -COVERAGE_FAILURE))
+        reach = _graded(-ratio, -COVERAGE_WARNING, -COVERAGE_FAILURE)
         figures.append(f"coverage {ratio:.2f} of that of as many random real images")
-    if not statuses:
+    if not figures:
         text = "There are too few images for it: give a set of at least two images a class, or more real images."
         return Verdict(name, "unknown", text, "no pair of images within a class")
-    status = _worst(statuses)
-    text = {
-        "ok": "The images of a class differ from one another about as much as real ones do.",
-        "warning": "The images of a class are more alike, or reach fewer real images, than a random choice of real ones would.",
-        "failure": "The images of a class are nearly alike, or reach only a small part of the real images.",
-    }[status]
-    return Verdict(name, status, text, "; ".join(figures))
+    alike = {
+        "ok": "The images of a class differ from one another about as much as real ones do",
+        "warning": "The images of a class are more alike than real ones",
+        "failure": "The images of a class are nearly alike",
+    }[within]
+    if distilled is None:
+        alike = "One image a class cannot be alike another"
+    reached = {
+        "ok": ".",
+        "warning": "; they lie near fewer real images than a random choice of real ones would.",
+        "failure": "; they lie near only a small part of the real images, if any.",
+    }[reach]
+    return Verdict(name, _worst([within, reach]), alike + reached, "; ".join(figures))
 
 
 def drift(found: Mapping[str, Distance], normality: Normality | None, settings: DistillSettings | None) -> Verdict:

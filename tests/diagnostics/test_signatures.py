@@ -52,6 +52,13 @@ def test_diversity(distilled: float | None, coverage: float, status: str) -> Non
     assert diversity_loss(distilled, 1.0, Support(coverage=coverage), Support(coverage=0.5)).status == status
 
 
+def test_diversity_tells_images_alike_from_images_elsewhere() -> None:
+    """Noise is diverse and near nothing; one image repeated is alike and near what it shows."""
+    elsewhere = diversity_loss(1.1, 1.0, Support(coverage=0.0), Support(coverage=0.5))
+    assert "differ from one another" in elsewhere.text and "if any" in elsewhere.text
+    assert diversity_loss(0.0, 1.0, Support(coverage=0.4), Support(coverage=0.5)).text == "The images of a class are nearly alike."
+
+
 def test_diversity_without_evidence_is_unknown() -> None:
     assert diversity_loss(None, 1.0, Support(coverage=0.5), None).status == "unknown"
 
