@@ -3,6 +3,7 @@
 from d3hr.baselines.generation import prior_only
 from d3hr.baselines.selection import random_real
 from d3hr.data import ImageData, load_images
+from d3hr.diagnostics.diagnosis import Diagnosis, diagnose
 from d3hr.distillation.grouping import group_score, select_groups
 from d3hr.distillation.inversion import denoise, invert
 from d3hr.distillation.matching import ClassGaussian
@@ -18,11 +19,13 @@ from d3hr.storage import DistilledSet
 __all__ = [
     "ClassGaussian",
     "D3hrError",
+    "Diagnosis",
     "DistilledSet",
     "Evaluation",
     "ImageData",
     "Prior",
     "denoise",
+    "diagnose",
     "distill",
     "evaluate",
     "expand",

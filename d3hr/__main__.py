@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from d3hr.commands.baseline import baseline
 from d3hr.commands.compare import compare
 from d3hr.commands.demo import demo
+from d3hr.commands.diagnose import diagnose
 from d3hr.commands.distill import distill
 from d3hr.commands.evaluate import evaluate
 from d3hr.commands.expand import expand
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "train-teacher": train_teacher,
     "evaluate": evaluate,
     "compare": compare,
+    "diagnose": diagnose,
     "recipe": recipe,
     "report": report,
 }

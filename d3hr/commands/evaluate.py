@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from d3hr.commands.priors import prior_of_set
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import BadImage, Reading, or_else
 from d3hr.commands.result import Result
-from d3hr.errors import DataError, PriorError
 from d3hr.progress import OnTerminal
 
 
@@ -72,11 +70,11 @@ def evaluate(
     where = prior or (made.prior.get("source") if made else None)
     folder = Path(out) if out else Path(distilled).with_name(Path(distilled).name + "-evaluation")
     real_split = split or (made.data.get("split") if made and data is None else None)
-    with _or_else("--data", "The random-real row needs the images that the set was made from."):
+    with or_else("--data", "The random-real row needs the images that the set was made from."):
         real = reading.load(source, real_split) if source else None
     if real is None:
         progress.say("no row of random real images: give the real training images with --data")
-    with _or_else("--prior", "The prior-only row needs the prior that the set was made with."):
+    with or_else("--prior", "The prior-only row needs the prior that the set was made with."):
         loaded = prior_of_set(made, where, progress=progress) if made and where else None
     tested = reading.load(test, test_split)
     if real is not None:
@@ -96,13 +94,3 @@ def evaluate(
     )
     text = "\n".join([accuracy_table(rows), *verdicts(rows), f"Kept in {folder}/results.json."])
     return Result(text, {"out": str(folder), "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)
-
-
-@contextmanager
-def _or_else(flag: str, what: str) -> Iterator[None]:
-    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
-    try:
-        yield
-    except (DataError, PriorError) as error:
-        kind = PriorError if isinstance(error, PriorError) else DataError
-        raise kind(what, found=error.what, do=f"tell where it is with {flag}.") from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from d3hr.data import ImageData, load_images
+from d3hr.errors import DataError, PriorError
 from d3hr.progress import OnTerminal
 
 BadImage = Literal["error", "skip"]
@@ -41,6 +44,16 @@ class Reading:
             self.progress.say(
                 "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
             )
+
+
+@contextmanager
+def or_else(flag: str, what: str) -> Iterator[None]:
+    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
+    try:
+        yield
+    except (DataError, PriorError) as error:
+        kind = PriorError if isinstance(error, PriorError) else DataError
+        raise kind(what, found=error.what, do=f"tell where it is with {flag}.") from error
 
 
 def _about(images: ImageData) -> str:

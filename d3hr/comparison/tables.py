@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,10 +34,17 @@ def as_rows(rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[
 
 
 def write_rows(folder: Path, rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Write ``results.json`` and ``results.csv`` into a folder and return what they hold."""
+    """Write ``results.json`` and ``results.csv`` into a folder and return the rows' own values.
+
+    Rows that earlier runs left there, of other students, protocols or methods, stay; one of the same is replaced.
+    """
+    file = folder / "results.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     values = as_rows(rows, full_data)
-    write_json(folder / "results.json", values)
-    flat = [{name: _cell(value) for name, value in row.items() if name not in _NESTED} for row in values]
+    new = [_identity(row) for row in values]
+    everything = [row for row in before if _identity(row) not in new] + values
+    write_json(file, everything)
+    flat = [{name: _cell(value) for name, value in row.items() if name not in _NESTED} for row in everything]
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, list(flat[0]) if flat else [])
     writer.writeheader()
@@ -97,6 +105,10 @@ def _percent(share: float | None) -> str:
 
 def _labels(row: Evaluation) -> str:
     return "soft" if row.protocol.soft else "hard"
+
+
+def _identity(row: Mapping[str, Any]) -> list[Any]:
+    return [row[name] for name in ("name", "ipc", "student", "image_size", "protocol_settings", "teacher")]
 
 
 def _cell(value: Any) -> Any:

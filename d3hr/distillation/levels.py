@@ -1,31 +1,28 @@
 """Chooses the level whose latents are closest to Gaussian for what it costs to reach.
 
-Legend: N images, L levels, D = C*h*w dimensions.
+Legend: N images, L levels, D dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.distillation.inversion import calls_of_prediction, inversion_path
+from d3hr.distillation.inversion import calls_of_prediction
+from d3hr.distillation.latent_sample import FEWEST, LatentSample
 from d3hr.distillation.settings import DistillSettings
-from d3hr.errors import NumericalError, SettingsError
+from d3hr.errors import SettingsError
 from d3hr.prior.conditioning import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 
-CLASSES, IMAGES, DIMENSIONS = 5, 64, 256
-"""Size of the sample: classes evenly spread, their first images, dimensions evenly spread."""
-FEWEST = 8
-"""Classes of fewer images are not sampled: the test sees nothing there."""
 SIGNIFICANCE = 0.05
+"""A dimension is rejected where a test's p-value is below."""
 LEAST_GAIN = 0.02
 """A smaller rise in normality over all levels is no ground for a choice."""
 
@@ -108,45 +105,39 @@ def knee(values: Tensor) -> int:
     return max(1, int((rise - torch.linspace(0, 1, len(values))).argmax()))
 
 
-def normal_share(latents: Tensor) -> float:
-    """Return the share of the dimensions of latents [N, D], N >= 3, that the Shapiro-Wilk test does not reject at 5 %; one without spread
-    counts as rejected."""
+def shapiro_pvalues(latents: Tensor) -> Tensor:
+    """Return the p-value [D] (float64) of the Shapiro-Wilk test for each dimension of latents [N, D], N >= 3; 0 for one without spread."""
     from scipy.stats import shapiro
 
     x = latents.double().numpy()
     spread = x.std(axis=0) > 0
-    return float((shapiro(x[:, spread], axis=0).pvalue >= SIGNIFICANCE).sum() / len(spread)) if spread.any() else 0.0
+    values = torch.zeros(x.shape[1], dtype=torch.float64)
+    if spread.any():
+        values[torch.from_numpy(spread)] = torch.from_numpy(shapiro(x[:, spread], axis=0).pvalue)
+    return values
+
+
+def normal_share(latents: Tensor) -> float:
+    """Return the share of the dimensions of latents [N, D], N >= 3, that the Shapiro-Wilk test does not reject at 5 %; one without spread
+    counts as rejected."""
+    return float((shapiro_pvalues(latents) >= SIGNIFICANCE).double().mean())
 
 
 def _normality_by_level(
     images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings, progress: Progress
 ) -> tuple[tuple[LevelNormality, ...], str]:
-    large = [match for match in conditioning if images.counts[match.class_name] >= FEWEST]
-    if not large:
+    sample = LatentSample.of(images, prior, conditioning)
+    if sample is None:
         raise SettingsError(
             f"--level auto needs a class of at least {FEWEST} images.",
             found=f"{max(images.counts.values())} in the largest",
             do="give a number.",
         )
-    classes = [large[int(place)] for place in torch.linspace(0, len(large) - 1, min(CLASSES, len(large)))]
-    dimensions = torch.Size(prior.latent_shape).numel()
-    chosen = torch.linspace(0, dimensions - 1, min(DIMENSIONS, dimensions)).long()
-    shares = torch.zeros(len(classes), settings.steps)
-    with progress.bar("measuring normality by level", len(classes)) as bar:
-        for row, match in enumerate(classes):
-            clean = prior.encode(next(images.batches(match.class_name, IMAGES)))
-            levels = inversion_path(
-                prior,
-                clean,
-                torch.full((len(clean),), match.conditioning_id),
-                level=settings.steps - 1,
-                steps=settings.steps,
-                guidance_scale=settings.inversion_guidance,
-                solver=settings.solver,
-            )
-            with NumericalError.naming(match.class_name):
-                for level, latents in enumerate(chain([clean], levels)):
-                    shares[row, level] = normal_share(latents.flatten(1)[:, chosen].cpu())
+    shares = torch.zeros(len(sample.classes), settings.steps)
+    with progress.bar("measuring normality by level", len(sample.classes)) as bar:
+        for row, match in enumerate(sample.classes):
+            for level, latents in enumerate(sample.walk(match, prior, settings, settings.steps - 1)):
+                shares[row, level] = normal_share(latents)
             bar.update(row + 1, note=match.class_name)
     calls = calls_of_prediction(settings.inversion_guidance)
     grid = prior.schedule.grid(settings.steps).tolist()
@@ -154,5 +145,4 @@ def _normality_by_level(
     evidence = [
         LevelNormality(level, timestep, calls * level, share) for level, (timestep, share) in enumerate(zip(grid, means, strict=True))
     ]
-    counts = [min(IMAGES, images.counts[match.class_name]) for match in classes]
-    return tuple(evidence), f"{sum(counts)} images of {len(classes)} classes, {len(chosen)} of {dimensions} dimensions"
+    return tuple(evidence), str(sample)

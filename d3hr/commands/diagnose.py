@@ -1,0 +1,113 @@
+"""``d3hr diagnose``: what is wrong with a distilled set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from d3hr.commands.priors import load_prior, prior_of_set
+from d3hr.commands.reading import BadImage, Reading, or_else
+from d3hr.commands.result import Result
+from d3hr.errors import DataError, PriorError, SettingsError
+from d3hr.progress import OnTerminal
+
+if TYPE_CHECKING:
+    from d3hr.prior.model import Prior
+    from d3hr.storage import Manifest
+
+
+def diagnose(
+    distilled: str,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    prior: str | None = None,
+    teacher: str | None = None,
+    evaluation: Sequence[str] = (),
+    space: Literal["pixel", "latent", "teacher"] | None = None,
+    levels: int = 6,
+    seed: int = 0,
+    out: str | None = None,
+    on_bad_image: BadImage = "error",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    data_config: str | None = None,
+) -> Result:
+    """Say what is wrong with a distilled set: diversity, drift, transfer, cost, copies, normality of its latents.
+
+    Args:
+        distilled: a distilled set, or any folder of class folders
+        data: the real images to hold it against, by default those the set was made from
+        split: split of those images
+        prior: the prior, by default the one the set was made with, if it is still there
+        teacher: folder of a teacher, whose features images are then compared by
+        evaluation: folder of 'd3hr evaluate' or 'd3hr compare', by default DISTILLED-evaluation; give the flag again for more
+        space: what images are compared by; by default the teacher's features, else the prior's latents, else pixels
+        levels: how many levels normality is tested at
+        seed: seed of samples and projections
+        out: folder for the result, by default DISTILLED-diagnosis
+        on_bad_image: stop at unreadable images, or leave them out and count them
+        image_column: column of images of a parquet or Hub source
+        label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
+    """
+    from d3hr.diagnostics.diagnosis import diagnose as examine
+    from d3hr.diagnostics.diagnosis import diagnosis_key
+    from d3hr.diagnostics.wording import as_text
+    from d3hr.evaluation.teachers import Teacher
+    from d3hr.staging import StagedFolder
+    from d3hr.storage import DistilledSet, open_set
+
+    progress = OnTerminal()
+    subject = open_set(distilled)
+    manifest = subject.manifest if isinstance(subject, DistilledSet) else None
+    source = data or (manifest.data.get("source") if manifest else None)
+    if source is None:
+        raise SettingsError("A diagnosis needs the real images.", found="no --data", do="tell where they are with --data.")
+    real_split = split or (manifest.data.get("split") if manifest and data is None else None)
+    with or_else("--data", "A diagnosis needs the images that the set was made from."):
+        images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(source, real_split)
+    loaded = _prior(manifest, prior, progress)
+    place = Path(distilled)
+    folder = Path(out) if out else place.with_name(place.name + "-diagnosis")
+    given: dict[str, Any] = {
+        "teacher": Teacher.load(teacher) if teacher else None,
+        "rows": [row for name in evaluation for row in _rows(Path(name))]
+        if evaluation
+        else _rows(place.with_name(place.name + "-evaluation"), required=False),
+        "space": space,
+        "levels": levels,
+        "seed": seed,
+    }
+    stage = StagedFolder(folder, diagnosis_key(subject, images, loaded, **given))
+    if not stage.finished:
+        examine(subject, images, loaded, progress=progress, **given).save(folder)
+    values = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
+    return Result(f"{as_text(values)}\nKept in {folder}.", {"out": str(folder), **values}, folder)
+
+
+def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:
+    """Load the prior that is named or, if it is still there, the one that the set was made with."""
+    where = name or (manifest.prior.get("source") if manifest else None)
+    if where is None:
+        return None
+    try:
+        return prior_of_set(manifest, where, progress=progress) if manifest else load_prior(where, progress=progress)
+    except PriorError as error:
+        if name:
+            raise
+        progress.say(f"left out: latents, normality, round trip and time, for want of the prior ({error.what}); give --prior")
+        return None
+
+
+def _rows(folder: Path, *, required: bool = True) -> list[dict[str, Any]]:
+    """Return the rows that an evaluation kept; none if there is none and it need not be there."""
+    file = folder / "results.json"
+    if not file.is_file():
+        if required:
+            raise DataError(f"{folder} holds no evaluation.", found="no results.json in it", do="give a folder written by 'd3hr evaluate'.")
+        return []
+    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return rows

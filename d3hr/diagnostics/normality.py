@@ -1,0 +1,227 @@
+"""How Gaussian the latents of a class are at several levels, by three univariate tests and one multivariate.
+
+The method describes a class by one Gaussian at one level. Where the latents are not Gaussian there, what is drawn from it is not them.
+
+Legend: N images, D dimensions, d dimensions of a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d3hr.diagnostics.spaces import Array
+from d3hr.distillation.latent_sample import LatentSample
+from d3hr.distillation.levels import SIGNIFICANCE, shapiro_pvalues
+from d3hr.distillation.settings import DistillSettings
+from d3hr.prior.model import Prior
+from d3hr.progress import SILENT, Progress
+from d3hr.seeds import derive_seed, generator_for
+
+GROUPS, GROUP_DIMENSIONS = 16, 4
+"""Random groups of dimensions for the multivariate test. A dense random projection would look Gaussian whatever the data are, since it adds
+up hundreds of dimensions; a projection on a few coordinates does not."""
+NULL_DRAWS = 9999
+"""Gaussian samples that give the Anderson-Darling statistic its p-value."""
+
+
+@dataclass(frozen=True)
+class LevelNormality:
+    """Shares, over dimensions and classes, that a test does not reject at 5 %: 0.95 for Gaussian latents.
+
+    Attributes:
+        level: the level; 0 is the clean latents.
+        timestep: its training timestep.
+        shapiro: Shapiro-Wilk.
+        dagostino: D'Agostino and Pearson's K^2.
+        anderson: Anderson-Darling, mean and variance estimated.
+        shapiro_bh: the share after Benjamini and Hochberg's correction over the dimensions of a class: about 1 for Gaussian latents.
+        dagostino_bh: likewise.
+        anderson_bh: likewise.
+        multivariate: Henze-Zirkler, over random groups of dimensions.
+    """
+
+    level: int
+    timestep: int
+    shapiro: float
+    dagostino: float
+    anderson: float
+    shapiro_bh: float
+    dagostino_bh: float
+    anderson_bh: float
+    multivariate: float
+
+
+@dataclass(frozen=True)
+class Normality:
+    """Normality of a sample of latents, level by level.
+
+    Attributes:
+        sample: what was looked at.
+        levels: the shares, averaged over classes.
+        classes: class name -> its Shapiro-Wilk share at each of ``levels``.
+    """
+
+    sample: str
+    levels: tuple[LevelNormality, ...]
+    classes: dict[str, tuple[float, ...]]
+
+    def as_values(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def normality_by_level(
+    sample: LatentSample, prior: Prior, settings: DistillSettings, levels: int, seed: int = 0, progress: Progress = SILENT
+) -> Normality:
+    """Test a sample of latents at several levels.
+
+    Args:
+        sample: which latents.
+        prior: the diffusion prior.
+        settings: steps, guidance and solver of the inversion; its statistics level is always among the levels.
+        levels: how many levels, evenly spread over the grid from the clean latents on.
+        seed: seed of the groups of dimensions and of the Anderson-Darling test's null distribution.
+        progress: where to report.
+
+    Raises:
+        NumericalError: a latent is not finite.
+    """
+    wanted = spread_levels(settings, levels)
+    found: dict[str, list[dict[str, float]]] = {}
+    with progress.bar("testing normality by level", len(sample.classes)) as bar:
+        for done, match in enumerate(sample.classes, start=1):
+            walk = enumerate(sample.walk(match, prior, settings, wanted[-1]))
+            generator = generator_for(seed, "henze-zirkler", match.class_name)
+            groups = [torch.randperm(len(sample.chosen), generator=generator)[:GROUP_DIMENSIONS] for _ in range(GROUPS)]
+            found[match.class_name] = [shares(latents, groups, seed) for level, latents in walk if level in wanted]
+            bar.update(done, note=match.class_name)
+    grid = prior.schedule.grid(settings.steps).tolist()
+    rows = []
+    for place, level in enumerate(wanted):
+        of_classes = [shares_of[place] for shares_of in found.values()]
+        means = {name: float(np.mean([row[name] for row in of_classes])) for name in of_classes[0]}
+        rows.append(LevelNormality(level=level, timestep=grid[level], **means))
+    return Normality(str(sample), tuple(rows), {name: tuple(row["shapiro"] for row in of) for name, of in found.items()})
+
+
+def spread_levels(settings: DistillSettings, count: int) -> list[int]:
+    """Return at most ``count`` levels evenly spread over the grid, the one nearest to the statistics level being moved to it."""
+    levels = sorted({round(float(level)) for level in np.linspace(0, settings.steps - 1, count)})
+    if len(levels) > 1:
+        nearest = min(range(1, len(levels)), key=lambda place: abs(levels[place] - settings.statistics_level))
+        levels[nearest] = settings.statistics_level
+    return levels
+
+
+def shares(latents: Tensor, groups: list[Tensor], seed: int = 0) -> dict[str, float]:
+    """Return the shares of dimensions, and of groups of them, of latents [N, D] that each test does not reject at 5 %.
+
+    N is at least 8. A dimension without spread counts as rejected.
+    """
+    x = latents.double().numpy()
+    pvalues = {
+        "shapiro": shapiro_pvalues(latents).numpy(),
+        "dagostino": dagostino_pvalues(x),
+        "anderson": anderson_pvalues(x, seed),
+    }
+    found = {name: share_passed(values) for name, values in pvalues.items()}
+    found |= {f"{name}_bh": share_passed(corrected(values)) for name, values in pvalues.items()}
+    found["multivariate"] = share_passed(np.array([henze_zirkler(x[:, group.numpy()]) for group in groups]))
+    return found
+
+
+def share_passed(pvalues: Array) -> float:
+    """Return the share of p-values that reach 5 %."""
+    return float((pvalues >= SIGNIFICANCE).mean())
+
+
+def corrected(pvalues: Array) -> Array:
+    """Return p-values corrected for their number (Benjamini and Hochberg, 1995): below 5 %, one in twenty is false at most."""
+    from scipy.stats import false_discovery_control
+
+    return np.asarray(false_discovery_control(pvalues))
+
+
+def dagostino_pvalues(x: Array) -> Array:
+    """Return the p-value [D] of D'Agostino and Pearson's K^2 for each dimension of x [N, D], N >= 8; 0 for one without spread."""
+    from scipy.stats import normaltest
+
+    return _where_spread(x, lambda part: normaltest(part, axis=0).pvalue)
+
+
+def anderson_pvalues(x: Array, seed: int = 0) -> Array:
+    """Return the p-value [D] of the Anderson-Darling test for each dimension of x [N, D]; 0 for one without spread.
+
+    With mean and variance estimated the statistic's distribution under normality depends on N alone. It is drawn: p is the share of
+    10,000 samples (the data among them) whose statistic is as large. scipy's own p-values are interpolated between 1 % and 15 %, too coarse
+    to be corrected for hundreds of dimensions.
+    """
+
+    def pvalues(part: Array) -> Array:
+        null = _anderson_null(len(part), seed)
+        larger = NULL_DRAWS - np.searchsorted(null, anderson_statistic(part), side="left")
+        return np.asarray((1 + larger) / (1 + NULL_DRAWS))
+
+    return _where_spread(x, pvalues)
+
+
+def anderson_statistic(x: Array) -> Array:
+    """Return the Anderson-Darling statistic [D] of x [N, D] against a Gaussian of its own mean and variance, all dimensions at once."""
+    from scipy.stats import norm
+
+    n = len(x)
+    z = np.sort((x - x.mean(axis=0)) / x.std(axis=0, ddof=1), axis=0)
+    odd = 2 * np.arange(1, n + 1)[:, None] - 1
+    return np.asarray(-n - (odd * (norm.logcdf(z) + norm.logsf(z[::-1]))).sum(axis=0) / n)
+
+
+def henze_zirkler(x: Array) -> float:
+    """Return the p-value of the Henze-Zirkler test of multivariate normality for x [N, d]; 0 where the covariance is singular.
+
+    With S the covariance (divisor N), D_jk = (x_j - x_k)' S^-1 (x_j - x_k), D_j = (x_j - mean)' S^-1 (x_j - mean) and
+    b = ((2 d + 1) N / 4)^(1 / (d + 4)) / sqrt(2), the statistic is
+    HZ = 1/N sum_jk exp(-b^2 D_jk / 2) - 2 (1 + b^2)^(-d/2) sum_j exp(-b^2 D_j / (2 (1 + b^2))) + N (1 + 2 b^2)^(-d/2).
+    Its p-value is that of a log-normal of the statistic's mean and variance under normality (Henze and Zirkler, 1990, theorem 3.1).
+    """
+    from scipy.spatial.distance import pdist
+    from scipy.stats import lognorm
+
+    n, d = x.shape
+    covariance = np.cov(x, rowvar=False, ddof=0).reshape(d, d)
+    if np.linalg.matrix_rank(covariance) < d:
+        return 0.0
+    white = (x - x.mean(axis=0)) @ np.linalg.cholesky(np.linalg.inv(covariance))
+    b2 = 0.5 * ((2 * d + 1) * n / 4) ** (2 / (d + 4))
+    pairs = 2 * np.exp(-b2 / 2 * pdist(white, "sqeuclidean")).sum() + n
+    own = np.exp(-b2 / (2 * (1 + b2)) * (white**2).sum(axis=1)).sum()
+    statistic = pairs / n - 2 * (1 + b2) ** (-d / 2) * own + n * (1 + 2 * b2) ** (-d / 2)
+    a, w = 1 + 2 * b2, (1 + b2) * (1 + 3 * b2)
+    mean = 1 - a ** (-d / 2) * (1 + d * b2 / a + d * (d + 2) * b2**2 / (2 * a**2))
+    variance = (
+        2 * (1 + 4 * b2) ** (-d / 2)
+        + 2 * a**-d * (1 + 2 * d * b2**2 / a**2 + 3 * d * (d + 2) * b2**4 / (4 * a**4))
+        - 4 * w ** (-d / 2) * (1 + 3 * d * b2**2 / (2 * w) + d * (d + 2) * b2**4 / (2 * w**2))
+    )
+    shape = np.log1p(variance / mean**2) ** 0.5
+    return float(lognorm.sf(statistic, shape, scale=mean / (1 + variance / mean**2) ** 0.5))
+
+
+def _where_spread(x: Array, pvalues: Any) -> Array:
+    spread = x.std(axis=0) > 0
+    found = np.zeros(x.shape[1])
+    if spread.any():
+        found[spread] = pvalues(x[:, spread])
+    return found
+
+
+@cache
+def _anderson_null(n: int, seed: int) -> Array:
+    """Return the sorted statistics of Gaussian samples of ``n``."""
+    draws = np.random.default_rng(derive_seed(seed, "anderson-darling")).normal(size=(n, NULL_DRAWS))
+    return np.sort(anderson_statistic(draws))

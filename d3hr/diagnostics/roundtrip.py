@@ -1,0 +1,86 @@
+"""What inversion and denoising keep of an image, beside what the autoencoder alone keeps.
+
+Legend: N images, H = W image side.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from d3hr.data import ImageData
+from d3hr.distillation.drawing import draw_images
+from d3hr.distillation.inversion import check_finite, invert
+from d3hr.distillation.settings import DistillSettings
+from d3hr.errors import NumericalError
+from d3hr.prior.conditioning import Conditioning
+from d3hr.prior.model import Prior
+
+CLASSES, IMAGES = 8, 8
+"""Size of the sample: classes evenly spread, their first images."""
+PEAK = 2.0
+"""Extent of the values of images in [-1, 1]."""
+MOST_DB = 100.0
+"""What identical images are given, instead of infinity."""
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """Fidelity of a round trip.
+
+    Attributes:
+        psnr_db: real images against decode(denoise(invert(encode))).
+        autoencoder_psnr_db: real images against decode(encode).
+        images: how many.
+        seconds_an_image: what inverting one of them took, in batches of 8.
+    """
+
+    psnr_db: float
+    autoencoder_psnr_db: float
+    images: int
+    seconds_an_image: float
+
+
+def psnr_db(x: Tensor, y: Tensor) -> float:
+    """Return the peak signal-to-noise ratio of images [N, 3, H, W] in [-1, 1], 10 log10(4 / mean squared error), at most 100 dB."""
+    error = float((x.double() - y.double()).square().mean())
+    return min(MOST_DB, 10 * math.log10(PEAK**2 / error)) if error > 0 else MOST_DB
+
+
+def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings) -> RoundTrip:
+    """Send a sample of real images to the statistics level and back.
+
+    Args:
+        images: real images, at the prior's size.
+        prior: the diffusion prior.
+        conditioning: the prior's class for each class to sample from.
+        settings: steps, level, guidance both ways and solver.
+
+    Raises:
+        NumericalError: a latent is not finite; the message names the class.
+    """
+    chosen = [conditioning[int(place)] for place in torch.linspace(0, len(conditioning) - 1, min(CLASSES, len(conditioning)))]
+    level, steps = settings.statistics_level, settings.steps
+    real, back, decoded, seconds = [], [], [], 0.0
+    for match in chosen:
+        pictures = next(images.batches(match.class_name, IMAGES))
+        with NumericalError.naming(match.class_name):
+            clean = prior.encode(pictures)
+            check_finite(clean, "encoding", "in its latents")
+            labels = torch.full((len(clean),), match.conditioning_id)
+            start = time.perf_counter()
+            noisy = invert(
+                prior, clean, labels, level=level, steps=steps, guidance_scale=settings.inversion_guidance, solver=settings.solver
+            )
+            seconds += time.perf_counter() - start
+            guidance = settings.denoising_guidance
+            back.append(draw_images(prior, noisy, match.conditioning_id, level=level, steps=steps, guidance_scale=guidance))
+        real.append(pictures)
+        decoded.append(prior.decode(clean).cpu())
+    original = torch.cat(real)
+    return RoundTrip(psnr_db(original, torch.cat(back)), psnr_db(original, torch.cat(decoded)), len(original), seconds / len(original))

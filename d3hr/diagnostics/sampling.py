@@ -1,0 +1,103 @@
+"""The real images that a set is held against: a bounded number of each class, beside the set's own.
+
+Legend: N real points, K distilled points, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from d3hr.data import ImageData
+from d3hr.diagnostics.neighbours import Nearest, nearest
+from d3hr.diagnostics.spaces import Array, FeatureSpace, Scaling
+from d3hr.diagnostics.subject import Subject
+from d3hr.progress import Progress
+from d3hr.seeds import generator_for
+
+SEARCHED = 5000
+"""Real images of a class, at most, among which nearest ones are looked for; one class's are in memory at a time."""
+KEPT, KEPT_IN_ALL = 500, 20_000
+"""Real images of a class, and of all classes, at most, whose features stay in memory; at least twice the distilled ones of a class."""
+_BATCH = 64
+_DRAWS = 5
+
+
+@dataclass(frozen=True)
+class ClassSample:
+    """One class of a set with real images of the same class.
+
+    Attributes:
+        name: the class.
+        real: features [N, D] of real images in random order.
+        positions: where these stand among all real images, int64 [N].
+        distilled: features [K, D].
+        nearest_positions: where the nearest real image of each distilled one stands among all real images, int64 [K].
+        nearest_ratios: its distance in units of the usual (see :func:`~d3hr.diagnostics.neighbours.nearest`), or None.
+        searched: how many real images were searched.
+    """
+
+    name: str
+    real: Array
+    positions: Array
+    distilled: Array
+    nearest_positions: Array
+    nearest_ratios: Array | None
+    searched: int
+
+
+def class_samples(subject: Subject, images: ImageData, space: FeatureSpace, seed: int, progress: Progress) -> tuple[ClassSample, ...]:
+    """Return the sample of every class, scaled so that the real images have mean 0 and mean squared norm 1.
+
+    Args:
+        subject: the set.
+        images: real images of the same classes.
+        space: where to compare.
+        seed: seed of the choice of real images; a class's depends on it and on the class's name.
+        progress: where to report.
+    """
+    starts = first_positions(images)
+    samples = []
+    with progress.bar(f"comparing in {space.name} space", len(subject.class_names)) as bar:
+        for done, name in enumerate(subject.class_names, start=1):
+            ours = space.points(subject.of_class(name))
+            order = torch.randperm(images.counts[name], generator=generator_for(seed, "diagnosis", name))[:SEARCHED]
+            positions = starts[name] + order
+            real = np.concatenate([space.points(images.gather(part)[0]) for part in positions.split(_BATCH)])
+            found: Nearest = nearest(real, ours)
+            kept = max(2 * len(ours), min(KEPT, KEPT_IN_ALL // len(subject.class_names)))
+            where = positions.numpy()
+            samples.append(ClassSample(name, real[:kept].copy(), where[:kept], ours, where[found.rows], found.ratios, searched=len(real)))
+            bar.update(done, note=name)
+    scaling = Scaling.of(pooled([sample.real for sample in samples]))
+    return tuple(replace(sample, real=scaling.applied(sample.real), distilled=scaling.applied(sample.distilled)) for sample in samples)
+
+
+def reference_draws(samples: Sequence[ClassSample], seed: int) -> Iterator[tuple[Array, Array]]:
+    """Yield, five times, as many random real points [K, D] of each class as there are distilled, and the rest [N - K, D].
+
+    Yields nothing where a class has fewer than twice as many real points as distilled ones.
+    """
+    if any(len(sample.real) < 2 * len(sample.distilled) for sample in samples):
+        return
+    for draw in range(_DRAWS):
+        subsets, rests = [], []
+        for sample in samples:
+            order = torch.randperm(len(sample.real), generator=generator_for(seed, "reference", draw, sample.name)).numpy()
+            subsets.append(sample.real[order[: len(sample.distilled)]])
+            rests.append(sample.real[order[len(sample.distilled) :]])
+        yield pooled(subsets), pooled(rests)
+
+
+def pooled(parts: Sequence[Array]) -> Array:
+    """Return the points of all classes, class by class."""
+    return np.concatenate(list(parts))
+
+
+def first_positions(images: ImageData) -> dict[str, int]:
+    """Return the position of the first image of each class."""
+    return dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))

@@ -1,0 +1,105 @@
+"""The spaces in which images are compared: pixels, a prior's latents, a teacher's features.
+
+Legend: N images, H = W image side, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from d3hr.distillation.inversion import check_finite
+from d3hr.errors import SettingsError
+from d3hr.evaluation.teachers import Teacher
+from d3hr.prior.model import Prior
+
+SpaceName = Literal["pixel", "latent", "teacher"]
+Array = np.ndarray[Any, np.dtype[Any]]
+PIXEL_SIDE = 32
+"""Images are compared as pixels at this side at most: a finer grid costs memory and tells of texture, hardly of content."""
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """How images become points.
+
+    Attributes:
+        name: which space it is.
+        about: the same in words.
+        embed: takes images [N, 3, H, W] in [-1, 1] to features [N, D].
+    """
+
+    name: SpaceName
+    about: str
+    embed: Callable[[Tensor], Tensor]
+
+    def points(self, images: Tensor) -> Array:
+        """Return features float32 [N, D] of images [N, 3, H, W] in [-1, 1], of any side.
+
+        Raises:
+            NumericalError: a feature is not finite.
+        """
+        parts = [self.embed(part).flatten(1).float().cpu() for part in images.split(_BATCH)]
+        features = torch.cat(parts)
+        check_finite(features, "embedding", f"in {self.name} space")
+        return features.numpy()
+
+
+def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, teacher: Teacher | None = None) -> FeatureSpace:
+    """Return a space; by default the teacher's, else the prior's, else pixels.
+
+    Raises:
+        SettingsError: the name is unknown, or what the space needs is not given.
+    """
+    chosen = name or ("teacher" if teacher else "latent" if prior else "pixel")
+    if chosen not in get_args(SpaceName):
+        raise SettingsError("Unknown space.", found=repr(chosen), do=f"use one of: {', '.join(get_args(SpaceName))}.")
+    if chosen == "pixel":
+        return FeatureSpace("pixel", f"colours at most {PIXEL_SIDE} pixels a side", lambda images: _at_most(images, PIXEL_SIDE))
+    if chosen == "latent":
+        if prior is None:
+            raise SettingsError("Latent space needs a prior.", found="none", do="give --prior, or take --space pixel.")
+        return FeatureSpace("latent", "clean latents of the prior", lambda images: prior.encode(_resized(images, prior.image_size)))
+    if teacher is None:
+        raise SettingsError("Teacher space needs a teacher.", found="none", do="give --teacher, or take --space pixel.")
+    return FeatureSpace("teacher", f"features of the teacher, {teacher.student}", teacher.embed)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """One shift and one factor for a whole space, so that the real images have mean 0 and mean squared norm 1.
+
+    All dimensions are scaled alike: dividing each by its own spread would blow up those that hardly vary, such as the corners of digits.
+    A distance then reads in units of the real images' root mean square distance from their mean.
+    """
+
+    mean: Array
+    factor: float
+
+    @classmethod
+    def of(cls, real: Array) -> Scaling:
+        """Measure it on real features [N, D]; images without any spread are left at their scale."""
+        mean = real.mean(axis=0, dtype=np.float64)
+        square = float(np.mean([((row - mean) ** 2).sum() for row in real]))
+        return cls(mean, square**-0.5 if square > 0 else 1.0)
+
+    def applied(self, points: Array) -> Array:
+        """Return float32 [N, D] features of that scale."""
+        return np.asarray((points - self.mean) * self.factor, dtype=np.float32)
+
+
+def _at_most(images: Tensor, side: int) -> Tensor:
+    return _resized(images, side) if images.shape[-1] > side else images
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True).clamp(-1, 1)

@@ -1,0 +1,31 @@
+"""The round trip where its error is known."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from d3hr import ImageData, Prior
+from d3hr.diagnostics.roundtrip import psnr_db, round_trip
+from d3hr.distillation.settings import distill_settings
+from d3hr.prior.conditioning import match_classes
+
+
+def test_psnr_by_hand() -> None:
+    """An error of 0.2 everywhere is a mean square of 0.04 under a peak of 2: 10 log10(4 / 0.04) = 20 dB. No error counts as 100 dB."""
+    x = torch.zeros(2, 3, 4, 4)
+    assert psnr_db(x, x + 0.2) == pytest.approx(20)
+    assert psnr_db(x, x) == 100
+
+
+def test_exact_inversion_leaves_the_autoencoders_error_alone(digits: ImageData, digits_prior: Prior) -> None:
+    """With the fixed-point solver and the same guidance both ways, denoising undoes inversion; one image of each of 8 classes is 8 * 8."""
+    matches = match_classes(digits.class_names, digits_prior.class_names, of="digits")
+    settings = distill_settings("gentle", steps=5, level=2, solver="fixed_point")
+    found = round_trip(digits, digits_prior, matches, settings)
+    assert found.images == 64
+    assert found.psnr_db == pytest.approx(found.autoencoder_psnr_db, abs=1e-3)
+    assert found.seconds_an_image > 0
+    inexact = round_trip(digits, digits_prior, matches[:1], settings.model_copy(update={"denoising_guidance": 4.0, "solver": "ddim"}))
+    assert inexact.images == 8
+    assert dataclasses.asdict(inexact)["psnr_db"] != pytest.approx(inexact.autoencoder_psnr_db, abs=1e-3)
