@@ -190,13 +190,13 @@ def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, materials
     """One centre is the mean latent m: the image is what denoising sqrt(a) m + sqrt(1-a) e with the class's own id gives."""
     from d3hr.seeds import generator_for
 
-    made = make("prototypes", "set", ipc=1, seed=2, guidance_scale=1.5)
+    made = make("prototypes", "set", ipc=1, seed=2, guidance_scale=20.0)
     prior = materials.prior
     assert prior is not None
     mean = prior.encode(torch.cat(list(materials.images.batches("bee")))).mean(dim=0, keepdim=True)
     a = float(prior.schedule.alphas_cumprod[prior.schedule.grid(6)[3]])
     noise = torch.randn(prior.latent_shape, generator=generator_for(2, "prototype noise", "bee"))
-    clean = denoise(prior, a**0.5 * mean + (1 - a) ** 0.5 * noise, torch.tensor([3]), level=3, steps=6, guidance_scale=1.5)
+    clean = denoise(prior, a**0.5 * mean + (1 - a) ** 0.5 * noise, torch.tensor([3]), level=3, steps=6, guidance_scale=20.0)
     assert (made.of_class("bee").int() - to_uint8(prior.decode(clean)).int()).abs().max() <= 1
 
 
