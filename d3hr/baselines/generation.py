@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import model_validator
 from torch import Tensor
 
 from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.baselines.writing import require_images_per_class, write_baseline
 from d3hr.distillation.drawing import draw_images
+from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import NumericalError
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
@@ -22,18 +23,27 @@ from d3hr.storage import DistilledSet, Origin
 
 
 class PriorOnlySettings(DrawnSettings):
-    """Settings of sampling."""
+    """A preset of d3hr, of which sampling takes grid and guidance, and what differs from it; None is the preset's."""
 
-    steps: int = Field(default=50, ge=2)
-    """Points of the sampling grid."""
-    guidance_scale: float = Field(default=4.0, ge=0)
-    """Classifier-free guidance scale."""
+    preset: str = "paper"
+    steps: int | None = None
+    denoising_guidance: float | None = None
+
+    @property
+    def resolved(self) -> DistillSettings:
+        """The settings of a distillation that denoises in the same way; its levels play no part."""
+        return distill_settings(self.preset, level="auto", steps=self.steps, denoising_guidance=self.denoising_guidance)
+
+    @model_validator(mode="after")
+    def _complain_early(self) -> PriorOnlySettings:
+        _ = self.resolved
+        return self
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a grid that it does not have."""
         super().check(materials)
         assert materials.prior is not None
-        materials.prior.schedule.grid(self.steps)
+        materials.prior.schedule.grid(self.resolved.steps)
 
 
 def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
@@ -43,8 +53,8 @@ def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
         order.images.class_names,
         order.out,
         ipc=order.ipc,
-        steps=settings.steps,
-        guidance_scale=settings.guidance_scale,
+        steps=settings.resolved.steps,
+        guidance_scale=settings.resolved.denoising_guidance,
         conditioning=order.materials.conditioning,
         seed=order.seed,
         progress=order.progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import model_validator
 from torch import Tensor
 
 from d3hr.baselines.coresets import k_means_centres
@@ -14,26 +14,38 @@ from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.baselines.writing import require_real_images, source_of, write_baseline
 from d3hr.distillation.drawing import draw_images
 from d3hr.distillation.forward_noise import forward_noise
+from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import NumericalError
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.storage import DistilledSet, Origin
 
 
 class PrototypeSettings(DrawnSettings):
-    """Settings of the way from prototypes to images; the defaults are those of d3hr's ``paper`` preset."""
+    """A preset of d3hr, whose way from a level to images prototypes take, and what differs from it; None is the preset's.
 
-    steps: int = Field(default=50, ge=2)
-    """Points of the sampling grid."""
-    level: int = Field(default=31, ge=0)
-    """Level that prototypes are noised to; at 0 they are decoded as they are."""
-    guidance_scale: float = Field(default=4.0, ge=0)
-    """Classifier-free guidance scale of denoising."""
+    At level 0 prototypes are decoded as they are.
+    """
+
+    preset: str = "paper"
+    steps: int | None = None
+    level: int | None = None
+    denoising_guidance: float | None = None
+
+    @property
+    def resolved(self) -> DistillSettings:
+        """The settings of a distillation that denoises in the same way."""
+        return distill_settings(self.preset, level=self.level, steps=self.steps, denoising_guidance=self.denoising_guidance)
+
+    @model_validator(mode="after")
+    def _complain_early(self) -> PrototypeSettings:
+        _ = self.resolved
+        return self
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a level that is not on its grid."""
         super().check(materials)
         assert materials.prior is not None
-        materials.prior.schedule.path(self.level, self.steps)
+        materials.prior.schedule.path(self.resolved.denoising_level, self.resolved.steps)
 
 
 def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
@@ -44,15 +56,17 @@ def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
     require_real_images(order.images, order.ipc)
     prior = order.prior
     ids = {match.class_name: match.conditioning_id for match in order.materials.conditioning}
-    values: dict[str, Any] = {"seed": order.seed, **settings.model_dump()}
+    chosen = settings.resolved
+    level, steps, guidance = chosen.denoising_level, chosen.steps, chosen.denoising_guidance
+    values: dict[str, Any] = {"seed": order.seed, "steps": steps, "denoising_level": level, "denoising_guidance": guidance}
 
     def images_of(name: str) -> Tensor:
         centres = k_means_centres(class_features(order, "latent", name), order.ipc, derive_seed(order.seed, "prototypes", name))
         clean = torch.from_numpy(centres).float().view(-1, *prior.latent_shape)
         noise = generator_for(order.seed, "prototype noise", name)
-        noisy = forward_noise(prior.schedule, clean, level=settings.level, steps=settings.steps, generator=noise)
+        noisy = forward_noise(prior.schedule, clean, level=level, steps=steps, generator=noise)
         with NumericalError.naming(name):
-            return draw_images(prior, noisy, ids[name], level=settings.level, steps=settings.steps, guidance_scale=settings.guidance_scale)
+            return draw_images(prior, noisy, ids[name], level=level, steps=steps, guidance_scale=guidance)
 
     return write_baseline(
         order.out,

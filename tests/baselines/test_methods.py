@@ -190,7 +190,7 @@ def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, materials
     """One centre is the mean latent m: the image is what denoising sqrt(a) m + sqrt(1-a) e with the class's own id gives."""
     from d3hr.seeds import generator_for
 
-    made = make("prototypes", "set", ipc=1, seed=2, guidance_scale=20.0)
+    made = make("prototypes", "set", ipc=1, seed=2, denoising_guidance=20.0)
     prior = materials.prior
     assert prior is not None
     mean = prior.encode(torch.cat(list(materials.images.batches("bee")))).mean(dim=0, keepdim=True)
@@ -224,7 +224,7 @@ def test_options_are_those_of_distillation() -> None:
         ("forward_noise", {"solver": "ddim"}, "Method forward_noise has no setting 'solver'"),
         ("forward_noise", {"level": "auto"}, "Method forward_noise, .*inverted latents"),
         ("latent_gaussian", {"level": 3}, "Method latent_gaussian has no setting 'level'"),
-        ("prototypes", {"guidance_scale": -1}, "Method prototypes, --settings guidance_scale: "),
+        ("prototypes", {"denoising_guidance": -1}, "Method prototypes, --settings .*denoising_guidance"),
     ],
 )
 def test_what_is_refused_before_anything_is_read(name: str, settings: dict[str, object], words: str) -> None:
