@@ -54,10 +54,10 @@ def diagnose(
         data_config: configuration of a Hub source that has several, such as full_size
     """
     from d3hr.diagnostics.diagnosis import diagnose as examine
-    from d3hr.diagnostics.diagnosis import diagnosis_key
+    from d3hr.diagnostics.diagnosis import diagnosis_key, with_evaluations
     from d3hr.diagnostics.wording import as_text
     from d3hr.evaluation.teachers import Teacher
-    from d3hr.staging import StagedFolder
+    from d3hr.staging import StagedFolder, write_json
     from d3hr.storage import DistilledSet, open_set
 
     progress = OnTerminal()
@@ -72,19 +72,17 @@ def diagnose(
     loaded = _prior(manifest, prior, progress)
     place = Path(distilled)
     folder = Path(out) if out else place.with_name(place.name + "-diagnosis")
-    given: dict[str, Any] = {
-        "teacher": Teacher.load(teacher) if teacher else None,
-        "rows": [row for name in evaluation for row in _rows(Path(name))]
-        if evaluation
-        else _rows(place.with_name(place.name + "-evaluation"), required=False),
-        "space": space,
-        "levels": levels,
-        "seed": seed,
-    }
+    rows = [row for name in evaluation for row in _rows(Path(name))]
+    if not evaluation:
+        rows = _rows(place.with_name(place.name + "-evaluation"), required=False)
+    given: dict[str, Any] = {"teacher": Teacher.load(teacher) if teacher else None, "space": space, "levels": levels, "seed": seed}
     stage = StagedFolder(folder, diagnosis_key(subject, images, loaded, **given))
     if not stage.finished:
-        examine(subject, images, loaded, progress=progress, **given).save(folder)
-    values = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
+        examine(subject, images, loaded, rows=rows, progress=progress, **given).save(folder)
+    kept = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
+    values = with_evaluations(kept, rows)
+    if values != kept:
+        write_json(folder / "diagnosis.json", values)
     return Result(f"{as_text(values)}\nKept in {folder}.", {"out": str(folder), **values}, folder)
 
 

@@ -6,9 +6,7 @@ OUT/nearest/<class folder>/<index>.png          the nearest real image of each d
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -120,7 +118,7 @@ def diagnose(
         SettingsError: the space lacks what it needs, or ``levels`` is not positive.
         NumericalError: a feature or a latent is not finite.
     """
-    key = diagnosis_key(distilled, images, prior, teacher=teacher, rows=rows, space=space, levels=levels, seed=seed)
+    key = diagnosis_key(distilled, images, prior, teacher=teacher, space=space, levels=levels, seed=seed)
     where = feature_space(space, prior=prior, teacher=teacher)
     subject = Subject(distilled)
     sized = images.at_size(subject.image_size)
@@ -168,18 +166,24 @@ def diagnose(
     return Diagnosis(_rounded(values), key, sized, nearest)
 
 
+def with_evaluations(values: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Return a diagnosis with the verdict on transfer that further evaluations allow; its figures do not depend on them."""
+    verdict = transfer(rows, values["set"]["method"], values["set"]["ipc"]).as_values()
+    others = [verdict if known["signature"] == verdict["signature"] else known for known in values["verdicts"]]
+    return {**values, "verdicts": others}
+
+
 def diagnosis_key(
     distilled: DistilledSet | ImageData,
     images: ImageData,
     prior: Prior | None = None,
     *,
     teacher: Teacher | None = None,
-    rows: Sequence[Row] = (),
     space: SpaceName | None = None,
     levels: int = 6,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return what decides a diagnosis, as JSON values; the arguments are those of :func:`diagnose`, and are checked.
+    """Return what decides the figures of a diagnosis, as JSON values; the arguments are those of :func:`diagnose`, and are checked.
 
     Raises:
         ClassMismatch, DistilledSetError, SettingsError: as :func:`diagnose` does.
@@ -196,7 +200,6 @@ def diagnosis_key(
         "data": images.fingerprint,
         "prior": prior.fingerprint if prior else None,
         "teacher": teacher.fingerprint if teacher else None,
-        "rows": hashlib.sha256(json.dumps([dict(row) for row in rows], sort_keys=True).encode()).hexdigest(),
         "space": feature_space(space, prior=prior, teacher=teacher).name,
         "levels": levels,
         "seed": seed,

@@ -76,7 +76,7 @@ def transfer(rows: Sequence[Row], method: str, ipc: int) -> Verdict:
         return Verdict(name, "ok", "The set is a random choice of real images, which favours no network.", "method random_real")
     ours, random = _accuracies(rows, method, ipc), _accuracies(rows, "random_real", ipc)
     if not any(len(students) > 1 for students in ours.values()):
-        run = "Evaluate it with a second one ('d3hr evaluate SET --test TEST --student resnet18 --out B'), then give --evaluation '[A, B]'."
+        run = "Evaluate it with a second one ('d3hr evaluate SET --test TEST --student resnet18') and diagnose it again."
         known = ", ".join(sorted({student for students in ours.values() for student in students}))
         return Verdict(name, "unknown", f"Only one student, or none, was trained on the set. {run}", f"students: {known or 'none'}")
     worst: tuple[float, float, str, str, str] | None = None

@@ -160,6 +160,11 @@ def test_the_command_reads_several_evaluations_and_does_without_a_lost_prior(
     values = json.loads(output.out)
     assert values["space"] == "pixel"
     assert values["verdicts"][0]["evidence"] == "students: convnet3, resnet18"
+    figures = {name: value for name, value in values.items() if name not in ("verdicts", "out")}
+    assert main(["diagnose", "set", "--evaluation", "convnet3", "--out", "both", "--json"]) == 0
+    fewer = json.loads(capsys.readouterr().out)
+    assert fewer["verdicts"][0]["evidence"] == "students: convnet3"
+    assert {name: value for name, value in fewer.items() if name not in ("verdicts", "out")} == figures
     assert main(["diagnose", "set", "--evaluation", "convnet3", "--out", "one"]) == 0
     assert "students: convnet3\n" in capsys.readouterr().out
     assert main(["diagnose", "set", "--evaluation", "images"]) == 2
