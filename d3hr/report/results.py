@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from d3hr.baselines.methods import METHODS
 from d3hr.report.reading import read_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
-METHOD_NAMES = {"random_real": "random real images", "prior_only": "prior only, no inversion", "folder": "images of this folder"}
+METHOD_NAMES = {**{name: method.summary for name, method in METHODS.items()}, "folder": "images of this folder"}
 """What tables call a method that gives itself no name."""
 
 
@@ -75,7 +76,8 @@ class ResultRow(BaseModel):
     @property
     def title(self) -> str:
         """What a table calls it."""
-        return self.name or METHOD_NAMES.get(self.method, self.method)
+        own = self.name if self.name != self.method else None
+        return own or METHOD_NAMES.get(self.method, self.method)
 
     @property
     def known_classes(self) -> set[str]:
