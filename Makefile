@@ -9,12 +9,12 @@ DONE := $(VENV)/.installed
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
-## Style, types and tests.
+## Style, types and tests; one process a core, one thread each.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 ## Set up .venv with the tested versions.
 install: $(DONE)

@@ -55,7 +55,8 @@ def train_teacher(
         SettingsError: an unknown student or protocol, soft labels, or images too small for the network.
         OutputError: ``out`` holds something else.
     """
-    chosen = protocol_named(protocol) if isinstance(protocol, str) else protocol
+    per_class = len(images) // len(images.class_names)
+    chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
     if chosen.soft:
         raise SettingsError("A teacher learns from hard labels.", found=f"{chosen.labels} labels", do="use --protocol teacher.")
     sized = images if image_size is None else images.at_size(image_size)

@@ -128,6 +128,8 @@ class EvaluateSection(_Section):
     @field_validator("protocol")
     @classmethod
     def _known(cls, name: str) -> str:
+        if name.endswith((".yaml", ".yml")):
+            return name
         return _one_of(name, protocol_names())
 
 

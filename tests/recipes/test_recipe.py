@@ -70,7 +70,7 @@ def content() -> dict[str, dict[str, object]]:
         ({"distill": {"levle": 3}}, "distill.levle"),
         ({"distill": {"preset": "best"}}, "paper, released, gentle"),
         ({"fit": {"epochs": 0}}, "fit.epochs"),
-        ({"evaluate": {"protocol": "best"}}, "hard, quick"),
+        ({"evaluate": {"protocol": "best"}}, "dc, hard, paper-cifar"),
         ({"evaluate": {"seeds": []}}, "evaluate.seeds"),
         ({"data": {"test_images": 3}}, "every class needs an image"),
         ({"data": {"class_names": {"a": "b"}}}, "class_names gives 1"),

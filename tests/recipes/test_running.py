@@ -90,7 +90,11 @@ def scaled_down(recipe: Recipe) -> Recipe:
 
 
 def times(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "results.json"}
+    return {
+        str(path): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("results.json", "results.csv")
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

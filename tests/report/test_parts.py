@@ -36,7 +36,10 @@ def test_a_headline_speaks_of_random_real_and_the_best_other_at_the_same_ipc() -
     own = row(mean=0.6)
     others = [row("random_real", 0.7), row("prior_only", 0.5), row("herding", 0.65), row("prior_only", 0.9, ipc=50)]
     said = verdicts(comparisons([own, *others])[0], own)
-    assert [sentence.split(":")[0] for sentence in said] == ["10.0 points below random real images", "5.0 points below real images by herding"]
+    assert [sentence.split(":")[0] for sentence in said] == [
+        "10.0 points below random real images",
+        "5.0 points below real images by herding",
+    ]
 
 
 def test_a_headline_says_that_random_real_is_missing() -> None:
