@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr.commands.priors import Precision, load_prior
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
 
@@ -28,10 +28,7 @@ def baseline(
     precision: Precision = "fp32",
     device: str | None = None,
     split: str | None = None,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Make a set by a method that a distilled set must beat, or by d3hr itself, through the one interface they share.
 
@@ -51,10 +48,7 @@ def baseline(
         precision: arithmetic of the prior's networks
         device: where the networks run: cpu, cuda, mps; by default the fastest there is
         split: train, validation, test, ...; train by default
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.baselines.methods import Materials, Need, method_named
     from d3hr.evaluation.teachers import Teacher
@@ -67,7 +61,7 @@ def baseline(
     named = read_class_map(class_map) if class_map else None
     loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device) if prior else None
     judge = Teacher.load(teacher, device=device) if teacher else None
-    images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(data, split)
+    images = reading.load(data, split, progress)
     materials = Materials(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
     made = chosen.make(materials, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
     manifest = made.manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr.commands.priors import Precision, load_prior
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import READING, Reading, warn_of_leak
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
 
@@ -36,10 +36,7 @@ def compare(
     device: str | None = None,
     split: str | None = None,
     test_split: str | None = None,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Compare methods under equal conditions: make every set, train every student on it, each once, and put the rows side by side.
 
@@ -66,10 +63,7 @@ def compare(
         device: where the prior runs: cpu, cuda, mps; by default the fastest there is
         split: split of the training images
         test_split: split of the test images
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.baselines.methods import Materials
     from d3hr.comparison.matrix import read_matrix
@@ -89,10 +83,9 @@ def compare(
     }
     chosen = read_matrix(matrix, changes)
     progress = OnTerminal()
-    reading = Reading(on_bad_image, image_column, label_column, progress, data_config)
     loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device) if prior else None
-    images, tested = reading.load(data, split), reading.load(test, test_split)
-    reading.warn_of_leak(images, tested)
+    images, tested = reading.load(data, split, progress), reading.load(test, test_split, progress)
+    warn_of_leak(images, tested, progress)
     materials = Materials(
         images,
         image_size or (loaded.image_size if loaded else images.image_size),

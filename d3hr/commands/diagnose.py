@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from d3hr.commands.priors import load_prior, prior_of_set
-from d3hr.commands.reading import BadImage, Reading, or_else
+from d3hr.commands.reading import READING, Reading, or_else
 from d3hr.commands.result import Result
 from d3hr.errors import DataError, PriorError, SettingsError
 from d3hr.progress import OnTerminal
@@ -30,10 +30,7 @@ def diagnose(
     levels: int = 6,
     seed: int = 0,
     out: str | None = None,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Say what is wrong with a distilled set: diversity, drift, transfer, cost, copies, normality of its latents.
 
@@ -48,10 +45,7 @@ def diagnose(
         levels: how many levels normality is tested at
         seed: seed of samples and projections
         out: folder for the result, by default DISTILLED-diagnosis
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.diagnostics.diagnosis import diagnose as examine
     from d3hr.diagnostics.diagnosis import diagnosis_key, with_evaluations
@@ -68,7 +62,7 @@ def diagnose(
         raise SettingsError("A diagnosis needs the real images.", found="no --data", do="tell where they are with --data.")
     real_split = split or (manifest.data.get("split") if manifest and data is None else None)
     with or_else("--data", "A diagnosis needs the images that the set was made from."):
-        images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(source, real_split)
+        images = reading.load(source, real_split, progress)
     loaded = _prior(manifest, prior, progress)
     place = Path(distilled)
     folder = Path(out) if out else place.with_name(place.name + "-diagnosis")

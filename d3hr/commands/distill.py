@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d3hr.commands.priors import Precision, load_prior
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
 
@@ -39,10 +39,7 @@ def distill(
     exact_std: Literal["unbiased", "population"] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Distil a data set into a few images per class. Settings left out are the preset's.
 
@@ -73,10 +70,7 @@ def distill(
         exact_std: which standard deviation an exact group has
         batch_size: images in one network call
         seed: seed of the group draws
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.distillation.pipeline import distill as distill_images
     from d3hr.distillation.settings import distill_settings
@@ -101,7 +95,7 @@ def distill(
     named = read_class_map(class_map) if class_map else None
     progress = OnTerminal()
     loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device)
-    images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(data, split)
+    images = reading.load(data, split, progress)
     distilled = distill_images(
         images, loaded, out, ipc=ipc, preset=preset, level=level, store=store, class_map=named, seed=seed, progress=progress, **changes
     )

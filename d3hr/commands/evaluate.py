@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d3hr.commands.priors import prior_of_set
-from d3hr.commands.reading import BadImage, Reading, or_else
+from d3hr.commands.reading import READING, Reading, or_else, warn_of_leak
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
 
@@ -25,10 +25,7 @@ def evaluate(
     seeds: Sequence[int] = (0, 1, 2),
     image_size: int | None = None,
     out: str | None = None,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Train a student on a distilled set and test it, beside random real images and images drawn from the prior.
 
@@ -45,10 +42,7 @@ def evaluate(
         seeds: training seeds; each baseline is drawn anew for each
         image_size: side in pixels that students see, in training and in testing, by default the set's own
         out: folder for baselines and results, by default DISTILLED-evaluation
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.comparison.beside_baselines import compare_with_baselines, images_per_class
     from d3hr.comparison.tables import accuracy_table, as_rows
@@ -65,20 +59,19 @@ def evaluate(
         subject.require_images()
     chosen = protocol_named(protocol, ipc=images_per_class(subject))
     asked = required_teacher(chosen, teacher, subject.class_names)
-    reading = Reading(on_bad_image, image_column, label_column, progress, data_config)
     source = data or (made.data.get("source") if made else None)
     where = prior or (made.prior.get("source") if made else None)
     folder = Path(out) if out else Path(distilled).with_name(Path(distilled).name + "-evaluation")
     real_split = split or (made.data.get("split") if made and data is None else None)
     with or_else("--data", "The random-real row needs the images that the set was made from."):
-        real = reading.load(source, real_split) if source else None
+        real = reading.load(source, real_split, progress) if source else None
     if real is None:
         progress.say("no row of random real images: give the real training images with --data")
     with or_else("--prior", "The prior-only row needs the prior that the set was made with."):
         loaded = prior_of_set(made, where, progress=progress) if made and where else None
-    tested = reading.load(test, test_split)
+    tested = reading.load(test, test_split, progress)
     if real is not None:
-        reading.warn_of_leak(real, tested)
+        warn_of_leak(real, tested, progress)
     rows = compare_with_baselines(
         subject,
         tested,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d3hr.commands.priors import say_licence
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
 
@@ -32,10 +32,7 @@ def fit(
     gradient_checkpointing: bool = False,
     latent_cache: str | None = None,
     seed: int = 0,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Fit a diffusion prior to your images: from scratch, or from a pretrained prior (--init).
 
@@ -59,10 +56,7 @@ def fit(
         gradient_checkpointing: spend time to save memory, for large transformers
         latent_cache: folder that keeps the encoded images for other fits
         seed: seed of weights, order and noise
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.prior.conditioning import read_class_map
     from d3hr.prior.model import Prior
@@ -89,7 +83,7 @@ def fit(
     base = Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder) if init else None
     if base:
         say_licence(base, progress)
-    images = Reading(on_bad_image, image_column, label_column, progress, data_config).load(data, split)
+    images = reading.load(data, split, progress)
     prior = fit_prior(
         images, out, init=base, autoencoder=None if base else autoencoder, latent_cache=latent_cache, progress=progress, **settings
     )

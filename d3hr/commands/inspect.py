@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result, table
 from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
@@ -17,10 +17,7 @@ def inspect(
     prior: str | None = None,
     class_map: str | None = None,
     split: str | None = None,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Read every image once and say what is there: classes, counts, sizes, files that cannot be read, what a prior makes of the classes.
 
@@ -29,10 +26,7 @@ def inspect(
         prior: folder or Hub id of a prior; shows which of its classes each class would be drawn as, without loading its weights
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         split: train, validation, test, ...; train by default
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.prior.conditioning import match_classes, read_class_map
     from d3hr.prior.model import class_names_of
@@ -40,7 +34,7 @@ def inspect(
     if class_map and not prior:
         raise SettingsError("--class_map is for --prior.", found="no --prior", do="give the prior whose classes it names.")
     named = read_class_map(class_map) if class_map else None
-    images = Reading(on_bad_image, image_column, label_column, OnTerminal(), data_config).load(data, split)
+    images = reading.load(data, split, OnTerminal())
     values: dict[str, Any] = {
         "source": images.source,
         "split": images.split,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d3hr.commands.priors import Precision, load_prior
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result
 from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
@@ -39,9 +39,7 @@ def plan(
     test_images: int = 0,
     evaluation_runs: int = 3,
     devices: int = 1,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Say what distilling and evaluating will cost, in time and memory, before anything runs. Settings left out are the preset's.
 
@@ -70,9 +68,7 @@ def plan(
         test_images: how many real images students are tested on
         evaluation_runs: students to train
         devices: such devices to share the classes out over
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
+        reading: how images are read
     """
     from d3hr.distillation.settings import distill_settings
     from d3hr.evaluation.protocols import require_protocol
@@ -108,7 +104,7 @@ def plan(
         known = replace(SHAPES[prior], dtype=PRECISIONS[precision])
     else:
         known = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder)
-    images = Reading(on_bad_image, image_column, label_column, progress).load(data, split)
+    images = reading.load(data, split, progress)
     progress.say("measuring this device")
     planned = plan_distillation(
         images.counts,

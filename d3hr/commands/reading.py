@@ -11,20 +11,24 @@ from d3hr.data import ImageData, load_images
 from d3hr.errors import DataError, PriorError
 from d3hr.progress import OnTerminal
 
-BadImage = Literal["error", "skip"]
-
 
 @dataclass(frozen=True)
 class Reading:
-    """How the image sources of a command are read."""
+    """How images are read: flags of every command that reads them.
 
-    on_bad_image: BadImage
-    image_column: str | None
-    label_column: str | None
-    progress: OnTerminal
-    config: str | None = None
+    Args:
+        on_bad_image: stop at unreadable images, or leave them out and count them
+        image_column: column of images of a parquet or Hub source
+        label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
+    """
 
-    def load(self, source: str, split: str | None) -> ImageData:
+    on_bad_image: Literal["error", "skip"] = "error"
+    image_column: str | None = None
+    label_column: str | None = None
+    data_config: str | None = None
+
+    def load(self, source: str, split: str | None, progress: OnTerminal) -> ImageData:
         """Open a source and report what is in it."""
         images = load_images(
             source,
@@ -32,18 +36,22 @@ class Reading:
             on_bad_image=self.on_bad_image,
             image_column=self.image_column,
             label_column=self.label_column,
-            config=self.config,
-            progress=self.progress,
+            config=self.data_config,
+            progress=progress,
         )
-        self.progress.say(_about(images))
+        progress.say(_about(images))
         return images
 
-    def warn_of_leak(self, images: ImageData, test: ImageData) -> None:
-        """Say so where the images to test on are those that were trained on or drawn from."""
-        if images.fingerprint == test.fingerprint:
-            self.progress.say(
-                "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
-            )
+
+READING = Reading()
+
+
+def warn_of_leak(images: ImageData, test: ImageData, progress: OnTerminal) -> None:
+    """Say so where the images to test on are those that were trained on or drawn from."""
+    if images.fingerprint == test.fingerprint:
+        progress.say(
+            "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
+        )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from d3hr.commands.reading import BadImage, Reading
+from d3hr.commands.reading import READING, Reading, warn_of_leak
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
 
@@ -20,10 +20,7 @@ def train_teacher(
     seed: int = 0,
     split: str | None = None,
     test_split: str | None = None,
-    on_bad_image: BadImage = "error",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    data_config: str | None = None,
+    reading: Reading = READING,
 ) -> Result:
     """Train a network on a whole training set: a teacher for soft labels, and the accuracy on full data.
 
@@ -37,20 +34,16 @@ def train_teacher(
         seed: seed of weights, order and augmentation
         split: train, validation, test, ...; train by default
         test_split: split of the test images
-        on_bad_image: stop at unreadable images, or leave them out and count them
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
-        data_config: configuration of a Hub source that has several, such as full_size
+        reading: how images are read
     """
     from d3hr.evaluation.protocols import require_protocol
     from d3hr.evaluation.teacher_training import train_teacher as train
 
     require_protocol(protocol)
     progress = OnTerminal()
-    reading = Reading(on_bad_image, image_column, label_column, progress, data_config)
-    images = reading.load(data, split)
-    tested = reading.load(test, test_split)
-    reading.warn_of_leak(images, tested)
+    images = reading.load(data, split, progress)
+    tested = reading.load(test, test_split, progress)
+    warn_of_leak(images, tested, progress)
     teacher = train(images, out, test=tested, student=student, protocol=protocol, image_size=image_size, seed=seed, progress=progress)
     accuracy = teacher.about["accuracy"]
     text = f"{student} trained on {len(images):,} images: {100 * accuracy:.1f} % of {len(tested):,} test images right. It is in {out}."
