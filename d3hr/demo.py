@@ -35,7 +35,9 @@ NAMES = {"d3hr": "distilled (d3hr)", "random_real": "random real images", "prior
 NEXT_STEPS = """d3hr inspect  PHOTOS
 d3hr fit      PHOTOS --out prior --preset tiny --max_minutes 30
 d3hr distill  PHOTOS --prior prior --out distilled --ipc 10 --preset gentle
-d3hr evaluate distilled --test TEST_PHOTOS"""
+d3hr evaluate distilled --test TEST_PHOTOS
+d3hr diagnose distilled
+d3hr report   distilled"""
 
 
 def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str, Any]]:
