@@ -14,7 +14,8 @@ from d3hr.comparison.tables import accuracy_table, as_rows
 from d3hr.comparison.verdicts import verdicts
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation
-from d3hr.evaluation.training import Run
+from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.training import Run, seeded_student
 from tests.conftest import MakeFolder
 
 SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
@@ -124,3 +125,16 @@ def test_a_folder_of_another_tool_stands_beside_random_real_images(image_folder:
     rows = compare_with_baselines(folder, real, tmp_path / "out", real=real, prior=None, student="convnet1", protocol=SHORT, seeds=(0,))
     assert [(row.method, row.ipc) for row in rows] == [("folder", 3), ("random_real", 3)]
     assert "the folder" in verdicts(rows)[0]
+
+
+def test_answers_of_another_teacher_are_not_used(digits: ImageData, tmp_path: Path) -> None:
+    """Two teachers of other weights: a cell and a file of soft labels each, and with hard labels one cell whatever the teacher."""
+    made, test = random_real(digits, tmp_path / "set", ipc=1, image_size=8), load_images("digits", split="validation")
+    stored = SOFT.model_copy(update={"labels": "stored", "steps": 2})
+    for seed in (0, 1):
+        teacher = Teacher(seeded_student("convnet1", 10, 8, seed).eval(), "convnet1", digits.class_names, 8, {})
+        for protocol in (stored, SHORT.model_copy(update={"steps": 2})):
+            compare_entries([Entry(made, [0])], test, [Setting("convnet1", protocol, teacher)], cells=tmp_path / "cells")
+    assert len(list((tmp_path / "cells").glob("convnet1-soft-*.json"))) == 2
+    assert len(list((tmp_path / "cells").glob("soft-labels-*.safetensors"))) == 2
+    assert len(list((tmp_path / "cells").glob("convnet1-short-*.json"))) == 1
