@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from inspect import signature
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -23,6 +24,7 @@ from d3hr.commands.expand import expand
 from d3hr.commands.fit import fit
 from d3hr.commands.inspect import inspect
 from d3hr.commands.plan import plan
+from d3hr.commands.priors import Loading
 from d3hr.commands.reading import Reading
 from d3hr.commands.recipe import recipe
 from d3hr.commands.report import report
@@ -49,6 +51,8 @@ COMMANDS: dict[str, Callable[..., Result]] = {
 }
 _REPEATED = {"--evaluation"}
 """Flags that may be given several times; each adds to the list."""
+GROUPS: dict[str, type[Any]] = {"loading": Loading, "reading": Reading}
+"""Parameters of commands that stand for flags which several commands share; each field is a flag."""
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -61,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = settings[name]
     options = given.clone()
     edge = {flag: options.pop(flag) for flag in ("config", "json", "debug")}
-    if _reads_images(COMMANDS[name]):
-        options["reading"] = Reading(**{each.name: options.pop(each.name) for each in fields(Reading)})
+    for group, kind in _groups(COMMANDS[name]).items():
+        options[group] = kind(**{each.name: options.pop(each.name) for each in fields(kind)})
     try:
         result = COMMANDS[name](**options.as_dict())
         if not is_first_process():
@@ -95,18 +99,18 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         parsers[name].add_argument(
             "--config", action="config", help="YAML file of settings, such as a settings.yaml written beside a result"
         )
-        parsers[name].add_function_arguments(function, as_positional=True, skip={"reading"})
-        if _reads_images(function):
-            parsers[name].add_class_arguments(Reading)
+        parsers[name].add_function_arguments(function, as_positional=True, skip=set(GROUPS))
+        for kind in _groups(function).values():
+            parsers[name].add_class_arguments(kind)
         parsers[name].add_argument("--json", action="store_true", help="print the result as JSON")
         parsers[name].add_argument("--debug", action="store_true", help="show the traceback of an error")
         subcommands.add_subcommand(name, parsers[name], help=summary)
     return parser, parsers
 
 
-def _reads_images(function: Callable[..., Result]) -> bool:
-    """Return whether a command takes the flags of :class:`Reading`."""
-    return "reading" in signature(function).parameters
+def _groups(function: Callable[..., Result]) -> dict[str, type[Any]]:
+    """Return the parameters of a command that stand for flags it shares with others."""
+    return {name: GROUPS[name] for name in signature(function).parameters if name in GROUPS}
 
 
 def _with_underscores(argument: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d3hr.commands.priors import Precision, load_prior
+from d3hr.commands.priors import LOADING, Loading
 from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
@@ -23,11 +23,8 @@ def baseline(
     image_size: int | None = None,
     seed: int = 0,
     shared: str | None = None,
-    class_map: str | None = None,
-    autoencoder: str | None = None,
-    precision: Precision = "fp32",
-    device: str | None = None,
     split: str | None = None,
+    loading: Loading = LOADING,
     reading: Reading = READING,
 ) -> Result:
     """Make a set by a method that a distilled set must beat, or by d3hr itself, through the one interface they share.
@@ -43,24 +40,20 @@ def baseline(
         image_size: side of the images in pixels, by default the prior's, or without one the data's
         seed: seed of whatever the method draws
         shared: folder for what all sets of the same data share, such as class statistics, by default OUT-shared
-        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
-        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
-        precision: arithmetic of the prior's networks
-        device: where the networks run: cpu, cuda, mps; by default the fastest there is
         split: train, validation, test, ...; train by default
+        loading: how the prior is loaded
         reading: how images are read
     """
     from d3hr.baselines.methods import Materials, Need, method_named
     from d3hr.evaluation.teachers import Teacher
-    from d3hr.prior.conditioning import read_class_map
 
     chosen, options = method_named(method), settings or {}
     flags: dict[Need, str | None] = {"prior": prior, "teacher": teacher}
     chosen.parse(options, [need for need, value in flags.items() if value])  # complains before anything is read
     progress = OnTerminal()
-    named = read_class_map(class_map) if class_map else None
-    loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device) if prior else None
-    judge = Teacher.load(teacher, device=device) if teacher else None
+    named = loading.classes()
+    loaded = loading.load(prior, progress) if prior else None
+    judge = Teacher.load(teacher, device=loading.device) if teacher else None
     images = reading.load(data, split, progress)
     materials = Materials(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
     made = chosen.make(materials, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from d3hr.commands.priors import Precision, load_prior
+from d3hr.commands.priors import LOADING, Loading
 from d3hr.commands.reading import READING, Reading, warn_of_leak
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
@@ -28,14 +28,11 @@ def compare(
     students: Sequence[str] | None = None,
     protocols: Sequence[str] | None = None,
     settings: dict[str, Any] | None = None,
-    class_map: str | None = None,
     image_size: int | None = None,
     student_size: int | None = None,
-    precision: Precision = "fp32",
-    autoencoder: str | None = None,
-    device: str | None = None,
     split: str | None = None,
     test_split: str | None = None,
+    loading: Loading = LOADING,
     reading: Reading = READING,
 ) -> Result:
     """Compare methods under equal conditions: make every set, train every student on it, each once, and put the rows side by side.
@@ -55,14 +52,11 @@ def compare(
         students: networks, instead of the matrix's
         protocols: how to train, names or YAML files, instead of the matrix's
         settings: settings of every method that takes them, such as {preset: gentle}; those of a row come first
-        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         image_size: side in pixels of the sets, by default the prior's, or the images' own
         student_size: side in pixels that students see, by default that of the sets
-        precision: arithmetic of the prior's networks
-        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
-        device: where the prior runs: cpu, cuda, mps; by default the fastest there is
         split: split of the training images
         test_split: split of the test images
+        loading: how the prior is loaded
         reading: how images are read
     """
     from d3hr.baselines.methods import Materials
@@ -71,7 +65,6 @@ def compare(
     from d3hr.comparison.tables import accuracy_table, as_rows
     from d3hr.comparison.verdicts import verdicts
     from d3hr.evaluation.teachers import Teacher
-    from d3hr.prior.conditioning import read_class_map
 
     changes = {
         "methods": methods,
@@ -83,7 +76,7 @@ def compare(
     }
     chosen = read_matrix(matrix, changes)
     progress = OnTerminal()
-    loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device) if prior else None
+    loaded = loading.load(prior, progress) if prior else None
     images, tested = reading.load(data, split, progress), reading.load(test, test_split, progress)
     warn_of_leak(images, tested, progress)
     materials = Materials(
@@ -91,7 +84,7 @@ def compare(
         image_size or (loaded.image_size if loaded else images.image_size),
         prior=loaded,
         teacher=Teacher.load(teacher) if teacher else None,
-        class_map=read_class_map(class_map) if class_map else None,
+        class_map=loading.classes(),
     )
     known = [Teacher.load(folder) for folder in full_data]
     progress.say(f"{chosen.cells} trainings: {len(chosen.methods)} methods, IPC {', '.join(map(str, chosen.ipc))}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from d3hr.commands.priors import Precision, load_prior
+from d3hr.commands.priors import LOADING, Loading
 from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
@@ -18,10 +18,6 @@ def distill(
     out: str,
     ipc: int = 10,
     preset: str = "paper",
-    class_map: str | None = None,
-    autoencoder: str | None = None,
-    precision: Precision = "fp32",
-    device: str | None = None,
     store: Literal["images", "statistics"] = "images",
     statistics_dtype: Literal["float32", "float16"] | None = None,
     split: str | None = None,
@@ -39,6 +35,7 @@ def distill(
     exact_std: Literal["unbiased", "population"] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    loading: Loading = LOADING,
     reading: Reading = READING,
 ) -> Result:
     """Distil a data set into a few images per class. Settings left out are the preset's.
@@ -49,10 +46,6 @@ def distill(
         out: folder to write the distilled set to
         ipc: images per class
         preset: paper, released, or gentle (for priors fitted in minutes)
-        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
-        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
-        precision: arithmetic of the networks; statistics are float64 in any case
-        device: where the networks run: cpu, cuda, mps; by default the fastest there is
         store: images with the statistics beside them, or the statistics alone, for expand
         statistics_dtype: precision of the statistics on disk
         split: train, validation, test, ...; train by default
@@ -70,11 +63,11 @@ def distill(
         exact_std: which standard deviation an exact group has
         batch_size: images in one network call
         seed: seed of the group draws
+        loading: how the prior is loaded
         reading: how images are read
     """
     from d3hr.distillation.pipeline import distill as distill_images
     from d3hr.distillation.settings import distill_settings
-    from d3hr.prior.conditioning import read_class_map
 
     changes: dict[str, Any] = {
         "steps": steps,
@@ -92,9 +85,9 @@ def distill(
         "statistics_dtype": statistics_dtype,
     }
     distill_settings(preset, level=level, ipc=ipc, seed=seed, **changes)  # complains before any image is read
-    named = read_class_map(class_map) if class_map else None
+    named = loading.classes()
     progress = OnTerminal()
-    loaded = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder, device=device)
+    loaded = loading.load(prior, progress)
     images = reading.load(data, split, progress)
     distilled = distill_images(
         images, loaded, out, ipc=ipc, preset=preset, level=level, store=store, class_map=named, seed=seed, progress=progress, **changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from d3hr.progress import Progress
@@ -11,6 +12,36 @@ if TYPE_CHECKING:
     from d3hr.storage import Manifest
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a prior is loaded, and its classes matched: flags of every command that draws from one.
+
+    Args:
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
+        precision: arithmetic of the prior's networks; statistics are float64 in any case
+        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+    """
+
+    class_map: str | None = None
+    autoencoder: str | None = None
+    precision: Precision = "fp32"
+    device: str | None = None
+
+    def load(self, name: str, progress: Progress) -> Prior:
+        """Load a prior and say under which licence its weights are."""
+        return load_prior(name, progress=progress, precision=self.precision, autoencoder=self.autoencoder, device=self.device)
+
+    def classes(self) -> dict[str, str] | None:
+        """Return class -> prior's class, as far as a file names them."""
+        from d3hr.prior.conditioning import read_class_map
+
+        return read_class_map(self.class_map) if self.class_map else None
+
+
+LOADING = Loading()
 
 
 def load_prior(
