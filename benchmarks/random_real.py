@@ -40,7 +40,7 @@ def main(data: str) -> None:
         "random_real_cifar10",
         {"student": "convnet3", "protocol": protocol.model_dump(mode="json"), "draws": DRAWS},
         {
-            "rows": as_rows(rows, {}),
+            "rows": [{name: value for name, value in row.items() if name != "confusion"} for row in as_rows(rows, {})],
             "field": FIELD,
             "points_above_the_field": {row.ipc: round(100 * (row.accuracy_mean - FIELD[row.ipc]), 2) for row in rows},
         },
