@@ -16,6 +16,7 @@ def recipe(
     data: str | None = None,
     test: str | None = None,
     prior: str | None = None,
+    teacher: str | None = None,
     device: str | None = None,
 ) -> Result:
     """Fit, distil and evaluate as a recipe file says, such as recipes/cifar10.yaml; what is finished is not done again.
@@ -27,6 +28,7 @@ def recipe(
         data: folder or Hub id of the training images, instead of the recipe's, with the same columns and class names
         test: the test images likewise, by default those of --data
         prior: folder or Hub id of the pretrained prior, instead of the recipe's
+        teacher: folder of a teacher (d3hr train-teacher): students learn from its labels, by the paper's protocol
         device: where the prior runs in distillation: cpu, cuda, mps; by default the fastest there is
     """
     from d3hr.comparison.tables import accuracy_table, as_rows
@@ -34,7 +36,9 @@ def recipe(
     from d3hr.recipes.recipe import read_recipe
     from d3hr.recipes.running import run_recipe
 
-    rows = run_recipe(read_recipe(file), out, ipc=ipc, progress=OnTerminal(), data=data, test=test, prior=prior, device=device)
+    rows = run_recipe(
+        read_recipe(file), out, ipc=ipc, progress=OnTerminal(), data=data, test=test, prior=prior, teacher=teacher, device=device
+    )
     folder = Path(out) / f"ipc{ipc}-evaluation"
     text = "\n".join([accuracy_table(rows), *verdicts(rows), f"The set is in {out}/ipc{ipc}, the table in {folder}/results.json."])
     return Result(text, {"out": out, "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)

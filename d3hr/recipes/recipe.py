@@ -120,12 +120,14 @@ class EvaluateSection(_Section):
     """Network to train."""
     protocol: str = "paper-hard"
     """Protocol to train it by."""
+    soft_protocol: str = "paper-imagenet"
+    """Protocol to train it by where a teacher is given."""
     image_size: int = Field(ge=1)
     """Side in pixels that the student sees, in training and in testing."""
     seeds: tuple[int, ...] = Field(min_length=1)
     """Training seeds."""
 
-    @field_validator("protocol")
+    @field_validator("protocol", "soft_protocol")
     @classmethod
     def _known(cls, name: str) -> str:
         if name.endswith((".yaml", ".yml")):

@@ -11,6 +11,7 @@ from d3hr.distillation.pipeline import distill, expand
 from d3hr.errors import DataError, listed
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.teachers import Teacher
 from d3hr.prior.model import PRECISIONS, Prior
 from d3hr.prior.training import fit_prior
 from d3hr.progress import SILENT, Progress
@@ -26,6 +27,7 @@ def run_recipe(
     data: str | Path | None = None,
     test: str | Path | None = None,
     prior: str | Path | None = None,
+    teacher: str | Path | None = None,
     device: str | None = None,
 ) -> list[Evaluation]:
     """Fit, distil and evaluate as a recipe says; return the rows of the distilled set and of its baselines.
@@ -41,18 +43,22 @@ def run_recipe(
         data: the training images, instead of the recipe's source: a folder or Hub id with the same columns and class names.
         test: the test images likewise; by default ``data`` where that is given, else the recipe's source, in the recipe's test split.
         prior: the pretrained prior, instead of the recipe's.
+        teacher: folder of a teacher; students then learn from its labels, by the recipe's protocol for soft labels. Rows of hard and of
+            soft labels stand in one folder, apart.
         device: where the prior runs in distillation: ``cpu``, ``cuda``, ``mps``; by default the fastest there is.
 
     Raises:
         SettingsError: the recipe does not cover ``ipc``.
         DataError: the images cannot be read, or their classes are not those that the recipe renames.
         PriorError: the prior cannot be loaded.
-        ClassMismatch: a class matches no class of the prior, or several; or the test classes differ.
+        ClassMismatch: a class matches no class of the prior, or several; or the classes of test images or teacher differ.
         OutputError: ``out`` holds something else.
     """
     recipe.require_ipc(ipc)
-    folder = Path(out)
+    folder, asked = Path(out), None if teacher is None else Teacher.load(teacher)
     images = _load(recipe.data, data, recipe.data.split, progress)
+    if asked is not None:
+        asked.require_classes(images.class_names, images.source)
     tested = _load(recipe.data, test or data, recipe.data.test_split, progress)
     loaded = _prior(recipe, images, folder / "prior", prior or recipe.starts_from, device, progress)
     section = recipe.distill
@@ -76,7 +82,8 @@ def run_recipe(
         real=images,
         prior=loaded,
         student=recipe.evaluate.student,
-        protocol=protocol_named(recipe.evaluate.protocol, ipc=ipc),
+        protocol=protocol_named(recipe.evaluate.soft_protocol if asked else recipe.evaluate.protocol, ipc=ipc),
+        teacher=asked,
         seeds=recipe.evaluate.seeds,
         image_size=recipe.evaluate.image_size,
         progress=progress,

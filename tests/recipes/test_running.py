@@ -13,7 +13,9 @@ from PIL import Image
 from d3hr import DistilledSet, Prior
 from d3hr.__main__ import main
 from d3hr.data import load_images
-from d3hr.errors import DataError, SettingsError
+from d3hr.errors import ClassMismatch, DataError, SettingsError
+from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.training import seeded_student
 from d3hr.prior.imagenet import imagenet_labels
 from d3hr.recipes.recipe import Recipe, read_recipe
 from d3hr.recipes.running import corrected, run_recipe
@@ -161,6 +163,26 @@ def test_the_command_runs_a_file(dit: Path, tmp_path: Path, capsys: pytest.Captu
     assert main([*arguments, "--json"]) == 0
     assert [row["method"] for row in json.loads(capsys.readouterr().out)["results"]] == ["d3hr", "random_real", "prior_only"]
     assert (tmp_path / "out" / "ipc2-evaluation" / "settings.yaml").exists()
+
+
+def test_with_a_teacher_students_learn_from_its_labels(dit: Path, tmp_path: Path) -> None:
+    """The recipe's protocol for soft labels is taken; rows of hard labels stay beside. A teacher of other classes is refused."""
+    recipe, out = read_recipe(FOLDER / "cifar10.yaml"), tmp_path / "out"
+    assert recipe.evaluate.soft_protocol == "paper-cifar"
+    data = as_on_the_hub(recipe, NAMES["cifar10"], tmp_path / "data")
+    (tmp_path / "soft.yaml").write_text("base: paper-cifar\nepochs: 1\n")
+    small = scaled_down(recipe)
+    small = small.model_copy(update={"evaluate": small.evaluate.model_copy(update={"soft_protocol": str(tmp_path / "soft.yaml")})})
+    for name, classes in (("teacher", NAMES["cifar10"]), ("stranger", ["a", "b"])):
+        (tmp_path / name).mkdir()
+        Teacher(seeded_student("convnet1", len(classes), 8, 0), "convnet1", tuple(classes), 8, {}).save(tmp_path / name)
+    run_recipe(small, out, ipc=IPC, data=data, prior=dit)
+    rows = run_recipe(small, out, ipc=IPC, data=data, prior=dit, teacher=tmp_path / "teacher")
+    assert [(row.protocol.name, row.protocol.labels) for row in rows] == [("soft", "online")] * 3
+    kept = json.loads((out / f"ipc{IPC}-evaluation" / "results.json").read_text())
+    assert [row["labels"] for row in kept] == ["hard"] * 3 + ["soft"] * 3
+    with pytest.raises(ClassMismatch):
+        run_recipe(small, out, ipc=IPC, data=data, prior=dit, teacher=tmp_path / "stranger")
 
 
 def test_a_script_of_the_hub_is_read_from_its_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
