@@ -1,6 +1,6 @@
 """Full-data sanity: what ConvNet-3 reaches on all of the training images with the teacher recipe.
 
-Run:   python benchmarks/full_data.py DATA NAME EPOCHS      (for example ../shared/data/cifar10 cifar10 30)
+Run:   python benchmarks/full_data.py DATA NAME EPOCHS      (for example CIFAR10 cifar10 30)
 
 A stopped run goes on from its checkpoint in benchmarks/work/full_data. Two cores make about 250 images a second at 32 pixels.
 """

@@ -1,6 +1,6 @@
 """Random real images of CIFAR-10 under the field's recipe, beside the field's figures: 14 / 26 / 43 % at 1 / 10 / 50 images per class.
 
-Run:   python benchmarks/random_real.py ../shared/data/cifar10
+Run:   python benchmarks/random_real.py CIFAR10
 
 About 75 minutes on one core for three draws of each; every training is kept in benchmarks/work/random_real, so a stopped run goes on.
 """

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
-
 from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.distillation.pipeline import distill, expand
-from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
+from d3hr.distillation.settings import STATISTICS_SETTINGS
 from d3hr.storage import DistilledSet
 
 
@@ -21,7 +19,6 @@ class LatentGaussianOptions(DrawnSettings):
 
     fixed: ClassVar[dict[str, Any]] = {"level": 0}
 
-    preset: str = "paper"
     strategy: Literal["search", "exact", "random"] | None = None
     num_candidates: int | None = None
     weights: tuple[float, float, float] | None = None
@@ -31,21 +28,11 @@ class LatentGaussianOptions(DrawnSettings):
     batch_size: int | None = None
     statistics_dtype: Literal["float32", "float16"] | None = None
 
-    @property
-    def resolved(self) -> DistillSettings:
-        """The settings of a distillation that these stand for."""
-        return distill_settings(**{**self.model_dump(), **self.fixed})
-
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a level that is not on its grid."""
         super().check(materials)
         assert materials.prior is not None
         materials.prior.schedule.path(self.resolved.statistics_level, self.resolved.steps)
-
-    @model_validator(mode="after")
-    def _complain_early(self) -> LatentGaussianOptions:
-        _ = self.resolved
-        return self
 
 
 class ForwardNoiseOptions(LatentGaussianOptions):

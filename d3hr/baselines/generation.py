@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
 from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.baselines.writing import require_images_per_class, write_baseline
 from d3hr.distillation.drawing import draw_images
-from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import NumericalError
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
@@ -25,19 +23,10 @@ from d3hr.storage import DistilledSet, Origin
 class PriorOnlySettings(DrawnSettings):
     """A preset of d3hr, of which sampling takes grid and guidance, and what differs from it; None is the preset's."""
 
-    preset: str = "paper"
+    fixed: ClassVar[dict[str, Any]] = {"level": "auto"}  # levels play no part, but must be on the grid
+
     steps: int | None = None
     denoising_guidance: float | None = None
-
-    @property
-    def resolved(self) -> DistillSettings:
-        """The settings of a distillation that denoises in the same way; its levels play no part."""
-        return distill_settings(self.preset, level="auto", steps=self.steps, denoising_guidance=self.denoising_guidance)
-
-    @model_validator(mode="after")
-    def _complain_early(self) -> PriorOnlySettings:
-        _ = self.resolved
-        return self
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a grid that it does not have."""

@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from d3hr.baselines.writing import require_images_per_class
 from d3hr.data import ImageData
+from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import SettingsError
 from d3hr.evaluation.teachers import Teacher
 from d3hr.prior.conditioning import Conditioning, match_classes
@@ -74,7 +75,24 @@ class MethodSettings(BaseModel):
 
 
 class DrawnSettings(MethodSettings):
-    """Settings of a method whose images a prior draws: they have its size, and it must know the classes."""
+    """Settings of a method whose images a prior draws: they have its size, and it must know the classes.
+
+    They are a preset of d3hr and what differs from it; None is the preset's. ``fixed`` is what the method itself decides.
+    """
+
+    fixed: ClassVar[dict[str, Any]] = {}
+
+    preset: str = "paper"
+
+    @property
+    def resolved(self) -> DistillSettings:
+        """The settings of a distillation that these stand for."""
+        return distill_settings(**{**self.model_dump(), **self.fixed})
+
+    @model_validator(mode="after")
+    def _complain_early(self) -> Self:
+        _ = self.resolved
+        return self
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
 from d3hr.baselines.coresets import k_means_centres
@@ -14,7 +13,6 @@ from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.baselines.writing import require_real_images, source_of, write_baseline
 from d3hr.distillation.drawing import draw_images
 from d3hr.distillation.forward_noise import forward_noise
-from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import NumericalError
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.storage import DistilledSet, Origin
@@ -26,20 +24,9 @@ class PrototypeSettings(DrawnSettings):
     At level 0 prototypes are decoded as they are.
     """
 
-    preset: str = "paper"
     steps: int | None = None
     level: int | None = None
     denoising_guidance: float | None = None
-
-    @property
-    def resolved(self) -> DistillSettings:
-        """The settings of a distillation that denoises in the same way."""
-        return distill_settings(self.preset, level=self.level, steps=self.steps, denoising_guidance=self.denoising_guidance)
-
-    @model_validator(mode="after")
-    def _complain_early(self) -> PrototypeSettings:
-        _ = self.resolved
-        return self
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a level that is not on its grid."""

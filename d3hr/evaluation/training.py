@@ -74,6 +74,8 @@ class Training:
     seed: int
     step: int = 0
     optimiser: torch.optim.Optimizer = field(init=False)
+    _epoch: int = field(init=False, default=-1)
+    _batches: tuple[Tensor, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         self.optimiser = new_optimiser(self.network, self.protocol)
@@ -127,8 +129,10 @@ class Training:
     def _batch(self) -> Tensor:
         """Return the positions of this step's images; a pass visits each image once, in batches of nearly equal size."""
         epoch, place = divmod(self.step, self.steps_of_epoch)
-        order = torch.randperm(self.count, generator=generator_for(self.seed, "order", epoch))
-        return order.tensor_split(self.steps_of_epoch)[place]
+        if self._epoch != epoch:
+            order = torch.randperm(self.count, generator=generator_for(self.seed, "order", epoch))
+            self._epoch, self._batches = epoch, order.tensor_split(self.steps_of_epoch)
+        return self._batches[place]
 
     @cached_property
     def _augment(self) -> nn.Module:
