@@ -9,7 +9,8 @@
     ├── OutputError            the place to write to holds something else, or cannot be written
     ├── DistilledSetError      a folder is not a (complete) distilled set
     ├── ResultsError           kept results of an evaluation or a diagnosis are missing or damaged
-    └── NumericalError         a computation left the finite numbers
+    ├── NumericalError         a computation left the finite numbers
+    └── ExecutionError         the processes or machines that work was given to cannot do it
 
 Every message has three parts: what is wrong, what was found, and what to do next.
 """
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from copyreg import __newobj__
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -40,6 +42,10 @@ class D3hrError(Exception):
         self.what, self.found, self.do = what, found, do
         lines = [what, f"  found: {found}" if found else "", f"  do:    {do}" if do else ""]
         super().__init__("\n".join(line for line in lines if line))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what it is, whatever its constructor takes."""
+        return __newobj__, (type(self), *self.args), self.__dict__
 
 
 class DataError(D3hrError):
@@ -120,6 +126,10 @@ class NumericalError(D3hrError):
             yield
         except NumericalError as error:
             raise cls(f"Class {class_name!r}: {error.what}", found=error.found, do=error.do) from error
+
+
+class ExecutionError(D3hrError):
+    """The processes or machines that work was given to cannot do it."""
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -1,0 +1,35 @@
+"""Errors travel between processes as they are."""
+
+import pickle
+
+import pytest
+
+from d3hr import errors
+from d3hr.errors import ClassMismatch, D3hrError, UnreadableImages
+
+
+def kinds(base: type[D3hrError] = D3hrError) -> list[type[D3hrError]]:
+    return [base, *(kind for child in base.__subclasses__() if child.__module__ == errors.__name__ for kind in kinds(child))]
+
+
+def raised(kind: type[D3hrError]) -> D3hrError:
+    if issubclass(kind, UnreadableImages):
+        return kind("a folder", ["one.png: no image", "two.png: cut off"])
+    if issubclass(kind, ClassMismatch):
+        return kind("a set", ["ant", "bee"], "a teacher", ["bee"], do="rename it.")
+    return kind("It is wrong.", found="this", do="that.")
+
+
+@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+@pytest.mark.parametrize("kind", kinds())
+def test_every_error_comes_out_of_a_pickle_as_it_went_in(kind: type[D3hrError], protocol: int) -> None:
+    error = raised(kind)
+    copy = pickle.loads(pickle.dumps(error, protocol))
+    assert type(copy) is kind
+    assert str(copy) == str(error)
+    assert copy.args == error.args
+    assert vars(copy) == vars(error)
+
+
+def test_the_tree_in_the_docstring_names_every_error() -> None:
+    assert all(kind.__name__ in (errors.__doc__ or "") for kind in kinds())
