@@ -76,11 +76,15 @@ class ImageData:
         """Yield the images of one class, in order, as tensors [n <= batch_size, 3, H, W] in [-1, 1]."""
         indices = self._by_class[self.class_names.index(class_name)]
         for start in range(0, len(indices), batch_size):
-            yield self._decode(indices[start : start + batch_size])
+            yield to_unit_range(self._decode(indices[start : start + batch_size]))
+
+    def pixels(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
+        """Return the images uint8 [n, 3, H, W] at ``places`` of one class; place 0 is its first image."""
+        return self._decode(self._by_class[self.class_names.index(class_name)][np.asarray(places)])
 
     def pick(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
         """Return the images [n, 3, H, W] in [-1, 1] at ``places`` of one class; place 0 is its first image."""
-        return self._decode(self._by_class[self.class_names.index(class_name)][np.asarray(places)])
+        return to_unit_range(self.pixels(class_name, places))
 
     def gather(self, positions: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(images [n, 3, H, W] in [-1, 1], labels [n])`` at ``positions``; position 0 is the first image of the first class."""
@@ -89,7 +93,7 @@ class ImageData:
         labels = np.searchsorted(ends, wanted, side="right")
         starts = ends - np.array([len(indices) for indices in self._by_class])
         indices = [int(self._by_class[label][position - starts[label]]) for label, position in zip(labels, wanted, strict=True)]
-        return self._decode(indices), torch.from_numpy(labels.astype(np.int64))
+        return to_unit_range(self._decode(indices)), torch.from_numpy(labels.astype(np.int64))
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         if not 0 <= position < len(self):
@@ -122,7 +126,12 @@ class ImageData:
         blobs = self._images.read([int(index) for index in indices])
         with ThreadPoolExecutor(_DECODERS) as pool:
             pixels = list(pool.map(lambda blob: to_pixels(open_upright(blob), self.image_size), blobs))
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """Return images [N, 3, H, W] in [-1, 1] of ``pixels`` uint8 [N, 3, H, W]."""
+    return pixels.float() / 127.5 - 1
 
 
 def load_images(

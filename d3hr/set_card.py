@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from d3hr.storage import Manifest
+    from d3hr.storage import ClassEntry, Manifest
 
 
 def set_card(manifest: Manifest) -> str:
@@ -17,7 +17,7 @@ def set_card(manifest: Manifest) -> str:
     if manifest.ipc:
         front["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
     rows = [
-        f"| {entry.label} | {_markdown(entry.name)} | {_markdown(entry.folder)} | {entry.images} | {entry.real_images or ''} |"
+        f"| {entry.label} | {_markdown(entry.name)} | {_markdown(entry.folder)} | {entry.images} | {_made_from(entry)} |"
         for entry in manifest.classes
     ]
     return "\n".join(
@@ -40,6 +40,12 @@ def set_card(manifest: Manifest) -> str:
             "",
         ]
     )
+
+
+def _made_from(entry: ClassEntry) -> str:
+    if entry.sample:
+        return f"{entry.sample.images:,} of {entry.real_images:,}"
+    return str(entry.real_images or "")
 
 
 def _licence(manifest: Manifest) -> str:

@@ -11,7 +11,7 @@ A set appears whole or not at all: it is built as ``OUT.partial``, where a finis
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -39,6 +39,19 @@ if TYPE_CHECKING:
     from d3hr.prior.model import Prior
 
 
+class Sample(BaseModel):
+    """The real images of a class from which its statistics come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    """How many, drawn at random without replacement."""
+    mean_error: float
+    """Standard error of the mean, as a share of sigma, root mean square over the dimensions."""
+    std_error: float
+    """Standard error of the standard deviation, likewise."""
+
+
 class ClassEntry(BaseModel):
     """One class of a distilled set."""
 
@@ -52,7 +65,9 @@ class ClassEntry(BaseModel):
     images: int
     """Distilled images."""
     real_images: int | None
-    """Real images the class was made from."""
+    """Real images of the class."""
+    sample: Sample | None = None
+    """What was looked at of them, where that is not all."""
     conditioning_id: int | None
     """Row of the prior's label table."""
     prior_class: str | None = None
@@ -203,6 +218,7 @@ class Origin:
     prior: Mapping[str, Any]
     real_counts: Mapping[str, int]
     conditioning: Sequence[Conditioning] | None = None
+    samples: Mapping[str, Sample] | None = None
 
     def key(self) -> dict[str, Any]:
         """Return what decides the set's pixels."""
@@ -233,6 +249,7 @@ class Origin:
                     folder=folders[name],
                     images=self.ipc,
                     real_images=self.real_counts.get(name),
+                    sample=(self.samples or {}).get(name),
                     conditioning_id=match.conditioning_id if match else None,
                     prior_class=match.prior_class if match else None,
                 )
@@ -248,7 +265,7 @@ class Origin:
 def write_set(
     stage: StagedFolder,
     origin: Origin,
-    images_of: Callable[[str], Tensor],
+    draw: Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]],
     *,
     gaussians: Mapping[str, ClassGaussian] | None = None,
     statistics_dtype: StatisticsDtype = "float32",
@@ -260,7 +277,7 @@ def write_set(
     Args:
         stage: the folder under construction.
         origin: what the set is; an IPC of 0 keeps the statistics alone.
-        images_of: gives the images of one class, float [K, 3, H, W] in [-1, 1].
+        draw: gives the images float [K, 3, H, W] in [-1, 1] of each class that it is asked for, in any order.
         gaussians: the statistics to store beside the images.
         statistics_dtype: precision of the statistics on disk.
         temporary: pieces in the staged folder that the finished set does not need.
@@ -268,7 +285,7 @@ def write_set(
     """
     manifest = origin.manifest()
     if manifest.ipc > 0:
-        _write_images(stage.path, manifest, images_of, progress)
+        _write_images(stage.path, manifest, draw, progress)
     if gaussians:
         write_gaussians(stage.path / "statistics.safetensors", [gaussians[name] for name in origin.class_names], statistics_dtype)
     manifest = manifest.model_copy(update={"storage": _bytes(stage.path, manifest)})
@@ -278,13 +295,17 @@ def write_set(
     return DistilledSet.load(stage.out)
 
 
-def _write_images(folder: Path, manifest: Manifest, images_of: Callable[[str], Tensor], progress: Progress) -> None:
+def _write_images(
+    folder: Path, manifest: Manifest, draw: Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]], progress: Progress
+) -> None:
     train = folder / "train"
     train.mkdir(exist_ok=True)
-    with progress.bar("drawing classes", len(manifest.classes)) as bar:
-        for done, entry in enumerate(manifest.classes, start=1):
-            if not (train / entry.folder).is_dir():
-                _write_class(train / entry.folder, to_uint8(images_of(entry.name)))
+    folders = {entry.name: train / entry.folder for entry in manifest.classes}
+    missing = [name for name, place in folders.items() if not place.is_dir()]
+    with progress.bar("drawing classes", len(folders)) as bar:
+        bar.update(len(folders) - len(missing))
+        for done, (name, images) in enumerate(draw(missing), start=len(folders) - len(missing) + 1):
+            _write_class(folders[name], to_uint8(images))
             bar.update(done)
     drawn = DistilledSet(folder, manifest)
     rows = {entry.name: drawn.of_class(entry.name) for entry in manifest.classes[:100]}

@@ -17,8 +17,8 @@ SETTINGS = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-import d3hr, d3hr.staging, d3hr.storage, d3hr.distillation.pipeline
-from d3hr.distillation import pipeline
+import d3hr, d3hr.staging, d3hr.storage
+from d3hr.distillation import pieces, pipeline
 
 target, count, folder, prior, out, settings = sys.argv[1], int(sys.argv[2]), *sys.argv[3:6], eval(sys.argv[6])
 
@@ -36,7 +36,7 @@ def wrap(owner, name, before):
     setattr(owner, name, wrapper)
 
 points = {
-    "invert": (pipeline, "invert", lambda *_: None),
+    "invert": (pieces, "invert", lambda *_: None),
     "statistics": (d3hr.staging, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
     "search": (pipeline, "search_candidates", lambda *_: None),
     "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
@@ -80,20 +80,25 @@ def count_statistics(partial: Path) -> int:
 
 def test_finished_classes_are_not_inverted_again(inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the second class, the next run inverts the second and third only."""
-    from d3hr.distillation import pipeline
+    from d3hr.distillation.pieces import Matched, Matching, Part
 
     root, prior_path = inputs
     images, prior = load_images(root), Prior.from_pretrained(prior_path)
-    inner: Callable[..., object] = pipeline._match
+    open_work = Matching.open
     seen: list[str] = []
 
-    def match(batches: object, prior: Prior, settings: object, label: int, *others: object) -> object:
-        seen.append(prior.class_names[label])
-        if seen == ["ant", "bee"]:
-            raise KeyboardInterrupt
-        return inner(batches, prior, settings, label, *others)
+    def watched(work: Matching) -> Callable[[Part], Matched]:
+        match = open_work(work)
 
-    monkeypatch.setattr(pipeline, "_match", match)
+        def do(part: Part) -> Matched:
+            seen.append(part.class_name)
+            if seen == ["ant", "bee"]:
+                raise KeyboardInterrupt
+            return match(part)
+
+        return do
+
+    monkeypatch.setattr(Matching, "open", watched)
     with pytest.raises(KeyboardInterrupt):
         distill(images, prior, tmp_path / "set", **SETTINGS)
     distill(images, prior, tmp_path / "set", **SETTINGS)

@@ -28,7 +28,9 @@ def write_baseline(out: str | Path, origin: Origin, images_of: Callable[[str], T
         OutputError: ``out`` holds something else.
     """
     stage = StagedFolder(out, origin.key())
-    return DistilledSet.load(out) if stage.finished else write_set(stage, origin, images_of, progress=progress)
+    if stage.finished:
+        return DistilledSet.load(out)
+    return write_set(stage, origin, lambda names: ((name, images_of(name)) for name in names), progress=progress)
 
 
 def real_origin(method: str, images: ImageData, *, ipc: int, settings: Mapping[str, Any]) -> Origin:

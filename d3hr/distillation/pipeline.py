@@ -7,30 +7,28 @@ same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.distillation.drawing import draw_images
-from d3hr.distillation.forward_noise import forward_noise
-from d3hr.distillation.grouping import draw_group, search_candidates
-from d3hr.distillation.inversion import check_finite, invert
+from d3hr.distillation.grouping import search_candidates
 from d3hr.distillation.levels import choose_level
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.pieces import Drawing, Draws, Matched, Matching, merged
 from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
-from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
-from d3hr.errors import DataError, DistilledSetError, NumericalError, PriorError, SettingsError, listed
+from d3hr.distillation.statistics_file import KeptGaussians
+from d3hr.errors import DataError, DistilledSetError, PriorError, SettingsError, listed
+from d3hr.execution.here import HERE
+from d3hr.execution.work import Execution
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
-from d3hr.seeds import generator_for
 from d3hr.staging import StagedFolder, write_json
-from d3hr.storage import DistilledSet, Origin, write_set
+from d3hr.storage import DistilledSet, Origin, Sample, write_set
 
 
 def distill(
@@ -44,6 +42,8 @@ def distill(
     store: Literal["images", "statistics"] = "images",
     class_map: Mapping[str, str] | None = None,
     seed: int = 0,
+    execution: Execution = HERE,
+    decoders: int = 0,
     progress: Progress = SILENT,
     **changes: Any,
 ) -> DistilledSet:
@@ -60,6 +60,8 @@ def distill(
         store: ``"images"`` with the statistics beside them, or the ``"statistics"`` alone, from which ``expand`` makes any number.
         class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.conditioning.match_classes`).
         seed: seed of the group draws.
+        execution: where the work is done: here, in worker processes, or on a cluster (:mod:`d3hr.execution`); it decides nothing.
+        decoders: worker processes that read and decode images ahead, for each that does the work; 0 decodes when images are needed.
         progress: where to report.
         changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`.
 
@@ -107,8 +109,12 @@ def distill(
         chosen = _choose_level(stage.path / "level.json", sized, prior, conditioning, settings, progress)
         settings = settings.model_copy(update={"statistics_level": chosen, "denoising_level": chosen})
         origin = replace(origin, settings=settings.model_dump(mode="json"))
-    gaussians = _match_classes(sized, prior, settings, conditioning, stage.path / "statistics", progress)
-    return _draw_set(stage, origin, prior, settings, gaussians, progress)
+    ids = {match.class_name: match.conditioning_id for match in conditioning}
+    matching = Matching(sized, prior, settings, ids, decoders)
+    gaussians = _match_classes(matching, images.class_names, stage.path / "statistics", execution, progress)
+    if settings.subsampled:
+        origin = replace(origin, samples=_samples(gaussians))
+    return _draw_set(stage, origin, prior, settings, gaussians, execution, progress)
 
 
 def expand(
@@ -118,6 +124,7 @@ def expand(
     *,
     ipc: int,
     seed: int | None = None,
+    execution: Execution = HERE,
     progress: Progress = SILENT,
     **changes: Any,
 ) -> DistilledSet:
@@ -129,6 +136,7 @@ def expand(
         out: folder to write.
         ipc: images per class.
         seed: seed of the group draws, by default that of ``distilled``.
+        execution: where the work is done.
         progress: where to report.
         changes: settings of grouping and denoising that differ from those of ``distilled``.
 
@@ -172,7 +180,7 @@ def expand(
     stage = StagedFolder(out, origin.key())
     if stage.finished:
         return DistilledSet.load(out)
-    return _draw_set(stage, origin, prior, settings, distilled.statistics, progress)
+    return _draw_set(stage, origin, prior, settings, distilled.statistics, execution, progress)
 
 
 def _choose_level(
@@ -186,88 +194,57 @@ def _choose_level(
     return int(json.loads(file.read_text(encoding="utf-8"))["level"])
 
 
-def _match_classes(
-    images: ImageData, prior: Prior, settings: DistillSettings, conditioning: Sequence[Conditioning], folder: Path, progress: Progress
-) -> dict[str, ClassGaussian]:
+def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptGaussians:
     """Return the Gaussian of each class, from its finished file where an earlier run left one."""
-    folder.mkdir(exist_ok=True)
-    gaussians: dict[str, ClassGaussian] = {}
-    done = 0
-    with progress.bar("inverting images" if settings.inversion_level else "encoding images", len(images)) as bar:
-        for index, match in enumerate(conditioning):
-            name, file = match.class_name, folder / f"{index:06d}.safetensors"
-            if not file.exists():
-                batches = images.batches(name, settings.batch_size)
-                with NumericalError.naming(name):
-                    gaussian = _match(
-                        batches,
-                        prior,
-                        settings,
-                        match.conditioning_id,
-                        lambda seen: bar.update(done + seen, note=name),  # noqa: B023
-                        generator_for("forward noise", name),
-                    )
-                write_gaussians(file, [gaussian], settings.statistics_dtype)
-            # Read back in any case: what is on disk is what expand will see.
-            gaussians[name] = read_gaussians(file)[0]
-            done += images.counts[name]
+    kept = KeptGaussians(folder, class_names)
+    parts = {name: matching.parts(name) for name in class_names}
+    tasks = [part for name in class_names if name not in kept for part in parts[name]]
+    total = sum(part.images for name in class_names for part in parts[name])
+    done = total - sum(part.images for part in tasks)
+    waiting: dict[str, dict[int, Matched]] = {}
+    with progress.bar("inverting images" if matching.settings.inversion_level else "encoding images", total) as bar:
+        bar.update(done)
+        for index, matched in execution.run(matching, tasks):
+            name = tasks[index].class_name
+            found = waiting.setdefault(name, {})
+            found[tasks[index].start] = matched
+            done += tasks[index].images
             bar.update(done, note=name)
-    return gaussians
+            if len(found) == len(parts[name]):
+                whole = merged(found[part.start] for part in parts[name])
+                kept.keep(name, whole.gaussian, whole.error, matching.settings.statistics_dtype)
+                del waiting[name]
+    # What is on disk is what expand will see, so groups are drawn from that.
+    return kept
 
 
-def _match(
-    batches: Iterable[Tensor],
-    prior: Prior,
-    settings: DistillSettings,
-    conditioning_id: int,
-    seen: Callable[[int], None],
-    generator: torch.Generator,
-) -> ClassGaussian:
-    gaussian = ClassGaussian.empty(torch.Size(prior.latent_shape).numel())
-    for batch in batches:
-        clean = prior.encode(batch)
-        check_finite(clean, "encoding", "in its latents")
-        if settings.carrying == "forward_noise":
-            latents = forward_noise(prior.schedule, clean, level=settings.statistics_level, steps=settings.steps, generator=generator)
-        else:
-            latents = invert(
-                prior,
-                clean,
-                torch.full((len(batch),), conditioning_id),
-                level=settings.statistics_level,
-                steps=settings.steps,
-                guidance_scale=settings.inversion_guidance,
-                solver=settings.solver,
-            )
-        gaussian = gaussian.update(latents.flatten(1))
-        seen(gaussian.count)
-    return gaussian
+def _samples(kept: KeptGaussians) -> dict[str, Sample]:
+    """Return what is told of samples in a manifest."""
+    errors = {name: kept.error(name) for name in kept}
+    return {name: Sample(images=kept[name].count, mean_error=error.mean, std_error=error.std) for name, error in errors.items()}
 
 
 def _draw_set(
-    stage: StagedFolder, origin: Origin, prior: Prior, settings: DistillSettings, gaussians: Mapping[str, ClassGaussian], progress: Progress
+    stage: StagedFolder,
+    origin: Origin,
+    prior: Prior,
+    settings: DistillSettings,
+    gaussians: Mapping[str, ClassGaussian],
+    execution: Execution,
+    progress: Progress,
 ) -> DistilledSet:
     """Group, denoise and decode class by class, unless only statistics are kept, and complete the set."""
     candidates = _search(stage.path / "candidates.json", gaussians, settings, progress) if origin.ipc else {}
     ids = {match.class_name: match.conditioning_id for match in origin.conditioning or ()}
+    drawing = Drawing(prior, settings, ids)
 
-    def images_of(name: str) -> Tensor:
-        group = draw_group(name, gaussians[name], settings, candidates.get(name)).float()
-        with NumericalError.naming(name):
-            return draw_images(
-                prior,
-                group.view(-1, *prior.latent_shape),
-                ids[name],
-                level=settings.denoising_level,
-                steps=settings.steps,
-                guidance_scale=settings.denoising_guidance,
-                batch_size=settings.batch_size,
-            )
+    def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        return ((names[index], images) for index, images in execution.run(drawing, Draws(names, gaussians, candidates)))
 
     return write_set(
         stage,
         origin,
-        images_of,
+        draw,
         gaussians=gaussians,
         statistics_dtype=settings.statistics_dtype,
         temporary=("statistics", "candidates.json"),

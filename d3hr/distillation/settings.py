@@ -53,6 +53,10 @@ class DistillSettings(GroupSettings):
     """Images in one network call."""
     statistics_dtype: Literal["float32", "float16"] = "float32"
     """Precision of the class statistics on disk, from which groups are drawn; they are gathered in float64."""
+    max_images_per_class: int | None = Field(default=None, ge=2)
+    """Real images of a class that are looked at, at most, drawn at random; None is all."""
+    tolerance: float | None = Field(default=None, gt=0, lt=1)
+    """Standard error, as a share of sigma, of a class's mean and standard deviation at which no more of its images are looked at."""
 
     @model_validator(mode="after")
     def _levels_on_grid(self) -> DistillSettings:
@@ -78,6 +82,11 @@ class DistillSettings(GroupSettings):
         return self.statistics_level if self.carrying == "inversion" else 0
 
     @property
+    def subsampled(self) -> bool:
+        """Whether statistics may come from a part of a class's images."""
+        return self.max_images_per_class is not None or self.tolerance is not None
+
+    @property
     def idle(self) -> frozenset[str]:
         """Names of the settings that decide nothing beside the others."""
         unused = set() if self.inversion_level else {"inversion_guidance", "solver"}
@@ -85,13 +94,24 @@ class DistillSettings(GroupSettings):
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Sets from before there was another way than inversion keep their keys.
+        # What is as the paper has it is left out, so that sets from before it could be otherwise keep their keys.
         left_out = self.idle | ({"carrying"} if self.carrying == "inversion" else set())
+        left_out |= {name for name in ("max_images_per_class", "tolerance") if getattr(self, name) is None}
         return {name: value for name, value in dump(self).items() if name not in left_out}
 
 
 STATISTICS_SETTINGS = frozenset(
-    {"steps", "carrying", "statistics_level", "inversion_guidance", "solver", "batch_size", "statistics_dtype"},
+    {
+        "steps",
+        "carrying",
+        "statistics_level",
+        "inversion_guidance",
+        "solver",
+        "batch_size",
+        "statistics_dtype",
+        "max_images_per_class",
+        "tolerance",
+    },
 )
 """The settings that decide the class statistics; the others decide what is drawn from them."""
 

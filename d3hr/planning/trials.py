@@ -85,7 +85,7 @@ def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
             names = [str(index) for index in range(classes)]
             origin = Origin("d3hr", names, count, work.image_size, {}, {}, {}, {})
             stage = StagedFolder(folder / f"set{classes}", origin.key())
-            return seconds_of(lambda: write_set(stage, origin, lambda _: pictures), _CPU)
+            return seconds_of(lambda: write_set(stage, origin, lambda names: ((name, pictures) for name in names)), _CPU)
 
         keeping = statistics.median(seconds_of(keep, _CPU) for _ in range(5))
         complete(1)

@@ -119,6 +119,16 @@ class Prior:
         about = (self.class_names, schedule.steps_offset, schedule.spacing, schedule.prediction, factors, schedule.alphas_cumprod.tolist())
         return fingerprint((self.transformer, self.vae), about)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Other processes load the prior from where it came from: weights do not travel with every piece of work.
+        if self.source is None:
+            raise PriorError(
+                "A prior in memory cannot be used by other processes.",
+                found="a prior that was not loaded from anywhere",
+                do="save it (save_pretrained), and load it (Prior.from_pretrained).",
+            )
+        return _reopened, (self.source, self.device.type, self.precision, self.autoencoder, self.fingerprint)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -226,6 +236,18 @@ class Prior:
         output: Tensor = self.transformer(z, timestep=t, class_labels=y, return_dict=False)[0]
         # A transformer with learned variance returns it after the noise.
         return output[:, : z.shape[1]]
+
+
+def _reopened(source: str, device: str, precision: str, autoencoder: str | None, fingerprint: str) -> Prior:
+    """Load the prior that another process uses, and see that it is the same."""
+    prior = Prior.from_pretrained(source, device=device, dtype=PRECISIONS[precision], autoencoder=autoencoder)
+    if prior.fingerprint != fingerprint:
+        raise PriorError(
+            f"{source} is not the same prior for every process.",
+            found=f"fingerprint {prior.fingerprint[:12]} here, {fingerprint[:12]} where the work began",
+            do="leave its folder as it is while it is used, and let every machine see the same one.",
+        )
+    return prior
 
 
 def default_device() -> torch.device:
