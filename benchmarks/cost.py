@@ -1,0 +1,80 @@
+"""Time of ``distill`` against the number of images: a straight line, whose slope is the price of an image.
+
+    python benchmarks/cost.py
+
+Ten classes of 8-pixel PNG files and an untrained prior of the ``tiny`` preset, preset ``paper`` (31 levels, guidance 4: 62 network calls an
+image), statistics alone. Every size is measured in each of three rounds, in turn, and the median taken. Prints slope, intercept and R^2,
+and draws docs/images/cost.svg.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib
+import torch
+from memory import make_images, make_prior
+from record import RESULTS, record
+from scipy.stats import linregress
+
+import d3hr
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+SIZES = (1_000, 2_000, 4_000, 8_000)
+ROUNDS = 3
+FIGURE = RESULTS.parent.parent / "docs" / "images" / "cost.svg"
+
+
+def main() -> None:
+    seconds: dict[int, list[float]] = {size: [] for size in SIZES}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        for size in SIZES:
+            names = make_images(work / f"images{size}", 10, size, 8)
+        make_prior(work / "prior", names, 8)
+        prior = d3hr.Prior.from_pretrained(work / "prior")
+        d3hr.distill(d3hr.load_images(work / f"images{SIZES[0]}"), prior, work / "warm-up", preset="gentle", level=2, store="statistics")
+        for turn in range(ROUNDS):
+            for size in SIZES:
+                started = time.perf_counter()
+                images = d3hr.load_images(work / f"images{size}")
+                d3hr.distill(images, prior, work / f"set{size}-{turn}", store="statistics")
+                seconds[size].append(time.perf_counter() - started)
+                print(f"{size:>6,} images: {seconds[size][-1]:.2f} s", flush=True)
+    medians = [statistics.median(seconds[size]) for size in SIZES]
+    line = linregress(SIZES, medians)
+    print(f"{1000 * line.slope:.2f} ms an image, {line.intercept:.2f} s to begin with, R^2 = {line.rvalue**2:.5f} (goal: above 0.99)")
+    draw(seconds, line.slope, line.intercept, line.rvalue**2)
+    record(
+        "cost",
+        {"preset": "paper", "store": "statistics", "rounds": ROUNDS, "threads": torch.get_num_threads()},
+        {
+            "seconds": {str(size): [round(value, 3) for value in values] for size, values in seconds.items()},
+            "ms_an_image": round(1000 * line.slope, 4),
+            "seconds_to_begin_with": round(line.intercept, 3),
+            "r_squared": round(line.rvalue**2, 6),
+        },
+    )
+
+
+def draw(seconds: dict[int, list[float]], slope: float, intercept: float, r_squared: float) -> None:
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    axes.axline(
+        (0, intercept), slope=slope, color="tab:blue", linewidth=1, label=f"{1000 * slope:.2f} ms an image, $R^2$ = {r_squared:.4f}"
+    )
+    for size, values in seconds.items():
+        axes.plot([size] * len(values), values, "o", color="tab:orange", markersize=4, alpha=0.8)
+    axes.set(xlabel="real images", ylabel="seconds", xlim=(0, None), ylim=(0, None))
+    axes.legend(frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURE, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
