@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3hr.distillation import grouping
+from d3hr.distillation import pool
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.settings import GroupSettings
@@ -105,7 +105,7 @@ def test_exact_of_one_image_is_not_the_mean() -> None:
 def test_search_finds_the_best_of_its_candidates(k: int, skewness: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate drawn one by one and scored by the plain formula: the search's choice has the lowest score of all, in each class,
     although it scored a shared pool in blocks."""
-    monkeypatch.setattr(grouping, "BLOCK_VALUES", 16 * 30)
+    monkeypatch.setattr(pool, "BLOCK_VALUES", 16 * 30)
     settings = GroupSettings(ipc=k, num_candidates=70, skewness=skewness, seed=4)
     gaussians = {"a": some(16, 1), "b": some(16, 2)}
     found = search_candidates(gaussians, settings)
