@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from d3hr import ClassGaussian, ImageData, Prior, denoise, distill, group_score, invert, load_images, select_groups
-from d3hr.distillation.grouping import BLOCK_VALUES
 from d3hr.distillation.inversion import ddim_step
+from d3hr.distillation.pool import BLOCK_VALUES
 from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.seeds import generator_for
 from d3hr.storage import to_uint8

@@ -1,10 +1,7 @@
 """Chooses, for each class, a group of latents that represents its Gaussian (D3HR, group sampling).
 
-The search shares its draws: in units of sigma the mean term of class c is sqrt(zbar^2 . sigma_c^2) and the std term
-sqrt((s - 1)^2 . sigma_c^2), so one pool of candidates is scored against all classes with two matrix products, while the skewness of a
-candidate does not depend on the class at all. Each class sees the pool through its own permutation of the dimensions, so that classes
-do not share noise. The pool is drawn in blocks of fixed size, each with its own seed: memory is bounded whatever M is, and the winner is
-drawn again from its block.
+A ``search`` scores one pool of random groups against all classes (see :mod:`d3hr.distillation.pool`); ``exact`` makes a group whose moments
+are those of the Gaussian.
 
 Legend: M candidate groups, K images in a group, D dimensions, C classes.
 """
@@ -19,13 +16,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.pool import block_size, draw_block, permutation, pool_variances, search_blocks
 from d3hr.distillation.settings import GroupSettings
-from d3hr.errors import DataError, settings_error
+from d3hr.errors import settings_error
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
-
-BLOCK_VALUES = 2**22
-"""Values drawn at once: 16 MiB in float32, of which the search holds about four copies."""
 
 
 def group_score(
@@ -77,6 +72,8 @@ def select_groups(
     num_candidates: int = 1_000_000,
     seed: int = 0,
     progress: Progress = SILENT,
+    memory_budget: int | None = None,
+    device: str | torch.device = "cpu",
     **settings: Any,
 ) -> dict[str, Tensor]:
     """Return a group of latents [K, D] (float64) for each class.
@@ -88,6 +85,8 @@ def select_groups(
         num_candidates: M of a search.
         seed: seed of the draws; a class's group depends on it and the class's name, not on the other classes.
         progress: where to report a search.
+        memory_budget: bytes that a search may hold, by default 256 MiB; the groups do not depend on it.
+        device: where a search scores its candidates; all noise is drawn on the CPU.
         settings: further fields of :class:`~d3hr.distillation.settings.GroupSettings`.
 
     Raises:
@@ -97,36 +96,36 @@ def select_groups(
         chosen = GroupSettings(ipc=ipc, strategy=strategy, num_candidates=num_candidates, seed=seed, **settings)
     except ValidationError as error:
         raise settings_error(error) from None
-    candidates = search_candidates(gaussians, chosen, progress)
+    candidates = search_candidates(gaussians, chosen, progress, memory_budget=memory_budget, device=device)
     return {name: draw_group(name, gaussian, chosen, candidates.get(name)) for name, gaussian in gaussians.items()}
 
 
-def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSettings, progress: Progress = SILENT) -> dict[str, int]:
+def search_candidates(
+    gaussians: Mapping[str, ClassGaussian],
+    settings: GroupSettings,
+    progress: Progress = SILENT,
+    *,
+    memory_budget: int | None = None,
+    device: str | torch.device = "cpu",
+) -> dict[str, int]:
     """Return the index of each class's best candidate in the shared pool; empty where the strategy does not search.
+
+    Args:
+        gaussians: the Gaussian of each class, all of the same D.
+        settings: how to choose.
+        progress: where to report.
+        memory_budget: bytes that the search may hold (see :func:`~d3hr.distillation.pool.search_blocks`).
+        device: where candidates are scored.
 
     Raises:
         DataError: the Gaussians differ in D.
     """
     if not searches(settings) or not gaussians:
         return {}
-    sizes = sorted({len(gaussian.mean) for gaussian in gaussians.values()})
-    if len(sizes) > 1:
-        raise DataError(
-            "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", do="use statistics of one prior."
-        )
-    dimensions, per_block = sizes[0], block_size(settings.ipc, sizes[0])
-    variances = torch.stack([_spread_over_pool(name, gaussian, settings) for name, gaussian in gaussians.items()], dim=1)
-    best = torch.full((len(gaussians),), torch.inf)
-    winner = torch.zeros(len(gaussians), dtype=torch.int64)
+    variances = pool_variances(gaussians, settings)
     with progress.bar("searching groups", settings.num_candidates) as bar:
-        for start in range(0, settings.num_candidates, per_block):
-            count = min(per_block, settings.num_candidates - start)
-            block = _block(start // per_block, settings, dimensions)[:count]
-            low, place = _pool_scores(block, variances, settings).min(dim=0)
-            better = low < best
-            best, winner = torch.where(better, low, best), torch.where(better, start + place, winner)
-            bar.update(start + count)
-    return dict(zip(gaussians, winner.tolist(), strict=True))
+        found = search_blocks(variances, settings, memory_budget=memory_budget, device=device, seen=bar.update)
+    return dict(zip(gaussians, found.candidate.tolist(), strict=True))
 
 
 def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, candidate: int | None = None) -> Tensor:
@@ -141,7 +140,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
     dimensions = len(gaussian.mean)
     if candidate is not None:
         block, place = divmod(candidate, block_size(settings.ipc, dimensions))
-        noise = _block(block, settings, dimensions)[place][:, _permutation(name, dimensions, settings)].double()
+        noise = draw_block(block, settings, dimensions)[place][:, permutation(name, dimensions, settings)].double()
     else:
         generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")
         if settings.strategy == "exact":
@@ -158,44 +157,11 @@ def searches(settings: GroupSettings) -> bool:
 
 def _standardised(k: int, dimensions: int, exact_std: str, generator: torch.Generator) -> Tensor:
     """Draw [K, D] with mean 0 and std 1 in every dimension; for even K in mirrored pairs, which have no skewness either."""
+    degrees = k - 1 if exact_std == "unbiased" else k
     if k % 2 == 0:
         half = torch.randn(k // 2, dimensions, generator=generator, dtype=torch.float64)
-        noise = torch.stack([half, -half], dim=1).flatten(0, 1)
-    else:
-        noise = torch.randn(k, dimensions, generator=generator, dtype=torch.float64)
-        noise = noise - noise.mean(dim=0)
-    return noise / noise.std(dim=0, correction=1 if exact_std == "unbiased" else 0)
-
-
-def block_size(ipc: int, dimensions: int) -> int:
-    """Return how many candidate groups of the pool are drawn at once."""
-    return max(1, BLOCK_VALUES // (ipc * dimensions))
-
-
-def _block(index: int, settings: GroupSettings, dimensions: int) -> Tensor:
-    """Draw the standard-normal candidates [M of a block, K, D] (float32) of one block of the pool."""
-    shape = (block_size(settings.ipc, dimensions), settings.ipc, dimensions)
-    return torch.randn(shape, generator=generator_for(settings.seed, "pool", index))
-
-
-def _permutation(name: str, dimensions: int, settings: GroupSettings) -> Tensor:
-    if not settings.seed_by_class:
-        return torch.arange(dimensions)
-    return torch.randperm(dimensions, generator=generator_for(settings.seed, "permutation", name))
-
-
-def _spread_over_pool(name: str, gaussian: ClassGaussian, settings: GroupSettings) -> Tensor:
-    """Return sigma^2 [D] (float32) in the pool's order of dimensions."""
-    variance = torch.empty(len(gaussian.std))
-    variance[_permutation(name, len(gaussian.std), settings)] = gaussian.std.square().float()
-    return variance
-
-
-def _pool_scores(block: Tensor, variances: Tensor, settings: GroupSettings) -> Tensor:
-    """Return :func:`group_score` of standard-normal candidates [M, K, D] for every class, [M, C], with sigma^2 given as [D, C]."""
-    score = settings.weights[0] * (block.mean(dim=1).square() @ variances).sqrt()
-    if settings.ipc >= 2:
-        score += settings.weights[1] * ((block.std(dim=1) - 1).square() @ variances).sqrt()
-    if settings.ipc >= 3 and settings.weights[2]:
-        score += settings.weights[2] * skewness_norm(block, settings.skewness)[:, None]
-    return score
+        half *= (degrees / 2 / half.square().sum(dim=0)).sqrt()
+        return torch.stack([half, -half], dim=1).flatten(0, 1)
+    noise = torch.randn(k, dimensions, generator=generator, dtype=torch.float64)
+    noise -= noise.mean(dim=0)
+    return noise.mul_((degrees / noise.square().sum(dim=0)).sqrt())

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from d3hr.distillation.grouping import block_size, searches
+from d3hr.distillation.grouping import searches
 from d3hr.distillation.inversion import calls_of_prediction
+from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
 from d3hr.evaluation.protocols import Protocol
 

@@ -1,12 +1,15 @@
+import functools
+import itertools
 import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from d3hr.distillation import grouping
+from d3hr.distillation import pool
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.pool import Winners, better_of, draw_block, number_of_blocks, pool_scores, pool_variances, search_blocks
 from d3hr.distillation.settings import GroupSettings
 from d3hr.errors import DataError, SettingsError
 
@@ -105,7 +108,7 @@ def test_exact_of_one_image_is_not_the_mean() -> None:
 def test_search_finds_the_best_of_its_candidates(k: int, skewness: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate drawn one by one and scored by the plain formula: the search's choice has the lowest score of all, in each class,
     although it scored a shared pool in blocks."""
-    monkeypatch.setattr(grouping, "BLOCK_VALUES", 16 * 30)
+    monkeypatch.setattr(pool, "BLOCK_VALUES", 16 * 30)
     settings = GroupSettings(ipc=k, num_candidates=70, skewness=skewness, seed=4)
     gaussians = {"a": some(16, 1), "b": some(16, 2)}
     found = search_candidates(gaussians, settings)
@@ -113,6 +116,80 @@ def test_search_finds_the_best_of_its_candidates(k: int, skewness: str, monkeypa
         groups = torch.stack([draw_group(name, gaussian, settings, candidate) for candidate in range(70)])
         scores = group_score(groups, gaussian.mean, gaussian.std, skewness=skewness)
         assert float(scores[found[name]]) == pytest.approx(float(scores.min()), rel=1e-5)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> GroupSettings:
+    """Blocks of 6 candidates of 5 images, D = 16: 70 candidates fill 11 and a part of a twelfth."""
+    monkeypatch.setattr(pool, "BLOCK_VALUES", 6 * 5 * 16)
+    settings = GroupSettings(ipc=5, num_candidates=70, seed=4)
+    assert number_of_blocks(settings, 16) == 12
+    return settings
+
+
+def same(one: Winners, other: Winners) -> bool:
+    return torch.equal(one.score, other.score) and torch.equal(one.candidate, other.candidate)
+
+
+@pytest.mark.parametrize("cuts", [[0, 12], [0, 1, 12], [0, 5, 5, 9, 12], list(range(13))])
+def test_blocks_may_be_shared_out_in_any_way(cuts: list[int], small_blocks: GroupSettings) -> None:
+    """Ranges searched apart and merged, forwards or backwards, give the scores and winners of the whole, bit for bit."""
+    variances = pool_variances({name: some(16, seed) for seed, name in enumerate("abcdefgh")}, small_blocks)
+    whole = search_blocks(variances, small_blocks)
+    parts = [search_blocks(variances, small_blocks, start, stop) for start, stop in itertools.pairwise(cuts)]
+    assert same(functools.reduce(better_of, parts), whole)
+    assert same(functools.reduce(better_of, reversed(parts)), whole)
+    assert whole.candidate.unique().numel() > 1
+
+
+def test_of_equal_candidates_the_first_wins() -> None:
+    one, other = (Winners(torch.tensor([1.0, 2.0, 1.0]), torch.tensor(candidates)) for candidates in ([7, 7, 7], [3, 9, 9]))
+    other = other._replace(score=torch.tensor([1.0, 2.0, 0.5]))
+    for found in (better_of(one, other), better_of(other, one)):
+        assert found.candidate.tolist() == [3, 7, 9]
+        assert found.score.tolist() == [1.0, 2.0, 0.5]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_memory_budget_changes_no_result(threads: int, small_blocks: GroupSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From no block ahead, with 0 bytes, to as many as two threads make use of."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    variances = pool_variances({"a": some(16, 1), "b": some(16, 2)}, small_blocks)
+    block = 4 * 6 * 5 * 16
+    found = [search_blocks(variances, small_blocks, memory_budget=budget) for budget in (None, 0, 5 * block, 7 * block)]
+    assert all(same(one, found[0]) for one in found)
+
+
+def test_scoring_in_parts_changes_no_winner(small_blocks: GroupSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many classes a block is scored in parts: here four candidates, then two."""
+    variances = pool_variances({name: some(16, seed) for seed, name in enumerate("abcd")}, small_blocks)
+    whole = search_blocks(variances, small_blocks)
+    monkeypatch.setattr(pool, "_SCORES", 16)
+    parts = search_blocks(variances, small_blocks)
+    assert torch.equal(parts.candidate, whole.candidate)
+    assert torch.allclose(parts.score, whole.score, rtol=1e-6)
+
+
+@pytest.mark.parametrize("skewness", ["per_dimension", "per_image"])
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 50])
+def test_pool_scores_are_those_of_the_groups(k: int, skewness: str) -> None:
+    """In float32, by matrix products and in parts of a block: within 1e-5 of the plain formula in float64 on the groups drawn."""
+    settings = GroupSettings(ipc=k, skewness=skewness, seed=3)
+    gaussians = {"a": some(2048, 1), "b": some(2048, 2)}
+    scores = pool_scores(draw_block(0, settings, 2048)[:30], pool_variances(gaussians, settings), settings)
+    for index, (name, gaussian) in enumerate(gaussians.items()):
+        groups = torch.stack([draw_group(name, gaussian, settings, candidate) for candidate in (0, 7, 29)])
+        expected = group_score(groups, gaussian.mean, gaussian.std, skewness=skewness)
+        assert torch.allclose(scores[[0, 7, 29], index].double(), expected, rtol=1e-5)
+
+
+def test_close_images_do_not_spoil_the_skewness() -> None:
+    """1 + e, 1 + e, 1 + 4e for e = 2^-18: sums of cubes in float32 would have no digit left of the skewness, sqrt(3) in each of 4
+    dimensions (as by hand above), norm 2 sqrt(3). A dimension without spread has none."""
+    settings = GroupSettings(ipc=3, weights=(0.0, 0.0, 1.0))
+    close = (1 + torch.tensor([1.0, 1.0, 4.0]) * 2.0**-18)[None, :, None].expand(1, 3, 4)
+    assert float(pool_scores(close, torch.ones(4, 1), settings)) == pytest.approx(12**0.5, rel=1e-2)
+    assert float(pool_scores(torch.ones(1, 3, 4), torch.ones(4, 1), settings)) == 0
 
 
 def test_search_beats_random() -> None:
