@@ -16,7 +16,7 @@ from d3hr.errors import ClassMismatch
 
 @dataclass(frozen=True)
 class FloatSums:
-    """Task n: the sum of a million-to-one range of random floats seeded by n, in float64, which depends on the order of adding."""
+    """Task n: the sum of random floats of many magnitudes seeded by n, whose last bits depend on the order of adding."""
 
     length: int = 1000
 
@@ -63,15 +63,38 @@ class DyingSums:
 
 
 @dataclass(frozen=True)
-class Openings:
-    """Task: anything; result: (the process it was done in, how often the work was opened there)."""
+class Around:
+    """What a process finds around it."""
+
+    process: int
+    openings: int
+    omp: str | None
+    threads: int
+    devices: str | None
+
+
+@dataclass(frozen=True)
+class ObservedSums:
+    """:class:`FloatSums` and what is around; waits with the first piece until ``workers`` processes have opened it."""
 
     folder: Path
+    workers: int = 1
 
-    def open(self) -> Callable[[object], tuple[int, int]]:
-        with (self.folder / str(os.getpid())).open("a") as file:
+    def open(self) -> Callable[[int], tuple[float, Around]]:
+        with self._mine.open("a") as file:
             file.write("x")
-        return lambda _: (os.getpid(), len((self.folder / str(os.getpid())).read_text()))
+        wait_until(lambda: len(list(self.folder.iterdir())) >= self.workers, 120)
+        return self._do
+
+    @property
+    def _mine(self) -> Path:
+        return self.folder / str(os.getpid())
+
+    def _do(self, seed: int) -> tuple[float, Around]:
+        import torch
+
+        variables = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        return FloatSums().open()(seed), Around(os.getpid(), len(self._mine.read_text()), *variables)
 
 
 class Awkward(Exception):
@@ -83,55 +106,22 @@ class Awkward(Exception):
 
 
 @dataclass(frozen=True)
-class Failing:
-    """Task: the kind of error to raise."""
-
-    def open(self) -> Callable[[str], str]:
-        return self._fail
-
-    def _fail(self, kind: str) -> str:
-        if kind == "ours":
-            raise ClassMismatch("a set", ["ant"], "a teacher", ["bee"])
-        if kind == "awkward":
-            raise Awkward("one", "two")
-        if kind == "unpicklable":
-            return lambda: None  # type: ignore[return-value]
-        raise ZeroDivisionError(kind)
-
-
-@dataclass(frozen=True)
 class CannotOpen:
     def open(self) -> Callable[[int], int]:
         raise ClassMismatch("a set", ["ant"], "a teacher", ["bee"])
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Task: anything; result: what the process finds around it."""
-
-    def open(self) -> Callable[[object], dict[str, str | int | None]]:
-        return self._look
-
-    def _look(self, _: object) -> dict[str, str | int | None]:
-        import torch
-
-        return {
-            "process": os.getpid(),
-            "omp": os.environ.get("OMP_NUM_THREADS"),
-            "threads": torch.get_num_threads(),
-            "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        }
-
-
-@dataclass(frozen=True)
 class Sleeping:
-    """Task: seconds to sleep after saying, by a file called by the process's number, that it has begun."""
+    """Task: seconds to sleep after saying, by a file called by the process's number, that it has begun; below zero, an error at once."""
 
     folder: Path
 
     def open(self) -> Callable[[float], float]:
         def do(seconds: float) -> float:
             (self.folder / str(os.getpid())).touch()
+            if seconds < 0:
+                raise ClassMismatch("a set", ["ant"], "a teacher", ["bee"])
             time.sleep(seconds)
             return seconds
 
@@ -154,7 +144,7 @@ def alive(process: int) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Return as soon as a condition holds; fail when it does not in time."""
     end = time.monotonic() + seconds
     while not holds():
@@ -162,8 +152,8 @@ def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-if __name__ == "__main__":  # a parent to be killed: starts two workers that sleep
+if __name__ == "__main__":  # a parent to be killed: its worker sleeps
     from d3hr.execution.processes import WorkerProcesses
 
-    for _ in WorkerProcesses(2).run(Sleeping(Path(sys.argv[1])), [600.0, 600.0]):
+    for _ in WorkerProcesses(1).run(Sleeping(Path(sys.argv[1])), [600.0]):
         pass
