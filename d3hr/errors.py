@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copyreg import __newobj__
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class D3hrError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes as what it is, whatever its constructor takes."""
-        return __newobj__, (type(self), *self.args), self.__dict__
+        return D3hrError.__new__, (type(self), *self.args), self.__dict__
 
 
 class DataError(D3hrError):

@@ -1,0 +1,150 @@
+"""One worker process: how it starts, what it is told, how it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from d3hr.execution.outcome import outcome_of
+from d3hr.execution.threads import set_threads, thread_environment
+
+_CONTEXT = multiprocessing.get_context("spawn")
+_READY = b""
+
+
+class Worker:
+    """A process that opens the work once and then does one piece at a time.
+
+    Each worker has a pipe of its own, so that one which dies half-way through a message holds up no other.
+
+    Args:
+        number: its number among the workers.
+        threads: threads that it computes with.
+        device: the only entry of CUDA_VISIBLE_DEVICES that it sees, or None to leave them as they are.
+
+    Attributes:
+        ready: whether it has started.
+        piece: index of the piece that it has been given.
+    """
+
+    def __init__(self, number: int, *, threads: int, device: str | None) -> None:
+        self.number, self.ready = number, False
+        self.piece: int | None = None
+        self.connection, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_serve, args=(theirs, threads), name=f"d3hr worker {number}")
+        environment = thread_environment(threads) | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
+        try:
+            with _started_with(environment):
+                self.process.start()
+        finally:
+            theirs.close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a piece."""
+        return self.ready and self.piece is None
+
+    def give(self, piece: int, task: bytes) -> None:
+        """Give it a piece; a worker that has just died says so at the next :meth:`hear`."""
+        self.piece = piece
+        self._tell(task)
+
+    def hear(self, work: bytes) -> tuple[int, bytes] | None:
+        """Return the piece that it has done and its outcome, or None when it has started, whereupon it is told of the work.
+
+        Raises:
+            EOFError: it died.
+        """
+        try:
+            if not self.connection.poll():
+                raise EOFError
+            outcome = self.connection.recv_bytes()
+        except OSError as error:
+            raise EOFError from error
+        if self.piece is None:
+            self.ready = True
+            self._tell(work)
+            return None
+        piece, self.piece = self.piece, None
+        return piece, outcome
+
+    def ended_by(self) -> str:
+        """Say how a worker that died came to its end."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def end(self, patience: float) -> None:
+        """End it: by itself within so many seconds, else by force. It may be dead already."""
+        self.connection.close()
+        self.process.join(patience)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        self.process.close()
+
+    def _tell(self, message: bytes) -> None:
+        with suppress(OSError):
+            self.connection.send_bytes(message)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until a process that is being started is on the books; the process inherits that it hears of none."""
+    resource_tracker.ensure_running()  # multiprocessing lets interrupts through again when it starts this helper of its own
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _started_with(environment: Mapping[str, str]) -> Iterator[None]:
+    """Let processes started inside find an environment from their first moment: libraries read it when they are imported."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection: Connection[Any, Any], threads: int) -> None:
+    """Live as a worker: hear of the work, then do pieces until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    set_threads(threads)
+    do: Callable[[Any], Any] | None = None
+
+    def piece() -> Any:
+        nonlocal do
+        do = do or pickle.loads(work).open()
+        return do(pickle.loads(task))
+
+    with suppress(EOFError, OSError):
+        connection.send_bytes(_READY)
+        work = connection.recv_bytes()
+        while True:
+            task = connection.recv_bytes()
+            connection.send_bytes(outcome_of(piece))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,159 @@
+"""Pieces of work for tests, in a module that other processes can import."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3hr.errors import ClassMismatch
+
+
+@dataclass(frozen=True)
+class FloatSums:
+    """Task n: the sum of random floats of many magnitudes seeded by n, whose last bits depend on the order of adding."""
+
+    length: int = 1000
+
+    def open(self) -> Callable[[int], float]:
+        return self._sum
+
+    def _sum(self, seed: int) -> float:
+        numbers, total = random.Random(seed), 0.0
+        for _ in range(self.length):
+            total += numbers.random() * 10.0 ** numbers.randint(-6, 6)
+        return total
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def first_time(mark: Path) -> bool:
+    """Return whether no process has left this mark yet, and leave it."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class DyingSums:
+    """:class:`FloatSums` whose process dies by SIGKILL at some tasks: once each, or whenever they are tried."""
+
+    marks: Path
+    fatal: frozenset[int]
+    always: bool = False
+
+    def open(self) -> Callable[[int], float]:
+        add = FloatSums().open()
+
+        def do(seed: int) -> float:
+            if seed in self.fatal and (first_time(self.marks / f"{seed}.died") or self.always):
+                die()
+            return add(seed)
+
+        return do
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a process finds around it."""
+
+    process: int
+    openings: int
+    omp: str | None
+    threads: int
+    devices: str | None
+
+
+@dataclass(frozen=True)
+class ObservedSums:
+    """:class:`FloatSums` and what is around; waits with the first piece until ``workers`` processes have opened it."""
+
+    folder: Path
+    workers: int = 1
+
+    def open(self) -> Callable[[int], tuple[float, Around]]:
+        with self._mine.open("a") as file:
+            file.write("x")
+        wait_until(lambda: len(list(self.folder.iterdir())) >= self.workers, 120)
+        return self._do
+
+    @property
+    def _mine(self) -> Path:
+        return self.folder / str(os.getpid())
+
+    def _do(self, seed: int) -> tuple[float, Around]:
+        import torch
+
+        variables = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        return FloatSums().open()(seed), Around(os.getpid(), len(self._mine.read_text()), *variables)
+
+
+class Awkward(Exception):
+    """Cannot come out of a pickle: its constructor takes two arguments and passes on one."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one)
+        self.two = two
+
+
+@dataclass(frozen=True)
+class CannotOpen:
+    def open(self) -> Callable[[int], int]:
+        raise ClassMismatch("a set", ["ant"], "a teacher", ["bee"])
+
+
+@dataclass(frozen=True)
+class Sleeping:
+    """Task: seconds to sleep after saying, by a file called by the process's number, that it has begun; below zero, an error at once."""
+
+    folder: Path
+
+    def open(self) -> Callable[[float], float]:
+        def do(seconds: float) -> float:
+            (self.folder / str(os.getpid())).touch()
+            if seconds < 0:
+                raise ClassMismatch("a set", ["ant"], "a teacher", ["bee"])
+            time.sleep(seconds)
+            return seconds
+
+        return do
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Task: bytes; result: the same."""
+
+    def open(self) -> Callable[[bytes], bytes]:
+        return bytes
+
+
+def alive(process: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Return as soon as a condition holds; fail when it does not in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":  # a parent to be killed: its worker sleeps
+    from d3hr.execution.processes import WorkerProcesses
+
+    for _ in WorkerProcesses(1).run(Sleeping(Path(sys.argv[1])), [600.0]):
+        pass

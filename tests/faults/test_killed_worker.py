@@ -1,0 +1,34 @@
+"""A worker process that is killed takes no result with it."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from d3hr.errors import ExecutionError
+from d3hr.execution import processes
+from d3hr.execution.here import Here
+from d3hr.execution.processes import WorkerProcesses
+from tests.execution.works import DyingSums, FloatSums
+
+
+def test_results_are_complete_though_workers_die(tmp_path: Path) -> None:
+    """Two of twelve pieces, drawn at random, kill the process that does them the first time: what comes is what came without."""
+    tasks = range(12)
+    fatal = frozenset(random.Random(0).sample(tasks, 2))
+    results = list(WorkerProcesses(2).run(DyingSums(tmp_path, fatal), tasks))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert len(results) == 12
+    assert dict(results) == dict(Here().run(FloatSums(), tasks))
+
+
+def test_a_piece_that_always_kills_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With one more try it has killed two processes. Pieces done before have been handed over."""
+    monkeypatch.setattr(processes, "RETRIES", 1)
+    results = []
+    with pytest.raises(ExecutionError, match="died 2 times") as caught:
+        for index, _ in WorkerProcesses(1).run(DyingSums(tmp_path, frozenset({2}), always=True), range(4)):
+            results.append(index)
+    assert results == [0, 1]
+    assert "piece 2" in caught.value.found and "SIGKILL" in caught.value.found
+    assert "fewer --workers" in caught.value.do
