@@ -16,9 +16,20 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.pool import block_size, draw_block, permutation, pool_variances, search_blocks
+from d3hr.distillation.pool import (
+    Searching,
+    Winners,
+    better_of,
+    block_size,
+    draw_block,
+    number_of_blocks,
+    permutation,
+    pool_variances,
+)
 from d3hr.distillation.settings import GroupSettings
 from d3hr.errors import settings_error
+from d3hr.execution.here import HERE
+from d3hr.execution.work import Execution
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 
@@ -73,7 +84,7 @@ def select_groups(
     seed: int = 0,
     progress: Progress = SILENT,
     memory_budget: int | None = None,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
     **settings: Any,
 ) -> dict[str, Tensor]:
     """Return a group of latents [K, D] (float64) for each class.
@@ -106,7 +117,8 @@ def search_candidates(
     progress: Progress = SILENT,
     *,
     memory_budget: int | None = None,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
+    execution: Execution = HERE,
 ) -> dict[str, int]:
     """Return the index of each class's best candidate in the shared pool; empty where the strategy does not search.
 
@@ -116,15 +128,20 @@ def search_candidates(
         progress: where to report.
         memory_budget: bytes that the search may hold (see :func:`~d3hr.distillation.pool.search_blocks`).
         device: where candidates are scored.
+        execution: where the pool is searched.
 
     Raises:
         DataError: the Gaussians differ in D.
     """
     if not searches(settings) or not gaussians:
         return {}
-    variances = pool_variances(gaussians, settings)
-    with progress.bar("searching groups", settings.num_candidates) as bar:
-        found = search_blocks(variances, settings, memory_budget=memory_budget, device=device, seen=bar.update)
+    work = Searching(pool_variances(gaussians, settings), settings, memory_budget, device)
+    pieces, found, done = work.pieces(), Winners.of_none(len(gaussians)), 0
+    with progress.bar("searching groups", number_of_blocks(settings, len(work.variances))) as bar:
+        for index, winners in execution.run(work, pieces):
+            found = better_of(found, winners)
+            done += len(pieces[index])
+            bar.update(done)
     return dict(zip(gaussians, found.candidate.tolist(), strict=True))
 
 

@@ -7,7 +7,7 @@ same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from d3hr.data import ImageData
+from d3hr.distillation.batching import BatchChoice, choose_batch_size
 from d3hr.distillation.grouping import search_candidates
-from d3hr.distillation.levels import choose_level
+from d3hr.distillation.levels import LevelChoice, choose_level
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.pieces import Drawing, Draws, Matched, Matching, merged
 from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
@@ -24,7 +25,7 @@ from d3hr.distillation.statistics_file import KeptGaussians
 from d3hr.errors import DataError, DistilledSetError, PriorError, SettingsError, listed
 from d3hr.execution.here import HERE
 from d3hr.execution.work import Execution
-from d3hr.prior.conditioning import Conditioning, match_classes
+from d3hr.prior.conditioning import match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.staging import StagedFolder, write_json
@@ -39,11 +40,13 @@ def distill(
     ipc: int = 10,
     preset: str = "paper",
     level: int | Literal["auto"] | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     store: Literal["images", "statistics"] = "images",
     class_map: Mapping[str, str] | None = None,
     seed: int = 0,
     execution: Execution = HERE,
     decoders: int = 0,
+    memory_budget: int | None = None,
     progress: Progress = SILENT,
     **changes: Any,
 ) -> DistilledSet:
@@ -57,11 +60,14 @@ def distill(
         preset: ``paper``, ``released`` or ``gentle``.
         level: level of statistics and of denoising, both; ``"auto"`` takes the knee of normality on a sample of classes (see
             :func:`~d3hr.distillation.levels.choose_level`), says why, and keeps the evidence in ``level.json``.
+        batch_size: images in one network call; ``"auto"`` finds the size that makes the most images a second (see
+            :func:`~d3hr.distillation.batching.choose_batch_size`) and keeps the evidence in ``batch_size.json``.
         store: ``"images"`` with the statistics beside them, or the ``"statistics"`` alone, from which ``expand`` makes any number.
         class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.conditioning.match_classes`).
         seed: seed of the group draws.
         execution: where the work is done: here, in worker processes, or on a cluster (:mod:`d3hr.execution`); it decides nothing.
         decoders: worker processes that read and decode images ahead, for each that does the work; 0 decodes when images are needed.
+        memory_budget: bytes that a search may hold, and a batch of ``batch_size="auto"``; by default 256 MiB, and what is free.
         progress: where to report.
         changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`.
 
@@ -72,7 +78,9 @@ def distill(
         OutputError: ``out`` holds something else.
         NumericalError: a latent is not finite; the message names class and level.
     """
-    settings = distill_settings(preset, level=level, ipc=ipc, seed=seed, **changes)
+    automatic = {name: "auto" for name, value in (("level", level), ("batch_size", batch_size)) if value == "auto"}
+    given = {**changes, "batch_size": None if batch_size == "auto" else batch_size}
+    settings = distill_settings(preset, level=level, ipc=ipc, seed=seed, **given)
     prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
     conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
     small = [f"{name} ({count})" for name, count in images.counts.items() if count < 2]
@@ -99,22 +107,29 @@ def distill(
         real_counts=images.counts,
         conditioning=conditioning,
     )
-    stage = StagedFolder(out, {**origin.key(), "level": "auto"} if level == "auto" else origin.key())
+    stage = StagedFolder(out, {**origin.key(), **automatic})
     if stage.finished:
         return DistilledSet.load(out)
     if stage.resumed:
         progress.say(f"going on with {stage.path}")
     sized = images.at_size(prior.image_size)
     if level == "auto":
-        chosen = _choose_level(stage.path / "level.json", sized, prior, conditioning, settings, progress)
-        settings = settings.model_copy(update={"statistics_level": chosen, "denoising_level": chosen})
-        origin = replace(origin, settings=settings.model_dump(mode="json"))
+        chosen = _kept_choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
+        settings = settings.model_copy(update={"statistics_level": chosen["level"], "denoising_level": chosen["level"]})
+    if batch_size == "auto":
+        largest = max(images.counts.values())
+        chosen = _kept_choice(
+            stage.path / "batch_size.json",
+            lambda: choose_batch_size(prior, settings, memory_budget=memory_budget, largest=largest),
+            progress,
+        )
+        settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
     ids = {match.class_name: match.conditioning_id for match in conditioning}
     matching = Matching(sized, prior, settings, ids, decoders)
     gaussians = _match_classes(matching, images.class_names, stage.path / "statistics", execution, progress)
-    if settings.subsampled:
-        origin = replace(origin, samples=_samples(gaussians))
-    return _draw_set(stage, origin, prior, settings, gaussians, execution, progress)
+    samples = _samples(gaussians) if settings.subsampled else None
+    origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
+    return _draw_set(stage, origin, prior, settings, gaussians, execution, memory_budget, progress)
 
 
 def expand(
@@ -125,6 +140,7 @@ def expand(
     ipc: int,
     seed: int | None = None,
     execution: Execution = HERE,
+    memory_budget: int | None = None,
     progress: Progress = SILENT,
     **changes: Any,
 ) -> DistilledSet:
@@ -137,6 +153,7 @@ def expand(
         ipc: images per class.
         seed: seed of the group draws, by default that of ``distilled``.
         execution: where the work is done.
+        memory_budget: bytes that a search may hold.
         progress: where to report.
         changes: settings of grouping and denoising that differ from those of ``distilled``.
 
@@ -176,22 +193,22 @@ def expand(
         prior=manifest.prior,
         real_counts={entry.name: entry.real_images for entry in manifest.classes if entry.real_images is not None},
         conditioning=manifest.conditioning,
+        samples={entry.name: entry.sample for entry in manifest.classes if entry.sample},
     )
     stage = StagedFolder(out, origin.key())
     if stage.finished:
         return DistilledSet.load(out)
-    return _draw_set(stage, origin, prior, settings, distilled.statistics, execution, progress)
+    return _draw_set(stage, origin, prior, settings, distilled.statistics, execution, memory_budget, progress)
 
 
-def _choose_level(
-    file: Path, images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings, progress: Progress
-) -> int:
-    """Return the level that an earlier run chose, or choose one and say why."""
+def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
+    """Return what an earlier run chose, or choose and say why."""
     if not file.exists():
-        choice = choose_level(images, prior, conditioning, settings, progress)
+        choice = choose()
         progress.say(choice.as_text())
         write_json(file, choice.as_values())
-    return int(json.loads(file.read_text(encoding="utf-8"))["level"])
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return kept
 
 
 def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptGaussians:
@@ -231,12 +248,17 @@ def _draw_set(
     settings: DistillSettings,
     gaussians: Mapping[str, ClassGaussian],
     execution: Execution,
+    memory_budget: int | None,
     progress: Progress,
 ) -> DistilledSet:
     """Group, denoise and decode class by class, unless only statistics are kept, and complete the set."""
-    candidates = _search(stage.path / "candidates.json", gaussians, settings, progress) if origin.ipc else {}
-    ids = {match.class_name: match.conditioning_id for match in origin.conditioning or ()}
-    drawing = Drawing(prior, settings, ids)
+
+    def search() -> dict[str, int]:
+        device = prior.device.type
+        return search_candidates(gaussians, settings, progress, memory_budget=memory_budget, device=device, execution=execution)
+
+    candidates = _kept_candidates(stage.path / "candidates.json", search) if origin.ipc else {}
+    drawing = Drawing(prior, settings, {match.class_name: match.conditioning_id for match in origin.conditioning or ()})
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         return ((names[index], images) for index, images in execution.run(drawing, Draws(names, gaussians, candidates)))
@@ -252,8 +274,9 @@ def _draw_set(
     )
 
 
-def _search(file: Path, gaussians: Mapping[str, ClassGaussian], settings: DistillSettings, progress: Progress) -> dict[str, int]:
+def _kept_candidates(file: Path, search: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """Return what an earlier run found, or search."""
     if not file.exists():
-        write_json(file, search_candidates(gaussians, settings, progress))
+        write_json(file, search())
     found: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))
     return found

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,8 @@ _SMALLEST = 1e-36
 """In place of the cube of a std that is zero, whose dimension counts as without skewness."""
 _SCORES = 2**22
 """Largest number of scores in memory: with many classes and small groups, a block is scored in parts."""
+_BLOCKS_OF_A_PIECE = 32
+"""Blocks that are searched at once when a search is shared out."""
 _SCORING_BLOCKS = 4
 """What scoring a block holds at most, in blocks: the block, three terms of its candidates at K = 1."""
 
@@ -47,6 +50,11 @@ class Winners(NamedTuple):
 
     score: Tensor
     candidate: Tensor
+
+    @classmethod
+    def of_none(cls, classes: int) -> Winners:
+        """Return what any candidate is better than."""
+        return cls(torch.full((classes,), torch.inf), torch.zeros(classes, dtype=torch.int64))
 
 
 def block_size(ipc: int, dimensions: int) -> int:
@@ -97,7 +105,6 @@ def search_blocks(
     *,
     memory_budget: int | None = None,
     device: str | torch.device = "cpu",
-    seen: Callable[[int], None] = lambda candidates: None,
 ) -> Winners:
     """Return the best candidate of each class among blocks ``start`` to ``stop`` of the pool; of equal ones the first.
 
@@ -111,14 +118,11 @@ def search_blocks(
         memory_budget: bytes to hold beside the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no result. One
             block is drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores.
         device: where candidates are scored.
-        seen: is told how many candidates have been scored.
     """
     dimensions, classes = variances.shape
     per_block, rows = block_size(settings.ipc, dimensions), max(1, _SCORES // classes)
     variances = variances.to(device)
-    found = Winners(
-        torch.full((classes,), torch.inf, device=variances.device), torch.zeros(classes, dtype=torch.int64, device=variances.device)
-    )
+    found = Winners(*(value.to(variances.device) for value in Winners.of_none(classes)))
     last = min(number_of_blocks(settings, dimensions) if stop is None else stop, number_of_blocks(settings, dimensions))
     budget = MEMORY_BUDGET if memory_budget is None else memory_budget
     ahead = max(0, budget // (4 * per_block * settings.ipc * dimensions) - _SCORING_BLOCKS)
@@ -130,8 +134,35 @@ def search_blocks(
                 scores = pool_scores(block[part : min(part + rows, count)].to(variances.device), variances, settings)
                 low, place = scores.min(dim=0)
                 found = better_of(found, Winners(low, first + part + place))
-            seen((index - start) * per_block + count)
     return Winners(found.score.cpu(), found.candidate.cpu())
+
+
+@dataclass(frozen=True)
+class Searching:
+    """A search as work for any process: its pieces are ranges of blocks.
+
+    Attributes:
+        variances: what :func:`pool_variances` gave [D, C].
+        settings: number of candidates, images in a group, weights and seed.
+        memory_budget: bytes to hold beside the variances, in each process.
+        device: where candidates are scored.
+    """
+
+    variances: Tensor
+    settings: GroupSettings
+    memory_budget: int | None = None
+    device: str = "cpu"
+
+    def pieces(self) -> list[range]:
+        """Return the ranges of blocks."""
+        blocks = number_of_blocks(self.settings, len(self.variances))
+        return [range(start, min(start + _BLOCKS_OF_A_PIECE, blocks)) for start in range(0, blocks, _BLOCKS_OF_A_PIECE)]
+
+    def open(self) -> Callable[[range], Winners]:
+        """Return the function that searches a range."""
+        return lambda blocks: search_blocks(
+            self.variances, self.settings, blocks.start, blocks.stop, memory_budget=self.memory_budget, device=self.device
+        )
 
 
 def better_of(one: Winners, other: Winners) -> Winners:
