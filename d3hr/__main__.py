@@ -20,6 +20,7 @@ from d3hr.commands.demo import demo
 from d3hr.commands.diagnose import diagnose
 from d3hr.commands.distill import distill
 from d3hr.commands.evaluate import evaluate
+from d3hr.commands.execution import Running
 from d3hr.commands.expand import expand
 from d3hr.commands.fit import fit
 from d3hr.commands.inspect import inspect
@@ -51,7 +52,7 @@ COMMANDS: dict[str, Callable[..., Result]] = {
 }
 _REPEATED = {"--evaluation"}
 """Flags that may be given several times; each adds to the list."""
-GROUPS: dict[str, type[Any]] = {"loading": Loading, "reading": Reading}
+GROUPS: dict[str, type[Any]] = {"loading": Loading, "reading": Reading, "running": Running}
 """Parameters of commands that stand for flags which several commands share; each field is a flag."""
 BAD_INPUT = 2
 INTERRUPTED = 130

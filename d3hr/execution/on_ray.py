@@ -68,7 +68,8 @@ class RayCluster:
                 retry_exceptions=False,
                 runtime_env={"env_vars": thread_environment(self.threads) | (_DEVICE_UNSET if gpus else {})},
             )(_do)
-            shared, waiting, under_way = [ray.put(parcel)], iter(range(len(tasks))), {}
+            shared, waiting = [ray.put(parcel)], iter(range(len(tasks)))
+            under_way: dict[Any, int] = {}
             try:
                 while True:
                     room = self._window(ray, gpus) - len(under_way)

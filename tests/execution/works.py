@@ -129,6 +129,28 @@ class Sleeping:
 
 
 @dataclass(frozen=True)
+class StuckOnNode:
+    """:class:`FloatSums` that on one node of a Ray cluster never come to an end, and leave a mark."""
+
+    folder: Path
+    node: str
+
+    def open(self) -> Callable[[int], float]:
+        import ray
+
+        stuck = ray.get_runtime_context().get_node_id() == self.node
+        add = FloatSums().open()
+
+        def do(seed: int) -> float:
+            if stuck:
+                (self.folder / str(seed)).touch()
+                time.sleep(600)
+            return add(seed)
+
+        return do
+
+
+@dataclass(frozen=True)
 class Echo:
     """Task: bytes; result: the same."""
 

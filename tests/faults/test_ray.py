@@ -1,0 +1,94 @@
+"""Work on a Ray cluster of two nodes, of which processes and one node are lost, gives what this process gives."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3hr.errors import ClassMismatch, ExecutionError, SettingsError
+from d3hr.execution import on_ray
+from d3hr.execution.here import Here
+from d3hr.execution.on_ray import RayCluster
+from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums, StuckOnNode, wait_until
+
+ray = pytest.importorskip("ray")
+
+TASKS = range(8)
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning:ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def session(cluster: Any) -> Iterator[Any]:
+    """A session of the user's own, so that all tests share the processes that have started."""
+    ray.init(address=cluster.address, logging_level="error", log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+
+
+def expected() -> dict[int, float]:
+    return dict(Here().run(FloatSums(), TASKS))
+
+
+def test_a_session_of_our_own_leaves_nothing_behind(cluster: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Results to the last bit, work opened once a process and with its threads, no word on standard output, no session, no signal handler."""
+    assert not ray.is_initialized()
+    before = signal.getsignal(signal.SIGTERM)
+    results = dict(RayCluster(cluster.address, threads=1).run(ObservedSums(tmp_path), TASKS))
+    assert {index: total for index, (total, _) in results.items()} == expected()
+    assert {(around.openings, around.omp, around.threads) for _, around in results.values()} == {(1, "1", 1)}
+    assert capfd.readouterr().out == ""
+    assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_processes_that_die_take_no_result_with_them(session: Any, tmp_path: Path) -> None:
+    """Pieces 2 and 5 kill the process that does them the first time."""
+    results = list(RayCluster().run(DyingSums(tmp_path, frozenset({2, 5})), TASKS))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert len(results) == len(TASKS)
+    assert dict(results) == expected()
+    assert ray.is_initialized()
+
+
+def test_a_piece_that_always_kills_is_given_up(session: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(on_ray, "RETRIES", 0)
+    with pytest.raises(ExecutionError, match="could not do piece 0 of the work") as caught:
+        list(RayCluster(workers=1).run(DyingSums(tmp_path, frozenset({0}), always=True), TASKS))
+    assert "WorkerCrashedError" in caught.value.found
+
+
+def test_our_errors_arrive_as_they_are(session: Any) -> None:
+    with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]") as caught:
+        list(RayCluster().run(CannotOpen(), TASKS))
+    assert type(caught.value) is ClassMismatch
+
+
+@pytest.mark.parametrize("needs", [{"threads": 2}, {"gpus_per_task": 1.0}])
+def test_pieces_that_fit_on_no_node_are_refused(session: Any, needs: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="1 CPUs and 0 GPUs; 1 CPUs and 0 GPUs"):
+        next(RayCluster(**needs).run(FloatSums(), TASKS))
+
+
+def test_a_node_that_is_lost_takes_no_result_with_it(session: Any, tmp_path: Path) -> None:
+    """The second node never ends the piece it has begun when it is removed; the first does it again."""
+    (lost,) = session.worker_nodes
+    results = []
+    for result in RayCluster().run(StuckOnNode(tmp_path, lost.node_id), TASKS):
+        results.append(result)
+        if session.worker_nodes:
+            wait_until(lambda: any(tmp_path.iterdir()))
+            session.remove_node(lost, allow_graceful=False)
+    assert len(results) == len(TASKS)
+    assert dict(results) == expected()
