@@ -206,4 +206,5 @@ def _peak_of_process(work: Callable[[], None]) -> int:
     finally:
         done.set()
         looking.join()
-    return max(seen[0], process.memory_info().rss)
+    most: int = max(seen[0], process.memory_info().rss)
+    return most

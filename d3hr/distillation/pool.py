@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -218,7 +218,7 @@ def _drawing_threads(device: torch.device) -> int:
     return torch.get_num_threads() - (device.type == "cpu")
 
 
-def _drawn(indices: range, settings: GroupSettings, dimensions: int, threads: int, ahead: int) -> Iterator[Tensor]:
+def _drawn(indices: range, settings: GroupSettings, dimensions: int, threads: int, ahead: int) -> Generator[Tensor, None, None]:
     """Yield the blocks of ``indices`` in order, up to ``ahead`` of them drawn before they are asked for.
 
     A block is overwritten when the next one is asked for.
