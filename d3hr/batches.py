@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from d3hr.data import ImageData, to_unit_range
+from d3hr.errors import SettingsError
 
 _Request = tuple[str, tuple[int, ...]]
 
@@ -22,9 +23,14 @@ class Batches:
         images: the real images.
         decoders: worker processes that read, decode and resize; 0 does it in this process, when a batch is needed. A program that
             asks for some must guard its main module, as Python's ``multiprocessing`` wants it.
+
+    Raises:
+        SettingsError: fewer than no decoders.
     """
 
     def __init__(self, images: ImageData, decoders: int = 0) -> None:
+        if decoders < 0:
+            raise SettingsError("--decoders is out of range.", found=f"{decoders}", do="give the number of decoding processes, or 0.")
         self._requests: list[_Request] = []
         # The list is the sampler: each pass over the loader serves what then stands in it, with the same workers.
         self._loader = DataLoader(

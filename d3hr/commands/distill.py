@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from d3hr.commands.execution import RUNNING, Running
 from d3hr.commands.priors import LOADING, Loading
 from d3hr.commands.reading import READING, Reading
 from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
+
+if TYPE_CHECKING:
+    from d3hr.storage import Manifest
 
 
 def distill(
@@ -33,10 +38,14 @@ def distill(
     weights: tuple[float, float, float] | None = None,
     skewness: Literal["per_dimension", "per_image"] | None = None,
     exact_std: Literal["unbiased", "population"] | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    max_images_per_class: int | None = None,
+    tolerance: float | None = None,
+    decoders: int | None = None,
     seed: int = 0,
     loading: Loading = LOADING,
     reading: Reading = READING,
+    running: Running = RUNNING,
 ) -> Result:
     """Distil a data set into a few images per class. Settings left out are the preset's.
 
@@ -61,10 +70,14 @@ def distill(
         weights: weights of the mean, std and skewness terms
         skewness: per_dimension (paper) or per_image (released code)
         exact_std: which standard deviation an exact group has
-        batch_size: images in one network call
+        batch_size: images in one network call; auto measures which size makes the most images a second
+        max_images_per_class: take the statistics from so many images of a class at most, drawn at random; their standard error is told
+        tolerance: stop a class when the standard error of its mean and spread is below this share of sigma, such as 0.02
+        decoders: processes that read and decode images ahead, for each worker; by default none on a CPU, up to 8 beside a GPU
         seed: seed of the group draws
         loading: how the prior is loaded
         reading: how images are read
+        running: where the work runs
     """
     from d3hr.distillation.pipeline import distill as distill_images
     from d3hr.distillation.settings import distill_settings
@@ -81,16 +94,33 @@ def distill(
         "weights": weights,
         "skewness": skewness,
         "exact_std": exact_std,
-        "batch_size": batch_size,
         "statistics_dtype": statistics_dtype,
+        "max_images_per_class": max_images_per_class,
+        "tolerance": tolerance,
     }
-    distill_settings(preset, level=level, ipc=ipc, seed=seed, **changes)  # complains before any image is read
+    size = None if batch_size == "auto" else batch_size
+    distill_settings(preset, level=level, ipc=ipc, seed=seed, batch_size=size, **changes)  # complains before any image is read
+    execution, memory = running.chosen(), running.budget()
     named = loading.classes()
     progress = OnTerminal()
     loaded = loading.load(prior, progress)
     images = reading.load(data, split, progress)
     distilled = distill_images(
-        images, loaded, out, ipc=ipc, preset=preset, level=level, store=store, class_map=named, seed=seed, progress=progress, **changes
+        images,
+        loaded,
+        out,
+        ipc=ipc,
+        preset=preset,
+        level=level,
+        batch_size=batch_size,
+        store=store,
+        class_map=named,
+        seed=seed,
+        execution=execution,
+        decoders=_decoders(loaded.device.type) if decoders is None else decoders,
+        memory_budget=memory,
+        progress=progress,
+        **changes,
     )
     if store == "images":
         text = (
@@ -100,6 +130,7 @@ def distill(
     else:
         text = f"Statistics of {len(distilled.class_names)} classes in {out}.\nNext: d3hr expand {out} --ipc {ipc} --out SET"
     manifest = distilled.manifest
+    text += _told_of_samples(manifest)
     values = {
         "out": out,
         "ipc": manifest.ipc,
@@ -108,3 +139,19 @@ def distill(
         "storage": manifest.storage,
     }
     return Result(text, values, Path(out))
+
+
+def _told_of_samples(manifest: Manifest) -> str:
+    """Return a line on statistics that come from a part of the images; nothing where they come from all."""
+    samples = [entry.sample for entry in manifest.classes if entry.sample]
+    if not samples:
+        return ""
+    errors = (
+        f"{max(sample.mean_error for sample in samples):.3f} sigma (mean), {max(sample.std_error for sample in samples):.3f} sigma (spread)"
+    )
+    return f"\nStatistics come from {sum(sample.images for sample in samples):,} images; largest standard error {errors}."
+
+
+def _decoders(device: str) -> int:
+    """Return how many processes decode by default: on a CPU they would take the cores that the networks need."""
+    return 0 if device == "cpu" else min(8, max(1, (os.cpu_count() or 1) - 1))

@@ -12,6 +12,7 @@ from d3hr.batches import Batches
 from d3hr.distillation.pieces import Matching, Part
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import PriorError
+from d3hr.execution.processes import WorkerProcesses
 from d3hr.execution.work import Result, Task, Work
 from d3hr.seeds import generator_for
 from tests.conftest import MakeFolder, tree, untrained_prior
@@ -49,6 +50,22 @@ def test_the_order_of_the_pieces_changes_nothing(small: tuple[ImageData, Prior],
     usual = distill(images, prior, tmp_path / "usual", batch_size=1, **QUICK)
     other = distill(images, prior, tmp_path / "other", batch_size=1, execution=Backwards(), **QUICK)
     assert tree(usual.path) == tree(other.path)
+
+
+def test_worker_processes_make_the_same_set(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Statistics, search and drawing by three workers, and by one: the bytes of one thread here."""
+    folder = image_folder({"ant": 20, "bee": 5, "cat": 4})
+    untrained_prior(("ant", "bee", "cat")).save_pretrained(tmp_path / "prior")
+    images, prior = load_images(folder), Prior.from_pretrained(tmp_path / "prior")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        here = distill(images, prior, tmp_path / "here", batch_size=1, **QUICK)
+    finally:
+        torch.set_num_threads(threads)
+    for workers in (1, 3):
+        made = distill(images, prior, tmp_path / f"{workers}", batch_size=1, execution=WorkerProcesses(workers), **QUICK)
+        assert tree(made.path) == tree(here.path)
 
 
 def test_pieces_together_are_the_class(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
