@@ -164,7 +164,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
             noise = _standardised(settings.ipc, dimensions, settings.exact_std, generator)
         else:
             noise = torch.randn(settings.ipc, dimensions, generator=generator, dtype=torch.float64)
-    return gaussian.mean + gaussian.std * noise
+    return noise.mul_(gaussian.std).add_(gaussian.mean)
 
 
 def searches(settings: GroupSettings) -> bool:
