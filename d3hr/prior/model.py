@@ -6,7 +6,7 @@ Legend: N images, H = W image side, C h w latent axes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +238,9 @@ class Prior:
         return output[:, : z.shape[1]]
 
 
+@lru_cache(maxsize=1)
 def _reopened(source: str, device: str, precision: str, autoencoder: str | None, fingerprint: str) -> Prior:
-    """Load the prior that another process uses, and see that it is the same."""
+    """Load the prior that another process uses, and see that it is the same; kept for the next piece of work that asks for it."""
     prior = Prior.from_pretrained(source, device=device, dtype=PRECISIONS[precision], autoencoder=autoencoder)
     if prior.fingerprint != fingerprint:
         raise PriorError(
