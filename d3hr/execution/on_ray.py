@@ -128,13 +128,13 @@ def _do(key: str, shared: list[Any], task: bytes, threads: int) -> bytes:
 
 
 def _take_device() -> int | None:
-    """Make the GPU that Ray assigned to this piece, if any, the one that ``cuda`` means, and return its number."""
-    assigned = _ray().get_gpu_ids()
-    if not assigned:
+    """Make the CUDA device that Ray assigned to this piece, if any, the one that ``cuda`` means, and return its number."""
+    assigned, visible = [str(name) for name in _ray().get_gpu_ids()], cuda_devices()
+    if not assigned or assigned[0] not in visible:
         return None
     import torch
 
-    device = cuda_devices().index(str(assigned[0]))
+    device = visible.index(assigned[0])
     torch.cuda.set_device(device)
     return device
 

@@ -16,7 +16,6 @@ from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums
 ray = pytest.importorskip("ray")
 
 TASKS = range(8)
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning:ray")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def expected() -> dict[int, float]:
 
 
 def test_a_session_of_our_own_leaves_nothing_behind(cluster: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Results to the last bit, work opened once a process and with its threads, no word on standard output, no session, no signal handler."""
+    """Results to the last bit, work opened once a process and with its threads, no word on standard output, no session or handler."""
     assert not ray.is_initialized()
     before = signal.getsignal(signal.SIGTERM)
     results = dict(RayCluster(cluster.address, threads=1).run(ObservedSums(tmp_path), TASKS))
@@ -92,3 +91,16 @@ def test_a_node_that_is_lost_takes_no_result_with_it(session: Any, tmp_path: Pat
             session.remove_node(lost, allow_graceful=False)
     assert len(results) == len(TASKS)
     assert dict(results) == expected()
+
+
+def test_cuda_means_the_device_that_ray_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of devices 2 and 3, which the node was started with, Ray assigns 3: the second that the process sees, number 1."""
+    taken: list[int] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: ["3"])
+    assert on_ray._take_device() == 1
+    assert taken == [1]
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    assert on_ray._take_device() is None
