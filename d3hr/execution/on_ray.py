@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 from d3hr.errors import ExecutionError, SettingsError
 from d3hr.execution.outcome import outcome_of, result_of
@@ -152,6 +153,22 @@ def _outcome(ray: Any, done: Any, index: int) -> bytes:
     return outcome
 
 
+class _Stdout:
+    """Standard output as it was, but for what Ray's threads say of lost processes and nodes: that goes to standard error."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def write(self, text: str) -> int:
+        """Write to the one or the other."""
+        of_ray = threading.current_thread().name.startswith("ray_")
+        written: int = (sys.stderr if of_ray else self._inner).write(text)
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 @contextmanager
 def _session(ray: Any, address: str) -> Iterator[None]:
     """Be connected to a cluster: by the session that there is, or by one that ends with the work."""
@@ -172,7 +189,8 @@ def _session(ray: Any, address: str) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread() and on_terminate is not None:
             signal.signal(signal.SIGTERM, on_terminate)  # Ray puts in one of its own
     try:
-        yield
+        with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))):
+            yield
     finally:
         ray.shutdown()
 
