@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 from d3hr.errors import ExecutionError, SettingsError
 from d3hr.execution.outcome import outcome_of, result_of
@@ -128,13 +129,13 @@ def _do(key: str, shared: list[Any], task: bytes, threads: int) -> bytes:
 
 
 def _take_device() -> int | None:
-    """Make the GPU that Ray assigned to this piece, if any, the one that ``cuda`` means, and return its number."""
-    assigned = _ray().get_gpu_ids()
-    if not assigned:
+    """Make the CUDA device that Ray assigned to this piece, if any, the one that ``cuda`` means, and return its number."""
+    assigned, visible = [str(name) for name in _ray().get_gpu_ids()], cuda_devices()
+    if not assigned or assigned[0] not in visible:
         return None
     import torch
 
-    device = cuda_devices().index(str(assigned[0]))
+    device = visible.index(assigned[0])
     torch.cuda.set_device(device)
     return device
 
@@ -150,6 +151,22 @@ def _outcome(ray: Any, done: Any, index: int) -> bytes:
             do="where memory ran out, use fewer --workers; where d3hr cannot be imported, install the same version on every node.",
         ) from error
     return outcome
+
+
+class _Stdout:
+    """Standard output as it was, but for what Ray's threads say of lost processes and nodes: that goes to standard error."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def write(self, text: str) -> int:
+        """Write to the one or the other."""
+        of_ray = threading.current_thread().name.startswith("ray_")
+        written: int = (sys.stderr if of_ray else self._inner).write(text)
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 @contextmanager
@@ -172,7 +189,8 @@ def _session(ray: Any, address: str) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread() and on_terminate is not None:
             signal.signal(signal.SIGTERM, on_terminate)  # Ray puts in one of its own
     try:
-        yield
+        with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))):
+            yield
     finally:
         ray.shutdown()
 

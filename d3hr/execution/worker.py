@@ -18,6 +18,7 @@ from d3hr.execution.threads import set_threads, thread_environment
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _READY = b""
+_STOPS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Worker:
@@ -98,9 +99,9 @@ class Worker:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until a process that is being started is on the books; the process inherits that it hears of none."""
+    """Let Ctrl-C and SIGTERM wait until a process that is being started is on the books; it hears of them when it is ready to."""
     resource_tracker.ensure_running()  # multiprocessing lets interrupts through again when it starts this helper of its own
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         yield
     finally:
@@ -124,7 +125,8 @@ def _started_with(environment: Mapping[str, str]) -> Iterator[None]:
 
 def _serve(connection: Connection[Any, Any], threads: int) -> None:
     """Live as a worker: hear of the work, then do pieces until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group; who began the work decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_threads(threads)
     do: Callable[[Any], Any] | None = None

@@ -17,7 +17,7 @@ from d3hr.execution.here import Here
 from d3hr.execution.outcome import outcome_of, result_of
 from d3hr.execution.processes import WorkerProcesses, cuda_devices
 from d3hr.execution.work import Execution
-from tests.execution.works import Awkward, CannotOpen, Echo, FloatSums, ObservedSums, Sleeping, alive, wait_until
+from tests.execution.works import Awkward, CannotOpen, Echo, FloatSums, Interrupted, ObservedSums, Sleeping, alive, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,8 +126,12 @@ def parent(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
+def test_workers_leave_ctrl_c_to_their_parent() -> None:
+    assert dict(WorkerProcesses(1).run(Interrupted(), [4, 5])) == {0: 4, 1: 5}
+
+
 def test_ctrl_c_ends_everybody_and_only_the_parent_speaks_of_it(tmp_path: Path) -> None:
-    """A terminal sends SIGINT to the whole group: workers leave it to the parent, whose one traceback is the only one."""
+    """A terminal sends SIGINT to the whole group; the parent's traceback is the only one."""
     with parent(tmp_path) as process:
         os.killpg(process.pid, signal.SIGINT)
         _, text = process.communicate(timeout=60)

@@ -151,6 +151,18 @@ class StuckOnNode:
 
 
 @dataclass(frozen=True)
+class Interrupted:
+    """Task: anything; sends the process that does it what Ctrl-C sends, and gives the task back."""
+
+    def open(self) -> Callable[[int], int]:
+        return self._do
+
+    def _do(self, task: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return task
+
+
+@dataclass(frozen=True)
 class Echo:
     """Task: bytes; result: the same."""
 

@@ -16,7 +16,6 @@ from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums
 ray = pytest.importorskip("ray")
 
 TASKS = range(8)
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning:ray")
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +40,25 @@ def expected() -> dict[int, float]:
     return dict(Here().run(FloatSums(), TASKS))
 
 
-def test_a_session_of_our_own_leaves_nothing_behind(cluster: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Results to the last bit, work opened once a process and with its threads, no word on standard output, no session, no signal handler."""
+def test_a_process_that_dies_takes_no_result_with_it(cluster: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Piece 2 kills the process that does it the first time. In a session of our own, Ray leaves standard output to results, and nothing
+    behind: no session, no signal handler."""
     assert not ray.is_initialized()
     before = signal.getsignal(signal.SIGTERM)
-    results = dict(RayCluster(cluster.address, threads=1).run(ObservedSums(tmp_path), TASKS))
-    assert {index: total for index, (total, _) in results.items()} == expected()
-    assert {(around.openings, around.omp, around.threads) for _, around in results.values()} == {(1, "1", 1)}
+    results = list(RayCluster(cluster.address).run(DyingSums(tmp_path, frozenset({2})), TASKS))
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len(results) == len(TASKS)
+    assert dict(results) == expected()
     assert capfd.readouterr().out == ""
     assert not ray.is_initialized()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_processes_that_die_take_no_result_with_them(session: Any, tmp_path: Path) -> None:
-    """Pieces 2 and 5 kill the process that does them the first time."""
-    results = list(RayCluster().run(DyingSums(tmp_path, frozenset({2, 5})), TASKS))
-    assert len(list(tmp_path.iterdir())) == 2
-    assert len(results) == len(TASKS)
-    assert dict(results) == expected()
+def test_results_are_those_of_this_process(session: Any, tmp_path: Path) -> None:
+    """To the last bit; the work is opened once a process, with the threads asked for; a session that was there stays."""
+    results = dict(RayCluster(threads=1).run(ObservedSums(tmp_path), TASKS))
+    assert {index: total for index, (total, _) in results.items()} == expected()
+    assert {(around.openings, around.omp, around.threads) for _, around in results.values()} == {(1, "1", 1)}
     assert ray.is_initialized()
 
 
@@ -92,3 +92,16 @@ def test_a_node_that_is_lost_takes_no_result_with_it(session: Any, tmp_path: Pat
             session.remove_node(lost, allow_graceful=False)
     assert len(results) == len(TASKS)
     assert dict(results) == expected()
+
+
+def test_cuda_means_the_device_that_ray_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of devices 2 and 3, which the node was started with, Ray assigns 3: the second that the process sees, number 1."""
+    taken: list[int] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: ["3"])
+    assert on_ray._take_device() == 1
+    assert taken == [1]
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    assert on_ray._take_device() is None
