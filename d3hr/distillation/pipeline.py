@@ -126,10 +126,11 @@ def distill(
         settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
     ids = {match.class_name: match.conditioning_id for match in conditioning}
     matching = Matching(sized, prior, settings, ids, decoders)
-    gaussians = _match_classes(matching, images.class_names, stage.path / "statistics", execution, progress)
-    samples = _samples(gaussians) if settings.subsampled else None
-    origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
-    return _draw_set(stage, origin, prior, settings, gaussians, execution, memory_budget, progress)
+    with execution.standing() as place:
+        gaussians = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
+        samples = _samples(gaussians) if settings.subsampled else None
+        origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
+        return _draw_set(stage, origin, prior, settings, gaussians, place, memory_budget, progress)
 
 
 def expand(
@@ -198,7 +199,8 @@ def expand(
     stage = StagedFolder(out, origin.key())
     if stage.finished:
         return DistilledSet.load(out)
-    return _draw_set(stage, origin, prior, settings, distilled.statistics, execution, memory_budget, progress)
+    with execution.standing() as place:
+        return _draw_set(stage, origin, prior, settings, distilled.statistics, place, memory_budget, progress)
 
 
 def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from d3hr.execution.work import Result, Task, Work
@@ -17,6 +18,10 @@ class Here:
         do = work.open()
         for index, task in enumerate(tasks):
             yield index, do(task)
+
+    def standing(self) -> AbstractContextManager[Here]:
+        """This process stands anyway."""
+        return nullcontext(self)
 
 
 HERE = Here()

@@ -86,6 +86,12 @@ class RayCluster:
                 for unwanted in under_way:
                     ray.cancel(unwanted, force=True)
 
+    @contextmanager
+    def standing(self) -> Iterator[RayCluster]:
+        """Stay connected."""
+        with _session(_ray(), self.address):
+            yield self
+
     def _gpus(self, ray: Any) -> float:
         """Return the GPUs that a piece takes, once it is known that some node has what it needs: Ray would wait for one for ever."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

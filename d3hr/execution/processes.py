@@ -7,13 +7,14 @@ import os
 import pickle
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 from d3hr.errors import ExecutionError
 from d3hr.execution.outcome import result_of
 from d3hr.execution.threads import at_least_one
-from d3hr.execution.work import Result, Task, Work
+from d3hr.execution.work import Execution, Result, Task, Work
 from d3hr.execution.worker import Worker, interrupts_held
 
 RETRIES = 3
@@ -26,8 +27,8 @@ _PATIENCE = 5.0
 class WorkerProcesses:
     """Worker processes on this machine, each with the work opened once, doing one piece at a time.
 
-    A worker that dies is replaced and its piece given out again, at most ``RETRIES`` times. No worker outlives the iterator or this
-    process. On a machine with CUDA devices worker i sees device i mod n alone.
+    A worker that dies is replaced and its piece given out again, at most ``RETRIES`` times. No worker outlives the iterator, the
+    context of :meth:`standing`, or this process. On a machine with CUDA devices worker i sees device i mod n alone.
 
     Args:
         workers: how many processes; never more are started than there are pieces.
@@ -47,29 +48,55 @@ class WorkerProcesses:
         Raises:
             ExecutionError: a worker cannot start, or one died ``RETRIES`` + 1 times over the same piece.
         """
-        parcel = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
-        waiting, deaths, missing = deque(range(len(tasks))), Counter[int](), len(tasks)
+        with self.standing() as team:
+            yield from team.run(work, tasks)
+
+    @contextmanager
+    def standing(self) -> Iterator[Execution]:
+        """Keep the workers from one run to the next."""
         team = _Team(self.threads)
         try:
+            yield _Standing(self.workers, team)
+            team.end(_PATIENCE)
+        finally:
+            team.end(0)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Workers that stay from run to run."""
+
+    workers: int
+    team: _Team
+
+    def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        parcel = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
+        waiting, deaths, missing = deque(range(len(tasks))), Counter[int](), len(tasks)
+        try:
+            for worker in self.team.idle():
+                worker.open(parcel)
             while missing:
-                team.grow(min(self.workers, missing))
+                self.team.grow(min(self.workers, missing))
+                for worker in self.team.idle():
+                    if waiting:
+                        index = waiting.popleft()
+                        worker.give(index, pickle.dumps(tasks[index], pickle.HIGHEST_PROTOCOL))
                 done: list[tuple[int, bytes]] = []
-                for worker in team.speaking():
+                for worker in self.team.speaking():
                     try:
                         done += filter(None, [worker.hear(parcel)])
                     except EOFError:
                         waiting.extendleft(_bereaved(worker, deaths))
-                        team.dismiss(worker)
-                for worker in team.idle():
-                    if waiting:
-                        index = waiting.popleft()
-                        worker.give(index, pickle.dumps(tasks[index], pickle.HIGHEST_PROTOCOL))
+                        self.team.dismiss(worker)
                 missing -= len(done)
                 for index, outcome in done:
                     yield index, result_of(outcome)
-            team.end(_PATIENCE)
         finally:
-            team.end(0)
+            for worker in self.team.busy():  # with pieces that nobody waits for any more
+                self.team.dismiss(worker)
+
+    def standing(self) -> AbstractContextManager[_Standing]:
+        return nullcontext(self)
 
 
 class _Team:
@@ -96,6 +123,10 @@ class _Team:
     def idle(self) -> list[Worker]:
         """Return the workers that wait for a piece."""
         return [worker for worker in self._workers if worker.idle]
+
+    def busy(self) -> list[Worker]:
+        """Return the workers that have a piece."""
+        return [worker for worker in self._workers if worker.piece is not None]
 
     def dismiss(self, worker: Worker) -> None:
         """Take a worker off the books."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 Task = TypeVar("Task")
@@ -32,3 +33,6 @@ class Execution(Protocol):
             D3hrError: an error of a piece, as it is.
             ExecutionError: the place cannot do the work.
         """
+
+    def standing(self) -> AbstractContextManager[Execution]:
+        """Keep what it takes to work, such as processes or a connection, from one run to the next for as long as the context lasts."""

@@ -7,8 +7,9 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -18,11 +19,13 @@ from d3hr.execution.threads import set_threads, thread_environment
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _READY = b""
+_WORK, _PIECE = b"w", b"p"
+"""How a message begins that tells of the work, and one that gives a piece of it."""
 _STOPS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Worker:
-    """A process that opens the work once and then does one piece at a time.
+    """A process that opens a work once and then does one piece of it at a time, until it is told of another.
 
     Each worker has a pipe of its own, so that one which dies half-way through a message holds up no other.
 
@@ -53,10 +56,14 @@ class Worker:
         """Whether it waits for a piece."""
         return self.ready and self.piece is None
 
+    def open(self, work: bytes) -> None:
+        """Tell it of the work that its next pieces are of."""
+        self._tell(_WORK + work)
+
     def give(self, piece: int, task: bytes) -> None:
         """Give it a piece; a worker that has just died says so at the next :meth:`hear`."""
         self.piece = piece
-        self._tell(task)
+        self._tell(_PIECE + task)
 
     def hear(self, work: bytes) -> tuple[int, bytes] | None:
         """Return the piece that it has done and its outcome, or None when it has started, whereupon it is told of the work.
@@ -72,7 +79,7 @@ class Worker:
             raise EOFError from error
         if self.piece is None:
             self.ready = True
-            self._tell(work)
+            self.open(work)
             return None
         piece, self.piece = self.piece, None
         return piece, outcome
@@ -129,19 +136,21 @@ def _serve(connection: Connection[Any, Any], threads: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_threads(threads)
-    do: Callable[[Any], Any] | None = None
+    work, do = b"", None
 
-    def piece() -> Any:
+    def piece(task: bytes) -> Any:
         nonlocal do
         do = do or pickle.loads(work).open()
         return do(pickle.loads(task))
 
     with suppress(EOFError, OSError):
         connection.send_bytes(_READY)
-        work = connection.recv_bytes()
         while True:
-            task = connection.recv_bytes()
-            connection.send_bytes(outcome_of(piece))
+            message = connection.recv_bytes()
+            if message.startswith(_WORK):
+                work, do = message[1:], None
+            else:
+                connection.send_bytes(outcome_of(partial(piece, message[1:])))
 
 
 def _end_with_parent() -> None:

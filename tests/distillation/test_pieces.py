@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ class Backwards:
         for index in reversed(range(len(tasks))):
             yield index, do(tasks[index])
 
+    def standing(self) -> AbstractContextManager["Backwards"]:
+        return nullcontext(self)
+
 
 @pytest.fixture
 def small(image_folder: MakeFolder) -> tuple[ImageData, Prior]:
@@ -53,7 +57,7 @@ def test_the_order_of_the_pieces_changes_nothing(small: tuple[ImageData, Prior],
 
 
 def test_worker_processes_make_the_same_set(image_folder: MakeFolder, tmp_path: Path) -> None:
-    """Statistics, search and drawing by three workers, and by one: the bytes of one thread here."""
+    """Statistics, search and drawing by two workers of one thread: the bytes of one thread here."""
     folder = image_folder({"ant": 20, "bee": 5, "cat": 4})
     untrained_prior(("ant", "bee", "cat")).save_pretrained(tmp_path / "prior")
     images, prior = load_images(folder), Prior.from_pretrained(tmp_path / "prior")
@@ -63,9 +67,8 @@ def test_worker_processes_make_the_same_set(image_folder: MakeFolder, tmp_path: 
         here = distill(images, prior, tmp_path / "here", batch_size=1, **QUICK)
     finally:
         torch.set_num_threads(threads)
-    for workers in (1, 3):
-        made = distill(images, prior, tmp_path / f"{workers}", batch_size=1, execution=WorkerProcesses(workers), **QUICK)
-        assert tree(made.path) == tree(here.path)
+    made = distill(images, prior, tmp_path / "workers", batch_size=1, execution=WorkerProcesses(2), **QUICK)
+    assert tree(made.path) == tree(here.path)
 
 
 def test_pieces_together_are_the_class(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
