@@ -167,7 +167,7 @@ def test_parquet_columns_that_are_not_clear_are_asked_for(image_folder: MakeFold
 
 
 BAD = {
-    "empty.png": (b"", "not a PNG"),
+    "empty.png": (b"", "no content"),
     "text.jpg": (b"hello", "not a PNG"),
     "one.png": (encoded(Image.new("RGB", (1, 1))), "1 x 1 pixels"),
     "bomb.png": (bomb(), "pixels"),

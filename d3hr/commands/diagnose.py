@@ -14,8 +14,8 @@ from d3hr.errors import DataError, PriorError, SettingsError
 from d3hr.progress import OnTerminal
 
 if TYPE_CHECKING:
+    from d3hr.manifest import Manifest
     from d3hr.prior.model import Prior
-    from d3hr.storage import Manifest
 
 
 def diagnose(

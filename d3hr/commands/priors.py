@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from d3hr.progress import Progress
 
 if TYPE_CHECKING:
+    from d3hr.manifest import Manifest
     from d3hr.prior.model import Prior
-    from d3hr.storage import Manifest
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

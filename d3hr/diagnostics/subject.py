@@ -16,9 +16,10 @@ from d3hr.class_folders import class_folders
 from d3hr.data import ImageData
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import ClassMismatch
+from d3hr.manifest import Manifest
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
-from d3hr.storage import DistilledSet, Manifest
+from d3hr.storage import DistilledSet
 
 
 @dataclass(frozen=True)

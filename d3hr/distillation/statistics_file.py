@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.errors import DistilledSetError
 from d3hr.staging import write_tensors
 
 StatisticsDtype = Literal["float32", "float16"]
+_DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}
 
 
 def write_gaussians(path: Path, gaussians: Sequence[ClassGaussian], dtype: StatisticsDtype = "float32") -> None:
@@ -26,8 +28,36 @@ def write_gaussians(path: Path, gaussians: Sequence[ClassGaussian], dtype: Stati
     write_tensors(path, tensors)
 
 
-def read_gaussians(path: Path) -> list[ClassGaussian]:
-    """Read what :func:`write_gaussians` wrote, as float64."""
-    tensors = load_file(path)
-    rows = zip(tensors["mean"].double(), tensors["std"].double(), tensors["count"].tolist(), strict=True)
-    return [ClassGaussian(mean, std, count) for mean, std, count in rows]
+def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> list[ClassGaussian]:
+    """Read what :func:`write_gaussians` wrote, as float64; the header is checked before any value is loaded.
+
+    Args:
+        path: the file.
+        classes: how many classes it must hold, C.
+        most: largest number of dimensions D.
+
+    Raises:
+        DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are no statistics.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            _check_header({name: file.get_slice(name) for name in file.keys()}, classes, most)  # noqa: SIM118 (no mapping)
+            mean, std, count = (file.get_tensor(name) for name in ("mean", "std", "count"))
+        if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
+            raise ValueError("a mean or spread that is not finite, or a negative spread or count")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
+    return [ClassGaussian(*row) for row in zip(mean.double(), std.double(), count.tolist(), strict=True)]
+
+
+def _check_header(slices: dict[str, Any], classes: int, most: int | None) -> None:
+    if slices.keys() != _DTYPES.keys():
+        raise ValueError(f"tensors {', '.join(sorted(slices)) or 'none'}, where mean, std and count are needed")
+    shapes = {name: list(each.get_shape()) for name, each in slices.items()}
+    for name, each in slices.items():
+        if each.get_dtype() not in _DTYPES[name]:
+            raise ValueError(f"{name} of type {each.get_dtype()}")
+    if len(shapes["mean"]) != 2 or shapes["std"] != shapes["mean"] or shapes["mean"][0] != classes or shapes["count"] != [classes]:
+        raise ValueError(f"shapes {shapes}, for {classes} class(es)")
+    if shapes["mean"][1] < 1 or (most is not None and shapes["mean"][1] > most):
+        raise ValueError(f"{shapes['mean'][1]:,} dimensions, of at most {most:,}" if most else "no dimensions")
