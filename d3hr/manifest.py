@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,13 @@ class ClassEntry(BaseModel):
     """Row of the prior's label table."""
     prior_class: str | None = None
     """The prior's name of that row."""
+
+
+class _SettingsFacts(BaseModel):
+    """What is asked of :attr:`Manifest.settings`, whatever the method."""
+
+    seed: int = Field(default=0, strict=True)
+    denoising_guidance: float = 1.0
 
 
 class _DataFacts(BaseModel):
@@ -82,6 +90,14 @@ class Manifest(BaseModel):
     """Bytes of what the set needs, each apart: ``images``, ``statistics``, ``soft_labels``, and the ``prior`` that ``expand`` needs."""
     versions: dict[str, str]
 
+    @field_validator("settings")
+    @classmethod
+    def _settings_facts(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        _SettingsFacts.model_validate(settings)
+        if "statistics_level" in settings:
+            DistillSettings(**settings)
+        return settings
+
     @field_validator("data")
     @classmethod
     def _data_facts(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -107,12 +123,11 @@ class Manifest(BaseModel):
                 raise ValueError(f"class {entry.name!r} has folder {entry.folder!r:.80}, where its name makes {folders[entry.name]!r}")
             if entry.images != self.ipc:
                 raise ValueError(f"class {entry.name!r} has {entry.images} images, where ipc is {self.ipc}")
-        if type(self.settings.get("seed", 0)) is not int:
-            raise ValueError(f"the seed is {self.settings['seed']!r:.80}")
-        if "statistics_level" in self.settings:
-            DistillSettings(**self.settings)
-            if not (self.prior.get("fingerprint") and "source" in self.prior):
-                raise ValueError("it does not tell which prior the statistics are of")
+        asked = [(entry.conditioning_id is not None, entry.prior_class is not None) for entry in self.classes]
+        if len({*asked, *((them, us) for us, them in asked)}) > 1:
+            raise ValueError("some classes, but not all, tell what the prior was asked for")
+        if "statistics_level" in self.settings and not (self.conditioning and self.prior.get("fingerprint") and "source" in self.prior):
+            raise ValueError("it does not tell which classes of which prior the statistics are of")
         return self
 
     @property
@@ -123,6 +138,21 @@ class Manifest(BaseModel):
             for entry in self.classes
             if entry.conditioning_id is not None and entry.prior_class is not None
         ]
+
+    def conditioning_in(self, prior_classes: Sequence[str]) -> list[Conditioning]:
+        """Return :attr:`conditioning`, of a prior with these classes.
+
+        Raises:
+            DistilledSetError: the prior has other classes at those places.
+        """
+        for match in self.conditioning:
+            if match.prior_class not in prior_classes[match.conditioning_id : match.conditioning_id + 1]:
+                raise DistilledSetError(
+                    f"The manifest does not fit the prior: class {match.class_name!r}.",
+                    found=f"conditioning id {match.conditioning_id} for {match.prior_class!r}, of a prior of {len(prior_classes)} classes",
+                    do="make the set again.",
+                )
+        return self.conditioning
 
 
 def read_manifest(folder: Path) -> Manifest:

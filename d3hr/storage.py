@@ -113,6 +113,22 @@ class DistilledSet:
                 f"{self.path} has no images.", found="statistics alone", do=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'."
             )
 
+    def require_prior(self, prior: Prior) -> None:
+        """Refuse a prior whose classes, latents or images are not those of the manifest and the statistics.
+
+        Raises:
+            DistilledSetError: they are others.
+        """
+        self.manifest.conditioning_in(prior.class_names)
+        ours = (self.manifest.image_size, len(next(iter(self.statistics.values())).mean))
+        theirs = (prior.image_size, torch.Size(prior.latent_shape).numel())
+        if ours != theirs:
+            raise DistilledSetError(
+                f"{self.path} does not fit the prior it names.",
+                found="images of {} px and {} dimensions, where the prior has {} px and {}".format(*ours, *theirs),
+                do="make the set again.",
+            )
+
     def of_class(self, name: str) -> Tensor:
         """Return the images uint8 [K, 3, H, W] of one class.
 

@@ -85,9 +85,10 @@ class Subject:
 
         Raises:
             ClassMismatch: a class could be several of the prior's.
+            DistilledSetError: the manifest names classes that the prior does not have.
         """
         if self.manifest and prior.fingerprint == self.manifest.prior.get("fingerprint"):
-            return self.manifest.conditioning
+            return self.manifest.conditioning_in(prior.class_names)
         return match_classes(images.class_names, prior.class_names, of=images.source, allow_missing=True)
 
     def require_same_classes(self, images: ImageData) -> None:

@@ -152,6 +152,7 @@ def expand(
             f"{manifest.prior.get('precision')} ({manifest.prior['source']})",
             do="give that prior, in that precision and with the same autoencoder.",
         )
+    distilled.require_prior(prior)
     changes = {name: value for name, value in changes.items() if value is not None}
     fixed = sorted(STATISTICS_SETTINGS & changes.keys())
     if fixed:
