@@ -6,12 +6,12 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
 from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from yaml import YAMLError
@@ -120,21 +120,37 @@ set_loader(PLAIN, _plain_values, exceptions=(YAMLError, ValueError))
 def _require_no_nul(values: Namespace) -> None:
     """Refuse a NUL character, which no path can have and the operating system takes for the end of one."""
     for flag, value in vars(values).items():
-        if "\\x00" in repr(value):
+        if any("\0" in text for text in _texts(value)):
             raise SettingsError(f"--{flag} holds a NUL character.", found=repr(value), do="take it out.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in [*value, *(value.values() if isinstance(value, dict) else ())]:
+            yield from _texts(part)
+
+
+class _Parser(ArgumentParser):  # type: ignore[misc]  # jsonargparse is not typed here
+    """A parser that takes whole flags only, and says what is wrong in characters that a terminal shows."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(parser_mode=PLAIN, allow_abbrev=False, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(printable(message, keep="\n"), ex)
 
 
 @cache
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    parser = ArgumentParser(
-        prog="d3hr", description="Distil an image data set into a few images per class, and measure the result honestly.", parser_mode=PLAIN
-    )
+    parser = _Parser(prog="d3hr", description="Distil an image data set into a few images per class, and measure the result honestly.")
     parser.add_argument("--version", action="version", version=version("d3hr"))
     subcommands = parser.add_subcommands(dest="command", required=True)
     parsers = {}
     for name, function in COMMANDS.items():
         summary = (function.__doc__ or "").split("\n\n")[0]
-        parsers[name] = ArgumentParser(description=summary, parser_mode=PLAIN)
+        parsers[name] = _Parser(description=summary)
         parsers[name].add_argument(
             "--config", action="config", help="YAML file of settings, such as a settings.yaml written beside a result"
         )

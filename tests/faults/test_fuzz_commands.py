@@ -71,11 +71,13 @@ TEXTS = st.one_of(
     ),
     NAMES,
 ).filter(lambda text: text.count("/") != 1)  # a Hub id would be asked for
-FLAGS = ["--ipc", "--seed", "--split", "--image_size", "--preset", "--json", "--level", "--weights", "--settings", 
-    "--batch_size", "--device",    "--on_bad_image", "--class-map", "--prior", "--teacher", "--config", "--precision", "--student", "--protocol", "--seeds", "--methods",
-    "--matrix", "--evaluation", "--diagnosis", "--space", "--levels", "--data", "--test", "--out", "--nonsense", "-x", "--", 
-    "--ipc=", "--help",    "--print_config", "--solver", "--strategy", "--exact_std", "--statistics_level", "--store", "--latent_cache", "--lora_rank", "--init",
-    "--inversion_guidance", "--denoising-guidance", "--image_column", "--data_config", "--autoencoder", "--devices", "--shared", "--space",
+FLAGS = [
+    "--ipc", "--seed", "--split", "--image_size", "--preset", "--json", "--level", "--weights", "--settings", "--batch_size",
+    "--device", "--on_bad_image", "--class-map", "--prior", "--teacher", "--config", "--precision", "--student", "--protocol",
+    "--seeds", "--methods", "--matrix", "--evaluation", "--diagnosis", "--space", "--levels", "--data", "--test", "--out",
+    "--nonsense", "-x", "--", "--ipc=", "--help", "--print_config", "--solver", "--strategy", "--exact_std",
+    "--statistics_level", "--store", "--latent_cache", "--lora_rank", "--init", "--inversion_guidance", "--denoising-guidance",
+    "--image_column", "--data_config", "--autoencoder", "--devices", "--shared",
 ]  # fmt: skip
 
 
@@ -157,7 +159,7 @@ def test_anything(place: Path, arguments: list[str]) -> None:
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 HOSTILE = [
     BOMB, "[" * 3000, "{a: " * 900, "!!python/object/apply:os.system ['touch pwned']", "!!timestamp 2001-99-99", "!!int ''", "? [a]\n: b",
-    "\x00", "\ufeffa: b", "a: b\n---\na: c", "- a", "", "a: 1e400", "name: ../../out", "!!binary '%'", "a: " + "9" * 5000, "<<: [1]", 
+    "\x00", "\ufeffa: b", "a: b\n---\na: c", "- a", "", "a: 1e400", "name: ../../out", "!!binary '%'", "a: " + "9" * 5000, "<<: [1]",
     "x" * 2_000_000,     "settings: {a: {class_path: this}}", "class_path: this",
 ]  # fmt: skip
 KINDS = {
@@ -199,15 +201,16 @@ def test_files_of_settings(place: Path, data: st.DataObject, kind: str) -> None:
 
 
 ROW = {
-    "method": "d3hr", "name": "d3hr", "settings": {"seed": 0}, "ipc": 1, "student": "convnet3", "image_size": None, "protocol": "hard", 
-    "labels": "hard", "protocol_settings": {"steps": 10}, "accuracy_mean": 0.5, "accuracy_std": 0.1, "seeds": 2, "best_epoch_mean": 0.6, "top5_mean": None,
+    "method": "d3hr", "name": "d3hr", "settings": {"seed": 0}, "ipc": 1, "student": "convnet3", "image_size": None, "protocol": "hard",
+    "labels": "hard", "protocol_settings": {"steps": 10}, "accuracy_mean": 0.5, "accuracy_std": 0.1, "seeds": 2,
+    "best_epoch_mean": 0.6, "top5_mean": None,
     "distillation_seeds": [0], "training_seeds": [0, 1], "per_class": {"ant": 0.4, "bee": 0.6}, "class_names": ["ant", "bee"],
     "confusion": [[1, 2], [3, 4]], "hlr": 1.0, "ior": 0.1, "lrs": 0.2, "test": {"source": "images", "images": 4}, "teacher": None,
 }  # fmt: skip
 RESULTS = [ROW, {**ROW, "method": "random_real", "name": "random", "settings": None}]
 DIAGNOSIS = {
     "set": {"path": "whole", "method": "d3hr", "ipc": 1}, "data": {"source": "images", "fingerprint": "ab"}, "space": "pixels",
-    "normality": {"sample": "few", "levels": [{"level": 1, "timestep": 20, "shapiro": 0.5}, {"level": 2, "shapiro": 0.9}], 
+    "normality": {"sample": "few", "levels": [{"level": 1, "timestep": 20, "shapiro": 0.5}, {"level": 2, "shapiro": 0.9}],
     "classes": {"ant": [0.1, 0.2]}},
     "distances": {"mmd": {"distilled": 0.1, "reference_mean": 0.2, "reference_std": 0.3}},
     "coverage": {"precision": 1, "recall": 0.5, "density": 1, "coverage": 1, "reference": {"precision": 1}},
