@@ -65,7 +65,10 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C."""
     parser, parsers = _parser()
-    settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
+    try:
+        settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
+    except UnicodeDecodeError as error:  # of a --config file
+        parser.error(f"--config: no UTF-8 text: {error.reason} at byte {error.start}")
     name = settings["command"]
     given = settings[name]
     options = given.clone()
