@@ -99,7 +99,7 @@ def test_images_of_another_size_are_refused(whole: Path) -> None:
     ("classes", "mean", "std", "words"),
     [
         (1, torch.zeros(4), torch.ones(4), r"for 2 class\(es\)"),
-        (2, torch.zeros(2000), torch.ones(2000), "2,000 dimensions, of at most 1,024"),
+        (2, torch.zeros(2000), torch.ones(2000), "dimensions, of at most 1,024"),
         (2, torch.zeros(4), -torch.ones(4), "negative spread"),
         (2, torch.full((4,), torch.nan), torch.ones(4), "not finite"),
     ],
@@ -112,7 +112,7 @@ def test_statistics_that_do_not_fit_are_refused(whole: Path, classes: int, mean:
 
 
 def test_a_header_of_terabytes_is_refused_by_itself(whole: Path) -> None:
-    """The file is as long as its header says, without a byte of it on the disk."""
+    """The file is as long as its header says, without a byte of it on the disk; mapping it would fail, or fill memory."""
     rows, columns = 2, 2**36
     size = 4 * rows * columns
     header = {
@@ -124,5 +124,5 @@ def test_a_header_of_terabytes_is_refused_by_itself(whole: Path) -> None:
     file = whole / "statistics.safetensors"
     file.write_bytes(len(text).to_bytes(8, "little") + text)
     os.truncate(file, 8 + len(text) + 2 * size + 16)
-    with pytest.raises(DistilledSetError, match=r"dimensions, of at most|damaged"):
+    with pytest.raises(DistilledSetError, match=r"damaged(.|\n)*bytes, of at most"):
         _ = DistilledSet.load(whole).statistics

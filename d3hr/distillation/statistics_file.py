@@ -16,6 +16,8 @@ from d3hr.staging import write_tensors
 StatisticsDtype = Literal["float32", "float16"]
 _DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}
 
+_MOST_HEADER = 2**16
+
 
 def write_gaussians(path: Path, gaussians: Sequence[ClassGaussian], dtype: StatisticsDtype = "float32") -> None:
     """Write Gaussians in float32, or in float16 at half the size and a relative error of 5e-4."""
@@ -39,13 +41,16 @@ def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> 
     Raises:
         DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are no statistics.
     """
+    largest = None if most is None else classes * (8 * most + 8) + _MOST_HEADER
     try:
+        if largest is not None and path.stat().st_size > largest:  # safetensors maps the whole file into memory
+            raise ValueError(f"{path.stat().st_size:,} bytes, of at most {largest:,}")
         with safe_open(path, framework="pt") as file:
             _check_header({name: file.get_slice(name) for name in file.keys()}, classes, most)  # noqa: SIM118 (no mapping)
             mean, std, count = (file.get_tensor(name) for name in ("mean", "std", "count"))
         if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
             raise ValueError("a mean or spread that is not finite, or a negative spread or count")
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
     return [ClassGaussian(*row) for row in zip(mean.double(), std.double(), count.tolist(), strict=True)]
 
