@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
 from inspect import signature
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from yaml import YAMLError
@@ -141,7 +141,7 @@ class _Parser(ArgumentParser):  # type: ignore[misc]  # jsonargparse is not type
     def __init__(self, **options: Any) -> None:
         super().__init__(parser_mode=PLAIN, allow_abbrev=False, **options)
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+    def error(self, message: str, ex: Exception | None = None) -> None:
         super().error(printable(message, keep="\n"), ex)
 
 

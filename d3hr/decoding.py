@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ MAX_BYTES = 2**28
 """Largest encoded image that is read: 256 MiB, over what :data:`MAX_PIXELS` of any photograph take."""
 MIN_SIDE = 4
 """Smallest side, in pixels, that counts as a picture."""
-_READERS = {b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile}
+_READERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile}
 """First bytes -> the one reader that is asked; Pillow's others, of which one starts Ghostscript, never see a file."""
 _ORIENTATION = 0x0112
 
@@ -54,7 +55,7 @@ def open_header(blob: bytes) -> Image.Image:
     if reader is None:
         raise ValueError("not a PNG, JPEG or WebP image")
     try:
-        image: Image.Image = reader(io.BytesIO(blob))
+        image = reader(io.BytesIO(blob))
     except Exception as error:  # Pillow's readers raise from many unrelated trees
         raise ValueError(f"damaged: {error}") from error
     width, height = image.size

@@ -89,6 +89,6 @@ def require_plain(text: str) -> None:
             elif isinstance(event, yaml.AliasEvent):
                 found = f"an alias, *{event.anchor}, where values must be written out"
             if found:
-                raise ValueError(f"{found}, in line {event.start_mark.line + 1}")
+                raise ValueError(f"{found}, in line {event.start_mark.line + 1}" if event.start_mark else found)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from d3hr.errors import PriorError
 from d3hr.progress import Progress
@@ -65,7 +65,9 @@ def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: s
         raise PriorError(
             "The precision that the set was made in is unknown.", found=repr(precision), do=f"use one of {', '.join(PRECISIONS)}."
         )
-    return load_prior(name, progress=progress, precision=precision, autoencoder=manifest.prior.get("autoencoder"), device=device)
+    return load_prior(
+        name, progress=progress, precision=cast(Precision, precision), autoencoder=manifest.prior.get("autoencoder"), device=device
+    )
 
 
 def say_licence(prior: Prior, progress: Progress) -> None:
