@@ -126,8 +126,6 @@ class Manifest(BaseModel):
         asked = [(entry.conditioning_id is not None, entry.prior_class is not None) for entry in self.classes]
         if len({*asked, *((them, us) for us, them in asked)}) > 1:
             raise ValueError("some classes, but not all, tell what the prior was asked for")
-        if "statistics_level" in self.settings and not (self.conditioning and self.prior.get("fingerprint") and "source" in self.prior):
-            raise ValueError("it does not tell which classes of which prior the statistics are of")
         return self
 
     @property
@@ -138,6 +136,12 @@ class Manifest(BaseModel):
             for entry in self.classes
             if entry.conditioning_id is not None and entry.prior_class is not None
         ]
+
+    @property
+    def tells_statistics(self) -> bool:
+        """Whether it tells how statistics were made, and of which classes of which prior."""
+        made = "statistics_level" in self.settings and self.prior.get("fingerprint") and "source" in self.prior
+        return bool(made and self.conditioning)
 
     def conditioning_in(self, prior_classes: Sequence[str]) -> list[Conditioning]:
         """Return :attr:`conditioning`, of a prior with these classes.

@@ -99,9 +99,11 @@ class DistilledSet:
         if not file.is_file():
             return {}
         manifest = self.manifest
-        if "statistics_level" not in manifest.settings:
+        if not manifest.tells_statistics:
             raise DistilledSetError(
-                f"{file} does not fit the manifest.", found=f"statistics of a set of method {manifest.method!r}", do="make the set again."
+                f"{file} does not fit the manifest.",
+                found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
+                do="make the set again.",
             )
         most = MOST_VALUES_A_PIXEL * manifest.image_size**2
         return dict(zip(self.class_names, read_gaussians(file, classes=len(self.class_names), most=most), strict=True))

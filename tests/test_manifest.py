@@ -66,7 +66,6 @@ def everywhere(**fields: object) -> Callable[[dict[str, Any]], object]:
         (lambda content: content.update(format="d3hr-set-2"), "d3hr-set-1"),
         (lambda content: content.update(classes=[]), "classes: .* at least 1"),
         (lambda content: content["prior"].update(source=7), "prior.*valid string"),
-        (lambda content: content["prior"].pop("fingerprint"), "does not tell which classes of which prior"),
         (lambda content: content["classes"][0].update(conditioning_id=None), "some classes, but not all"),
         (lambda content: content["settings"].update(seed="x"), "settings.*valid integer"),
         (lambda content: content["settings"].update(steps=1), "settings.*greater than or equal to 2"),
@@ -86,6 +85,13 @@ def test_links_out_of_a_set_are_refused(whole: Path, which: str) -> None:
     shutil.move(whole / which, outside)
     (whole / which).symlink_to(os.path.relpath(outside, (whole / which).parent))
     with pytest.raises(DistilledSetError, match="leads out of the set"):
+        _ = DistilledSet.load(whole).statistics
+
+
+@pytest.mark.parametrize("part", [("prior", "fingerprint"), ("settings", "statistics_level")])
+def test_statistics_of_an_unknown_making_are_refused(whole: Path, part: tuple[str, str]) -> None:
+    change(whole, lambda content: content[part[0]].pop(part[1]))
+    with pytest.raises(DistilledSetError, match="does not fit the manifest"):
         _ = DistilledSet.load(whole).statistics
 
 
