@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 DONE := $(VENV)/.installed
 
-.PHONY: demo test install build clean
+.PHONY: demo test install audit build clean
 
 ## Fit, distil and measure on real digits; writes d3hr-demo/ (5 to 10 minutes on 2 cores).
 demo: install
@@ -26,9 +27,17 @@ $(DONE): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $(DONE)
 
+## Known vulnerabilities of the tested versions; says so where the advisories cannot be reached. No condition of the tests.
+audit: $(AUDIT)/bin/pip-audit
+	$(AUDIT)/bin/python scripts/audit.py constraints.txt
+
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+
 ## Source archive and wheel in dist/.
 build: install
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AUDIT) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -6,13 +6,15 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from functools import cache
 from importlib.metadata import version
 from inspect import signature
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from yaml import YAMLError
 
 from d3hr.commands.baseline import baseline
 from d3hr.commands.compare import compare
@@ -31,8 +33,9 @@ from d3hr.commands.recipe import recipe
 from d3hr.commands.report import report
 from d3hr.commands.result import Result
 from d3hr.commands.train_teacher import train_teacher
-from d3hr.errors import D3hrError, OutputError
+from d3hr.errors import D3hrError, OutputError, SettingsError, printable
 from d3hr.progress import is_first_process
+from d3hr.reading import require_plain
 from d3hr.staging import write_bytes
 
 COMMANDS: dict[str, Callable[..., Result]] = {
@@ -54,6 +57,8 @@ _REPEATED = {"--evaluation"}
 """Flags that may be given several times; each adds to the list."""
 GROUPS: dict[str, type[Any]] = {"loading": Loading, "reading": Reading, "running": Running}
 """Parameters of commands that stand for flags which several commands share; each field is a flag."""
+PLAIN = "plain yaml"
+"""What jsonargparse calls our reading of YAML."""
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -61,7 +66,10 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C."""
     parser, parsers = _parser()
-    settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
+    try:
+        settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
+    except UnicodeDecodeError as error:  # of a --config file
+        parser.error(f"--config: no UTF-8 text: {error.reason} at byte {error.start}")
     name = settings["command"]
     given = settings[name]
     options = given.clone()
@@ -69,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for group, kind in _groups(COMMANDS[name]).items():
         options[group] = kind(**{each.name: options.pop(each.name) for each in fields(kind)})
     try:
+        _require_no_nul(given.as_flat())
         result = COMMANDS[name](**options.as_dict())
         if not is_first_process():
             return 0
@@ -80,23 +89,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno is None:
             raise
         return _complain(_explain(error), edge["debug"])
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _complain(_too_large(error), edge["debug"])
     except KeyboardInterrupt:
         print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
         return INTERRUPTED
-    print(json.dumps(result.values, indent=2, ensure_ascii=False) if edge["json"] else result.text)
+    print(json.dumps(result.values, indent=2, ensure_ascii=False) if edge["json"] else printable(result.text, keep="\n"))
     return 0
 
 
+def _plain_values(text: str) -> Any:
+    """Read the YAML of a --config file, or of a value on the command line, as values alone.
+
+    jsonargparse would import whatever a ``class_path`` in it names; none of our flags has a use for that.
+    """
+    require_plain(text)
+    values = get_loader("yaml")(text)
+    if _names_code(values):
+        raise ValueError("class_path names code to import, which no setting of d3hr does")
+    return values
+
+
+def _names_code(values: Any) -> bool:
+    if isinstance(values, list):
+        return any(map(_names_code, values))
+    return isinstance(values, dict) and ("class_path" in values or any(map(_names_code, values.values())))
+
+
+set_loader(PLAIN, _plain_values, exceptions=(YAMLError, ValueError))
+
+
+def _require_no_nul(values: Namespace) -> None:
+    """Refuse a NUL character, which no path can have and the operating system takes for the end of one."""
+    for flag, value in vars(values).items():
+        if any("\0" in text for text in _texts(value)):
+            raise SettingsError(f"--{flag} holds a NUL character.", found=repr(value), do="take it out.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in [*value, *(value.values() if isinstance(value, dict) else ())]:
+            yield from _texts(part)
+
+
+class _Parser(ArgumentParser):  # type: ignore[misc]  # jsonargparse is not typed here
+    """A parser that takes whole flags only, and says what is wrong in characters that a terminal shows."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(parser_mode=PLAIN, allow_abbrev=False, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        super().error(printable(message, keep="\n"), ex)
+
+
+@cache
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    parser = ArgumentParser(
-        prog="d3hr", description="Distil an image data set into a few images per class, and measure the result honestly."
-    )
+    parser = _Parser(prog="d3hr", description="Distil an image data set into a few images per class, and measure the result honestly.")
     parser.add_argument("--version", action="version", version=version("d3hr"))
     subcommands = parser.add_subcommands(dest="command", required=True)
     parsers = {}
     for name, function in COMMANDS.items():
         summary = (function.__doc__ or "").split("\n\n")[0]
-        parsers[name] = ArgumentParser(description=summary)
+        parsers[name] = _Parser(description=summary)
         parsers[name].add_argument(
             "--config", action="config", help="YAML file of settings, such as a settings.yaml written beside a result"
         )
@@ -132,8 +190,22 @@ def _without_config(settings: Namespace) -> Namespace:
 def _complain(error: D3hrError, debug: bool) -> int:
     if debug:
         raise error
-    print(f"error: {error}", file=sys.stderr)
+    print("error:", printable(str(error), keep="\n"), file=sys.stderr)
     return BAD_INPUT
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out; for that of the CPU, PyTorch has no exception of its own."""
+    words = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def _too_large(error: Exception) -> D3hrError:
+    return SettingsError(
+        "There is not enough memory for this.",
+        found=str(error).splitlines()[0] if str(error) else "no memory left",
+        do="ask for fewer or smaller images, or give a smaller --batch_size; what is finished is kept.",
+    )
 
 
 def _explain(error: OSError) -> D3hrError:

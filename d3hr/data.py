@@ -123,10 +123,20 @@ class ImageData:
         return replace(self, fingerprint=digest.hexdigest(), _images=images)
 
     def _decode(self, indices: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
-        blobs = self._images.read([int(index) for index in indices])
+        places = [int(index) for index in indices]
         with ThreadPoolExecutor(_DECODERS) as pool:
-            pixels = list(pool.map(lambda blob: to_pixels(open_upright(blob), self.image_size), blobs))
+            pixels = list(pool.map(self._pixels, places, self._images.read(places)))
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+    def _pixels(self, index: int, blob: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        try:
+            return to_pixels(open_upright(blob), self.image_size)
+        except ValueError as error:
+            raise DataError(
+                f"{self._images.name(index)} of {self.source} can no longer be read.",
+                found=f"{error}, where it was an image when the data were checked",
+                do="restore it or run again: the data are checked anew.",
+            ) from error
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 MAX_PIXELS = 89_478_485
 """Largest width x height that is decoded (Pillow's own limit against decompression bombs, here an error)."""
+MAX_BYTES = 2**28
+"""Largest encoded image that is read: 256 MiB, over what :data:`MAX_PIXELS` of any photograph take."""
 MIN_SIDE = 4
 """Smallest side, in pixels, that counts as a picture."""
+_READERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile}
+"""First bytes -> the one reader that is asked; Pillow's others, of which one starts Ghostscript, never see a file."""
+_ORIENTATION = 0x0112
 
 
 def open_upright(blob: bytes) -> Image.Image:
     """Decode one encoded image to RGB: EXIF rotation applied, transparency laid on white, 16-bit grey scaled to 8 bits.
 
     Raises:
-        ValueError: the image is damaged, too small or too large; the size is checked before pixels are decoded.
+        ValueError: it is no PNG, JPEG or WebP image, is damaged, too small or too large; the size is checked before pixels are decoded.
     """
+    image = open_header(blob)
     try:
-        image: Image.Image = Image.open(io.BytesIO(blob))
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS:,}")
-        if min(width, height) < MIN_SIDE:
-            raise ValueError(f"{width} x {height} pixels, under {MIN_SIDE} a side")
-        image = ImageOps.exif_transpose(image)
+        image = _upright(image)
         if image.mode.startswith("I;16") or image.mode == "I":
             image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
@@ -35,12 +39,41 @@ def open_upright(blob: bytes) -> Image.Image:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         return image.convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"too many pixels: {error}") from error
-    except UnidentifiedImageError:
-        raise ValueError("not a PNG, JPEG or WebP image") from None
-    except (OSError, SyntaxError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+    except Exception as error:  # Pillow's decoders raise from many unrelated trees
         raise ValueError(f"damaged: {error}") from error
+
+
+def open_header(blob: bytes) -> Image.Image:
+    """Read the header of one encoded image; its pixels are not decoded.
+
+    Raises:
+        ValueError: it is empty, is no PNG, JPEG or WebP image, its header is damaged, or it says a size that is too small or too large.
+    """
+    if not blob:
+        raise ValueError(f"no content: an empty file, none at all, one that may not be read, or over {MAX_BYTES:,} bytes")
+    reader = next((reader for start, reader in _READERS.items() if blob.startswith(start)), None)
+    if reader is None:
+        raise ValueError("not a PNG, JPEG or WebP image")
+    try:
+        image = reader(io.BytesIO(blob))
+    except Exception as error:  # Pillow's readers raise from many unrelated trees
+        raise ValueError(f"damaged: {error}") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS:,}")
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"{width} x {height} pixels, under {MIN_SIDE} a side")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF tells; damaged EXIF tells nothing, which is no reason to refuse a picture."""
+    image.load()
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # see above
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def to_pixels(image: Image.Image, image_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -136,6 +136,15 @@ def _classes(names: Sequence[str]) -> str:
     return listed(names, separator="; " if any("," in name for name in names) else ", ")
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    """Return ``text`` with whatever a terminal would not show as it is written as an escape, but for the characters in ``keep``.
+
+    Names of files and classes come from anywhere: a control character in one could clear or rewrite the screen, and a byte that is no
+    UTF-8 could not be printed at all.
+    """
+    return "".join(each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text)
+
+
 def listed(names: Sequence[str], *, separator: str = ", ", limit: int = LISTED) -> str:
     """Join names for a message, cutting long lists and saying so."""
     shown = separator.join(names[:limit])

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from d3hr.storage import ClassEntry, Manifest
+    from d3hr.manifest import ClassEntry, Manifest
 
 
 def set_card(manifest: Manifest) -> str:

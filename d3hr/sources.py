@@ -6,14 +6,16 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from d3hr.errors import DataError, listed
+from d3hr.decoding import MAX_BYTES
+from d3hr.errors import DataError, listed, printable
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 PARQUET_EXPORT = "refs/convert/parquet"
@@ -41,8 +43,21 @@ def open_source(
     """Return the source called ``name`` and the split it was read from; ``config`` is the configuration of a table that has several.
 
     Raises:
-        DataError: there is no such source, or it has no such split or column.
+        DataError: there is no such source, it cannot be read, or it has no such split or column.
     """
+    try:
+        return _open(name, split, image_column, label_column, config)
+    except OSError as error:
+        raise DataError(
+            f"{printable(name)} cannot be read.",
+            found=f"{printable(str(error.filename or name))}: {error.strerror or error}",
+            do="check the path and who may read it.",
+        ) from error
+
+
+def _open(
+    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None
+) -> tuple[Source, str | None]:
     if name == "digits":
         return _Digits(split or "train"), split or "train"
     path = Path(name)
@@ -85,41 +100,71 @@ class _ClassFolders:
         self._root = root
         visible = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
         folders = [entry for entry in visible if entry.is_dir()]
-        loose = [entry.name for entry in visible if not entry.is_dir() and entry.suffix.lower() in IMAGE_SUFFIXES]
+        loose = [printable(entry.name) for entry in visible if not entry.is_dir() and entry.suffix.lower() in IMAGE_SUFFIXES]
         if not folders:
             raise DataError(
                 f"{root} has no class folders.",
                 found=f"{len(loose)} image(s) directly in it" if loose else "no folder in it",
                 do="put the images of each class into a folder named after the class.",
             )
+        unnameable = [printable(folder.name) for folder in folders if not _is_text(folder.name)]
+        if unnameable:
+            raise DataError(
+                f"{len(unnameable)} class folder(s) of {root} have names that are no text.",
+                found=listed(unnameable),
+                do="rename them in UTF-8.",
+            )
         self.class_names = tuple(folder.name for folder in folders)
         self._files: list[str] = []
         ignored = list(loose)
         labels: list[int] = []
         for label, folder in enumerate(folders):
-            for parent, directories, files in os.walk(folder, followlinks=True):
-                directories.sort()
-                for file in sorted(files):
-                    relative = str((Path(parent) / file).relative_to(root))
-                    if Path(file).suffix.lower() in IMAGE_SUFFIXES:
-                        self._files.append(relative)
-                        labels.append(label)
-                    elif not file.startswith("."):
-                        ignored.append(relative)
+            for file in _files_below(folder):
+                relative = str(file.relative_to(root))
+                if file.suffix.lower() in IMAGE_SUFFIXES:
+                    self._files.append(relative)
+                    labels.append(label)
+                elif not file.name.startswith("."):
+                    ignored.append(printable(relative))
         self.labels = np.array(labels, dtype=np.int64)
         self.ignored = tuple(ignored)
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
-        return [self._read_one(index) for index in indices]
-
-    def _read_one(self, index: int) -> bytes:
-        try:
-            return (self._root / self._files[index]).read_bytes()
-        except OSError:
-            return b""
+        return [_content(self._root / self._files[index]) for index in indices]
 
     def name(self, index: int) -> str:
-        return self._files[index]
+        return printable(self._files[index])
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a class in order; links are followed, but a folder that they lead to again and again is entered once."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
+    entered = set()
+    for parent, directories, files in os.walk(folder, followlinks=True, onerror=refused):
+        directories.sort()
+        place = Path(parent).stat()
+        if (place.st_dev, place.st_ino) in entered:
+            directories.clear()
+            continue
+        entered.add((place.st_dev, place.st_ino))
+        yield from (Path(parent) / file for file in sorted(files))
+
+
+def _content(path: Path) -> bytes:
+    """Return what is in a plain file of at most :data:`~d3hr.decoding.MAX_BYTES`; nothing of anything else."""
+    try:
+        about = path.stat()
+        return path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_size <= MAX_BYTES else b""
+    except (OSError, ValueError):
+        return b""
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a file name is UTF-8; Python stands lone surrogates for bytes that are not."""
+    return name == name.encode(errors="ignore").decode()
 
 
 class _Digits:
@@ -162,15 +207,17 @@ class _Table:
 
         self._name = name
         self._column = image_column
+        self._roots = _roots(name)
         labels = table.features[label_column]
-        values = np.asarray(table[label_column])
+        values = table[label_column][:]
         if isinstance(labels, datasets.ClassLabel):
             names = tuple(str(label) for label in labels.names)
-            self.labels = values.astype(np.int64)
+            self.labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
         else:
-            distinct, inverse = np.unique(values, return_inverse=True)
+            distinct = sorted({value for value in values if isinstance(value, str | int)}, key=lambda value: (str(type(value)), value))
             names = tuple(str(value) for value in distinct)
-            self.labels = inverse.astype(np.int64)
+            place = {value: label for label, value in enumerate(distinct)}
+            self.labels = np.array([place[value] if isinstance(value, str | int) else -1 for value in values], dtype=np.int64)
         if len(set(names)) < len(names) or (self.labels < 0).any() or (self.labels >= len(names)).any():
             raise DataError(
                 f"Column {label_column!r} of {name} does not give every image one named class.",
@@ -179,7 +226,14 @@ class _Table:
             )
         self.class_names = names
         self.ignored: tuple[str, ...] = ()
-        self._images = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        try:
+            self._images = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        except Exception as error:  # Arrow raises from a tree of its own
+            raise DataError(
+                f"Column {image_column!r} of {name} does not hold images.",
+                found=f"{table.features[image_column]}",
+                do="choose another --image_column.",
+            ) from error
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
         rows = self._images[indices if isinstance(indices, range) else list(indices)][self._column]
@@ -189,14 +243,30 @@ class _Table:
         if row is None:
             return b""
         if row["bytes"] is not None:
-            return bytes(row["bytes"])
-        try:
-            return Path(row["path"]).read_bytes()
-        except OSError:
+            return bytes(row["bytes"]) if len(row["bytes"]) <= MAX_BYTES else b""
+        if not row["path"] or "\0" in row["path"]:
             return b""
+        path = Path(row["path"]).resolve()
+        return _content(path) if any(path.is_relative_to(root) for root in self._roots) else b""
 
     def name(self, index: int) -> str:
         return f"{self._name} row {index}"
+
+
+def _roots(name: str) -> tuple[Path, ...]:
+    """Return the folders in which the images that a table keeps as files may lie: its own, or the caches that hold what the Hub sent.
+
+    A table names such files itself, and one from elsewhere might name any picture on this machine.
+    """
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    own = Path(name)
+    return (
+        (own.resolve(),)
+        if own.is_dir()
+        else tuple(Path(root).resolve() for root in (datasets.config.HF_CACHE_HOME, HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE))
+    )
 
 
 def _open_table(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> tuple[Source, str]:

@@ -11,6 +11,7 @@ A set appears whole or not at all: it is built as ``OUT.partial``, where a finis
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from d3hr.class_folders import class_folders
 from d3hr.contact_sheet import contact_sheet
 from d3hr.data import ImageData, load_images
+from d3hr.decoding import MAX_BYTES, open_header, open_upright
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.statistics_file import StatisticsDtype, read_gaussians, write_gaussians
 from d3hr.errors import DistilledSetError
+from d3hr.manifest import ClassEntry, Manifest, Sample, read_manifest, require_inside
 from d3hr.prior.conditioning import Conditioning
 from d3hr.progress import SILENT, Progress
 from d3hr.set_card import set_card
@@ -39,71 +41,8 @@ if TYPE_CHECKING:
     from d3hr.prior.model import Prior
 
 
-class Sample(BaseModel):
-    """The real images of a class from which its statistics come."""
-
-    model_config = ConfigDict(frozen=True)
-
-    images: int
-    """How many, drawn at random without replacement."""
-    mean_error: float
-    """Standard error of the mean, as a share of sigma, root mean square over the dimensions."""
-    std_error: float
-    """Standard error of the standard deviation, likewise."""
-
-
-class ClassEntry(BaseModel):
-    """One class of a distilled set."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    label: int
-    """Position of the class in the set's order."""
-    folder: str
-    """Folder under ``train``."""
-    images: int
-    """Distilled images."""
-    real_images: int | None
-    """Real images of the class."""
-    sample: Sample | None = None
-    """What was looked at of them, where that is not all."""
-    conditioning_id: int | None
-    """Row of the prior's label table."""
-    prior_class: str | None = None
-    """The prior's name of that row."""
-
-
-class Manifest(BaseModel):
-    """What a distilled set is and where it came from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: str = "d3hr-set-1"
-    method: str
-    """``d3hr``, or the name of a baseline."""
-    image_size: int
-    """Side H = W, in pixels."""
-    ipc: int
-    """Images per class; 0 where only the statistics are kept."""
-    classes: tuple[ClassEntry, ...]
-    settings: dict[str, Any]
-    data: dict[str, Any]
-    """Source, split, fingerprint and skipped files of the real images."""
-    prior: dict[str, Any]
-    """Source, fingerprint, precision, autoencoder, licence and bytes of the diffusion prior."""
-    storage: dict[str, int] = {}
-    """Bytes of what the set needs, each apart: ``images``, ``statistics``, ``soft_labels``, and the ``prior`` that ``expand`` needs."""
-    versions: dict[str, str]
-
-    @property
-    def conditioning(self) -> list[Conditioning]:
-        """What the prior was asked for, class by class; empty for a set made without one."""
-        return [
-            Conditioning(entry.name, entry.conditioning_id, entry.prior_class, "exact name")
-            for entry in self.classes
-            if entry.conditioning_id is not None and entry.prior_class is not None
-        ]
+MOST_VALUES_A_PIXEL = 16
+"""Most dimensions of a latent that statistics may have for each pixel of the set's images; autoencoders give fewer than 1."""
 
 
 @dataclass(frozen=True)
@@ -118,25 +57,13 @@ class DistilledSet:
         """Open a finished set.
 
         Raises:
-            DistilledSetError: the folder is not one, or an image is missing.
+            DistilledSetError: the folder is not one, its manifest contradicts itself, an image is missing, or a file is a link out of it.
         """
         folder = Path(path)
-        file = folder / "manifest.json"
-        if not file.is_file():
-            partial = folder.with_name(folder.name + ".partial")
-            raise DistilledSetError(
-                f"{folder} is not a distilled set.",
-                found=f"an unfinished run in {partial}" if partial.is_dir() else "no manifest.json in it",
-                do="repeat the command that made it." if partial.is_dir() else "give a folder written by 'd3hr distill'.",
-            )
-        try:
-            manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
-        except (ValidationError, ValueError) as error:
-            raise DistilledSetError(f"{file} is damaged.", found=str(error).splitlines()[0], do="make the set again.") from error
-        distilled = cls(folder, manifest)
-        missing = [str(image) for entry in manifest.classes for image in distilled._files(entry) if not image.is_file()]
+        distilled = cls(folder, read_manifest(folder))
+        missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
         if missing:
-            raise DistilledSetError(f"{len(missing)} image(s) of {folder} are missing.", found=missing[0], do="make the set again.")
+            raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], do="make the set again.")
         return distilled
 
     @property
@@ -163,11 +90,23 @@ class DistilledSet:
 
     @cached_property
     def statistics(self) -> dict[str, ClassGaussian]:
-        """The Gaussian of each class; empty for a set that was made without."""
-        file = self.path / "statistics.safetensors"
+        """The Gaussian of each class; empty for a set that was made without.
+
+        Raises:
+            DistilledSetError: the file is damaged, or does not fit the manifest.
+        """
+        file = require_inside(self.path, self.path / "statistics.safetensors")
         if not file.is_file():
             return {}
-        return dict(zip(self.class_names, read_gaussians(file), strict=True))
+        manifest = self.manifest
+        if not manifest.tells_statistics:
+            raise DistilledSetError(
+                f"{file} does not fit the manifest.",
+                found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
+                do="make the set again.",
+            )
+        most = MOST_VALUES_A_PIXEL * manifest.image_size**2
+        return dict(zip(self.class_names, read_gaussians(file, classes=len(self.class_names), most=most), strict=True))
 
     def require_images(self) -> None:
         """Raise :class:`DistilledSetError` if only statistics are kept."""
@@ -176,10 +115,30 @@ class DistilledSet:
                 f"{self.path} has no images.", found="statistics alone", do=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'."
             )
 
+    def require_prior(self, prior: Prior) -> None:
+        """Refuse a prior whose classes, latents or images are not those of the manifest and the statistics.
+
+        Raises:
+            DistilledSetError: they are others.
+        """
+        self.manifest.conditioning_in(prior.class_names)
+        ours = (self.manifest.image_size, len(next(iter(self.statistics.values())).mean))
+        theirs = (prior.image_size, torch.Size(prior.latent_shape).numel())
+        if ours != theirs:
+            raise DistilledSetError(
+                f"{self.path} does not fit the prior it names.",
+                found="images of {} px and {} dimensions, where the prior has {} px and {}".format(*ours, *theirs),
+                do="make the set again.",
+            )
+
     def of_class(self, name: str) -> Tensor:
-        """Return the images uint8 [K, 3, H, W] of one class."""
+        """Return the images uint8 [K, 3, H, W] of one class.
+
+        Raises:
+            DistilledSetError: an image is damaged or not of the manifest's size; the size is checked before pixels are decoded.
+        """
         entry = self.manifest.classes[self.class_names.index(name)]
-        pixels = [np.asarray(Image.open(file).convert("RGB")) for file in self._files(entry)]
+        pixels = [self._pixels(file) for file in self._files(entry)]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def expand(self, prior: Prior, ipc: int, out: str | Path, *, progress: Progress = SILENT) -> DistilledSet:
@@ -190,6 +149,35 @@ class DistilledSet:
 
     def _files(self, entry: ClassEntry) -> list[Path]:
         return [self.path / "train" / entry.folder / f"{index:05d}.png" for index in range(entry.images)]
+
+    def _missing(self, entry: ClassEntry) -> list[str]:
+        """Return which of a class's images is missing, if any; as many files are looked at as lie there, whatever the manifest says."""
+        if entry.images == 0:
+            return []
+        folder = require_inside(self.path, self.path / "train" / entry.folder)
+        try:
+            with os.scandir(folder) as entries:
+                there = {file.name: file.is_symlink() for file in entries if file.is_file()}
+        except FileNotFoundError:
+            there = {}
+        for name in (name for name, is_link in there.items() if is_link):
+            require_inside(self.path, folder / name)
+        for index in range(entry.images):  # ends at the first that is missing
+            if f"{index:05d}.png" not in there:
+                return [f"no {folder / f'{index:05d}.png'}, of {entry.images} images"]
+        return []
+
+    def _pixels(self, file: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        side = self.manifest.image_size
+        try:
+            if file.stat().st_size > MAX_BYTES:
+                raise ValueError(f"over {MAX_BYTES:,} bytes")
+            blob = file.read_bytes()
+            if (found := open_header(blob).size) != (side, side):
+                raise ValueError(f"{found[0]} x {found[1]} pixels, where the manifest says {side} x {side}")
+            return np.asarray(open_upright(blob))
+        except (ValueError, OSError) as error:
+            raise DistilledSetError(f"{file} is damaged.", found=str(error), do="make the set again.") from error
 
 
 def open_set(path: str | Path) -> DistilledSet | ImageData:

@@ -254,6 +254,49 @@ def test_what_a_manifest_no_longer_finds_is_asked_for(place: Path, capsys: pytes
     assert [row["method"] for row in json.loads(output.out)["results"]] == ["d3hr", "prior_only"]
 
 
+def test_no_setting_imports_code(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """jsonargparse would import what a class_path names, on the command line and in a --config file."""
+    (place / "marker_of_an_import.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(place)
+    (place / "a.yaml").write_text("settings: {a: {class_path: marker_of_an_import.A}}\n")
+    base = ["baseline", "random_real", "images", "--out", "set"]
+    for arguments in (["--config", "a.yaml"], ["--settings", "{a: {class_path: marker_of_an_import.A}}"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*base, *arguments])
+        assert caught.value.code == 2
+        assert "error" in capsys.readouterr().err
+    assert "marker_of_an_import" not in sys.modules
+    assert not (place / "set").exists()
+
+
+@pytest.mark.parametrize("text", ["a: &a [x]\nb: *a", "\x80", "[" * 3000])
+def test_a_hostile_config_is_one_message(place: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "a.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SystemExit) as caught:
+        main(["inspect", "images", "--config", "a.yaml"])
+    assert caught.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_what_a_terminal_cannot_show_is_escaped(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "images" / "ant").rename(place / "images" / "\x1b[2Jant")
+    assert main(["inspect", "images"]) == 0
+    assert "\\x1b[2Jant" in capsys.readouterr().out
+    assert main(["inspect", "\x1b[2J"]) == 2
+    with pytest.raises(SystemExit):
+        main(["inspect", "images", "\x1b[2J"])
+    assert "\x1b" not in capsys.readouterr().err
+    assert main(["inspect", "a\0b"]) == 2
+    assert "NUL" in capsys.readouterr().err
+
+
+def test_more_memory_than_there_is_is_one_message(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """10^12 images of 64 latent values in 8 bytes are 512 TB."""
+    assert main(["distill", "images", "--prior", "prior", "--out", "set", "--ipc", str(10**12), "--strategy", "random", *FAST]) == 2
+    assert "not enough memory" in capsys.readouterr().err
+    assert not (place / "set").exists()
+
+
 def test_debug_shows_the_traceback(place: Path) -> None:
     with pytest.raises(Exception, match="There is no folder"):
         main(["inspect", "missing", "--debug"])

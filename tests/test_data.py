@@ -1,4 +1,5 @@
 import io
+import os
 import shutil
 import struct
 import zlib
@@ -167,7 +168,7 @@ def test_parquet_columns_that_are_not_clear_are_asked_for(image_folder: MakeFold
 
 
 BAD = {
-    "empty.png": (b"", "not a PNG"),
+    "empty.png": (b"", "no content"),
     "text.jpg": (b"hello", "not a PNG"),
     "one.png": (encoded(Image.new("RGB", (1, 1))), "1 x 1 pixels"),
     "bomb.png": (bomb(), "pixels"),
@@ -249,3 +250,76 @@ def test_two_tables_of_one_name_and_card_are_not_taken_for_each_other(image_fold
         (table / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train-*\n---\n")
     assert load_images(tmp_path / "one" / "table").counts == {"x": 1, "y": 2}
     assert load_images(tmp_path / "two" / "table").counts == {"x": 2, "y": 1}
+
+
+def test_a_file_that_vanishes_after_the_check_is_named(image_folder: MakeFolder) -> None:
+    """It was there at the scan: the error says which one, and that running again checks anew."""
+    images = load_images(image_folder({"a": 2, "b": 2}))
+    (Path(images.source) / "b" / "1.png").unlink()
+    with pytest.raises(DataError, match=r"b/1\.png of .* can no longer be read") as caught:
+        next(images.batches("b"))
+    assert "no content" in caught.value.found
+    assert "run again" in caught.value.do
+    next(images.batches("a"))
+
+
+def test_links_in_a_circle_are_followed_once(image_folder: MakeFolder) -> None:
+    """Followed again and again they would count each image some forty times, the operating system's limit; two of them never end."""
+    root = image_folder({"a": 2, "b": 2})
+    for name in ("one", "two"):
+        (root / "a" / name).symlink_to(root / "a")
+    assert load_images(root).counts == {"a": 2, "b": 2}
+
+
+def test_what_is_no_plain_file_is_not_opened(image_folder: MakeFolder) -> None:
+    """A pipe would be waited for and /dev/zero never ends."""
+    root = image_folder({"a": 2, "b": 2})
+    os.mkfifo(root / "a" / "pipe.png")
+    (root / "b" / "zero.png").symlink_to("/dev/zero")
+    assert len(load_images(root, on_bad_image="skip").skipped) == 2
+
+
+def test_only_three_readers_see_a_file() -> None:
+    """Pillow would hand PostScript to Ghostscript, whatever the file is called."""
+    for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", encoded(Image.new("RGB", (8, 8)), "gif")):
+        with pytest.raises(ValueError, match="not a PNG, JPEG or WebP image"):
+            open_upright(content)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_is_no_damaged_picture() -> None:
+    """A directory of nine entries that ends within the first."""
+    assert open_upright(encoded(Image.new("RGB", (8, 4)), "jpeg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\0\x03")).size == (8, 4)
+
+
+def test_names_that_are_no_text(image_folder: MakeFolder) -> None:
+    """A class named in another encoding cannot stand in a manifest; control characters in a file's name do not reach the terminal."""
+    root = image_folder({"a": 2, "b": 2})
+    (root / "a" / "\x1b[2J.png").write_bytes(b"")
+    assert load_images(root, on_bad_image="skip").skipped[0].startswith("a/\\x1b[2J.png: ")
+    os.rename(os.fsencode(root / "b"), os.fsencode(root) + b"/\xff")
+    with pytest.raises(DataError, match="no text"):
+        load_images(root)
+
+
+def test_a_table_names_no_file_outside_its_folder(image_folder: MakeFolder, tmp_path: Path) -> None:
+    secret = image_folder({"a": 1}) / "a" / "0.png"
+    rows = {"image": [{"bytes": None, "path": str(secret)}] * 2, "label": ["x", "y"]}
+    (tmp_path / "table").mkdir()
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "table" / "train.parquet")
+    with pytest.raises(UnreadableImages, match="no content"):
+        load_images(tmp_path / "table", image_column="image", label_column="label")
+
+
+def test_a_table_with_rows_of_no_class_is_refused(image_folder: MakeFolder, tmp_path: Path) -> None:
+    image = {"bytes": (image_folder({"a": 1}) / "a" / "0.png").read_bytes(), "path": None}
+    (tmp_path / "table").mkdir()
+    datasets.Dataset.from_dict({"image": [image] * 3, "label": ["x", None, "y"]}).to_parquet(tmp_path / "table" / "train.parquet")
+    with pytest.raises(DataError, match="1 rows without a class"):
+        load_images(tmp_path / "table", image_column="image", label_column="label")
+
+
+def test_a_source_that_no_path_can_name(tmp_path: Path) -> None:
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(DataError):
+            load_images(name)

@@ -17,11 +17,15 @@ def test_the_public_names_are_listed_and_there() -> None:
 def test_a_box_imports_only_what_stands_left_of_it() -> None:
     """Data flows one way: images, prior, distillation, storage, evaluation, baselines, diagnostics, comparison, recipes, report."""
     order = [
-        "errors", "seeds", "progress", "staging", "class_folders", "contact_sheet", "set_card", "decoding", "sources", "data", "batches",
-        "prior", "execution", "distillation", "storage", "evaluation", "baselines", "diagnostics", "comparison", "planning", "recipes",
-        "report", "demo", "commands", "__main__",
+        "errors", "seeds", "progress", "reading", "staging", "class_folders", "contact_sheet", "set_card", "decoding", "sources", "data",
+        "batches", "prior", "execution", "distillation", "manifest", "storage", "evaluation", "baselines", "diagnostics", "comparison",
+        "planning", "recipes", "report", "demo", "commands", "__main__",
     ]  # fmt: skip
-    allowed_back = {("distillation", "storage"), ("set_card", "storage")}  # storage and errors may be used by every box
+    allowed_back = {
+        ("distillation", "manifest"),
+        ("distillation", "storage"),
+        ("set_card", "manifest"),
+    }  # storage and errors may be used by every box
     for path in (ROOT / "d3hr").rglob("*.py"):
         box = path.relative_to(ROOT / "d3hr").with_suffix("").parts[0]
         if box == "__init__":

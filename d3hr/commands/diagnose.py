@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from d3hr.commands.priors import load_prior, prior_of_set
 from d3hr.commands.reading import READING, Reading, or_else
 from d3hr.commands.result import Result
-from d3hr.errors import DataError, PriorError, SettingsError
+from d3hr.errors import PriorError, SettingsError
 from d3hr.progress import OnTerminal
 
 if TYPE_CHECKING:
+    from d3hr.manifest import Manifest
     from d3hr.prior.model import Prior
-    from d3hr.storage import Manifest
 
 
 def diagnose(
@@ -51,6 +51,7 @@ def diagnose(
     from d3hr.diagnostics.diagnosis import diagnosis_key, with_evaluations
     from d3hr.diagnostics.wording import as_text
     from d3hr.evaluation.teachers import Teacher
+    from d3hr.report.diagnosis import read_diagnosis
     from d3hr.staging import StagedFolder, write_json
     from d3hr.storage import DistilledSet, open_set
 
@@ -73,6 +74,7 @@ def diagnose(
     stage = StagedFolder(folder, diagnosis_key(subject, images, loaded, **given))
     if not stage.finished:
         examine(subject, images, loaded, rows=rows, progress=progress, **given).save(folder)
+    read_diagnosis(folder)  # refuses one that was damaged since
     kept = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
     values = with_evaluations(kept, rows)
     if values != kept:
@@ -96,10 +98,8 @@ def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) ->
 
 def _rows(folder: Path, *, required: bool = True) -> list[dict[str, Any]]:
     """Return the rows that an evaluation kept; none if there is none and it need not be there."""
-    file = folder / "results.json"
-    if not file.is_file():
-        if required:
-            raise DataError(f"{folder} holds no evaluation.", found="no results.json in it", do="give a folder written by 'd3hr evaluate'.")
+    from d3hr.report.results import read_results
+
+    if not required and not (folder / "results.json").is_file():
         return []
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return rows
+    return [row.model_dump() for row in read_results([folder])]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
+from d3hr.errors import PriorError
 from d3hr.progress import Progress
 
 if TYPE_CHECKING:
+    from d3hr.manifest import Manifest
     from d3hr.prior.model import Prior
-    from d3hr.storage import Manifest
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -57,8 +58,16 @@ def load_prior(
 
 def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:
     """Load the prior called ``name`` in the precision, and with the autoencoder, that a distilled set was made with."""
-    precision = manifest.prior.get("precision", "fp32")
-    return load_prior(name, progress=progress, precision=precision, autoencoder=manifest.prior.get("autoencoder"), device=device)
+    from d3hr.prior.model import PRECISIONS
+
+    precision = manifest.prior.get("precision") or "fp32"
+    if precision not in PRECISIONS:
+        raise PriorError(
+            "The precision that the set was made in is unknown.", found=repr(precision), do=f"use one of {', '.join(PRECISIONS)}."
+        )
+    return load_prior(
+        name, progress=progress, precision=cast(Precision, precision), autoencoder=manifest.prior.get("autoencoder"), device=device
+    )
 
 
 def say_licence(prior: Prior, progress: Progress) -> None:

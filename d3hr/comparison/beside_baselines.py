@@ -70,7 +70,7 @@ def compare_with_baselines(
             manifest = subject.manifest
             folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
             guidance = float(manifest.settings.get("denoising_guidance", 1.0))
-            known = manifest.conditioning if prior.fingerprint == manifest.prior.get("fingerprint") else None
+            known = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.get("fingerprint") else None
             drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=known, seed=seed)
             entries.append(Entry(drawn, [seed]))
     setting = Setting(student, protocol, teacher, image_size)

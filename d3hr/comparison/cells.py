@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from d3hr.class_folders import class_folders
 from d3hr.data import ImageData
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.scores import evaluate
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Run
+from d3hr.manifest import require_inside
 from d3hr.staging import write_json
 from d3hr.storage import DistilledSet
 
@@ -47,7 +49,8 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
     """
     about = _about(distilled, test, setting, seed)
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    path = folder / f"{setting.student}-{setting.protocol.name}-{digest}.json"
+    name = f"{setting.student}-{setting.protocol.name}"
+    path = folder / f"{class_folders([name])[name]}-{digest}.json"  # a protocol's own file may call it anything
     if not path.exists():
         made = evaluate(
             distilled,
@@ -77,7 +80,9 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
 
 def identity(distilled: DistilledSet | ImageData) -> str:
     """Return what tells a set from every other: the key it was made with, or a folder's fingerprint."""
-    return (distilled.path / "run.json").read_text(encoding="utf-8") if isinstance(distilled, DistilledSet) else distilled.fingerprint
+    if isinstance(distilled, DistilledSet):
+        return require_inside(distilled.path, distilled.path / "run.json").read_text(encoding="utf-8", errors="replace")
+    return distilled.fingerprint
 
 
 def _about(distilled: DistilledSet | ImageData, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:

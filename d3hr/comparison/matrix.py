@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from d3hr.baselines.methods import METHODS
 from d3hr.errors import SettingsError
 from d3hr.evaluation.protocols import require_protocol
+from d3hr.reading import read_yaml
 
 _FILES = Path(__file__).parent / "matrices"
 
@@ -116,9 +116,9 @@ def read_matrix(name: str | Path, changes: Mapping[str, Any] | None = None) -> M
             "Unknown matrix.", found=repr(str(name)), do=f"use one of: {', '.join(matrix_names())}; or a .yaml file of your own."
         )
     try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{name} cannot be read.", found=str(error).splitlines()[0], do="give a YAML file.") from error
+        fields = read_yaml(file)
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"{name} cannot be read.", found=str(error), do="give a YAML file.") from error
     if not isinstance(fields, dict):
         raise SettingsError(f"{name} is not a matrix.", found=type(fields).__name__, do="write a line 'field: value' for each field.")
     return matrix_from({**fields, **{field: value for field, value in (changes or {}).items() if value is not None}})

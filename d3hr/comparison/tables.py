@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from d3hr.comparison.ranking import ranking
 from d3hr.evaluation.results import Evaluation
+from d3hr.reading import read_json
 from d3hr.staging import write_bytes, write_json
 
 _NESTED = ("per_class", "class_names", "confusion", "protocol_settings", "teacher")
 """What a row of JSON holds and one of CSV does not."""
+_ROWS = TypeAdapter(list[dict[str, Any]])
 
 
 def as_rows(rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -39,7 +41,7 @@ def write_rows(folder: Path, rows: Sequence[Evaluation], full_data: Mapping[str,
     Rows that earlier runs left there, of other students, protocols or methods, stay; one of the same is replaced.
     """
     file = folder / "results.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    before = read_json(file, _ROWS, do="move it away: what the cells hold is written anew.") if file.is_file() else []
     values = as_rows(rows, full_data)
     new = [_identity(row) for row in values]
     everything = [row for row in before if _identity(row) not in new] + values
@@ -108,7 +110,7 @@ def _labels(row: Evaluation) -> str:
 
 
 def _identity(row: Mapping[str, Any]) -> list[Any]:
-    return [row[name] for name in ("name", "ipc", "student", "image_size", "protocol_settings", "teacher")]
+    return [row.get(name) for name in ("name", "ipc", "student", "image_size", "protocol_settings", "teacher")]
 
 
 def _cell(value: Any) -> Any:

@@ -16,9 +16,10 @@ from d3hr.class_folders import class_folders
 from d3hr.data import ImageData
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import ClassMismatch
+from d3hr.manifest import Manifest
 from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
-from d3hr.storage import DistilledSet, Manifest
+from d3hr.storage import DistilledSet
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ class Subject:
 
         Raises:
             ClassMismatch: a class could be several of the prior's.
+            DistilledSetError: the manifest names classes that the prior does not have.
         """
         if self.manifest and prior.fingerprint == self.manifest.prior.get("fingerprint"):
-            return self.manifest.conditioning
+            return self.manifest.conditioning_in(prior.class_names)
         return match_classes(images.class_names, prior.class_names, of=images.source, allow_missing=True)
 
     def require_same_classes(self, images: ImageData) -> None:

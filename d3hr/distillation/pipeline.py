@@ -25,11 +25,12 @@ from d3hr.distillation.statistics_file import KeptGaussians
 from d3hr.errors import DataError, DistilledSetError, PriorError, SettingsError, listed
 from d3hr.execution.here import HERE
 from d3hr.execution.work import Execution
+from d3hr.manifest import Sample
 from d3hr.prior.conditioning import match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.staging import StagedFolder, write_json
-from d3hr.storage import DistilledSet, Origin, Sample, write_set
+from d3hr.storage import DistilledSet, Origin, write_set
 
 
 def distill(
@@ -178,6 +179,7 @@ def expand(
             f"{manifest.prior.get('precision')} ({manifest.prior['source']})",
             do="give that prior, in that precision and with the same autoencoder.",
         )
+    distilled.require_prior(prior)
     changes = {name: value for name, value in changes.items() if value is not None}
     fixed = sorted(STATISTICS_SETTINGS & changes.keys())
     if fixed:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.subsampling import StandardError
+from d3hr.errors import DistilledSetError
 from d3hr.staging import write_tensors
 
 StatisticsDtype = Literal["float32", "float16"]
+_DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}
+_ERRORS = {"standard_error": ("F64",)}
+_MOST_HEADER = 2**16
 
 
 def write_gaussians(
@@ -31,11 +35,44 @@ def write_gaussians(
     write_tensors(path, tensors)
 
 
-def read_gaussians(path: Path) -> list[ClassGaussian]:
-    """Read what :func:`write_gaussians` wrote, as float64."""
-    tensors = load_file(path)
-    rows = zip(tensors["mean"].double(), tensors["std"].double(), tensors["count"].tolist(), strict=True)
-    return [ClassGaussian(mean, std, count) for mean, std, count in rows]
+def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> list[ClassGaussian]:
+    """Read what :func:`write_gaussians` wrote, as float64; the header is checked before any value is loaded.
+
+    Args:
+        path: the file.
+        classes: how many classes it must hold, C.
+        most: largest number of dimensions D.
+
+    Raises:
+        DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are no statistics.
+    """
+    largest = None if most is None else classes * (8 * most + 8) + _MOST_HEADER
+    try:
+        if largest is not None and path.stat().st_size > largest:  # safetensors maps the whole file into memory
+            raise ValueError(f"{path.stat().st_size:,} bytes, of at most {largest:,}")
+        with safe_open(path, framework="pt") as file:
+            _check_header({name: file.get_slice(name) for name in file.keys()}, classes, most)  # noqa: SIM118 (no mapping)
+            mean, std, count = (file.get_tensor(name) for name in ("mean", "std", "count"))
+        if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
+            raise ValueError("a mean or spread that is not finite, or a negative spread or count")
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
+    return [ClassGaussian(*row) for row in zip(mean.double(), std.double(), count.tolist(), strict=True)]
+
+
+def _check_header(slices: dict[str, Any], classes: int, most: int | None) -> None:
+    if slices.keys() - _ERRORS.keys() != _DTYPES.keys():
+        raise ValueError(f"tensors {', '.join(sorted(slices)) or 'none'}, where mean, std and count are needed")
+    shapes = {name: list(each.get_shape()) for name, each in slices.items()}
+    for name, each in slices.items():
+        if each.get_dtype() not in (_DTYPES | _ERRORS)[name]:
+            raise ValueError(f"{name} of type {each.get_dtype()}")
+    if len(shapes["mean"]) != 2 or shapes["std"] != shapes["mean"] or shapes["mean"][0] != classes or shapes["count"] != [classes]:
+        raise ValueError(f"shapes {shapes}, for {classes} class(es)")
+    if shapes.get("standard_error", [classes, 2]) != [classes, 2]:
+        raise ValueError(f"standard errors of shape {shapes['standard_error']}, for {classes} class(es)")
+    if shapes["mean"][1] < 1 or (most is not None and shapes["mean"][1] > most):
+        raise ValueError(f"{shapes['mean'][1]:,} dimensions, of at most {most:,}" if most else "no dimensions")
 
 
 class KeptGaussians(Mapping[str, ClassGaussian]):
@@ -56,7 +93,8 @@ class KeptGaussians(Mapping[str, ClassGaussian]):
 
     def error(self, class_name: str) -> StandardError:
         """Return the standard error of a class's Gaussian."""
-        mean, std = load_file(self._files[class_name])["standard_error"][0].tolist()
+        with safe_open(self._files[class_name], framework="pt") as file:
+            mean, std = file.get_tensor("standard_error")[0].tolist()
         return StandardError(mean, std)
 
     def __getitem__(self, class_name: str) -> ClassGaussian:

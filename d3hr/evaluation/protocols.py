@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3hr.errors import SettingsError
+from d3hr.reading import read_yaml
 
 _FILES = Path(__file__).parent / "protocol_files"
 _AROUND = ("about", "base", "by_ipc")
@@ -177,9 +177,9 @@ def _fields(name: str) -> dict[str, Any]:
     if not file.is_file():
         raise SettingsError("Unknown protocol.", found=repr(name), do=f"use one of: {known}; or a .yaml file of your own.")
     try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{name} cannot be read.", found=str(error).splitlines()[0], do="give a YAML file.") from error
+        read = read_yaml(file)
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"{name} cannot be read.", found=str(error), do="give a YAML file.") from error
     if not isinstance(read, dict) or not _is_by_number(read.get("by_ipc", {})):
         raise SettingsError(
             f"{name} is not a protocol.",

@@ -8,7 +8,6 @@ Legend: N images, H = W image side, F features, C classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,16 +15,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from d3hr.decoding import MAX_PIXELS
 from d3hr.errors import ClassMismatch, DataError
 from d3hr.evaluation.students import Student, new_student
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.model import default_device
+from d3hr.reading import read_json
 from d3hr.staging import write_json, write_tensors
 
+
+class _Facts(BaseModel):
+    """What is asked of ``teacher.json``."""
+
+    student: str
+    class_names: tuple[str, ...] = Field(min_length=2, max_length=100_000)
+    image_size: int = Field(ge=1, le=int(MAX_PIXELS**0.5))
+
+
+_ABOUT, _FACTS = TypeAdapter(dict[str, Any]), TypeAdapter(_Facts)
 BATCH = 500
 """Images that a teacher sees at once."""
 
@@ -56,6 +69,7 @@ class Teacher:
 
         Raises:
             DataError: the folder is no teacher, or its weights do not fit what it says.
+            ResultsError: ``teacher.json`` is damaged.
         """
         folder = Path(path)
         file = folder / "teacher.json"
@@ -63,15 +77,16 @@ class Teacher:
             raise DataError(
                 f"{folder} is not a teacher.", found="no teacher.json in it", do="give a folder written by 'd3hr train-teacher'."
             )
-        about = json.loads(file.read_text(encoding="utf-8"))
-        names, side = tuple(about["class_names"]), int(about["image_size"])
-        network = new_student(about["student"], len(names), side)
+        about = read_json(file, _ABOUT, do="train it again: 'd3hr train-teacher'.")
+        facts = read_json(file, _FACTS, do="train it again: 'd3hr train-teacher'.")
+        names, side = facts.class_names, facts.image_size
+        network = new_student(facts.student, len(names), side)
         try:
             network.load_state_dict(load_file(folder / "model.safetensors"))
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, SafetensorError) as error:
             raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], do="train it again.") from error
         network.to(device or default_device()).eval()
-        return cls(network, about["student"], names, side, about, str(path))
+        return cls(network, facts.student, names, side, about, str(path))
 
     def save(self, folder: Path) -> None:
         """Write the teacher into an existing folder."""

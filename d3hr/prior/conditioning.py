@@ -20,6 +20,7 @@ import yaml
 
 from d3hr.errors import LISTED, ClassMismatch, SettingsError, listed
 from d3hr.prior.imagenet import attached_wnids, folded, folded_names, imagenet_labels, synonyms
+from d3hr.reading import plain_yaml
 
 How = Literal["class map", "exact name", "wnid", "label or synonym"]
 _Match = tuple[str, How, Sequence[int]]  # a class, how it was looked up, the conditioning ids found
@@ -98,11 +99,11 @@ def read_class_map(path: str | Path) -> dict[str, str]:
     """
     do = 'write one line a class: "class: prior class", or "class: conditioning id".'
     try:
-        node = yaml.compose(Path(path).read_bytes(), Loader=yaml.BaseLoader)
+        node = yaml.compose(plain_yaml(path), Loader=yaml.BaseLoader)
     except OSError as error:
         raise SettingsError(f"The class map {path} cannot be read.", found=error.strerror or str(error), do="check --class_map.") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SettingsError(f"The class map {path} is not YAML.", found=" ".join(str(error).split()), do=do) from error
+    except ValueError as error:
+        raise SettingsError(f"The class map {path} is not YAML of plain values.", found=str(error), do=do) from error
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     odd = [key.start_mark.line + 1 for key, value in pairs if not (_is_text(key) and _is_text(value))]
     if odd or not pairs:

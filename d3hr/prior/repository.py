@@ -49,7 +49,7 @@ class Repository:
         file = self.folder / path
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise self.unusable(f"{path}: {error}") from error
         if not isinstance(content, dict):
             raise self.unusable(f"{path} is not a JSON object")

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from d3hr.distillation.settings import PRESETS
 from d3hr.errors import SettingsError
 from d3hr.evaluation.protocols import protocol_names
+from d3hr.reading import read_yaml
 
 
 class _Section(BaseModel):
@@ -185,13 +185,13 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     do = "see recipes/cifar10.yaml for a complete one."
     try:
-        content = yaml.safe_load(Path(path).read_bytes())
+        content = read_yaml(path)
     except OSError as error:
         raise SettingsError(
             f"The recipe {path} cannot be read.", found=error.strerror or str(error), do="check the path; recipes/ holds the paper's."
         ) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SettingsError(f"The recipe {path} is not YAML.", found=" ".join(str(error).split()), do=do) from error
+    except ValueError as error:
+        raise SettingsError(f"The recipe {path} is not YAML of plain values.", found=str(error), do=do) from error
     if not isinstance(content, dict):
         raise SettingsError(f"The recipe {path} is not a mapping.", found=type(content).__name__, do=do)
     try:

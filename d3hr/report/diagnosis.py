@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from d3hr.report.reading import read_json
+from d3hr.reading import read_json
 
 Number = float | None
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from d3hr.baselines.methods import METHODS
-from d3hr.report.reading import read_json
+from d3hr.reading import read_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
 METHOD_NAMES = {**{name: method.summary for name, method in METHODS.items()}, "folder": "images of this folder"}

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from d3hr import ImageData, evaluate, load_images, random_real
 from d3hr.__main__ import main
-from d3hr.errors import ClassMismatch, DataError, OutputError, SettingsError
+from d3hr.errors import ClassMismatch, DataError, OutputError, ResultsError, SettingsError
 from d3hr.evaluation import teacher_training
 from d3hr.evaluation.images import labelled_images, real_images, training_images
 from d3hr.evaluation.protocols import protocol_named
@@ -45,6 +45,15 @@ def test_the_order_of_the_test_classes_does_not_matter(teacher: Teacher, validat
     backwards = tuple(reversed(teacher.class_names))
     found = teacher_record(teacher, real_images(validation, backwards, 8))
     assert found["accuracy"] == pytest.approx(teacher.about["accuracy"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[", '{"student": "convnet1", "class_names": ["a"], "image_size": 8}', "[" * 9000, '{"image_size": -1}']
+)
+def test_a_damaged_teacher_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "teacher.json").write_text(text)
+    with pytest.raises(ResultsError, match="damaged"):
+        Teacher.load(tmp_path)
 
 
 class Stopped(Exception):
