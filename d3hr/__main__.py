@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import version
 from inspect import signature
@@ -54,11 +57,16 @@ _REPEATED = {"--evaluation"}
 GROUPS: dict[str, type[Any]] = {"loading": Loading, "reading": Reading}
 """Parameters of commands that stand for flags which several commands share; each field is a flag."""
 BAD_INPUT = 2
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class _Terminated(KeyboardInterrupt):
+    """The process was asked to end, by a batch system for example."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C."""
+    """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C, 143 after SIGTERM."""
     parser, parsers = _parser()
     settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     name = settings["command"]
@@ -68,22 +76,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for group, kind in _groups(COMMANDS[name]).items():
         options[group] = kind(**{each.name: options.pop(each.name) for each in fields(kind)})
     try:
-        result = COMMANDS[name](**options.as_dict())
-        if not is_first_process():
-            return 0
-        if result.folder is not None and result.folder.is_dir():
-            write_bytes(result.folder / "settings.yaml", parsers[name].dump(_without_config(given)).encode())
+        with _sigterm_as_interrupt():
+            result = COMMANDS[name](**options.as_dict())
+            if not is_first_process():
+                return 0
+            if result.folder is not None and result.folder.is_dir():
+                write_bytes(result.folder / "settings.yaml", parsers[name].dump(_without_config(given)).encode())
     except D3hrError as error:
         return _complain(error, edge["debug"])
     except OSError as error:
         if error.errno is None:
             raise
         return _complain(_explain(error), edge["debug"])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     print(json.dumps(result.values, indent=2, ensure_ascii=False) if edge["json"] else result.text)
     return 0
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM stop the work as Ctrl-C does: what is under way is left undone, what holds a folder lets it go."""
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

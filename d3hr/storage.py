@@ -24,6 +24,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from d3hr.checksums import verify
 from d3hr.class_folders import class_folders
 from d3hr.contact_sheet import contact_sheet
 from d3hr.data import ImageData, load_images
@@ -33,10 +34,13 @@ from d3hr.errors import DistilledSetError
 from d3hr.prior.conditioning import Conditioning
 from d3hr.progress import SILENT, Progress
 from d3hr.set_card import set_card
-from d3hr.staging import StagedFolder, write_bytes, write_json
+from d3hr.staging import StagedFolder, read_json, remove, write_bytes, write_json
 
 if TYPE_CHECKING:
     from d3hr.prior.model import Prior
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG file, with its checksum, which Pillow does not look at."""
 
 
 class ClassEntry(BaseModel):
@@ -104,6 +108,7 @@ class DistilledSet:
 
         Raises:
             DistilledSetError: the folder is not one, or an image is missing.
+            DamagedFile: a file is not what was written.
         """
         folder = Path(path)
         file = folder / "manifest.json"
@@ -114,8 +119,9 @@ class DistilledSet:
                 found=f"an unfinished run in {partial}" if partial.is_dir() else "no manifest.json in it",
                 do="repeat the command that made it." if partial.is_dir() else "give a folder written by 'd3hr distill'.",
             )
+        verify(folder)
         try:
-            manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+            manifest = Manifest.model_validate(read_json(file))
         except (ValidationError, ValueError) as error:
             raise DistilledSetError(f"{file} is damaged.", found=str(error).splitlines()[0], do="make the set again.") from error
         distilled = cls(folder, manifest)
@@ -283,12 +289,35 @@ def _write_images(folder: Path, manifest: Manifest, images_of: Callable[[str], T
     train.mkdir(exist_ok=True)
     with progress.bar("drawing classes", len(manifest.classes)) as bar:
         for done, entry in enumerate(manifest.classes, start=1):
-            if not (train / entry.folder).is_dir():
+            if not _is_kept(train / entry.folder, entry.images, progress):
                 _write_class(train / entry.folder, to_uint8(images_of(entry.name)))
             bar.update(done)
     drawn = DistilledSet(folder, manifest)
     rows = {entry.name: drawn.of_class(entry.name) for entry in manifest.classes[:100]}
     write_bytes(folder / "contact-sheet.png", contact_sheet(rows))
+
+
+def _is_kept(folder: Path, count: int, progress: Progress) -> bool:
+    """Return whether an earlier run left the images of a class, whole and nothing else; a folder of anything else is removed."""
+    if not folder.is_dir():
+        return False
+    expected = {f"{index:05d}.png" for index in range(count)}
+    if {path.name for path in folder.iterdir()} == expected and all(_is_sound(folder / name) for name in expected):
+        return True
+    progress.say(f"{folder} is damaged: it is made again")
+    remove(folder)
+    return False
+
+
+def _is_sound(image: Path) -> bool:
+    """Return whether every chunk of a PNG file has its checksum; Pillow checks those of pixels only when asked to."""
+    content = image.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+            opened.verify()
+    except Exception:  # whatever a decoder makes of random bytes
+        return False
+    return content.endswith(_PNG_END)
 
 
 def _bytes(folder: Path, manifest: Manifest) -> dict[str, int]:
@@ -309,7 +338,8 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def _write_class(folder: Path, images: Tensor) -> None:
     partial = folder.with_name(f".{folder.name}.part")
-    partial.mkdir(exist_ok=True)
+    remove(partial)
+    partial.mkdir()
     for index, image in enumerate(images):
         buffer = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "png")

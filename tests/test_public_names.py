@@ -17,7 +17,8 @@ def test_the_public_names_are_listed_and_there() -> None:
 def test_a_box_imports_only_what_stands_left_of_it() -> None:
     """Data flows one way: images, prior, distillation, storage, evaluation, baselines, diagnostics, comparison, recipes, report."""
     order = [
-        "errors", "seeds", "progress", "staging", "class_folders", "contact_sheet", "set_card", "decoding", "sources", "data", "prior",
+        "errors", "seeds", "progress", "checksums", "locking", "staging",
+        "class_folders", "contact_sheet", "set_card", "decoding", "sources", "data", "prior",
         "distillation", "storage", "evaluation", "baselines", "diagnostics", "comparison", "planning", "recipes", "report", "demo",
         "commands", "__main__",
     ]  # fmt: skip

@@ -27,8 +27,8 @@ def write_baseline(out: str | Path, origin: Origin, images_of: Callable[[str], T
     Raises:
         OutputError: ``out`` holds something else.
     """
-    stage = StagedFolder(out, origin.key())
-    return DistilledSet.load(out) if stage.finished else write_set(stage, origin, images_of, progress=progress)
+    with StagedFolder(out, origin.key()) as stage:
+        return DistilledSet.load(out) if stage.finished else write_set(stage, origin, images_of, progress=progress)
 
 
 def real_origin(method: str, images: ImageData, *, ipc: int, settings: Mapping[str, Any]) -> Origin:

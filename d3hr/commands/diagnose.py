@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,11 +46,13 @@ def diagnose(
         out: folder for the result, by default DISTILLED-diagnosis
         reading: how images are read
     """
+    from d3hr.checksums import verify
+    from d3hr.diagnostics.diagnosis import FILE, diagnosis_key, with_evaluations
     from d3hr.diagnostics.diagnosis import diagnose as examine
-    from d3hr.diagnostics.diagnosis import diagnosis_key, with_evaluations
     from d3hr.diagnostics.wording import as_text
     from d3hr.evaluation.teachers import Teacher
-    from d3hr.staging import StagedFolder, write_json
+    from d3hr.locking import locked
+    from d3hr.staging import StagedFolder, read_json, write_json
     from d3hr.storage import DistilledSet, open_set
 
     progress = OnTerminal()
@@ -70,13 +71,15 @@ def diagnose(
     if not evaluation:
         rows = _rows(place.with_name(place.name + "-evaluation"), required=False)
     given: dict[str, Any] = {"teacher": Teacher.load(teacher) if teacher else None, "space": space, "levels": levels, "seed": seed}
-    stage = StagedFolder(folder, diagnosis_key(subject, images, loaded, **given))
-    if not stage.finished:
-        examine(subject, images, loaded, rows=rows, progress=progress, **given).save(folder)
-    kept = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
-    values = with_evaluations(kept, rows)
-    if values != kept:
-        write_json(folder / "diagnosis.json", values)
+    with StagedFolder(folder, diagnosis_key(subject, images, loaded, **given)) as stage:
+        if not stage.finished:
+            examine(subject, images, loaded, rows=rows, progress=progress, **given).write(stage)
+    verify(folder)
+    with locked(folder, wait=True):
+        kept = read_json(folder / FILE)
+        values = with_evaluations(kept, rows)
+        if values != kept:
+            write_json(folder / FILE, values)
     return Result(f"{as_text(values)}\nKept in {folder}.", {"out": str(folder), **values}, folder)
 
 
@@ -96,10 +99,12 @@ def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) ->
 
 def _rows(folder: Path, *, required: bool = True) -> list[dict[str, Any]]:
     """Return the rows that an evaluation kept; none if there is none and it need not be there."""
+    from d3hr.staging import read_json
+
     file = folder / "results.json"
     if not file.is_file():
         if required:
             raise DataError(f"{folder} holds no evaluation.", found="no results.json in it", do="give a folder written by 'd3hr evaluate'.")
         return []
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = read_json(file)
     return rows

@@ -14,7 +14,7 @@ from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.scores import evaluate
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Run
-from d3hr.staging import write_json
+from d3hr.staging import kept, read_json, write_json
 from d3hr.storage import DistilledSet
 
 
@@ -48,7 +48,8 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
     about = _about(distilled, test, setting, seed)
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     path = folder / f"{setting.student}-{setting.protocol.name}-{digest}.json"
-    if not path.exists():
+    found = kept(path, read_json)
+    if found is None:
         made = evaluate(
             distilled,
             test,
@@ -59,25 +60,27 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
             image_size=setting.image_size,
             soft_label_file=folder / f"soft-labels-{_soft_label_key(about)}.safetensors",
         )
-        write_json(path, {"about": about, "method": made.method, "ipc": made.ipc, **_kept(made)})
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    run = kept["run"]
+        write_json(path, {"about": about, "method": made.method, "ipc": made.ipc, **_figures(made)})
+        found = read_json(path)
+    run = found["run"]
     return Evaluation(
-        kept["method"],
-        kept["ipc"],
+        found["method"],
+        found["ipc"],
         setting.student,
         setting.protocol,
         (Run(**{**run, "confusion": tuple(tuple(row) for row in run["confusion"])}),),
         setting.image_size,
-        class_names=tuple(kept["class_names"]),
-        teacher=kept["teacher"],
-        soft_label_bytes=kept["soft_label_bytes"],
+        class_names=tuple(found["class_names"]),
+        teacher=found["teacher"],
+        soft_label_bytes=found["soft_label_bytes"],
     )
 
 
 def identity(distilled: DistilledSet | ImageData) -> str:
     """Return what tells a set from every other: the key it was made with, or a folder's fingerprint."""
-    return (distilled.path / "run.json").read_text(encoding="utf-8") if isinstance(distilled, DistilledSet) else distilled.fingerprint
+    if isinstance(distilled, DistilledSet):
+        return json.dumps(read_json(distilled.path / "run.json"), sort_keys=True)
+    return distilled.fingerprint
 
 
 def _about(distilled: DistilledSet | ImageData, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def _soft_label_key(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def _kept(made: Evaluation) -> dict[str, Any]:
+def _figures(made: Evaluation) -> dict[str, Any]:
     return {
         "class_names": list(made.class_names),
         "teacher": made.teacher,

@@ -6,7 +6,6 @@ same bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
-from d3hr.staging import StagedFolder, write_json
+from d3hr.staging import StagedFolder, kept, read_json, write_json
 from d3hr.storage import DistilledSet, Origin, write_set
 
 
@@ -97,18 +96,18 @@ def distill(
         real_counts=images.counts,
         conditioning=conditioning,
     )
-    stage = StagedFolder(out, {**origin.key(), "level": "auto"} if level == "auto" else origin.key())
-    if stage.finished:
-        return DistilledSet.load(out)
-    if stage.resumed:
-        progress.say(f"going on with {stage.path}")
-    sized = images.at_size(prior.image_size)
-    if level == "auto":
-        chosen = _choose_level(stage.path / "level.json", sized, prior, conditioning, settings, progress)
-        settings = settings.model_copy(update={"statistics_level": chosen, "denoising_level": chosen})
-        origin = replace(origin, settings=settings.model_dump(mode="json"))
-    gaussians = _match_classes(sized, prior, settings, conditioning, stage.path / "statistics", progress)
-    return _draw_set(stage, origin, prior, settings, gaussians, progress)
+    with StagedFolder(out, {**origin.key(), "level": "auto"} if level == "auto" else origin.key()) as stage:
+        if stage.finished:
+            return DistilledSet.load(out)
+        if stage.resumed:
+            progress.say(f"going on with {stage.path}")
+        sized = images.at_size(prior.image_size)
+        if level == "auto":
+            chosen = _choose_level(stage.path / "level.json", sized, prior, conditioning, settings, progress)
+            settings = settings.model_copy(update={"statistics_level": chosen, "denoising_level": chosen})
+            origin = replace(origin, settings=settings.model_dump(mode="json"))
+        gaussians = _match_classes(sized, prior, settings, conditioning, stage.path / "statistics", progress)
+        return _draw_set(stage, origin, prior, settings, gaussians, progress)
 
 
 def expand(
@@ -169,21 +168,23 @@ def expand(
         real_counts={entry.name: entry.real_images for entry in manifest.classes if entry.real_images is not None},
         conditioning=manifest.conditioning,
     )
-    stage = StagedFolder(out, origin.key())
-    if stage.finished:
-        return DistilledSet.load(out)
-    return _draw_set(stage, origin, prior, settings, distilled.statistics, progress)
+    with StagedFolder(out, origin.key()) as stage:
+        if stage.finished:
+            return DistilledSet.load(out)
+        return _draw_set(stage, origin, prior, settings, distilled.statistics, progress)
 
 
 def _choose_level(
     file: Path, images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings, progress: Progress
 ) -> int:
     """Return the level that an earlier run chose, or choose one and say why."""
-    if not file.exists():
+    chosen = kept(file, read_json, progress)
+    if chosen is None:
         choice = choose_level(images, prior, conditioning, settings, progress)
         progress.say(choice.as_text())
         write_json(file, choice.as_values())
-    return int(json.loads(file.read_text(encoding="utf-8"))["level"])
+        chosen = read_json(file)
+    return int(chosen["level"])
 
 
 def _match_classes(
@@ -196,7 +197,8 @@ def _match_classes(
     with progress.bar("inverting images" if settings.inversion_level else "encoding images", len(images)) as bar:
         for index, match in enumerate(conditioning):
             name, file = match.class_name, folder / f"{index:06d}.safetensors"
-            if not file.exists():
+            found = kept(file, read_gaussians, progress)
+            if found is None:
                 batches = images.batches(name, settings.batch_size)
                 with NumericalError.naming(name):
                     gaussian = _match(
@@ -208,8 +210,8 @@ def _match_classes(
                         generator_for("forward noise", name),
                     )
                 write_gaussians(file, [gaussian], settings.statistics_dtype)
-            # Read back in any case: what is on disk is what expand will see.
-            gaussians[name] = read_gaussians(file)[0]
+                found = read_gaussians(file)  # what is on disk is what expand will see
+            gaussians[name] = found[0]
             done += images.counts[name]
             bar.update(done, note=name)
     return gaussians
@@ -276,7 +278,9 @@ def _draw_set(
 
 
 def _search(file: Path, gaussians: Mapping[str, ClassGaussian], settings: DistillSettings, progress: Progress) -> dict[str, int]:
-    if not file.exists():
-        write_json(file, search_candidates(gaussians, settings, progress))
-    found: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    found = kept(file, read_json, progress)
+    if found is None:
+        found = {"candidates": search_candidates(gaussians, settings, progress)}
+        write_json(file, found)
+    candidates: dict[str, int] = found["candidates"]
+    return candidates

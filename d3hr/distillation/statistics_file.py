@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.staging import write_tensors
+from d3hr.staging import read_tensors, write_tensors
 
 StatisticsDtype = Literal["float32", "float16"]
 
@@ -27,7 +26,11 @@ def write_gaussians(path: Path, gaussians: Sequence[ClassGaussian], dtype: Stati
 
 
 def read_gaussians(path: Path) -> list[ClassGaussian]:
-    """Read what :func:`write_gaussians` wrote, as float64."""
-    tensors = load_file(path)
+    """Read what :func:`write_gaussians` wrote, as float64.
+
+    Raises:
+        DamagedFile: the file is not what was written.
+    """
+    tensors = read_tensors(path)
     rows = zip(tensors["mean"].double(), tensors["std"].double(), tensors["count"].tolist(), strict=True)
     return [ClassGaussian(mean, std, count) for mean, std, count in rows]

@@ -8,7 +8,6 @@ Legend: N images, H = W image side, F features, C classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from d3hr.checksums import verify
 from d3hr.errors import ClassMismatch, DataError
 from d3hr.evaluation.students import Student, new_student
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.model import default_device
-from d3hr.staging import write_json, write_tensors
+from d3hr.staging import read_json, read_tensors, write_json, write_tensors
 
 BATCH = 500
 """Images that a teacher sees at once."""
@@ -56,6 +55,7 @@ class Teacher:
 
         Raises:
             DataError: the folder is no teacher, or its weights do not fit what it says.
+            DamagedFile: a file is not what was written.
         """
         folder = Path(path)
         file = folder / "teacher.json"
@@ -63,11 +63,12 @@ class Teacher:
             raise DataError(
                 f"{folder} is not a teacher.", found="no teacher.json in it", do="give a folder written by 'd3hr train-teacher'."
             )
-        about = json.loads(file.read_text(encoding="utf-8"))
+        verify(folder)
+        about = read_json(file)
         names, side = tuple(about["class_names"]), int(about["image_size"])
         network = new_student(about["student"], len(names), side)
         try:
-            network.load_state_dict(load_file(folder / "model.safetensors"))
+            network.load_state_dict(read_tensors(folder / "model.safetensors"))
         except (RuntimeError, OSError) as error:
             raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], do="train it again.") from error
         network.to(device or default_device()).eval()

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from d3hr.errors import ResultsError
+from d3hr.errors import DamagedFile, ResultsError
+from d3hr.staging import read_json as read_own_json
 
 Model = TypeVar("Model")
 
@@ -22,15 +23,16 @@ def read_json(file: Path, adapter: TypeAdapter[Model], *, do: str) -> Model:
         do: which command writes it.
 
     Raises:
-        ResultsError: the file is missing, no JSON, or not of that form.
+        ResultsError: the file is missing, no JSON, or not of that form, or not what was written.
     """
     if not file.is_file():
         raise ResultsError(f"There is no {file}.", found="a folder without it" if file.parent.is_dir() else "no such folder", do=do)
     try:
+        read_own_json(file)  # complains of a wrong checksum
         return adapter.validate_python(json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ResultsError(f"{file} is damaged.", found=f"{where}: {first['msg']}, got {first['input']!r:.80}", do=do) from error
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{file} is damaged.", found=str(error), do=do) from error
+    except DamagedFile as error:
+        raise ResultsError(f"{file} is damaged.", found=error.found, do=do) from error

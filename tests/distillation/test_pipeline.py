@@ -9,7 +9,7 @@ from d3hr import DistilledSet, ImageData, Prior, denoise, distill, invert, load_
 from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.settings import distill_settings
-from d3hr.errors import ClassMismatch, DataError, DistilledSetError, NumericalError, OutputError, PriorError, SettingsError
+from d3hr.errors import ClassMismatch, DamagedFile, DataError, DistilledSetError, NumericalError, OutputError, PriorError, SettingsError
 from d3hr.storage import to_uint8
 from tests.conftest import MakeFolder, tree, untrained_prior, write_parquet
 
@@ -52,7 +52,7 @@ def test_a_set_opens_as_a_plain_image_folder(small: tuple[ImageData, Prior], tmp
     names = loaded.features["label"].names
     assert [names[label] for label in loaded["label"]] == [made.class_names[label] for label in made.labels]
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
-        "README.md", "contact-sheet.png", "manifest.json", "run.json", "statistics.safetensors", "train",
+        "README.md", "SHA256SUMS", "contact-sheet.png", "manifest.json", "run.json", "statistics.safetensors", "train",
     ]  # fmt: skip
     again = load_images(tmp_path / "set")
     assert torch.equal(to_uint8(again.gather(range(6))[0]), made.images)
@@ -262,10 +262,13 @@ def test_a_folder_that_is_no_set(small: tuple[ImageData, Prior], tmp_path: Path)
         DistilledSet.load(tmp_path)
     made = quick(*small, tmp_path / "set", ipc=2)
     next((tmp_path / "set" / "train" / "ant").iterdir()).unlink()
+    with pytest.raises(DamagedFile, match=r"00000\.png \(missing\)|00001\.png \(missing\)"):
+        DistilledSet.load(made.path)
+    (tmp_path / "set" / "SHA256SUMS").unlink()
     with pytest.raises(DistilledSetError, match="missing"):
         DistilledSet.load(made.path)
     (tmp_path / "set" / "manifest.json").write_text("{")
-    with pytest.raises(DistilledSetError, match="damaged"):
+    with pytest.raises(DamagedFile, match="damaged"):
         DistilledSet.load(made.path)
     (tmp_path / "open.partial").mkdir()
     with pytest.raises(DistilledSetError, match="unfinished"):
