@@ -15,11 +15,11 @@ from filelock import BaseFileLock, FileLock, Timeout
 from d3hr.errors import OutputError
 
 LOCK = ".lock"
-"""The file in a folder that its lock is on; it tells who took it last."""
+"""The file in a folder that its lock is on; it tells who holds it, and is gone when nobody does, unless a run was killed."""
 
 
 def lock_folder(folder: Path, *, wait: bool = False) -> BaseFileLock:
-    """Take the lock of an existing folder; whoever takes it calls ``release``.
+    """Take the lock of an existing folder; whoever takes it gives it back by :func:`unlock_folder`.
 
     Args:
         folder: the folder.
@@ -56,15 +56,20 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        unlock_folder(folder, lock)
+
+
+def unlock_folder(folder: Path, lock: BaseFileLock) -> None:
+    """Remove the lock's file, wherever the folder is now, and let other runs in; one that waits on the file makes a new one."""
+    (folder / LOCK).unlink(missing_ok=True)
+    lock.release()
 
 
 def remove_lock(folder: Path) -> None:
     """Remove the lock file of a finished folder, where a run was killed as the folder appeared; not one that is held."""
     with suppress(OutputError, OSError):
         if (folder / LOCK).is_file():
-            with locked(folder):
-                (folder / LOCK).unlink(missing_ok=True)
+            unlock_folder(folder, lock_folder(folder))
 
 
 def _holder(file: Path) -> str:

@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d3hr.checksums import KEY, WrongSum, sum_of_tensors, with_sum, without_sum, write_sums
+from d3hr.checksums import KEY, WrongSum, key_of_sum, sum_of_tensors, with_sum, without_sum, write_sums
 from d3hr.errors import DamagedFile, OutputError
-from d3hr.locking import LOCK, lock_folder, remove_lock
+from d3hr.locking import LOCK, lock_folder, remove_lock, unlock_folder
 from d3hr.progress import SILENT, Progress
 
 Piece = TypeVar("Piece")
@@ -82,10 +82,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, ValueError) as error:
         raise _damaged(path, str(error)) from error
-    expected = about.pop(KEY, None)
-    if expected is not None and expected != sum_of_tensors(tensors, about):
+    key = key_of_sum(about)
+    plain = {name: value for name, value in about.items() if name != key}
+    if key is not None and (about[key] == sum_of_tensors(tensors, plain)) != (key == KEY):
         raise _damaged(path, "its checksum does not fit its content")
-    return tensors, about
+    return tensors, plain if key == KEY else about
 
 
 @contextmanager
@@ -195,7 +196,7 @@ class StagedFolder:
     def close(self) -> None:
         """Let other runs in."""
         if self._lock is not None:
-            self._lock.release()
+            unlock_folder(self.path if self.path.is_dir() else self.out, self._lock)
             self._lock = None
 
     def publish(self, without: Sequence[str] = (), *, growing: Sequence[str] = ()) -> None:
@@ -210,9 +211,8 @@ class StagedFolder:
         write_sums(self.path, write_bytes, without=(LOCK, *growing))
         _sync_folders(self.path)
         self.path.replace(self.out)
-        (self.out / LOCK).unlink(missing_ok=True)
-        _sync(self.out.parent)
         self.close()
+        _sync(self.out.parent)
 
     def _take(self) -> None:
         """Lock the partial folder, unless another run has published it meanwhile."""
@@ -254,7 +254,7 @@ def claim(folder: Path, key: dict[str, Any], *, wait: bool = False) -> Iterator[
     try:
         yield _go_on(folder, key)
     finally:
-        lock.release()
+        unlock_folder(folder, lock)
 
 
 def require_free(out: Path) -> None:

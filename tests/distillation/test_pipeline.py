@@ -92,7 +92,8 @@ def test_expand_refuses_another_prior_and_a_bare_set(small: tuple[ImageData, Pri
     made = quick(images, prior, tmp_path / "set", ipc=2)
     with pytest.raises(PriorError, match="not the prior"):
         made.expand(untrained_prior(("ant", "bee", "cat")), 2, tmp_path / "other")
-    (tmp_path / "set" / "statistics.safetensors").unlink()
+    for name in ("statistics.safetensors", "SHA256SUMS"):
+        (tmp_path / "set" / name).unlink()
     with pytest.raises(DistilledSetError, match="no statistics"):
         DistilledSet.load(tmp_path / "set").expand(prior, 2, tmp_path / "other")
 
@@ -101,7 +102,8 @@ def test_statistics_alone_make_any_number_of_images_later(small: tuple[ImageData
     """Without images the set has no pictures and says so; expanded, it gives the pixels that distilling would have given."""
     images, prior = small
     kept = quick(images, prior, tmp_path / "kept", store="statistics")
-    assert sorted(path.name for path in kept.path.iterdir()) == ["README.md", "manifest.json", "run.json", "statistics.safetensors"]
+    names = ["README.md", "SHA256SUMS", "manifest.json", "run.json", "statistics.safetensors"]
+    assert sorted(path.name for path in kept.path.iterdir()) == names
     assert (kept.manifest.ipc, [entry.images for entry in kept.manifest.classes]) == (0, [0, 0, 0])
     with pytest.raises(DistilledSetError, match="d3hr expand"):
         _ = kept.images

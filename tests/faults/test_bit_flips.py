@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from d3hr import DistilledSet, ImageData, Prior, load_images, random_real
-from d3hr.__main__ import main
+from d3hr import DistilledSet, ImageData, Prior, distill, load_images, random_real
 from d3hr.comparison.cells import Setting, evaluate_once
 from d3hr.errors import DamagedFile
 from d3hr.evaluation import teacher_training
@@ -21,11 +23,11 @@ from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.evaluation.teachers import Teacher
 from d3hr.prior.latents import Latents
-from d3hr.progress import SILENT
+from d3hr.progress import SILENT, Progress
 from d3hr.staging import StagedFolder
-from tests.conftest import MakeFolder, tree, untrained_prior
+from tests.conftest import Heard, MakeFolder, tree, untrained_prior
 from tests.evaluation.test_teachers import Stopped, StopsAt
-from tests.faults.conftest import Place, flip_bit
+from tests.faults.conftest import flip_bit
 from tests.prior.test_training import OneProcess, line
 
 FLIPS = range(3)
@@ -33,91 +35,106 @@ BRIEF = protocol_named("teacher").model_copy(update={"epochs": 1, "flip": False,
 QUICK = protocol_named("quick").model_copy(update={"steps": 2, "checks": 1})
 
 
-@pytest.fixture
-def set_under_way(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Path, dict[str, bytes]]:
-    """The command of a distillation that was stopped before its set appeared, that folder, and the finished set's files."""
-    images = tmp_path / "images"
-    shutil.rmtree(images)
-    MakeImages(images)
-    arguments = place.distill(tmp_path / "out", steps=6, level=3, candidates=50)
-    level = arguments.index("--level")
-    arguments[level : level + 2] = ["--level", "auto"]
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+SETTINGS = {"ipc": 3, "level": "auto", "steps": 6, "num_candidates": 50, "strategy": "search"}
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A distillation that was stopped before its set appeared.
+
+    Attributes:
+        images: its real images.
+        prior: its prior.
+        saved: what it left.
+        expected: the files of the set that an undisturbed run makes.
+    """
+
+    images: ImageData
+    prior: Prior
+    saved: Path
+    expected: dict[str, bytes]
+
+    def start(self, out: Path, progress: Progress = SILENT) -> None:
+        """Run the distillation."""
+        distill(self.images, self.prior, out, progress=progress, **SETTINGS)
+
+    def left_at(self, out: Path) -> Path:
+        """Let a stopped run of the distillation into ``out`` have left what it did, and return where."""
+        return Path(shutil.copytree(self.saved, out.with_name(out.name + ".partial")))
+
+
+@pytest.fixture(scope="module")
+def under_way(tmp_path_factory: pytest.TempPathFactory) -> UnderWay:
+    """Two classes, large enough for a level to be chosen on them."""
+    folder = tmp_path_factory.mktemp("under_way")
+    for number, name in enumerate(("ant", "bee")):
+        (folder / "images" / name).mkdir(parents=True)
+        for index in range(9):
+            pixels = np.random.default_rng([number, index]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{index}.png")
+    images, prior = load_images(folder / "images"), untrained_prior(("ant", "bee"))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(StagedFolder, "publish", stops)
-        main(arguments)
-    partial = tmp_path / "out.partial"
-    shutil.copytree(partial, tmp_path / "saved")
-    assert main(arguments) == 0
-    expected = tree(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-    return arguments, tmp_path / "saved", expected
+        distill(images, prior, folder / "out", **SETTINGS)
+    shutil.copytree(folder / "out.partial", folder / "saved")
+    distill(images, prior, folder / "out", **SETTINGS)
+    return UnderWay(images, prior, folder / "saved", tree(folder / "out"))
 
 
 def stops(*_: object, **__: object) -> None:
     raise Stopped
 
 
-def MakeImages(root: Path) -> None:  # noqa: N802
-    """Two classes, large enough for a level to be chosen on them."""
-    import numpy as np
-    from PIL import Image
-
-    for number, name in enumerate(("ant", "bee")):
-        (root / name).mkdir(parents=True)
-        for index in range(9):
-            pixels = np.random.default_rng([number, index]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{index}.png")
-
-
 @pytest.mark.parametrize(
     "name", ["statistics/000000.safetensors", "level.json", "candidates.json", "train/bee/00001.png", "statistics.safetensors", "README.md"]
 )
-def test_a_piece_of_a_set_is_made_again(set_under_way: tuple[list[str], Path, dict[str, bytes]], name: str) -> None:
-    arguments, saved, expected = set_under_way
-    out = saved.with_name("out")
+def test_a_piece_of_a_set_is_made_again(under_way: UnderWay, tmp_path: Path, name: str) -> None:
     for seed in FLIPS:
-        shutil.copytree(saved, saved.with_name("out.partial"))
-        flip_bit(saved.with_name("out.partial") / name, seed)
-        assert main(arguments) == 0
-        assert tree(out) == expected
-        shutil.rmtree(out)
+        flip_bit(under_way.left_at(tmp_path / f"{seed}") / name, seed)
+        under_way.start(tmp_path / f"{seed}")
+        assert tree(tmp_path / f"{seed}") == under_way.expected
 
 
-def test_a_class_is_made_again_where_an_image_is_missing_or_one_too_many(
-    set_under_way: tuple[list[str], Path, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments, saved, expected = set_under_way
+def test_a_class_is_made_again_where_an_image_is_missing_or_one_too_many(under_way: UnderWay, tmp_path: Path) -> None:
     changes: list[Callable[[Path], object]] = [
         lambda folder: (folder / "00000.png").unlink(),
         lambda folder: (folder / "00003.png").write_bytes((folder / "00000.png").read_bytes()),
         lambda folder: (folder / "00000.png").write_bytes((folder / "00000.png").read_bytes()[:-20]),
     ]
-    for change in changes:
-        shutil.copytree(saved, saved.with_name("out.partial"))
-        change(saved.with_name("out.partial") / "train" / "bee")
-        assert main(arguments) == 0
-        assert "bee is damaged: it is made again" in capsys.readouterr().err.replace("\n", "")
-        assert tree(saved.with_name("out")) == expected
-        shutil.rmtree(saved.with_name("out"))
+    for number, change in enumerate(changes):
+        out, heard = tmp_path / f"{number}", Heard()
+        change(under_way.left_at(out) / "train" / "bee")
+        under_way.start(out, heard)
+        assert any("bee is damaged: it is made again" in line for line in heard.lines)
+        assert tree(out) == under_way.expected
 
 
-def test_a_run_json_that_tells_nothing_is_refused(
-    set_under_way: tuple[list[str], Path, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_json_that_tells_nothing_is_refused(under_way: UnderWay, tmp_path: Path) -> None:
     """Unfinished or finished: nothing else tells whose pieces these are. They stay as they are."""
-    arguments, saved, _ = set_under_way
-    for folder in ("out.partial", "out"):
-        shutil.copytree(saved, saved.with_name(folder))
-        for seed in range(20):
-            file = saved.with_name(folder) / "run.json"
-            file.write_bytes((saved / "run.json").read_bytes())
-            flip_bit(file, seed)
-            before = tree(saved.with_name(folder))
-            assert main(arguments) == 2
-            said = capsys.readouterr().err
-            assert "run.json is damaged" in said or "sha" in said, said
-            assert tree(saved.with_name(folder)) == before
-        shutil.rmtree(saved.with_name(folder))
+    out = tmp_path / "out"
+    for name in ("out.partial", "out"):
+        folder = Path(shutil.copytree(under_way.saved, tmp_path / name))
+        for seed in range(10):
+            (folder / "run.json").write_bytes((under_way.saved / "run.json").read_bytes())
+            flip_bit(folder / "run.json", seed)
+            before = tree(folder)
+            with pytest.raises(DamagedFile, match=r"run\.json is damaged"):
+                under_way.start(out)
+            assert tree(folder) == before
+        shutil.rmtree(folder)
+
+
+def test_a_finished_set_that_is_damaged_is_never_overwritten(under_way: UnderWay, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    under_way.start(out)
+    flip_bit(out / "train" / "ant" / "00000.png", 0)
+    before = tree(out)
+    with pytest.raises(DamagedFile, match=r"(?s)train/ant/00000\.png \(other bytes\).*delete .*out and repeat"):
+        under_way.start(out)
+    assert tree(out) == before
+    shutil.rmtree(out)
+    under_way.start(out)
+    assert tree(out) == under_way.expected
 
 
 def test_a_checkpoint_of_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +157,7 @@ def test_a_shard_of_latents(image_folder: MakeFolder, tmp_path: Path) -> None:
             flip_bit(tmp_path / "cache" / name, seed)
             found = Latents(images, prior.vae, tmp_path / "cache", OneProcess(), SILENT)
             assert found.gather(torch.arange(11)).equal(expected)
-            assert {file: content for file, content in tree(tmp_path / "cache").items() if file != ".lock"} == {
-                file: content for file, content in files.items() if file != ".lock"
-            }
+            assert tree(tmp_path / "cache") == files
 
 
 def test_a_checkpoint_of_a_teacher(digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,21 +219,3 @@ def test_every_file_of_what_is_finished(image_folder: MakeFolder, teacher: Teach
                 assert name in str(caught.value)
                 (tmp_path / kind / name).write_bytes(content)
         load(tmp_path / kind)
-
-
-def test_a_finished_set_that_is_damaged_is_never_overwritten(
-    set_under_way: tuple[list[str], Path, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments, saved, expected = set_under_way
-    out = saved.with_name("out")
-    assert main(arguments) == 0
-    flip_bit(out / "train" / "ant" / "00000.png", 0)
-    before = tree(out)
-    assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert "train/ant/00000.png (other bytes)" in said
-    assert f"delete {out} and repeat" in said
-    assert tree(out) == before
-    shutil.rmtree(out)
-    assert main(arguments) == 0
-    assert tree(out) == expected

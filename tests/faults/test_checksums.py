@@ -43,8 +43,7 @@ def flips(path: Path, stride: int = 1) -> Iterator[bytes]:
     [{"level": 3, "share": 0.25, "odd": [math.inf, "ä", None]}, [{"name": "a", "ipc": 1}, {"name": "b", "ipc": 10}]],
 )
 def test_json_is_what_was_written_or_refused(content: object, tmp_path: Path) -> None:
-    """What is read from a flipped file equals what was written, or differs in no more than an object's key "sha256", now of another
-    name: its value is a checksum, which nobody asks for. All else is an error, and of no other kind."""
+    """What is read from a flipped file equals what was written (a JSON value may be written in several ways), or is refused."""
     path = tmp_path / "x.json"
     write_json(path, content)
     assert read_json(path) == content
@@ -55,9 +54,7 @@ def test_json_is_what_was_written_or_refused(content: object, tmp_path: Path) ->
         except DamagedFile:
             refused += 1
             continue
-        rows = zip(found, content, strict=True) if isinstance(content, list) else [(found, content)]
-        for row, original in rows:
-            assert {name: value for name, value in row.items() if name in original} == original
+        assert found == content
     assert refused > len(path.read_bytes())
 
 
@@ -70,7 +67,6 @@ def test_json_of_others_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_tensors_are_what_was_written_or_refused(tmp_path: Path) -> None:
-    """As in JSON, a flip that is let through can only have renamed the checksum itself."""
     path = tmp_path / "x.safetensors"
     tensors = {
         "a": torch.tensor([[1.5, -2.0]]),
@@ -88,7 +84,7 @@ def test_tensors_are_what_was_written_or_refused(tmp_path: Path) -> None:
             continue
         assert found.keys() == tensors.keys()
         assert all(found[name].dtype == value.dtype and found[name].equal(value) for name, value in tensors.items())
-        assert about["step"] == "12"
+        assert about == {"step": "12"}
     assert refused > len(path.read_bytes())
     found, about = read_checkpoint(path)
     assert found["a"].equal(tensors["a"])

@@ -51,10 +51,14 @@ def whole(folder: Path) -> None:
 
 
 def stops_and_goes_on(disk: Path, arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str], room: list[int]) -> None:
+    """Run a command on a disk with ever more room, then with all of it; it needs less each time, since what is finished is kept."""
+    stops = 0
     for left in room:
         ballast = fill(disk, left)
         capsys.readouterr()
-        assert main(arguments) == 2, left
+        if main(arguments) == 0:
+            break
+        stops += 1
         said = capsys.readouterr().err
         assert "free some space" in said, said
         assert "No space left" in said
@@ -62,6 +66,8 @@ def stops_and_goes_on(disk: Path, arguments: list[str], out: Path, capsys: pytes
         for folder in disk.iterdir():
             whole(folder)
         ballast.unlink()
+    assert stops > 2
+    (disk / "ballast").unlink(missing_ok=True)
     assert main(arguments) == 0
     whole(out)
 
@@ -94,8 +100,7 @@ def test_evaluate(place: Place, disk: Path, tmp_path: Path, capsys: pytest.Captu
     stops_and_goes_on(disk, [*arguments, "--seeds", "[0]", "--out", str(out)], out, capsys, [0, 8192, 24576, 53248])
     assert main([*arguments, "--seeds", "[0]", "--out", str(tmp_path / "whole")]) == 0
     found, expected = tree(out), tree(tmp_path / "whole")
-    for own in ("settings.yaml", ".lock"):
-        del found[own], expected[own]
+    del found["settings.yaml"], expected["settings.yaml"]
     assert found == expected
 
 

@@ -35,7 +35,7 @@ def lifetime(process: BaseProcess, kill_at: float = float("inf")) -> float:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
             break
-        time.sleep(0.001)
+        time.sleep(0.004)
     process.join()
     return reached
 
