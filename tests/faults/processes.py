@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import accelerate  # noqa: F401 (imported once, for all that are forked)
+import datasets  # noqa: F401
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel  # noqa: F401 (imported once, for all that are forked)
+from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel  # noqa: F401
 
 import d3hr
+from d3hr import Prior, distill, load_images
 from d3hr.__main__ import main
 from d3hr.distillation import pipeline
 
@@ -46,6 +50,12 @@ def wait_for(happened: Callable[[], object], process: BaseProcess) -> None:
     while not happened():
         assert process.is_alive() and time.monotonic() < end
         time.sleep(0.001)
+
+
+def distilled(images: Path, prior: Path, out: Path, settings: dict[str, Any]) -> int:
+    """Distil, without the command around it."""
+    distill(load_images(images), Prior.from_pretrained(prior), out, **settings)
+    return 0
 
 
 def held(arguments: list[str], gate: Path) -> int:
