@@ -58,11 +58,6 @@ GROUPS: dict[str, type[Any]] = {"loading": Loading, "reading": Reading}
 """Parameters of commands that stand for flags which several commands share; each field is a flag."""
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
-
-
-class _Terminated(KeyboardInterrupt):
-    """The process was asked to end, by a batch system for example."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,41 +70,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     edge = {flag: options.pop(flag) for flag in ("config", "json", "debug")}
     for group, kind in _groups(COMMANDS[name]).items():
         options[group] = kind(**{each.name: options.pop(each.name) for each in fields(kind)})
-    try:
-        with _sigterm_as_interrupt():
+    with _stopped_by_signals() as received:
+        try:
             result = COMMANDS[name](**options.as_dict())
             if not is_first_process():
                 return 0
             if result.folder is not None and result.folder.is_dir():
                 write_bytes(result.folder / "settings.yaml", parsers[name].dump(_without_config(given)).encode())
-    except D3hrError as error:
-        return _complain(error, edge["debug"])
-    except OSError as error:
-        if error.errno is None:
-            raise
-        return _complain(_explain(error), edge["debug"])
-    except KeyboardInterrupt as stop:
-        print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        except (D3hrError, OSError, KeyboardInterrupt) as error:
+            if received or isinstance(error, KeyboardInterrupt):  # a library may take the interrupt for an error of its own
+                print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+                return 128 + received[0] if received else INTERRUPTED
+            if isinstance(error, OSError):
+                if error.errno is None:
+                    raise
+                error = _explain(error)
+            return _complain(error, edge["debug"])
     print(json.dumps(result.values, indent=2, ensure_ascii=False) if edge["json"] else result.text)
     return 0
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM stop the work as Ctrl-C does: what is under way is left undone, what holds a folder lets it go."""
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Let SIGTERM stop the work as Ctrl-C does: what is under way is left undone, what holds a folder lets it go; yield what has come."""
+    received: list[int] = []
 
-    def stop(*_: object) -> None:
-        raise _Terminated
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

@@ -22,7 +22,7 @@ def test_stopped_by_a_signal(place: Place, tmp_path: Path, number: signal.Signal
     wait_for(lambda: (partial / "statistics" / "000000.safetensors").exists(), process)
     assert process.pid is not None
     os.kill(process.pid, number)
-    assert finish(process) == code
+    assert finish(process) == code, log.read_text()
     said = log.read_text()
     assert "the same command goes on" in said
     assert "Traceback" not in said
