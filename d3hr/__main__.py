@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
@@ -60,11 +63,11 @@ GROUPS: dict[str, type[Any]] = {"loading": Loading, "reading": Reading, "running
 PLAIN = "plain yaml"
 """What jsonargparse calls our reading of YAML."""
 BAD_INPUT = 2
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C."""
+    """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C, 143 after SIGTERM."""
     parser, parsers = _parser()
     try:
         settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
@@ -76,28 +79,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     edge = {flag: options.pop(flag) for flag in ("config", "json", "debug")}
     for group, kind in _groups(COMMANDS[name]).items():
         options[group] = kind(**{each.name: options.pop(each.name) for each in fields(kind)})
-    try:
-        _require_no_nul(given.as_flat())
-        result = COMMANDS[name](**options.as_dict())
-        if not is_first_process():
-            return 0
-        if result.folder is not None and result.folder.is_dir():
-            write_bytes(result.folder / "settings.yaml", parsers[name].dump(_without_config(given)).encode())
-    except D3hrError as error:
-        return _complain(error, edge["debug"])
-    except OSError as error:
-        if error.errno is None:
-            raise
-        return _complain(_explain(error), edge["debug"])
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        return _complain(_too_large(error), edge["debug"])
-    except KeyboardInterrupt:
-        print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
-        return INTERRUPTED
+    with _stopped_by_signals() as received:
+        try:
+            _require_no_nul(given.as_flat())
+            result = COMMANDS[name](**options.as_dict())
+            if not is_first_process():
+                return 0
+            if result.folder is not None and result.folder.is_dir():
+                write_bytes(result.folder / "settings.yaml", parsers[name].dump(_without_config(given)).encode())
+        except (D3hrError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+            if received or isinstance(error, KeyboardInterrupt):  # a library may take the interrupt for an error of its own
+                print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+                return 128 + received[0] if received else INTERRUPTED
+            return _complain(_explained(error), edge["debug"])
     print(json.dumps(result.values, indent=2, ensure_ascii=False) if edge["json"] else printable(result.text, keep="\n"))
     return 0
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Let SIGTERM stop the work as Ctrl-C does: what is under way is left undone, what holds a folder lets it go; yield what has come."""
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _plain_values(text: str) -> Any:
@@ -208,7 +225,18 @@ def _too_large(error: Exception) -> D3hrError:
     )
 
 
-def _explain(error: OSError) -> D3hrError:
+def _explained(error: Exception) -> D3hrError:
+    """Return what a person is told of an error, which is raised again where it is a fault of ours."""
+    if isinstance(error, D3hrError):
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        return _refused(error)
+    if not _is_out_of_memory(error):
+        raise error
+    return _too_large(error)
+
+
+def _refused(error: OSError) -> D3hrError:
     """Turn the operating system's refusal into a message with a next step."""
     advice = {
         errno.ENOSPC: "free some space; the same command then goes on where it stopped.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from d3hr.evaluation.results import Evaluation
 from d3hr.prior.model import Prior
 from d3hr.prior.training import fit_prior
 from d3hr.progress import Progress
-from d3hr.staging import atomic_file, claim
+from d3hr.staging import atomic_file, claim, read_json
 
 IPCS = (1, 10)
 DISTILLATION_SEEDS = 6
@@ -47,16 +46,16 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
         OutputError: ``out`` holds something else.
     """
     started = time.monotonic()
-    claim(out, {"kind": "demo", "version": version("d3hr"), "seed": seed})
-    images, test = load_images("digits"), load_images("digits", split="test")
-    progress.say(f"digits: {len(images):,} real training images of {len(images.class_names)} classes, {len(test)} test images")
-    prior = fit_prior(images, out / "prior", preset="tiny", seed=seed, progress=progress)
-    entries = _sets(images, prior, out, seed, progress)
-    rows = compare_entries(entries, test, [Setting(STUDENT, protocol_named(PROTOCOL))], cells=out / "cells", progress=progress)
-    values = write_rows(out, rows, {})
-    with atomic_file(out / "contact-sheet.png") as temporary:
-        shutil.copyfile(out / "distilled" / "contact-sheet.png", temporary)
-    _write_page(out, images, test, rows, seed)
+    with claim(out, {"kind": "demo", "version": version("d3hr"), "seed": seed}):
+        images, test = load_images("digits"), load_images("digits", split="test")
+        progress.say(f"digits: {len(images):,} real training images of {len(images.class_names)} classes, {len(test)} test images")
+        prior = fit_prior(images, out / "prior", preset="tiny", seed=seed, progress=progress)
+        entries = _sets(images, prior, out, seed, progress)
+        rows = compare_entries(entries, test, [Setting(STUDENT, protocol_named(PROTOCOL))], cells=out / "cells", progress=progress)
+        values = write_rows(out, rows, {})
+        with atomic_file(out / "contact-sheet.png") as temporary:
+            shutil.copyfile(out / "distilled" / "contact-sheet.png", temporary)
+        _write_page(out, images, test, rows, seed)
     minutes = (time.monotonic() - started) / 60
     text = "\n".join(
         [
@@ -95,7 +94,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
     from d3hr.report.figures import accuracy_chart, loss_chart
     from d3hr.report.page import write_page
 
-    fit = json.loads((out / "prior" / "fit.json").read_text(encoding="utf-8"))
+    fit = read_json(out / "prior" / "fit.json")
     minutes = sum(fit["seconds"].values()) / 60
     settings = distill_settings(PRESET)
     sheets = [

@@ -7,6 +7,7 @@
     ├── PriorError             a diffusion prior cannot be loaded or does not fit the task
     ├── ClassMismatch          two things that must speak of the same classes do not
     ├── OutputError            the place to write to holds something else, or cannot be written
+    ├── DamagedFile            a file is no longer what d3hr wrote
     ├── DistilledSetError      a folder is not a (complete) distilled set
     ├── ResultsError           kept results of an evaluation or a diagnosis are missing or damaged
     ├── NumericalError         a computation left the finite numbers
@@ -104,6 +105,10 @@ class ClassMismatch(D3hrError):
 
 class OutputError(D3hrError):
     """The place to write to holds something else, or cannot be written."""
+
+
+class DamagedFile(D3hrError):
+    """A file is no longer what d3hr wrote: bits have flipped, it is cut short, or it is gone."""
 
 
 class DistilledSetError(D3hrError):

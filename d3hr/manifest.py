@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from d3hr.class_folders import class_folders
 from d3hr.decoding import MAX_PIXELS
 from d3hr.distillation.settings import DistillSettings
-from d3hr.errors import DistilledSetError
+from d3hr.errors import DamagedFile, DistilledSetError
 from d3hr.prior.conditioning import Conditioning
+from d3hr.staging import read_json
 
 MAX_BYTES = 2**26
 """Largest manifest that is read: 64 MiB, which is room for some hundred thousand classes."""
@@ -191,14 +192,15 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"{file.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
-        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+        return Manifest.model_validate(read_json(file))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         found = f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
         raise DistilledSetError(f"{file} is damaged.", found=found, do="make the set again.") from error
-    except ValueError as error:
-        raise DistilledSetError(f"{file} is damaged.", found=str(error), do="make the set again.") from error
+    except (ValueError, DamagedFile) as error:
+        found = error.found if isinstance(error, DamagedFile) else str(error)
+        raise DistilledSetError(f"{file} is damaged.", found=found, do="make the set again.") from error
 
 
 def require_inside(folder: Path, path: Path) -> Path:

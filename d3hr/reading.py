@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from d3hr.errors import ResultsError
+from d3hr.errors import DamagedFile, ResultsError
+from d3hr.staging import read_json
 
 MAX_BYTES = 2**20
 """Largest file of settings that is read: 1 MiB."""
@@ -18,7 +19,7 @@ MAX_DEPTH = 50
 Model = TypeVar("Model")
 
 
-def read_json(file: Path, adapter: TypeAdapter[Model], *, do: str) -> Model:
+def validated_json(file: Path, adapter: TypeAdapter[Model], *, do: str) -> Model:
     """Return what ``file`` holds; numbers that JSON does not know (NaN, Infinity) are read as null.
 
     Args:
@@ -27,18 +28,18 @@ def read_json(file: Path, adapter: TypeAdapter[Model], *, do: str) -> Model:
         do: which command writes it.
 
     Raises:
-        ResultsError: the file is missing, no JSON, or not of that form.
+        ResultsError: the file is missing, no JSON, not what was written, or not of that form.
     """
     if not file.is_file():
         raise ResultsError(f"There is no {file}.", found="a folder without it" if file.parent.is_dir() else "no such folder", do=do)
     try:
-        return adapter.validate_python(json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None))
+        return adapter.validate_python(json.loads(json.dumps(read_json(file)), parse_constant=lambda _: None))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ResultsError(f"{file} is damaged.", found=f"{where}: {first['msg']}, got {first['input']!r:.80}", do=do) from error
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{file} is damaged.", found=str(error), do=do) from error
+    except DamagedFile as error:
+        raise ResultsError(f"{file} is damaged.", found=error.found, do=do) from error
 
 
 def read_yaml(path: str | Path) -> Any:

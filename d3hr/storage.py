@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from d3hr.checksums import verify
 from d3hr.class_folders import class_folders
 from d3hr.contact_sheet import contact_sheet
 from d3hr.data import ImageData, load_images
@@ -35,10 +36,13 @@ from d3hr.manifest import ClassEntry, Manifest, Sample, read_manifest, require_i
 from d3hr.prior.conditioning import Conditioning
 from d3hr.progress import SILENT, Progress
 from d3hr.set_card import set_card
-from d3hr.staging import StagedFolder, write_bytes, write_json
+from d3hr.staging import StagedFolder, remove, write_bytes, write_json
 
 if TYPE_CHECKING:
     from d3hr.prior.model import Prior
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG file, with its checksum, which Pillow does not look at."""
 
 
 MOST_VALUES_A_PIXEL = 16
@@ -58,9 +62,12 @@ class DistilledSet:
 
         Raises:
             DistilledSetError: the folder is not one, its manifest contradicts itself, an image is missing, or a file is a link out of it.
+            DamagedFile: a file is not what was written.
         """
         folder = Path(path)
-        distilled = cls(folder, read_manifest(folder))
+        manifest = read_manifest(folder)
+        verify(folder)
+        distilled = cls(folder, manifest)
         missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
         if missing:
             raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], do="make the set again.")
@@ -289,7 +296,7 @@ def _write_images(
     train = folder / "train"
     train.mkdir(exist_ok=True)
     folders = {entry.name: train / entry.folder for entry in manifest.classes}
-    missing = [name for name, place in folders.items() if not place.is_dir()]
+    missing = [entry.name for entry in manifest.classes if not _is_kept(folders[entry.name], entry.images, progress)]
     with progress.bar("drawing classes", len(folders)) as bar:
         bar.update(len(folders) - len(missing))
         for done, (name, images) in enumerate(draw(missing), start=len(folders) - len(missing) + 1):
@@ -298,6 +305,29 @@ def _write_images(
     drawn = DistilledSet(folder, manifest)
     rows = {entry.name: drawn.of_class(entry.name) for entry in manifest.classes[:100]}
     write_bytes(folder / "contact-sheet.png", contact_sheet(rows))
+
+
+def _is_kept(folder: Path, count: int, progress: Progress) -> bool:
+    """Return whether an earlier run left the images of a class, whole and nothing else; a folder of anything else is removed."""
+    if not folder.is_dir():
+        return False
+    expected = {f"{index:05d}.png" for index in range(count)}
+    if {path.name for path in folder.iterdir()} == expected and all(_is_sound(folder / name) for name in expected):
+        return True
+    progress.say(f"{folder} is damaged: it is made again")
+    remove(folder)
+    return False
+
+
+def _is_sound(image: Path) -> bool:
+    """Return whether every chunk of a PNG file has its checksum; Pillow checks those of pixels only when asked to."""
+    content = image.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+            opened.verify()
+    except Exception:  # whatever a decoder makes of random bytes
+        return False
+    return content.endswith(_PNG_END)
 
 
 def _bytes(folder: Path, manifest: Manifest) -> dict[str, int]:
@@ -318,7 +348,8 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def _write_class(folder: Path, images: Tensor) -> None:
     partial = folder.with_name(f".{folder.name}.part")
-    partial.mkdir(exist_ok=True)
+    remove(partial)
+    partial.mkdir()
     for index, image in enumerate(images):
         buffer = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "png")

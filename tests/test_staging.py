@@ -36,24 +36,24 @@ def test_tensors_that_do_not_fit_on_the_disk_leave_nothing(tmp_path: Path, monke
 
 
 def test_a_folder_appears_when_it_is_published(tmp_path: Path) -> None:
-    stage = StagedFolder(tmp_path / "out", {"a": 1})
-    (stage.path / "piece").write_text("x")
-    (stage.path / "work").mkdir()
-    assert not stage.out.exists()
-    assert not stage.resumed
-    again = StagedFolder(tmp_path / "out", {"a": 1})
-    assert again.resumed
-    again.publish(without=["work", "never made"])
-    assert sorted(path.name for path in stage.out.iterdir()) == ["piece", "run.json"]
+    with StagedFolder(tmp_path / "out", {"a": 1}) as stage:
+        (stage.path / "piece").write_text("x")
+        (stage.path / "work").mkdir()
+        assert not stage.out.exists()
+        assert not stage.resumed
+    with StagedFolder(tmp_path / "out", {"a": 1}) as again:
+        assert again.resumed
+        again.publish(without=["work", "never made"])
+    assert sorted(path.name for path in stage.out.iterdir()) == ["SHA256SUMS", "piece", "run.json"]
     assert not stage.path.exists()
     assert StagedFolder(tmp_path / "out", {"a": 1}).finished
 
 
 def test_leftovers_of_a_killed_write_are_removed(tmp_path: Path) -> None:
-    stage = StagedFolder(tmp_path / "out", {})
-    (stage.path / ".file.tmp").write_text("half")
-    StagedFolder(tmp_path / "out", {})
-    assert not (stage.path / ".file.tmp").exists()
+    with StagedFolder(tmp_path / "out", {}) as stage:
+        (stage.path / ".file.tmp").write_text("half")
+    with StagedFolder(tmp_path / "out", {}):
+        assert not (stage.path / ".file.tmp").exists()
 
 
 def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     (tmp_path / "file").write_text("x")
     StagedFolder(tmp_path / "done", {"a": 1}).publish()
-    StagedFolder(tmp_path / "open", {"a": 1})
+    StagedFolder(tmp_path / "open", {"a": 1}).close()
     (tmp_path / "odd.partial").mkdir()
     (tmp_path / "odd.partial" / "x").write_text("x")
     before = sorted(tmp_path.rglob("*"))
@@ -80,16 +80,18 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
 
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    stage = StagedFolder(tmp_path / "out", {})
-    stage.publish()
+    with StagedFolder(tmp_path / "out", {}) as stage:
+        stage.publish()
     assert stage.out.is_dir()
 
 
 def test_claim_keeps_a_growing_folder_to_one_work(tmp_path: Path) -> None:
-    assert not claim(tmp_path / "grow", {"a": 1})
-    assert claim(tmp_path / "grow", {"a": 1})
-    with pytest.raises(OutputError, match="other settings"):
-        claim(tmp_path / "grow", {"a": 2})
+    with claim(tmp_path / "grow", {"a": 1}) as resumed:
+        assert not resumed
+    with claim(tmp_path / "grow", {"a": 1}) as resumed:
+        assert resumed
+    with pytest.raises(OutputError, match="other settings"), claim(tmp_path / "grow", {"a": 2}):
+        pass
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot be created"):
-        claim(tmp_path / "file", {})
+    with pytest.raises(OutputError, match="cannot be created"), claim(tmp_path / "file", {}):
+        pass

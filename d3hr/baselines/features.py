@@ -9,14 +9,13 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from d3hr.baselines.method import Order
 from d3hr.data import ImageData
 from d3hr.distillation.inversion import check_finite
 from d3hr.errors import NumericalError
-from d3hr.staging import claim, write_tensors
+from d3hr.staging import claim, kept, read_tensors, write_tensors
 
 Space = Literal["pixel", "latent", "teacher"]
 """``pixel``: pixels at the size of the set. ``latent``: the prior's latents. ``teacher``: what a teacher's classifier sees."""
@@ -32,14 +31,16 @@ def class_features(order: Order, space: Space, name: str) -> Tensor:
     images, network, embed = _embedding(order, space)
     key = {"kind": "features", "space": space, "data": images.fingerprint, "image_size": images.image_size, "network": network}
     folder = order.shared_folder(f"features-{space}", key)
-    claim(folder, key)
     file = folder / f"{images.class_names.index(name):06d}.safetensors"
-    if not file.exists():
-        features = torch.cat([embed(batch).flatten(1).float().cpu() for batch in images.batches(name)])
-        with NumericalError.naming(name):
-            check_finite(features, "encoding", f"in its {space} features")
-        write_tensors(file, {"features": features})
-    return load_file(file)["features"]
+    with claim(folder, key, wait=True):
+        found = kept(file, read_tensors, order.progress)
+        if found is None:
+            features = torch.cat([embed(batch).flatten(1).float().cpu() for batch in images.batches(name)])
+            with NumericalError.naming(name):
+                check_finite(features, "encoding", f"in its {space} features")
+            found = {"features": features}
+            write_tensors(file, found)
+    return found["features"]
 
 
 def network_of(order: Order, space: Space) -> dict[str, str]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +18,7 @@ from d3hr.data import ImageData
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.teachers import Teacher
 from d3hr.seeds import generator_for
-from d3hr.staging import claim, write_tensors
+from d3hr.staging import claim, kept, read_tensors, write_tensors
 from d3hr.storage import DistilledSet
 
 
@@ -118,13 +117,14 @@ def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, T
         "seed": order.seed,
     }
     folder = order.shared_folder("patches", key)
-    claim(folder, key)
     file = folder / f"{images.class_names.index(name):06d}.safetensors"
-    if not file.exists():
-        generator = generator_for(order.seed, "patches", name)
-        boxes = crop_boxes(images.counts[name], settings.crops, images.image_size, settings.smallest, generator)
-        write_tensors(file, {"boxes": boxes, "losses": _losses(images, teacher, name, boxes)})
-    found = load_file(file)
+    with claim(folder, key, wait=True):
+        found = kept(file, read_tensors, order.progress)
+        if found is None:
+            generator = generator_for(order.seed, "patches", name)
+            boxes = crop_boxes(images.counts[name], settings.crops, images.image_size, settings.smallest, generator)
+            found = {"boxes": boxes, "losses": _losses(images, teacher, name, boxes)}
+            write_tensors(file, found)
     return found["boxes"], found["losses"]
 
 

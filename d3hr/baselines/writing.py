@@ -27,10 +27,10 @@ def write_baseline(out: str | Path, origin: Origin, images_of: Callable[[str], T
     Raises:
         OutputError: ``out`` holds something else.
     """
-    stage = StagedFolder(out, origin.key())
-    if stage.finished:
-        return DistilledSet.load(out)
-    return write_set(stage, origin, lambda names: ((name, images_of(name)) for name in names), progress=progress)
+    with StagedFolder(out, origin.key()) as stage:
+        if stage.finished:
+            return DistilledSet.load(out)
+        return write_set(stage, origin, lambda names: ((name, images_of(name)) for name in names), progress=progress)
 
 
 def real_origin(method: str, images: ImageData, *, ipc: int, settings: Mapping[str, Any]) -> Origin:

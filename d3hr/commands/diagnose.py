@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,12 +46,14 @@ def diagnose(
         out: folder for the result, by default DISTILLED-diagnosis
         reading: how images are read
     """
+    from d3hr.checksums import verify
+    from d3hr.diagnostics.diagnosis import FILE, diagnosis_key, with_evaluations
     from d3hr.diagnostics.diagnosis import diagnose as examine
-    from d3hr.diagnostics.diagnosis import diagnosis_key, with_evaluations
     from d3hr.diagnostics.wording import as_text
     from d3hr.evaluation.teachers import Teacher
+    from d3hr.locking import locked
     from d3hr.report.diagnosis import read_diagnosis
-    from d3hr.staging import StagedFolder, write_json
+    from d3hr.staging import StagedFolder, read_json, write_json
     from d3hr.storage import DistilledSet, open_set
 
     progress = OnTerminal()
@@ -71,14 +72,16 @@ def diagnose(
     if not evaluation:
         rows = _rows(place.with_name(place.name + "-evaluation"), required=False)
     given: dict[str, Any] = {"teacher": Teacher.load(teacher) if teacher else None, "space": space, "levels": levels, "seed": seed}
-    stage = StagedFolder(folder, diagnosis_key(subject, images, loaded, **given))
-    if not stage.finished:
-        examine(subject, images, loaded, rows=rows, progress=progress, **given).save(folder)
-    read_diagnosis(folder)  # refuses one that was damaged since
-    kept = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
-    values = with_evaluations(kept, rows)
-    if values != kept:
-        write_json(folder / "diagnosis.json", values)
+    with StagedFolder(folder, diagnosis_key(subject, images, loaded, **given)) as stage:
+        if not stage.finished:
+            examine(subject, images, loaded, rows=rows, progress=progress, **given).write(stage)
+    verify(folder)
+    read_diagnosis(folder)  # refuses what is no diagnosis
+    with locked(folder, wait=True):
+        kept = read_json(folder / FILE)
+        values = with_evaluations(kept, rows)
+        if values != kept:
+            write_json(folder / FILE, values)
     return Result(f"{as_text(values)}\nKept in {folder}.", {"out": str(folder), **values}, folder)
 
 

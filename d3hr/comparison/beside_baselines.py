@@ -56,27 +56,27 @@ def compare_with_baselines(
         OutputError: ``out`` holds something else.
     """
     about = subject.manifest.model_dump(mode="json") if isinstance(subject, DistilledSet) else identity(subject)
-    claim(out, {"kind": "evaluation", "set": about, "test": test.fingerprint})
-    names, ipc, side = subject.class_names, images_per_class(subject), _side(subject)
-    entries = [Entry(subject, seeds)]
-    if real is not None and min(real.counts.values()) < ipc:
-        progress.say(f"no row of random real images: a class has fewer than {ipc} of them")
-        real = None
-    for seed in seeds:
-        if real is not None:
-            folder = out / "baselines" / f"random_real-ipc{ipc}-seed{seed}"
-            entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=side, seed=seed), [seed]))
-        if prior is not None and isinstance(subject, DistilledSet):
-            manifest = subject.manifest
-            folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
-            guidance = float(manifest.settings.get("denoising_guidance", 1.0))
-            known = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.get("fingerprint") else None
-            drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=known, seed=seed)
-            entries.append(Entry(drawn, [seed]))
-    setting = Setting(student, protocol, teacher, image_size)
-    rows = compare_entries(entries, test, [setting], cells=out / "cells", progress=progress)
-    write_rows(out, rows, {})
-    return rows
+    with claim(out, {"kind": "evaluation", "set": about, "test": test.fingerprint}):
+        names, ipc, side = subject.class_names, images_per_class(subject), _side(subject)
+        entries = [Entry(subject, seeds)]
+        if real is not None and min(real.counts.values()) < ipc:
+            progress.say(f"no row of random real images: a class has fewer than {ipc} of them")
+            real = None
+        for seed in seeds:
+            if real is not None:
+                folder = out / "baselines" / f"random_real-ipc{ipc}-seed{seed}"
+                entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=side, seed=seed), [seed]))
+            if prior is not None and isinstance(subject, DistilledSet):
+                manifest = subject.manifest
+                folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
+                guidance = float(manifest.settings.get("denoising_guidance", 1.0))
+                known = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.get("fingerprint") else None
+                drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=known, seed=seed)
+                entries.append(Entry(drawn, [seed]))
+        setting = Setting(student, protocol, teacher, image_size)
+        rows = compare_entries(entries, test, [setting], cells=out / "cells", progress=progress)
+        write_rows(out, rows, {})
+        return rows
 
 
 def images_per_class(distilled: DistilledSet | ImageData) -> int:

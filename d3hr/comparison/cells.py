@@ -16,7 +16,7 @@ from d3hr.evaluation.scores import evaluate
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Run
 from d3hr.manifest import require_inside
-from d3hr.staging import write_json
+from d3hr.staging import kept, read_json, write_json
 from d3hr.storage import DistilledSet
 
 
@@ -51,7 +51,8 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{setting.student}-{setting.protocol.name}"
     path = folder / f"{class_folders([name])[name]}-{digest}.json"  # a protocol's own file may call it anything
-    if not path.exists():
+    found = kept(path, read_json)
+    if found is None:
         made = evaluate(
             distilled,
             test,
@@ -62,26 +63,26 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
             image_size=setting.image_size,
             soft_label_file=folder / f"soft-labels-{_soft_label_key(about)}.safetensors",
         )
-        write_json(path, {"about": about, "method": made.method, "ipc": made.ipc, **_kept(made)})
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    run = kept["run"]
+        write_json(path, {"about": about, "method": made.method, "ipc": made.ipc, **_figures(made)})
+        found = read_json(path)
+    run = found["run"]
     return Evaluation(
-        kept["method"],
-        kept["ipc"],
+        found["method"],
+        found["ipc"],
         setting.student,
         setting.protocol,
         (Run(**{**run, "confusion": tuple(tuple(row) for row in run["confusion"])}),),
         setting.image_size,
-        class_names=tuple(kept["class_names"]),
-        teacher=kept["teacher"],
-        soft_label_bytes=kept["soft_label_bytes"],
+        class_names=tuple(found["class_names"]),
+        teacher=found["teacher"],
+        soft_label_bytes=found["soft_label_bytes"],
     )
 
 
 def identity(distilled: DistilledSet | ImageData) -> str:
     """Return what tells a set from every other: the key it was made with, or a folder's fingerprint."""
     if isinstance(distilled, DistilledSet):
-        return require_inside(distilled.path, distilled.path / "run.json").read_text(encoding="utf-8", errors="replace")
+        return json.dumps(read_json(require_inside(distilled.path, distilled.path / "run.json")), sort_keys=True)
     return distilled.fingerprint
 
 
@@ -102,7 +103,7 @@ def _soft_label_key(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def _kept(made: Evaluation) -> dict[str, Any]:
+def _figures(made: Evaluation) -> dict[str, Any]:
     return {
         "class_names": list(made.class_names),
         "teacher": made.teacher,

@@ -83,17 +83,19 @@ def compare(
     for known in full_data:
         known.require_classes(names, "the data")
         accuracies[known.student] = float(teacher_record(known, tested)["accuracy"])
-    claim(folder, _key(materials, test))
-    found: list[Evaluation] = []
-    for ipc in matrix.ipc:
-        trained = [
-            Setting(student, protocol_named(protocol, ipc=ipc), materials.teacher, image_size)
-            for student in matrix.students
-            for protocol in matrix.protocols
-        ]
-        entries = _entries(rows, matrix, materials, ipc, folder, progress)
-        found += compare_entries(entries, test, trained, cells=folder / "cells", total=matrix.cells // len(matrix.ipc), progress=progress)
-        write_rows(folder, found, accuracies)
+    with claim(folder, _key(materials, test)):
+        found: list[Evaluation] = []
+        for ipc in matrix.ipc:
+            trained = [
+                Setting(student, protocol_named(protocol, ipc=ipc), materials.teacher, image_size)
+                for student in matrix.students
+                for protocol in matrix.protocols
+            ]
+            entries = _entries(rows, matrix, materials, ipc, folder, progress)
+            found += compare_entries(
+                entries, test, trained, cells=folder / "cells", total=matrix.cells // len(matrix.ipc), progress=progress
+            )
+            write_rows(folder, found, accuracies)
     return Comparison(found, accuracies)
 
 

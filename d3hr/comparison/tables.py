@@ -16,7 +16,7 @@ from rich.table import Table
 
 from d3hr.comparison.ranking import ranking
 from d3hr.evaluation.results import Evaluation
-from d3hr.reading import read_json
+from d3hr.reading import validated_json
 from d3hr.staging import write_bytes, write_json
 
 _NESTED = ("per_class", "class_names", "confusion", "protocol_settings", "teacher")
@@ -38,10 +38,14 @@ def as_rows(rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[
 def write_rows(folder: Path, rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[dict[str, Any]]:
     """Write ``results.json`` and ``results.csv`` into a folder and return the rows' own values.
 
-    Rows that earlier runs left there, of other students, protocols or methods, stay; one of the same is replaced.
+    Rows that earlier runs left there, of other students, protocols or methods, stay; one of the same is replaced. Whoever calls has
+    claimed the folder, so that no other run's rows are lost. Each row of JSON carries its checksum.
+
+    Raises:
+        ResultsError: the rows that are there are not what was written.
     """
     file = folder / "results.json"
-    before = read_json(file, _ROWS, do="move it away: what the cells hold is written anew.") if file.is_file() else []
+    before = validated_json(file, _ROWS, do="move it away: what the cells hold is written anew.") if file.is_file() else []
     values = as_rows(rows, full_data)
     new = [_identity(row) for row in values]
     everything = [row for row in before if _identity(row) not in new] + values

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from d3hr.checksums import verify
 from d3hr.data import ImageData
 from d3hr.diagnostics.coverage import Support, diversity, mean_support, support
 from d3hr.diagnostics.distances import MOST_POINTS, Measures, distances, thinned
@@ -37,6 +38,9 @@ from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
 from d3hr.staging import StagedFolder, write_bytes, write_json
 from d3hr.storage import DistilledSet, to_uint8
+
+FILE = "diagnosis.json"
+"""Figures and verdicts; those that hang on evaluations may come later."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,17 @@ class Diagnosis:
         """Write the folder, whole or not at all; one that holds this very diagnosis is left as it is.
 
         Raises:
-            OutputError: the folder holds something else.
+            OutputError: the folder holds something else, or another run works there.
+            DamagedFile: the folder is finished, but not what was written.
         """
-        stage = StagedFolder(folder, self.key)
-        if stage.finished:
-            return
+        with StagedFolder(folder, self.key) as stage:
+            if stage.finished:
+                verify(folder)
+            else:
+                self.write(stage)
+
+    def write(self, stage: StagedFolder) -> None:
+        """Complete a staged folder and make it appear."""
         for name, positions in self.nearest.items():
             place = stage.path / "nearest" / name
             place.mkdir(parents=True, exist_ok=True)
@@ -80,8 +90,8 @@ class Diagnosis:
                 buffer = io.BytesIO()
                 Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "png")
                 write_bytes(place / f"{index:05d}.png", buffer.getvalue())
-        write_json(stage.path / "diagnosis.json", self.values)
-        stage.publish()
+        write_json(stage.path / FILE, self.values)
+        stage.publish(growing=[FILE])
 
 
 def diagnose(

@@ -6,7 +6,6 @@ same bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from d3hr.manifest import Sample
 from d3hr.prior.conditioning import match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder, write_json
+from d3hr.staging import StagedFolder, kept, read_json, write_json
 from d3hr.storage import DistilledSet, Origin, write_set
 
 
@@ -108,30 +107,30 @@ def distill(
         real_counts=images.counts,
         conditioning=conditioning,
     )
-    stage = StagedFolder(out, {**origin.key(), **automatic})
-    if stage.finished:
-        return DistilledSet.load(out)
-    if stage.resumed:
-        progress.say(f"going on with {stage.path}")
-    sized = images.at_size(prior.image_size)
-    if level == "auto":
-        chosen = _kept_choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
-        settings = settings.model_copy(update={"statistics_level": chosen["level"], "denoising_level": chosen["level"]})
-    if batch_size == "auto":
-        largest = max(images.counts.values())
-        chosen = _kept_choice(
-            stage.path / "batch_size.json",
-            lambda: choose_batch_size(prior, settings, memory_budget=memory_budget, largest=largest),
-            progress,
-        )
-        settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
-    ids = {match.class_name: match.conditioning_id for match in conditioning}
-    matching = Matching(sized, prior, settings, ids, decoders)
-    with execution.standing() as place:
-        gaussians = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
-        samples = _samples(gaussians) if settings.subsampled else None
-        origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
-        return _draw_set(stage, origin, prior, settings, gaussians, place, memory_budget, progress)
+    with StagedFolder(out, {**origin.key(), **automatic}) as stage:
+        if stage.finished:
+            return DistilledSet.load(out)
+        if stage.resumed:
+            progress.say(f"going on with {stage.path}")
+        sized = images.at_size(prior.image_size)
+        if level == "auto":
+            chosen = _kept_choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
+            settings = settings.model_copy(update={"statistics_level": chosen["level"], "denoising_level": chosen["level"]})
+        if batch_size == "auto":
+            largest = max(images.counts.values())
+            chosen = _kept_choice(
+                stage.path / "batch_size.json",
+                lambda: choose_batch_size(prior, settings, memory_budget=memory_budget, largest=largest),
+                progress,
+            )
+            settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
+        ids = {match.class_name: match.conditioning_id for match in conditioning}
+        matching = Matching(sized, prior, settings, ids, decoders)
+        with execution.standing() as place:
+            gaussians = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
+            samples = _samples(gaussians) if settings.subsampled else None
+            origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
+            return _draw_set(stage, origin, prior, settings, gaussians, place, memory_budget, progress)
 
 
 def expand(
@@ -198,28 +197,28 @@ def expand(
         conditioning=manifest.conditioning,
         samples={entry.name: entry.sample for entry in manifest.classes if entry.sample},
     )
-    stage = StagedFolder(out, origin.key())
-    if stage.finished:
-        return DistilledSet.load(out)
-    with execution.standing() as place:
+    with StagedFolder(out, origin.key()) as stage, execution.standing() as place:
+        if stage.finished:
+            return DistilledSet.load(out)
         return _draw_set(stage, origin, prior, settings, distilled.statistics, place, memory_budget, progress)
 
 
 def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
     """Return what an earlier run chose, or choose and say why."""
-    if not file.exists():
+    chosen: dict[str, Any] | None = kept(file, read_json, progress)
+    if chosen is None:
         choice = choose()
         progress.say(choice.as_text())
-        write_json(file, choice.as_values())
-    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return kept
+        chosen = choice.as_values()
+        write_json(file, chosen)
+    return chosen
 
 
 def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptGaussians:
     """Return the Gaussian of each class, from its finished file where an earlier run left one."""
-    kept = KeptGaussians(folder, class_names)
+    finished = KeptGaussians(folder, class_names, progress)
     parts = {name: matching.parts(name) for name in class_names}
-    tasks = [part for name in class_names if name not in kept for part in parts[name]]
+    tasks = [part for name in class_names if name not in finished for part in parts[name]]
     total = sum(part.images for name in class_names for part in parts[name])
     done = total - sum(part.images for part in tasks)
     waiting: dict[str, dict[int, Matched]] = {}
@@ -233,16 +232,16 @@ def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path,
             bar.update(done, note=name)
             if len(found) == len(parts[name]):
                 whole = merged(found[part.start] for part in parts[name])
-                kept.keep(name, whole.gaussian, whole.error, matching.settings.statistics_dtype)
+                finished.keep(name, whole.gaussian, whole.error, matching.settings.statistics_dtype)
                 del waiting[name]
     # What is on disk is what expand will see, so groups are drawn from that.
-    return kept
+    return finished
 
 
-def _samples(kept: KeptGaussians) -> dict[str, Sample]:
+def _samples(finished: KeptGaussians) -> dict[str, Sample]:
     """Return what is told of samples in a manifest."""
-    errors = {name: kept.error(name) for name in kept}
-    return {name: Sample(images=kept[name].count, mean_error=error.mean, std_error=error.std) for name, error in errors.items()}
+    errors = {name: finished.error(name) for name in finished}
+    return {name: Sample(images=finished[name].count, mean_error=error.mean, std_error=error.std) for name, error in errors.items()}
 
 
 def _draw_set(
@@ -261,7 +260,7 @@ def _draw_set(
         device = prior.device.type
         return search_candidates(gaussians, settings, progress, memory_budget=memory_budget, device=device, execution=execution)
 
-    candidates = _kept_candidates(stage.path / "candidates.json", search) if origin.ipc else {}
+    candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if origin.ipc else {}
     drawing = Drawing(prior, settings, {match.class_name: match.conditioning_id for match in origin.conditioning or ()})
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
@@ -278,9 +277,10 @@ def _draw_set(
     )
 
 
-def _kept_candidates(file: Path, search: Callable[[], dict[str, int]]) -> dict[str, int]:
+def _kept_candidates(file: Path, search: Callable[[], dict[str, int]], progress: Progress) -> dict[str, int]:
     """Return what an earlier run found, or search."""
-    if not file.exists():
-        write_json(file, search())
-    found: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    found: dict[str, dict[str, int]] | None = kept(file, read_json, progress)
+    if found is None:
+        found = {"candidates": search()}
+        write_json(file, found)
+    return found["candidates"]

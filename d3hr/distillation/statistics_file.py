@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.subsampling import StandardError
 from d3hr.errors import DistilledSetError
-from d3hr.staging import write_tensors
+from d3hr.progress import SILENT, Progress
+from d3hr.staging import kept, read_tensors, write_tensors
 
 StatisticsDtype = Literal["float32", "float16"]
 _DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}
@@ -45,6 +46,7 @@ def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> 
 
     Raises:
         DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are no statistics.
+        DamagedFile: it is not what was written.
     """
     largest = None if most is None else classes * (8 * most + 8) + _MOST_HEADER
     try:
@@ -52,7 +54,8 @@ def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> 
             raise ValueError(f"{path.stat().st_size:,} bytes, of at most {largest:,}")
         with safe_open(path, framework="pt") as file:
             _check_header({name: file.get_slice(name) for name in file.keys()}, classes, most)  # noqa: SIM118 (no mapping)
-            mean, std, count = (file.get_tensor(name) for name in ("mean", "std", "count"))
+        tensors = read_tensors(path)
+        mean, std, count = (tensors[name] for name in ("mean", "std", "count"))
         if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
             raise ValueError("a mean or spread that is not finite, or a negative spread or count")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
@@ -79,13 +82,16 @@ class KeptGaussians(Mapping[str, ClassGaussian]):
     """The Gaussians of the classes that are finished, a file each, read when they are looked up: memory holds none of them.
 
     Args:
-        folder: where the files lie; it is made if it is not there.
+        folder: where the files lie; it is made if it is not there. Those that an earlier run left are looked at, and damaged ones removed.
         class_names: all classes, finished or not, in their order.
+        progress: where to say that a file is damaged.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, class_names: Sequence[str], progress: Progress = SILENT) -> None:
         folder.mkdir(exist_ok=True)
         self._files = {name: folder / f"{index:06d}.safetensors" for index, name in enumerate(class_names)}
+        for file in self._files.values():
+            kept(file, read_tensors, progress)
 
     def keep(self, class_name: str, gaussian: ClassGaussian, error: StandardError, dtype: StatisticsDtype) -> None:
         """Write the Gaussian of a class with its standard error, which makes it finished."""

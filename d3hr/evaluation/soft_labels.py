@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from d3hr.evaluation.scoring import Labelled
 from d3hr.evaluation.teachers import BATCH, Teacher
-from d3hr.staging import write_tensors
+from d3hr.staging import kept, read_tensors, write_tensors
 
 
 def soft_labels(train: Labelled, teacher: Teacher, file: Path | None = None) -> Tensor:
@@ -22,13 +21,14 @@ def soft_labels(train: Labelled, teacher: Teacher, file: Path | None = None) -> 
     Args:
         train: the images.
         teacher: the teacher, whose classes are the set's.
-        file: where to keep them, as safetensors of one tensor ``logits``; what lies there is used again.
+        file: where to keep them, as safetensors of one tensor ``logits``; what lies there is used again, unless it is damaged.
     """
-    if file is not None and file.exists():
-        return load_file(file)["logits"]
+    found = None if file is None else kept(file, read_tensors)
+    if found is not None:
+        return found["logits"]
     positions = torch.arange(len(train.labels)).split(BATCH)
     logits = torch.cat([teacher.logits(train.read(part)) for part in positions])
-    kept = logits[:, teacher.columns(train.class_names)].half()
+    chosen = logits[:, teacher.columns(train.class_names)].half()
     if file is not None:
-        write_tensors(file, {"logits": kept})
-    return kept
+        write_tensors(file, {"logits": chosen})
+    return chosen

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from d3hr.data import ImageData
@@ -19,7 +18,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Training, seeded_student
 from d3hr.prior.optimization import optimiser_tensors, restore_optimiser
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder, write_tensors
+from d3hr.staging import StagedFolder, kept, read_checkpoint, write_tensors
 
 CHECKPOINT_SECONDS = 60.0
 IN_MEMORY = 4 * 2**30
@@ -60,35 +59,33 @@ def train_teacher(
     if chosen.soft:
         raise SettingsError("A teacher learns from hard labels.", found=f"{chosen.labels} labels", do="use --protocol teacher.")
     sized = images if image_size is None else images.at_size(image_size)
-    stage = StagedFolder(
-        out,
-        {
-            "kind": "teacher",
-            "data": images.fingerprint,
-            "test": test.fingerprint,
-            "student": student,
-            "image_size": sized.image_size,
-            "protocol": chosen.model_dump(mode="json"),
-            "seed": seed,
-        },
-    )
-    if stage.finished:
-        return Teacher.load(out)
-    training = _training(sized, student, chosen, seed)
-    tested = real_images(test, images.class_names, sized.image_size)
-    _train(training, stage.path / _CHECKPOINT, f"training {student}", progress)
-    found = score_network(training.network, tested)
-    about = {
+    key = {
+        "kind": "teacher",
+        "data": images.fingerprint,
+        "test": test.fingerprint,
+        "student": student,
+        "image_size": sized.image_size,
         "protocol": chosen.model_dump(mode="json"),
         "seed": seed,
-        "data": {"source": images.source, "split": images.split, "fingerprint": images.fingerprint, "images": len(images)},
-        "test": {"source": test.source, "split": test.split, "fingerprint": test.fingerprint, "images": len(test)},
-        "accuracy": found.accuracy,
-        "top5": found.top5,
     }
-    network = training.network.eval()
-    Teacher(network, student, images.class_names, sized.image_size, about).save(stage.path)  # type: ignore[arg-type]
-    stage.publish(without=(_CHECKPOINT,))
+    with StagedFolder(out, key) as stage:
+        if stage.finished:
+            return Teacher.load(out)
+        training = _training(sized, student, chosen, seed)
+        tested = real_images(test, images.class_names, sized.image_size)
+        _train(training, stage.path / _CHECKPOINT, f"training {student}", progress)
+        found = score_network(training.network, tested)
+        about = {
+            "protocol": chosen.model_dump(mode="json"),
+            "seed": seed,
+            "data": {"source": images.source, "split": images.split, "fingerprint": images.fingerprint, "images": len(images)},
+            "test": {"source": test.source, "split": test.split, "fingerprint": test.fingerprint, "images": len(test)},
+            "accuracy": found.accuracy,
+            "top5": found.top5,
+        }
+        network = training.network.eval()
+        Teacher(network, student, images.class_names, sized.image_size, about).save(stage.path)  # type: ignore[arg-type]
+        stage.publish(without=(_CHECKPOINT,))
     return Teacher.load(out)
 
 
@@ -105,8 +102,9 @@ def _training(images: ImageData, student: str, protocol: Protocol, seed: int) ->
 
 
 def _train(training: Training, checkpoint: Path, title: str, progress: Progress) -> None:
-    if checkpoint.exists():
-        _resume(training, checkpoint)
+    found = kept(checkpoint, read_checkpoint, progress)
+    if found is not None:
+        _resume(training, *found)
         progress.say(f"going on at step {training.step} of {training.steps}")
     saved = time.monotonic()
     with progress.bar(title, training.steps) as bar:
@@ -126,9 +124,7 @@ def _save(training: Training, path: Path) -> None:
     write_tensors(path, tensors | optimiser_tensors(training.optimiser), {"step": str(training.step)})
 
 
-def _resume(training: Training, path: Path) -> None:
-    with safe_open(path, framework="pt") as file:
-        training.step = int(file.metadata()["step"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+def _resume(training: Training, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    training.step = int(about["step"])
     training.network.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
     restore_optimiser(training.optimiser, tensors)

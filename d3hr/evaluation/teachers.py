@@ -16,18 +16,17 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, TypeAdapter
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from d3hr.checksums import verify
 from d3hr.decoding import MAX_PIXELS
 from d3hr.errors import ClassMismatch, DataError
 from d3hr.evaluation.students import Student, new_student
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.model import default_device
-from d3hr.reading import read_json
-from d3hr.staging import write_json, write_tensors
+from d3hr.reading import validated_json
+from d3hr.staging import read_tensors, write_json, write_tensors
 
 
 class _Facts(BaseModel):
@@ -70,6 +69,7 @@ class Teacher:
         Raises:
             DataError: the folder is no teacher, or its weights do not fit what it says.
             ResultsError: ``teacher.json`` is damaged.
+            DamagedFile: another file is not what was written.
         """
         folder = Path(path)
         file = folder / "teacher.json"
@@ -77,13 +77,14 @@ class Teacher:
             raise DataError(
                 f"{folder} is not a teacher.", found="no teacher.json in it", do="give a folder written by 'd3hr train-teacher'."
             )
-        about = read_json(file, _ABOUT, do="train it again: 'd3hr train-teacher'.")
-        facts = read_json(file, _FACTS, do="train it again: 'd3hr train-teacher'.")
+        about = validated_json(file, _ABOUT, do="train it again: 'd3hr train-teacher'.")
+        facts = validated_json(file, _FACTS, do="train it again: 'd3hr train-teacher'.")
+        verify(folder)
         names, side = facts.class_names, facts.image_size
         network = new_student(facts.student, len(names), side)
         try:
-            network.load_state_dict(load_file(folder / "model.safetensors"))
-        except (RuntimeError, OSError, SafetensorError) as error:
+            network.load_state_dict(read_tensors(folder / "model.safetensors"))
+        except (RuntimeError, OSError) as error:
             raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], do="train it again.") from error
         network.to(device or default_device()).eval()
         return cls(network, facts.student, names, side, about, str(path))

@@ -84,8 +84,8 @@ def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
         def complete(classes: int) -> float:
             names = [str(index) for index in range(classes)]
             origin = Origin("d3hr", names, count, work.image_size, {}, {}, {}, {})
-            stage = StagedFolder(folder / f"set{classes}", origin.key())
-            return seconds_of(lambda: write_set(stage, origin, lambda names: ((name, pictures) for name in names)), _CPU)
+            with StagedFolder(folder / f"set{classes}", origin.key()) as stage:
+                return seconds_of(lambda: write_set(stage, origin, lambda names: ((name, pictures) for name in names)), _CPU)
 
         keeping = statistics.median(seconds_of(keep, _CPU) for _ in range(5))
         complete(1)

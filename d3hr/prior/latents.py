@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.errors import OutputError
+from d3hr.errors import DamagedFile, OutputError
+from d3hr.locking import LOCK, locked
 from d3hr.prior.autoencoder import to_latents
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.optimization import Process
 from d3hr.progress import Progress
-from d3hr.staging import write_json, write_tensors
+from d3hr.staging import kept, read_json, read_tensors, require_no_links, write_json, write_tensors
 
 _ROWS = 4096
 _BATCH = 64
@@ -27,7 +28,7 @@ class Latents:
     """Latents [N, C, h, w] of unit scale in the order of an :class:`ImageData`, memory-mapped from ``folder``.
 
     Shards that ``folder`` already holds of the same images and autoencoder are used again; those of others are made anew, and this is
-    said. Several processes share the encoding.
+    said. Several processes share the encoding; another run that encodes into the same folder is waited for.
 
     Args:
         images: the data set.
@@ -47,21 +48,24 @@ class Latents:
             "image_size": images.image_size,
             "autoencoder": fingerprint([vae], (vae.config.scaling_factor, vae.config.get("shift_factor"))),
         }
-        if process.is_main_process:
-            _claim(folder, key, progress)
-        process.wait_for_everyone()
-        starts = range(0, len(images), _ROWS)
-        with progress.bar("encoding images", len(images)) as bar:
-            for start in starts[process.process_index :: process.num_processes]:
-                stop = min(start + _ROWS, len(images))
-                if not _shard(folder, start).exists():
-                    write_tensors(_shard(folder, start), {"latents": _encode(images, vae, start, stop)})
-                bar.update(stop)
-        process.wait_for_everyone()
-        self._shards: list[Tensor] = []
-        for start in starts:
-            with safe_open(_shard(folder, start), framework="pt") as file:
-                self._shards.append(file.get_tensor("latents"))
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, wait=True) if process.is_main_process else nullcontext():
+            if process.is_main_process:
+                _claim(folder, key, progress)
+            process.wait_for_everyone()
+            starts = range(0, len(images), _ROWS)
+            with progress.bar("encoding images", len(images)) as bar:
+                for start in starts[process.process_index :: process.num_processes]:
+                    stop = min(start + _ROWS, len(images))
+                    if kept(_shard(folder, start), read_tensors, progress) is None:
+                        write_tensors(_shard(folder, start), {"latents": _encode(images, vae, start, stop)})
+                    bar.update(stop)
+            process.wait_for_everyone()
+            self._shards: list[Tensor] = []
+            for start in starts:
+                with safe_open(_shard(folder, start), framework="pt") as file:
+                    self._shards.append(file.get_tensor("latents"))
+            process.wait_for_everyone()
 
     def gather(self, positions: Tensor) -> Tensor:
         """Return the float32 latents [n, C, h, w] at ``positions`` [n]."""
@@ -79,12 +83,15 @@ def _shard(folder: Path, start: int) -> Path:
 
 def _claim(folder: Path, key: dict[str, Any], progress: Progress) -> None:
     """Make ``folder`` the place of the latents of ``key``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    require_no_links(folder)
     file = folder / _KEY_FILE
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        found = read_json(file) if file.is_file() else None
+    except DamagedFile:
+        found = {}
     if found == key:
         return
-    if found is None and any(folder.iterdir()):
+    if found is None and any(entry.name != LOCK for entry in folder.iterdir()):
         raise OutputError(
             f"{folder} is no cache of latents.", found=f"files, but no {_KEY_FILE}", do="give an empty folder as --latent_cache."
         )

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d3hr.checksums import verify
 from d3hr.errors import PriorError, SettingsError
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.loading import load_autoencoder, load_transformer
 from d3hr.prior.repository import Repository
 from d3hr.prior.schedule import Schedule
-from d3hr.staging import write_bytes, write_json
+from d3hr.staging import explained, write_bytes, write_json
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -152,10 +153,12 @@ class Prior:
 
         Raises:
             PriorError: there is no such folder, the Hub is out of reach, it is not a DiTPipeline, or its parts do not fit.
+            DamagedFile: a folder that d3hr finished is not what was written.
             SettingsError: an unknown precision.
         """
         if dtype is not None and dtype not in PRECISIONS.values():
             raise SettingsError("Unknown precision.", found=f"{dtype}", do="use float32, bfloat16 or float16.")
+        verify(path_or_hub_id)
         repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
         names = _class_names(repository)  # refuses other pipelines before their weights are read
         where = device or default_device()
@@ -176,9 +179,10 @@ class Prior:
 
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        self.transformer.save_pretrained(folder / "transformer", safe_serialization=True)
-        self.vae.save_pretrained(folder / "vae", safe_serialization=True)
-        DDIMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
+        with explained(folder):
+            self.transformer.save_pretrained(folder / "transformer", safe_serialization=True)
+            self.vae.save_pretrained(folder / "vae", safe_serialization=True)
+            DDIMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         index = {
             "_class_name": "DiTPipeline",
             "_diffusers_version": __version__,
@@ -189,7 +193,7 @@ class Prior:
         }
         if self.licence:
             write_bytes(folder / "README.md", f"---\nlicense: {self.licence}\n---\n".encode())
-        write_json(folder / "model_index.json", index)
+        write_json(folder / "model_index.json", index, checksum=False)  # diffusers' own form
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

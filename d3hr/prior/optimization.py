@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from d3hr.errors import NumericalError
 from d3hr.prior.presets import Training
 from d3hr.progress import Progress
 from d3hr.seeds import derive_seed, generator_for
-from d3hr.staging import write_tensors
+from d3hr.staging import kept, read_checkpoint, write_tensors
 
 CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
@@ -149,7 +148,8 @@ def optimise(
     weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
     average = {name: value.detach().clone() for name, value in weights.items()}
     optimiser = torch.optim.AdamW(weights.values(), lr=training.learning_rate, weight_decay=0.0)
-    curve = _load(checkpoint, weights, average, optimiser) if checkpoint.exists() else Curve()
+    found = kept(checkpoint, read_checkpoint, run.progress)
+    curve = _restore(*found, weights, average, optimiser) if found else Curve()
     wrapped, wrapped_optimiser = process.prepare(model, optimiser)
     started = time.monotonic() - curve.seconds
     saved, saving = time.monotonic(), 0.0
@@ -244,10 +244,14 @@ def _save(path: Path, weights: dict[str, nn.Parameter], average: dict[str, Tenso
 
 
 @torch.no_grad()
-def _load(path: Path, weights: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> Curve:
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["curve"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+def _restore(
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    weights: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+) -> Curve:
+    about = json.loads(metadata["curve"])
     restore_optimiser(optimiser, tensors)
     for name, weight in weights.items():
         weight.copy_(tensors[f"model.{name}"])

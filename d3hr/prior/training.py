@@ -68,7 +68,8 @@ def fit_prior(
         SettingsError: a setting is unknown, out of range, or contradicts another.
         PriorError: ``init`` or ``autoencoder`` cannot be loaded.
         ClassMismatch: a class may be several of the pretrained prior's, or the class map names what is none.
-        OutputError: ``out`` or ``latent_cache`` holds something else.
+        OutputError: ``out`` or ``latent_cache`` holds something else, or another run works on ``out``.
+        DamagedFile: ``out`` is finished, but not what was written.
         NumericalError: the loss became infinite.
     """
     from accelerate import Accelerator
@@ -97,20 +98,21 @@ def fit_prior(
         "preset": settings.networks.model_dump(mode="json") if init is None else None,
     }
     with process.main_process_first():
-        stage = StagedFolder(out, key)
+        stage = StagedFolder(out, key, leading=process.is_main_process)
     process.wait_for_everyone()
-    if stage.resumed:
-        progress.say(f"going on with {stage.path}")
-    if not stage.finished:
-        work = stage.path / "checkpoints"
-        work.mkdir(exist_ok=True)
-        run = Run(seed, settings.precision == "bf16", process, work, progress)
-        sized = images.at_size(start.image_size)
-        prior, curves = _train(start, settings, sized, run, Path(latent_cache) if latent_cache else work / "latents")
-        if process.is_main_process:
-            _write(prior, start, settings, sized, curves, stage)
-            stage.publish(without=[work.name])
-        process.wait_for_everyone()
+    with stage:
+        if stage.resumed:
+            progress.say(f"going on with {stage.path}")
+        if not stage.finished:
+            work = stage.path / "checkpoints"
+            work.mkdir(exist_ok=True)
+            run = Run(seed, settings.precision == "bf16", process, work, progress)
+            sized = images.at_size(start.image_size)
+            prior, curves = _train(start, settings, sized, run, Path(latent_cache) if latent_cache else work / "latents")
+            if process.is_main_process:
+                _write(prior, start, settings, sized, curves, stage)
+                stage.publish(without=[work.name])
+            process.wait_for_everyone()
     return Prior.from_pretrained(stage.out)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from d3hr.reading import read_json
+from d3hr.reading import validated_json
 
 Number = float | None
 
@@ -169,4 +169,4 @@ def read_diagnosis(folder: Path) -> DiagnosisFile:
     Raises:
         ResultsError: the file is missing or damaged.
     """
-    return read_json(folder / "diagnosis.json", _FILE, do="make it with 'd3hr diagnose'.")
+    return validated_json(folder / "diagnosis.json", _FILE, do="make it with 'd3hr diagnose'.")

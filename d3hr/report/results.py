@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from d3hr.baselines.methods import METHODS
-from d3hr.reading import read_json
+from d3hr.reading import validated_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
 METHOD_NAMES = {**{name: method.summary for name, method in METHODS.items()}, "folder": "images of this folder"}
@@ -96,7 +96,7 @@ def read_results(folders: Sequence[Path]) -> list[ResultRow]:
     """
     rows: list[ResultRow] = []
     for folder in folders:
-        read = read_json(folder / "results.json", _ROWS, do="make it with 'd3hr evaluate' or 'd3hr compare'.")
+        read = validated_json(folder / "results.json", _ROWS, do="make it with 'd3hr evaluate' or 'd3hr compare'.")
         rows += [row for row in read if row not in rows]
     return rows
 

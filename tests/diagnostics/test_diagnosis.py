@@ -16,6 +16,7 @@ from d3hr.diagnostics.spaces import feature_space
 from d3hr.errors import ClassMismatch, OutputError, SettingsError
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
+from d3hr.staging import read_json
 from tests.conftest import MakeFolder, tree
 
 KEYS = "set data space normality distances coverage diversity copying round_trip per_class embedding verdicts notes"
@@ -115,7 +116,7 @@ def test_the_command_end_to_end(
     (tmp_path / "set-evaluation" / "results.json").write_text(json.dumps(rows))
     assert main(["diagnose", "set", "--levels", "3", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values == {"out": "set-diagnosis", **json.loads((tmp_path / "set-diagnosis" / "diagnosis.json").read_text())}
+    assert values == {"out": "set-diagnosis", **read_json(tmp_path / "set-diagnosis" / "diagnosis.json")}
     assert values["space"] == "latent" and values["data"]["source"] == "digits"
     assert [row["level"] for row in values["normality"]["levels"]] == [0, 2, 3]
     assert values["round_trip"]["images"] == 64
@@ -147,7 +148,8 @@ def test_the_command_reads_several_evaluations_and_does_without_a_lost_prior(
     monkeypatch.chdir(tmp_path)
     images = load_images(image_folder({"ant": 6, "bee": 6}))
     random_real(images, "set", ipc=1, image_size=8)
-    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    (tmp_path / "set" / "SHA256SUMS").unlink()
+    manifest = read_json(tmp_path / "set" / "manifest.json")
     manifest |= {"method": "other", "prior": {"source": str(tmp_path / "gone")}}
     (tmp_path / "set" / "manifest.json").write_text(json.dumps(manifest))
     row = {"method": "other", "ipc": 1, "protocol": "quick", "labels": "hard", "accuracy_mean": 0.5, "accuracy_std": 0.0}

@@ -9,7 +9,7 @@ from d3hr import DistilledSet, ImageData, Prior, denoise, distill, invert, load_
 from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.settings import distill_settings
-from d3hr.errors import ClassMismatch, DataError, DistilledSetError, NumericalError, OutputError, PriorError, SettingsError
+from d3hr.errors import ClassMismatch, DamagedFile, DataError, DistilledSetError, NumericalError, OutputError, PriorError, SettingsError
 from d3hr.storage import to_uint8
 from tests.conftest import MakeFolder, tree, untrained_prior, write_parquet
 
@@ -52,7 +52,7 @@ def test_a_set_opens_as_a_plain_image_folder(small: tuple[ImageData, Prior], tmp
     names = loaded.features["label"].names
     assert [names[label] for label in loaded["label"]] == [made.class_names[label] for label in made.labels]
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
-        "README.md", "contact-sheet.png", "manifest.json", "run.json", "statistics.safetensors", "train",
+        "README.md", "SHA256SUMS", "contact-sheet.png", "manifest.json", "run.json", "statistics.safetensors", "train",
     ]  # fmt: skip
     again = load_images(tmp_path / "set")
     assert torch.equal(to_uint8(again.gather(range(6))[0]), made.images)
@@ -92,7 +92,8 @@ def test_expand_refuses_another_prior_and_a_bare_set(small: tuple[ImageData, Pri
     made = quick(images, prior, tmp_path / "set", ipc=2)
     with pytest.raises(PriorError, match="not the prior"):
         made.expand(untrained_prior(("ant", "bee", "cat")), 2, tmp_path / "other")
-    (tmp_path / "set" / "statistics.safetensors").unlink()
+    for name in ("statistics.safetensors", "SHA256SUMS"):
+        (tmp_path / "set" / name).unlink()
     with pytest.raises(DistilledSetError, match="no statistics"):
         DistilledSet.load(tmp_path / "set").expand(prior, 2, tmp_path / "other")
 
@@ -101,7 +102,8 @@ def test_statistics_alone_make_any_number_of_images_later(small: tuple[ImageData
     """Without images the set has no pictures and says so; expanded, it gives the pixels that distilling would have given."""
     images, prior = small
     kept = quick(images, prior, tmp_path / "kept", store="statistics")
-    assert sorted(path.name for path in kept.path.iterdir()) == ["README.md", "manifest.json", "run.json", "statistics.safetensors"]
+    names = ["README.md", "SHA256SUMS", "manifest.json", "run.json", "statistics.safetensors"]
+    assert sorted(path.name for path in kept.path.iterdir()) == names
     assert (kept.manifest.ipc, [entry.images for entry in kept.manifest.classes]) == (0, [0, 0, 0])
     with pytest.raises(DistilledSetError, match="d3hr expand"):
         _ = kept.images
@@ -262,10 +264,13 @@ def test_a_folder_that_is_no_set(small: tuple[ImageData, Prior], tmp_path: Path)
         DistilledSet.load(tmp_path)
     made = quick(*small, tmp_path / "set", ipc=2)
     next((tmp_path / "set" / "train" / "ant").iterdir()).unlink()
+    with pytest.raises(DamagedFile, match=r"00000\.png \(missing\)|00001\.png \(missing\)"):
+        DistilledSet.load(made.path)
+    (tmp_path / "set" / "SHA256SUMS").unlink()
     with pytest.raises(DistilledSetError, match="missing"):
         DistilledSet.load(made.path)
     (tmp_path / "set" / "manifest.json").write_text("{")
-    with pytest.raises(DistilledSetError, match="damaged"):
+    with pytest.raises(DamagedFile, match="damaged"):
         DistilledSet.load(made.path)
     (tmp_path / "open.partial").mkdir()
     with pytest.raises(DistilledSetError, match="unfinished"):

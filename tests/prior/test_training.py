@@ -113,7 +113,7 @@ def test_a_fitted_prior_is_a_whole_folder(digits: ImageData, tmp_path: Path) -> 
     prior = fit(digits, tmp_path / "prior")
     assert prior.class_names == digits.class_names
     assert sorted(path.name for path in (tmp_path / "prior").iterdir()) == [
-        "fit.json", "loss.csv", "model_index.json", "run.json", "scheduler", "transformer", "vae",
+        "SHA256SUMS", "fit.json", "loss.csv", "model_index.json", "run.json", "scheduler", "transformer", "vae",
     ]  # fmt: skip
     with (tmp_path / "prior" / "loss.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -14,6 +14,7 @@ from d3hr.__main__ import main
 from d3hr.data import ImageData
 from d3hr.errors import ClassMismatch, D3hrError, OutputError
 from d3hr.report.report import MARKER, write_report
+from d3hr.staging import read_json
 from tests.conftest import MakeFolder
 from tests.report.realistic import HOSTILE, QUOTED, write_everything
 
@@ -118,8 +119,8 @@ def test_the_headline_is_that_of_the_sets_own_row(page: Page, everything: Path) 
 
 
 def test_every_protocol_field_and_setting_is_printed(page: Page, everything: Path) -> None:
-    rows = json.loads((everything.with_name("set-evaluation") / "results.json").read_text())
-    manifest = json.loads((everything / "manifest.json").read_text())
+    rows = read_json(everything.with_name("set-evaluation") / "results.json")
+    manifest = read_json(everything / "manifest.json")
     for name in [*rows[0]["protocol_settings"], *manifest["settings"], *manifest["versions"], *manifest["data"]]:
         assert f">{name}<" in page.source
 
@@ -152,7 +153,7 @@ def test_a_plain_folder_has_a_report(image_folder: MakeFolder, tmp_path: Path, m
 
 def test_statistics_alone_have_a_report(copied: Path) -> None:
     """A set of IPC 0 has no picture, and says how to make some."""
-    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest = read_json(copied / "manifest.json")
     manifest["ipc"] = 0
     for entry in manifest["classes"]:
         entry["images"] = 0
@@ -164,7 +165,7 @@ def test_statistics_alone_have_a_report(copied: Path) -> None:
 def test_evaluations_are_joined(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--evaluation given twice reads both; a row that stands in both counts once."""
     first = copied.with_name("set-evaluation")
-    rows = json.loads((first / "results.json").read_text())
+    rows = read_json(first / "results.json")
     other = copied.with_name("other")
     other.mkdir()
     (other / "results.json").write_text(json.dumps([rows[0], {**rows[0], "student": "resnet18"}]))
@@ -211,7 +212,7 @@ def broken_results(rows: list[dict[str, Any]], how: str) -> Any:
 @pytest.mark.parametrize("how", ["no list", "no method", "over 1", "no number", "confusion", "labels", "classes"])
 def test_damaged_results_are_refused(copied: Path, how: str) -> None:
     file = copied.with_name("set-evaluation") / "results.json"
-    file.write_text(json.dumps(broken_results(json.loads(file.read_text()), how)))
+    file.write_text(json.dumps(broken_results(read_json(file), how)))
     with pytest.raises(D3hrError):
         write_report(str(copied), copied.with_name("page.html"), evaluations=[file.parent])
     assert not copied.with_name("page.html").exists()
@@ -246,7 +247,7 @@ def nothing_known(values: Any) -> Any:
 def test_a_diagnosis_without_numbers_is_shown(copied: Path) -> None:
     """Any number may be null: points without a place are not drawn, figures are dashes."""
     folder = copied.with_name("set-diagnosis")
-    known = json.loads((folder / "diagnosis.json").read_text())
+    known = read_json(folder / "diagnosis.json")
     (folder / "diagnosis.json").write_text(json.dumps(nothing_known(known)))
     write_report(str(copied), copied.with_name("page.html"), diagnosis=folder)
     text = Page(copied.with_name("page.html")).text

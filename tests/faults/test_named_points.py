@@ -1,50 +1,44 @@
 """A run that is killed and started again ends with the bytes of one that was left alone."""
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from d3hr import ImageData, Prior, distill, load_images
+from d3hr import ImageData, Prior, distill, load_images, staging
+from d3hr.distillation import pieces, pipeline
+from d3hr.distillation.pieces import Matched, Matching, Part
 from tests.conftest import MakeFolder, tree, untrained_prior
+from tests.faults.processes import finish, start
 
 SETTINGS = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "num_candidates": 200}
 
-# Dies by SIGKILL at the n-th call of a chosen function, half-way through it where it writes a file.
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-import d3hr, d3hr.staging, d3hr.storage
-from d3hr.distillation import pieces, pipeline
 
-target, count, folder, prior, out, settings = sys.argv[1], int(sys.argv[2]), *sys.argv[3:6], eval(sys.argv[6])
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def wrap(owner, name, before):
+def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
+    """Distil, and die by SIGKILL at the n-th call of a function, half-way through it where it writes a file."""
+    points: dict[str, tuple[Any, str, Callable[..., object]]] = {
+        "invert": (pieces, "invert", lambda *_: None),
+        "statistics": (staging, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
+        "search": (pipeline, "search_candidates", lambda *_: None),
+        "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
+        "publish": (staging.StagedFolder, "publish", lambda *_, **__: None),
+    }
+    owner, name, before = points[target]
     inner, calls = getattr(owner, name), [0]
-    def wrapper(*args, **kwargs):
+
+    def wrapper(*arguments: Any, **named: Any) -> Any:
         calls[0] += 1
         if calls[0] == count:
-            before(*args)
-            die()
-        return inner(*args, **kwargs)
-    setattr(owner, name, wrapper)
+            before(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inner(*arguments, **named)
 
-points = {
-    "invert": (pieces, "invert", lambda *_: None),
-    "statistics": (d3hr.staging, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
-    "search": (pipeline, "search_candidates", lambda *_: None),
-    "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
-    "publish": (d3hr.staging.StagedFolder, "publish", lambda *_: None),
-}
-wrap(*points[target])
-d3hr.distill(d3hr.load_images(folder), d3hr.Prior.from_pretrained(prior), out, **settings)
-"""
+    setattr(owner, name, wrapper)
+    distill(load_images(folder), Prior.from_pretrained(prior), out, **SETTINGS)
+    return 0
 
 
 @pytest.fixture
@@ -64,9 +58,8 @@ def test_killed_at_five_points_of_its_life(inputs: tuple[Path, Path], tmp_path: 
     root, prior = inputs
     distill(load_images(root), Prior.from_pretrained(prior), tmp_path / "whole", **SETTINGS)
     for target, count in [("invert", 2), ("statistics", 2), ("search", 1), ("image", 6), ("publish", 1)]:
-        arguments = [target, str(count), str(root), str(prior), str(tmp_path / "killed"), repr(SETTINGS)]
-        process = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], timeout=120, check=False)
-        assert process.returncode == -signal.SIGKILL, target
+        process = start(dies, target, count, root, prior, tmp_path / "killed", log=tmp_path / "log")
+        assert finish(process) == -signal.SIGKILL, (target, (tmp_path / "log").read_text())
         assert not (tmp_path / "killed").exists()
     assert count_statistics(tmp_path / "killed.partial") == 3
     distill(load_images(root), Prior.from_pretrained(prior), tmp_path / "killed", **SETTINGS)
@@ -80,8 +73,6 @@ def count_statistics(partial: Path) -> int:
 
 def test_finished_classes_are_not_inverted_again(inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the second class, the next run inverts the second and third only."""
-    from d3hr.distillation.pieces import Matched, Matching, Part
-
     root, prior_path = inputs
     images, prior = load_images(root), Prior.from_pretrained(prior_path)
     open_work = Matching.open

@@ -1,0 +1,83 @@
+"""Real processes to kill, each forked in a moment from a helper that has imported everything and computed nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import accelerate  # noqa: F401 (imported once, for all that are forked)
+import datasets  # noqa: F401
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel  # noqa: F401
+
+import d3hr
+from d3hr import Prior, distill, load_images
+from d3hr.__main__ import main
+from d3hr.distillation import pipeline
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0
+"""Seconds after which something that is waited for will not come."""
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["pytest", __name__])
+
+
+def start(function: Callable[..., int], *arguments: object, log: Path) -> BaseProcess:
+    """Start ``function`` in a process of its own, whose exit code is what it returns and whose output goes to ``log``."""
+    process = _CONTEXT.Process(target=_run, args=(function, arguments, log))
+    with patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # what the helper imports is this code
+        process.start()
+    return process
+
+
+def finish(process: BaseProcess) -> int:
+    """Wait for a process and return its exit code."""
+    process.join(PATIENCE)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def wait_for(happened: Callable[[], object], process: BaseProcess) -> None:
+    """Wait until something has happened that a living process brings about."""
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert process.is_alive() and time.monotonic() < end
+        time.sleep(0.001)
+
+
+def distilled(images: Path, prior: Path, out: Path, settings: dict[str, Any]) -> int:
+    """Distil, without the command around it."""
+    distill(load_images(images), Prior.from_pretrained(prior), out, **settings)
+    return 0
+
+
+def held(arguments: list[str], gate: Path) -> int:
+    """Run a command that stops before its search until ``gate`` exists, and tells by ``gate``.reached that it is there."""
+    search = pipeline.search_candidates
+
+    def wait(*inner: object, **named: object) -> dict[str, int]:
+        gate.with_suffix(".reached").touch()
+        while not gate.exists():
+            time.sleep(0.001)
+        return search(*inner, **named)  # type: ignore[arg-type]
+
+    with patch.object(pipeline, "search_candidates", wait):
+        return main(arguments)
+
+
+def _run(function: Callable[..., int], arguments: tuple[object, ...], log: Path) -> None:
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    assert Path(d3hr.__file__).is_relative_to(ROOT)
+    code = function(*arguments)
+    sys.stdout.flush()
+    sys.exit(code)

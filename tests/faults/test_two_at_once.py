@@ -1,0 +1,101 @@
+"""Two runs never work in one folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from d3hr.__main__ import main
+from d3hr.errors import OutputError
+from d3hr.locking import locked
+from d3hr.staging import StagedFolder, claim
+from tests.conftest import tree
+from tests.faults.conftest import Place
+from tests.faults.processes import finish, held, start, wait_for
+
+
+def test_the_second_is_told_and_the_first_is_not_disturbed(place: Place, tmp_path: Path) -> None:
+    """While the first run stands in the middle of its work, the second ends with code 2 and names the first's process."""
+    out, gate, log = tmp_path / "out", tmp_path / "gate", tmp_path / "log"
+    first = start(held, place.distill(out), gate, log=log)
+    wait_for(gate.with_suffix(".reached").exists, first)
+    second = start(main, place.distill(out), log=tmp_path / "second.log")
+    assert finish(second) == 2
+    said = (tmp_path / "second.log").read_text()
+    assert f"Another run works in {out}.partial" in said
+    assert f"process {first.pid} on" in said
+    gate.touch()
+    assert finish(first) == 0, log.read_text()
+    assert finish(start(main, place.distill(tmp_path / "whole"), log=log)) == 0
+    assert tree(out / "train") == tree(tmp_path / "whole" / "train")
+    assert not (out / ".lock").exists()
+
+
+def test_the_lock_of_a_killed_run_holds_nobody_up(place: Place, tmp_path: Path) -> None:
+    out, gate, log = tmp_path / "out", tmp_path / "gate", tmp_path / "log"
+    first = start(held, place.distill(out), gate, log=log)
+    wait_for(gate.with_suffix(".reached").exists, first)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    assert (tmp_path / "out.partial" / ".lock").exists()
+    assert finish(start(main, place.distill(out), log=log)) == 0
+    assert finish(start(main, place.distill(tmp_path / "whole"), log=log)) == 0
+    assert tree(out / "train") == tree(tmp_path / "whole" / "train")
+
+
+def test_started_together(place: Place, tmp_path: Path) -> None:
+    """Whoever comes first works; the other is told, or finds the set finished."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    both = [start(main, place.distill(out), log=log) for _ in range(2)]
+    codes = [finish(process) for process in both]
+    assert sorted(codes) in ([0, 0], [0, 2]), log.read_text()
+    assert finish(start(main, place.distill(tmp_path / "whole"), log=log)) == 0
+    assert tree(out / "train") == tree(tmp_path / "whole" / "train")
+
+
+def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
+    """However the block ends; and a lock taken inside another folder's does not matter to it."""
+    with pytest.raises(KeyboardInterrupt), claim(tmp_path / "grow", {}), StagedFolder(tmp_path / "grow" / "set", {}):
+        with pytest.raises(OutputError, match=r"(?s)Another run works in .*grow\.\n.*process \d+ on"), claim(tmp_path / "grow", {}):
+            pass
+        with pytest.raises(OutputError, match=r"set\.partial"):
+            StagedFolder(tmp_path / "grow" / "set", {})
+        raise KeyboardInterrupt
+    with claim(tmp_path / "grow", {}), StagedFolder(tmp_path / "grow" / "set", {}) as stage:
+        assert stage.resumed
+
+
+def test_what_appeared_while_waiting_for_the_lock_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the finished folder and the lock, another run publishes: this one finds it, and leaves nothing behind."""
+    from d3hr import staging
+
+    lock = staging.lock_folder
+
+    def late(folder: Path, *, wait: bool) -> object:
+        monkeypatch.setattr(staging, "lock_folder", lock)
+        with StagedFolder(tmp_path / "out", {"a": 1}) as other:
+            (other.path / "piece").touch()
+            other.publish()
+        folder.mkdir()
+        return lock(folder, wait=wait)
+
+    monkeypatch.setattr(staging, "lock_folder", late)
+    with StagedFolder(tmp_path / "out", {"a": 1}) as stage:
+        assert stage.finished
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert sorted(tree(tmp_path / "out")) == ["SHA256SUMS", "piece", "run.json"]
+
+
+def test_a_lock_left_in_a_finished_folder_is_removed(tmp_path: Path) -> None:
+    """A run was killed just after its folder appeared; a lock that somebody holds stays."""
+    with StagedFolder(tmp_path / "out", {}) as stage:
+        stage.publish()
+    with locked(tmp_path / "out"):
+        assert StagedFolder(tmp_path / "out", {}).finished
+        assert (tmp_path / "out" / ".lock").exists()
+    assert StagedFolder(tmp_path / "out", {}).finished
+    assert not (tmp_path / "out" / ".lock").exists()
