@@ -13,7 +13,7 @@ from d3hr.commands.result import Result
 from d3hr.progress import OnTerminal
 
 if TYPE_CHECKING:
-    from d3hr.storage import Manifest
+    from d3hr.manifest import Manifest
 
 
 def distill(
