@@ -238,6 +238,7 @@ def _match(
                 steps=settings.steps,
                 guidance_scale=settings.inversion_guidance,
                 solver=settings.solver,
+                stride=settings.inversion_stride,
             )
         gaussian = gaussian.update(latents.flatten(1))
         seen(gaussian.count)

@@ -47,12 +47,14 @@ class DistillSettings(GroupSettings):
     """Classifier-free guidance scale of inversion."""
     denoising_guidance: float = Field(default=4.0, ge=0)
     """Classifier-free guidance scale of denoising."""
-    solver: Literal["ddim", "fixed_point"] = "ddim"
-    """``ddim``: one prediction a step. ``fixed_point``: the exact inverse of denoising."""
+    solver: Literal["ddim", "fixed_point", "multistep"] = "ddim"
+    """``ddim``: one prediction a step. ``multistep``: the same at second order. ``fixed_point``: the exact inverse of denoising."""
     batch_size: int = Field(default=64, ge=1)
     """Images in one network call."""
     statistics_dtype: Literal["float32", "float16"] = "float32"
     """Precision of the class statistics on disk, from which groups are drawn; they are gathered in float64."""
+    inversion_stride: int = Field(default=1, ge=1)
+    """Levels from one noise prediction of inversion to the next; denoising visits every level."""
 
     @model_validator(mode="after")
     def _levels_on_grid(self) -> DistillSettings:
@@ -63,6 +65,8 @@ class DistillSettings(GroupSettings):
             raise ValueError("only groups from the statistics of level 0 are clean latents: both levels are 0, or neither")
         if self.carrying == "forward_noise" and self.statistics_level == 0:
             raise ValueError("forward noise needs a level above 0, where clean latents stand")
+        if self.solver == "fixed_point" and self.inversion_stride > 1:
+            raise ValueError("inversion_stride is 1 with solver fixed_point, which undoes denoising level by level")
         return self
 
     @property
@@ -80,18 +84,19 @@ class DistillSettings(GroupSettings):
     @property
     def idle(self) -> frozenset[str]:
         """Names of the settings that decide nothing beside the others."""
-        unused = set() if self.inversion_level else {"inversion_guidance", "solver"}
+        unused = set() if self.inversion_level else {"inversion_guidance", "solver", "inversion_stride"}
         return frozenset(unused if self.denoising_level else {*unused, "denoising_guidance"})
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Sets from before there was another way than inversion keep their keys.
+        # Sets from before there was another way than inversion level by level keep their keys.
         left_out = self.idle | ({"carrying"} if self.carrying == "inversion" else set())
+        left_out |= {"inversion_stride"} if self.inversion_stride == 1 else set()
         return {name: value for name, value in dump(self).items() if name not in left_out}
 
 
 STATISTICS_SETTINGS = frozenset(
-    {"steps", "carrying", "statistics_level", "inversion_guidance", "solver", "batch_size", "statistics_dtype"},
+    {"steps", "carrying", "statistics_level", "inversion_guidance", "solver", "batch_size", "statistics_dtype", "inversion_stride"},
 )
 """The settings that decide the class statistics; the others decide what is drawn from them."""
 

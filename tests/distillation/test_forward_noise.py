@@ -105,6 +105,8 @@ def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, di
         ("--denoising_guidance decides nothing", {"denoising_guidance": 2.0, "level": 0}),
         ("--level auto measures inverted", {"level": "auto", "carrying": "forward_noise"}),
         ("--carrying", {"carrying": "magic"}),
+        ("--inversion_stride decides nothing", {"inversion_stride": 2, "level": 0}),
+        ("level by level", {"inversion_stride": 2, "solver": "fixed_point"}),
     ],
 )
 def test_nonsense_is_refused(words: str, changes: dict[str, object]) -> None:
