@@ -103,6 +103,7 @@ STATISTICS_SETTINGS = frozenset(
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
+    "fast": {"inversion_stride": 4},
     "gentle": {
         "strategy": "exact",
         "exact_std": "population",
