@@ -53,7 +53,8 @@ class DistillOptions(ForwardNoiseOptions):
     fixed: ClassVar[dict[str, Any]] = {}
 
     inversion_guidance: float | None = None
-    solver: Literal["ddim", "fixed_point"] | None = None
+    solver: Literal["ddim", "fixed_point", "multistep"] | None = None
+    inversion_stride: int | None = None
 
 
 def write_from_gaussians(order: Order, options: LatentGaussianOptions) -> DistilledSet:

@@ -32,7 +32,8 @@ def distill(
     denoising_level: int | None = None,
     inversion_guidance: float | None = None,
     denoising_guidance: float | None = None,
-    solver: Literal["ddim", "fixed_point"] | None = None,
+    solver: Literal["ddim", "fixed_point", "multistep"] | None = None,
+    inversion_stride: int | None = None,
     strategy: Literal["search", "exact", "random"] | None = None,
     num_candidates: int | None = None,
     weights: tuple[float, float, float] | None = None,
@@ -54,7 +55,7 @@ def distill(
         prior: folder or Hub id of a diffusion prior that knows the classes by name
         out: folder to write the distilled set to
         ipc: images per class
-        preset: paper, released, or gentle (for priors fitted in minutes)
+        preset: paper, fast (a fifth of its calls in inversion), released, or gentle (for priors fitted in minutes)
         store: images with the statistics beside them, or the statistics alone, for expand
         statistics_dtype: precision of the statistics on disk
         split: train, validation, test, ...; train by default
@@ -64,7 +65,8 @@ def distill(
         denoising_level: level from which groups are denoised
         inversion_guidance: guidance scale of inversion
         denoising_guidance: guidance scale of denoising
-        solver: ddim, or fixed_point for the exact inverse of denoising
+        solver: ddim, multistep (second order) or fixed_point (the exact inverse of denoising)
+        inversion_stride: levels from one network call of inversion to the next
         strategy: search (best of many random groups), exact (standardised to the moments) or random
         num_candidates: candidate groups of a search
         weights: weights of the mean, std and skewness terms
@@ -89,6 +91,7 @@ def distill(
         "inversion_guidance": inversion_guidance,
         "denoising_guidance": denoising_guidance,
         "solver": solver,
+        "inversion_stride": inversion_stride,
         "strategy": strategy,
         "num_candidates": num_candidates,
         "weights": weights,

@@ -30,7 +30,8 @@ def plan(
     denoising_level: int | None = None,
     inversion_guidance: float | None = None,
     denoising_guidance: float | None = None,
-    solver: Literal["ddim", "fixed_point"] | None = None,
+    solver: Literal["ddim", "fixed_point", "multistep"] | None = None,
+    inversion_stride: int | None = None,
     strategy: Literal["search", "exact", "random"] | None = None,
     num_candidates: int | None = None,
     batch_size: int | None = None,
@@ -47,7 +48,7 @@ def plan(
         data: folder of class folders, folder of parquet files, Hub id, digits, or a recipe file (.yaml), whose settings then hold
         prior: folder or Hub id of a prior, for a recipe by default its own; facebook/DiT-XL-2-256 and -512 are planned from their shape
         ipc: images per class
-        preset: paper, released, or gentle (for priors fitted in minutes)
+        preset: paper, fast (a fifth of its calls in inversion), released, or gentle (for priors fitted in minutes)
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
         precision: arithmetic of the networks
@@ -59,7 +60,8 @@ def plan(
         denoising_level: level from which groups are denoised
         inversion_guidance: guidance scale of inversion
         denoising_guidance: guidance scale of denoising
-        solver: ddim, or fixed_point for the exact inverse of denoising
+        solver: ddim, multistep (second order) or fixed_point (the exact inverse of denoising)
+        inversion_stride: levels from one network call of inversion to the next
         strategy: search (best of many random groups), exact (standardised to the moments) or random
         num_candidates: candidate groups of a search
         batch_size: images in one network call
@@ -85,6 +87,7 @@ def plan(
         "inversion_guidance": inversion_guidance,
         "denoising_guidance": denoising_guidance,
         "solver": solver,
+        "inversion_stride": inversion_stride,
         "strategy": strategy,
         "num_candidates": num_candidates,
         "batch_size": batch_size,

@@ -75,7 +75,14 @@ def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Condition
             labels = torch.full((len(clean),), match.conditioning_id)
             start = time.perf_counter()
             noisy = invert(
-                prior, clean, labels, level=level, steps=steps, guidance_scale=settings.inversion_guidance, solver=settings.solver
+                prior,
+                clean,
+                labels,
+                level=level,
+                steps=steps,
+                guidance_scale=settings.inversion_guidance,
+                solver=settings.solver,
+                stride=settings.inversion_stride,
             )
             seconds += time.perf_counter() - start
             guidance = settings.denoising_guidance

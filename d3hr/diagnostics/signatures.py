@@ -16,7 +16,7 @@ import numpy as np
 from d3hr.diagnostics.coverage import Support
 from d3hr.diagnostics.distances import Distance
 from d3hr.diagnostics.normality import Normality
-from d3hr.distillation.inversion import calls_of_prediction
+from d3hr.distillation.inversion import calls_of_prediction, predictions_of
 from d3hr.distillation.settings import DistillSettings
 
 Status = Literal["ok", "warning", "failure", "unknown"]
@@ -206,7 +206,7 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
     if settings is None:
         text = "The set does not tell how it was made. 'd3hr plan' tells what distilling the data with d3hr would cost."
         return Verdict(name, "unknown", text, f"method {method}")
-    calls = settings.statistics_level * calls_of_prediction(settings.inversion_guidance)
+    calls = predictions_of(settings.statistics_level, settings.inversion_stride) * calls_of_prediction(settings.inversion_guidance)
     least = "at least " if settings.solver == "fixed_point" else ""
     figures = f"{least}{calls} network calls an image, {least}{calls * real_images:,} for {real_images:,} images"
     if seconds_an_image is None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.distillation.inversion import calls_of_prediction
+from d3hr.distillation.inversion import calls_of_prediction, predictions_of
 from d3hr.distillation.latent_sample import FEWEST, LatentSample
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import SettingsError
@@ -75,7 +75,7 @@ def choose_level(
 
     The knee (Satopaa et al., "Finding a kneedle in a haystack", 2011) is the level that stands highest above the straight line from the
     clean latents to the top: beyond it a network call buys less normality than on average. Where noise makes nothing more normal, the
-    settings' own level stays.
+    settings' own level stays. The sample visits every level, also where inversion will take strides.
 
     Args:
         images: the real images, at the prior's size.
@@ -143,6 +143,7 @@ def _normality_by_level(
     grid = prior.schedule.grid(settings.steps).tolist()
     means = shares.mean(dim=0).tolist()
     evidence = [
-        LevelNormality(level, timestep, calls * level, share) for level, (timestep, share) in enumerate(zip(grid, means, strict=True))
+        LevelNormality(level, timestep, calls * predictions_of(level, settings.inversion_stride), share)
+        for level, (timestep, share) in enumerate(zip(grid, means, strict=True))
     ]
     return tuple(evidence), str(sample)

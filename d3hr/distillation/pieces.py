@@ -128,6 +128,7 @@ class Matching:
             steps=steps,
             guidance_scale=self.settings.inversion_guidance,
             solver=self.settings.solver,
+            stride=self.settings.inversion_stride,
         )
 
 

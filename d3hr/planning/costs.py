@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from d3hr.distillation.grouping import searches
-from d3hr.distillation.inversion import calls_of_prediction
+from d3hr.distillation.inversion import calls_of_prediction, predictions_of
 from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
 from d3hr.evaluation.protocols import Protocol
@@ -38,7 +38,7 @@ class Workload:
         image_size: side H = W of the images, in pixels.
         student_size: side, in pixels, that students see; None is that of the images.
         keeps_images: whether images are drawn; statistics alone need no denoising.
-        predictions_per_step: noise predictions of one inversion step: 1 with the ``ddim`` solver, more with ``fixed_point``.
+        predictions_per_step: noise predictions of one inversion step: 1, or more with the ``fixed_point`` solver.
     """
 
     counts: Mapping[str, int]
@@ -76,7 +76,7 @@ class Workload:
     @property
     def inversion_predictions(self) -> float:
         """Noise predictions of the inversion of one batch."""
-        return self.settings.inversion_level * self.predictions_per_step
+        return predictions_of(self.settings.inversion_level, self.settings.inversion_stride) * self.predictions_per_step
 
     @property
     def inversion_calls(self) -> int:

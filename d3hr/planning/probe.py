@@ -185,7 +185,7 @@ class _Counting:
 def _predictions_per_step(work: Workload, priors: Sequence[Prior], read: Callable[[int], Tensor], step: Timing) -> float:
     """Return the noise predictions that an inversion step takes, on the first levels if all would take too long."""
     settings = work.settings
-    if settings.solver == "ddim":
+    if settings.solver != "fixed_point":
         return 1.0
     if len(priors) > 1:
         return ASSUMED_PREDICTIONS

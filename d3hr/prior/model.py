@@ -72,6 +72,7 @@ class Prior:
         self.class_names = tuple(class_names)
         self.source, self.autoencoder, self.licence = source, autoencoder, licence
         self.schedule = Schedule.from_config(scheduler_config)
+        self._compiler: str | None = None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -128,7 +129,7 @@ class Prior:
                 found="a prior that was not loaded from anywhere",
                 do="save it (save_pretrained), and load it (Prior.from_pretrained).",
             )
-        return _reopened, (self.source, self.device.type, self.precision, self.autoencoder, self.fingerprint)
+        return _reopened, (self.source, self.device.type, self.precision, self.autoencoder, self._compiler, self.fingerprint)
 
     @classmethod
     def from_pretrained(
@@ -138,6 +139,7 @@ class Prior:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         autoencoder: str | Path | None = None,
+        compile: bool = False,
     ) -> Prior:
         """Load a diffusers ``DiTPipeline`` folder or Hub repository.
 
@@ -150,11 +152,12 @@ class Prior:
             device: where the networks run; by default CUDA or MPS where there is one, else the CPU.
             dtype: precision of the networks: float32 (the default), bfloat16 or float16.
             autoencoder: folder or Hub id of an ``AutoencoderKL`` or ``AutoencoderTiny`` to use instead of the pipeline's own.
+            compile: whether to :meth:`compile` it.
 
         Raises:
             PriorError: there is no such folder, the Hub is out of reach, it is not a DiTPipeline, or its parts do not fit.
             DamagedFile: a folder that d3hr finished is not what was written.
-            SettingsError: an unknown precision.
+            SettingsError: an unknown precision, or no compiler that works.
         """
         if dtype is not None and dtype not in PRECISIONS.values():
             raise SettingsError("Unknown precision.", found=f"{dtype}", do="use float32, bfloat16 or float16.")
@@ -163,7 +166,7 @@ class Prior:
         names = _class_names(repository)  # refuses other pipelines before their weights are read
         where = device or default_device()
         transformer = load_transformer(repository, dtype or torch.float32)
-        return cls(
+        prior = cls(
             transformer.to(where),
             load_autoencoder(Repository(str(autoencoder), (".", "vae")) if autoencoder else repository, dtype or torch.float32).to(where),
             repository.json("scheduler/scheduler_config.json"),
@@ -172,6 +175,32 @@ class Prior:
             autoencoder=str(autoencoder) if autoencoder else None,
             licence=repository.licence,
         )
+        if compile:
+            prior.compile()
+        return prior
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Let ``torch.compile`` translate the transformer, for any size of batch, and run it once.
+
+        Weights and fingerprint stay. Noise agrees with that of the plain network to rounding, not to the last bit.
+
+        Args:
+            backend: of ``torch.compile``; "inductor" needs a C++ compiler on the CPU, and Triton on CUDA.
+
+        Raises:
+            SettingsError: the compiler is missing or fails.
+        """
+        self.transformer.compile(backend=backend)
+        self._compiler = backend
+        try:
+            self.predict_noise(torch.zeros(2, *self.latent_shape), 0, torch.zeros(2, dtype=torch.int64))
+        except RuntimeError as error:  # torch._dynamo's and the backends' errors are such
+            self.transformer._compiled_call_impl, self._compiler = None, None
+            raise SettingsError(
+                "The prior could not be compiled.",
+                found=str(getattr(error, "inner_exception", error)).strip().split("\n", 1)[0],
+                do="install a C++ compiler (for the CPU) or Triton (for CUDA), or leave --compile out.",
+            ) from error
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that :meth:`from_pretrained` and ``diffusers.DiTPipeline.from_pretrained`` open."""
@@ -237,13 +266,17 @@ class Prior:
 
     def _run(self, z: Tensor, timestep: int, y: Tensor) -> Tensor:
         t = torch.full((len(z),), int(timestep), device=self.device)
+        if self._compiler:
+            for of_images in (z, t, y):
+                # The last batch of a class is smaller: without this every size would be compiled once more.
+                torch._dynamo.maybe_mark_dynamic(of_images, 0)
         output: Tensor = self.transformer(z, timestep=t, class_labels=y, return_dict=False)[0]
         # A transformer with learned variance returns it after the noise.
         return output[:, : z.shape[1]]
 
 
 @lru_cache(maxsize=1)
-def _reopened(source: str, device: str, precision: str, autoencoder: str | None, fingerprint: str) -> Prior:
+def _reopened(source: str, device: str, precision: str, autoencoder: str | None, compiler: str | None, fingerprint: str) -> Prior:
     """Load the prior that another process uses, and see that it is the same; kept for the next piece of work that asks for it."""
     prior = Prior.from_pretrained(source, device=device, dtype=PRECISIONS[precision], autoencoder=autoencoder)
     if prior.fingerprint != fingerprint:
@@ -252,6 +285,8 @@ def _reopened(source: str, device: str, precision: str, autoencoder: str | None,
             found=f"fingerprint {prior.fingerprint[:12]} here, {fingerprint[:12]} where the work began",
             do="leave its folder as it is while it is used, and let every machine see the same one.",
         )
+    if compiler:
+        prior.compile(compiler)
     return prior
 
 

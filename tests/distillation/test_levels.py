@@ -50,6 +50,16 @@ def test_the_choice_comes_with_its_evidence(root: Path) -> None:
     assert f"level {choice.level} chosen" in choice.as_text()
 
 
+def test_strides_are_counted_but_every_level_is_tested(root: Path) -> None:
+    """Strides of 2 reach levels 0 to 5 with 0, 1, 1, 2, 2, 3 predictions of two calls each; the latents tested are those of stride 1."""
+    images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))
+    matches = match_classes(images.class_names, prior.class_names, of="data")
+    settings = distill_settings("paper", steps=6, statistics_level=3, denoising_level=3)
+    choice = choose_level(images, prior, matches, settings.model_copy(update={"inversion_stride": 2}))
+    assert [row.calls for row in choice.evidence] == [0, 2, 2, 4, 4, 6]
+    assert [row.normality for row in choice.evidence] == [row.normality for row in choose_level(images, prior, matches, settings).evidence]
+
+
 def test_distil_with_the_level_left_open(root: Path, tmp_path: Path) -> None:
     """The set is the one that the chosen level gives; the evidence is said and kept; a second call returns the set without choosing."""
     images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))

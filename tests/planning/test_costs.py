@@ -32,6 +32,12 @@ def test_a_fixed_point_makes_more_predictions() -> None:
     assert work(solver="fixed_point").at_pace(6.5).inversion_calls == 56_017
 
 
+def test_strides_make_fewer_predictions() -> None:
+    """Level 31 in strides of 3 is 11 predictions: 139 * 11 * 2 calls. Denoising visits every level."""
+    assert work(inversion_stride=3, solver="multistep").inversion_calls == 3058
+    assert work(inversion_stride=3).denoising_calls == 1860
+
+
 def test_classes_leave_remainder_batches() -> None:
     assert work().real_batches == {"ant": [64, 6], "bee": [5], "cat": [64]}
     assert occurring(work().real_batches.values()) == {64: 2, 6: 1, 5: 1}

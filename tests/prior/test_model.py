@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import diffusers
@@ -66,6 +67,46 @@ def test_no_guidance_is_one_call(prior: Prior, monkeypatch: pytest.MonkeyPatch) 
     prior.predict_noise(z, 0, y, 1.0)
     prior.predict_noise(z, 0, y, 1.5)
     assert sizes == [3, 6]
+
+
+def test_attention_is_pytorchs_own(prior: Prior) -> None:
+    """Each of the two blocks calls scaled_dot_product_attention once, which picks the device's fastest kernel."""
+    z, y = inputs(prior)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        prior.predict_noise(z, 500, y)
+    assert [event.name for event in profile.events()].count("aten::scaled_dot_product_attention") == 2
+
+
+def test_a_compiled_prior_is_the_same_prior(prior: Prior, tmp_path: Path) -> None:
+    """Same fingerprint and noise, for every size of batch from two compilations (one image alone is a case of its own), also unpickled."""
+    prior.save_pretrained(tmp_path / "prior")
+    compiled = Prior.from_pretrained(tmp_path / "prior")
+    torch._dynamo.reset()
+    compiled.compile("eager")
+    assert compiled.fingerprint == prior.fingerprint
+    counters = torch._dynamo.utils.counters["stats"]
+    for size, guidance in ((3, 4.0), (5, 1.0), (4, 4.0), (1, 1.0)):
+        z, y = torch.randn(size, *prior.latent_shape), torch.arange(size) % 4
+        torch.testing.assert_close(compiled.predict_noise(z, 500, y, guidance), prior.predict_noise(z, 500, y, guidance))
+    assert counters["unique_graphs"] == 2
+    z, y = inputs(prior)
+    again = pickle.loads(pickle.dumps(compiled))
+    assert again.transformer._compiled_call_impl is not None
+    torch.testing.assert_close(again.predict_noise(z, 500, y), prior.predict_noise(z, 500, y))
+
+
+def test_a_compiler_that_fails_is_said_at_once(prior: Prior) -> None:
+    """The prior stays as it was, uncompiled."""
+
+    @torch._dynamo.register_backend(name="broken")
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    torch._dynamo.reset()
+    with pytest.raises(SettingsError, match=r"(?s)could not be compiled.*no compiler here.*leave --compile out"):
+        prior.compile("broken")
+    z, y = inputs(prior)
+    assert torch.equal(prior.predict_noise(z, 500, y), untrained_prior(NAMES).predict_noise(z, 500, y))
 
 
 def test_learned_variance_is_left_out() -> None:
