@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from d3hr.data import ImageData, to_unit_range
-from d3hr.errors import SettingsError
+from d3hr.errors import D3hrError, SettingsError
 
 _Request = tuple[str, tuple[int, ...]]
 
@@ -46,14 +46,19 @@ class Batches:
         """Yield the images at ``places`` of a class, in order, as tensors [N <= batch_size, 3, H, W] in [-1, 1]."""
         self._requests[:] = [(class_name, tuple(places[start : start + batch_size])) for start in range(0, len(places), batch_size)]
         for pixels in self._loader:
+            if isinstance(pixels, D3hrError):
+                raise pixels
             yield to_unit_range(pixels)
 
 
-class _Decoded(Dataset[Tensor]):
-    """The pixels of a request."""
+class _Decoded(Dataset[Tensor | D3hrError]):
+    """The pixels of a request, or why there are none: what is raised in a worker would arrive as the text of a traceback."""
 
     def __init__(self, images: ImageData) -> None:
         self._images = images
 
-    def __getitem__(self, request: _Request) -> Tensor:
-        return self._images.pixels(*request).contiguous()
+    def __getitem__(self, request: _Request) -> Tensor | D3hrError:
+        try:
+            return self._images.pixels(*request).contiguous()
+        except D3hrError as error:
+            return error

@@ -35,6 +35,8 @@ def plan(
     strategy: Literal["search", "exact", "random"] | None = None,
     num_candidates: int | None = None,
     batch_size: int | None = None,
+    max_images_per_class: int | None = None,
+    tolerance: float | None = None,
     student: str = "convnet3",
     protocol: str = "hard",
     test_images: int = 0,
@@ -65,6 +67,8 @@ def plan(
         strategy: search (best of many random groups), exact (standardised to the moments) or random
         num_candidates: candidate groups of a search
         batch_size: images in one network call
+        max_images_per_class: take the statistics from so many images of a class at most
+        tolerance: take them from as many images as bring their standard error below this share of sigma
         student: network to evaluate with
         protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
         test_images: how many real images students are tested on
@@ -91,6 +95,8 @@ def plan(
         "strategy": strategy,
         "num_candidates": num_candidates,
         "batch_size": batch_size,
+        "max_images_per_class": max_images_per_class,
+        "tolerance": tolerance,
     }
     if data.endswith((".yaml", ".yml")):
         return _plan_recipe(

@@ -15,6 +15,7 @@ from d3hr.distillation.grouping import searches
 from d3hr.distillation.inversion import calls_of_prediction, predictions_of
 from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.subsampling import images_needed
 from d3hr.evaluation.protocols import Protocol
 
 FLOAT32, FLOAT64 = 4, 8
@@ -64,9 +65,25 @@ class Workload:
         return len(self.counts) * self.settings.ipc if self.keeps_images else 0
 
     @property
+    def looked_at(self) -> dict[str, int]:
+        """Real images of each class from which statistics are taken: all, or a sample; by the tolerance, as if latents were Gaussian."""
+        most, tolerance = self.settings.max_images_per_class, self.settings.tolerance
+        return {name: images_needed(count, most=most, tolerance=tolerance) for name, count in self.counts.items()}
+
+    @property
+    def matched(self) -> int:
+        """Real images from which statistics are taken."""
+        return sum(self.looked_at.values())
+
+    @property
+    def read_batches(self) -> dict[str, list[int]]:
+        """Sizes of the batches in which the images of each class would be read."""
+        return {name: batches_of(count, self.settings.batch_size) for name, count in self.counts.items()}
+
+    @property
     def real_batches(self) -> dict[str, list[int]]:
         """Sizes of the batches in which each class is encoded and inverted."""
-        return {name: batches_of(count, self.settings.batch_size) for name, count in self.counts.items()}
+        return {name: batches_of(count, self.settings.batch_size) for name, count in self.looked_at.items()}
 
     @property
     def drawn_batches(self) -> list[int]:
@@ -81,7 +98,7 @@ class Workload:
     @property
     def inversion_calls(self) -> int:
         """Transformer calls of all inversions."""
-        return round(self.images * self.inversion_predictions * calls_of_prediction(self.settings.inversion_guidance))
+        return round(self.matched * self.inversion_predictions * calls_of_prediction(self.settings.inversion_guidance))
 
     @property
     def denoising_calls(self) -> int:
@@ -106,8 +123,8 @@ class Workload:
 
     @property
     def latent_bytes(self) -> int:
-        """Bytes of the latents of all real images, of which one batch exists at a time."""
-        return self.images * self.dimensions * FLOAT32
+        """Bytes of the latents of all images that are matched, of which one batch exists at a time."""
+        return self.matched * self.dimensions * FLOAT32
 
     @property
     def statistics_bytes(self) -> int:

@@ -163,13 +163,13 @@ def composed(
 
 
 def _scan(work: Workload, measured: Measured) -> Stage:
-    seconds = sum(measured.read.total(sizes) for sizes in work.real_batches.values())
+    seconds = sum(measured.read.total(sizes) for sizes in work.read_batches.values())
     return Stage("check the images", 0, 0, *_alone(seconds + measured.read.first))
 
 
 def _encode(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
     seconds = [measured.read.total(sizes) + measured.encode.total(sizes) + measured.keep for sizes in work.real_batches.values()]
-    return Stage("encode", work.images, work.images * prior.encoder.flops, *_shared(seconds, measured.encode.first, devices))
+    return Stage("encode", work.matched, work.matched * prior.encoder.flops, *_shared(seconds, measured.encode.first, devices))
 
 
 def _invert(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:

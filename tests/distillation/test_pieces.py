@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, invert, load_images
-from d3hr.batches import Batches
 from d3hr.distillation.pieces import Matching, Part
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import PriorError
@@ -112,17 +111,6 @@ def test_a_tolerance_stops_where_both_errors_are_below(small: tuple[ImageData, P
     assert strict.manifest.classes[0].sample == made.manifest.classes[0].sample.model_copy(
         update={"images": 20, "mean_error": 0.0, "std_error": 0.0}
     )
-
-
-def test_worker_processes_decode_the_same_batches(digits: ImageData) -> None:
-    """With decoders and without, requests that are left unfinished included."""
-    here, ahead = Batches(digits), Batches(digits, decoders=2)
-    for batches in (here, ahead):
-        next(batches.of("0", range(30), 10))
-    for places in (range(25), [7, 3, 99]):
-        for one, other in zip(here.of("4", places, 10), ahead.of("4", places, 10), strict=True):
-            assert torch.equal(one, other)
-    assert torch.equal(torch.cat(list(here.of("4", range(5), 2))), digits.pick("4", range(5)))
 
 
 def test_a_prior_travels_as_its_name(tmp_path: Path) -> None:

@@ -73,3 +73,14 @@ def test_the_student() -> None:
 def test_the_busiest_device_decides(devices: int, seconds: float) -> None:
     """Whole classes of 8, 7, 5, 4 s: on two devices 8 + 4 and 7 + 5; on three 8, 7, 5 + 4; never less than the longest class."""
     assert longest_share([5.0, 8.0, 4.0, 7.0], devices) == seconds
+
+
+def test_a_sample_is_all_that_is_encoded_and_inverted() -> None:
+    """Of 5,000, 1,300 and 10 images at a tolerance of 0.02: 1 / (0.0004 + 1/N) = 1,667, 856 and 10, but at most 1,000 if so limited."""
+    settings = distill_settings("paper", tolerance=0.02)
+    work = Workload({"a": 5000, "b": 1300, "c": 10}, settings, 64, 8)
+    assert work.looked_at == {"a": 1667, "b": 856, "c": 10}
+    assert (work.images, work.matched) == (6310, 2533)
+    assert work.inversion_calls == 2533 * 31 * 2
+    capped = Workload(work.counts, settings.model_copy(update={"max_images_per_class": 1000}), 64, 8)
+    assert list(capped.looked_at.values()) == [1000, 856, 10]
