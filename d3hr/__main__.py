@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import cache
 from importlib.metadata import version
 from inspect import signature
 from typing import Any
@@ -163,7 +162,6 @@ class _Parser(ArgumentParser):  # type: ignore[misc]  # jsonargparse is not type
         super().error(printable(message, keep="\n"), ex)
 
 
-@cache
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     parser = _Parser(prog="d3hr", description="Distil an image data set into a few images per class, and measure the result honestly.")
     parser.add_argument("--version", action="version", version=version("d3hr"))

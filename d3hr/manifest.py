@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from d3hr.class_folders import class_folders
 from d3hr.decoding import MAX_PIXELS
 from d3hr.distillation.settings import DistillSettings
-from d3hr.errors import DamagedFile, DistilledSetError
+from d3hr.errors import DistilledSetError
 from d3hr.prior.conditioning import Conditioning
 from d3hr.staging import read_json
 
@@ -179,7 +179,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a finished set.
 
     Raises:
-        DistilledSetError: there is none, it is damaged or contradicts itself, or it lies elsewhere.
+        DistilledSetError: there is none, it contradicts itself, or it lies elsewhere.
+        DamagedFile: it is no JSON, or not what was written.
     """
     file = require_inside(folder, folder / "manifest.json")
     if not file.is_file():
@@ -198,9 +199,8 @@ def read_manifest(folder: Path) -> Manifest:
         where = ".".join(str(part) for part in first["loc"])
         found = f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
         raise DistilledSetError(f"{file} is damaged.", found=found, do="make the set again.") from error
-    except (ValueError, DamagedFile) as error:
-        found = error.found if isinstance(error, DamagedFile) else str(error)
-        raise DistilledSetError(f"{file} is damaged.", found=found, do="make the set again.") from error
+    except ValueError as error:
+        raise DistilledSetError(f"{file} is damaged.", found=str(error), do="make the set again.") from error
 
 
 def require_inside(folder: Path, path: Path) -> Path:

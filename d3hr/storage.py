@@ -30,7 +30,7 @@ from d3hr.contact_sheet import contact_sheet
 from d3hr.data import ImageData, load_images
 from d3hr.decoding import MAX_BYTES, open_header, open_upright
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.statistics_file import StatisticsDtype, read_gaussians, write_gaussians
+from d3hr.distillation.statistics_file import StatisticsDtype, read_gaussians, require_size, write_gaussians
 from d3hr.errors import DistilledSetError
 from d3hr.manifest import ClassEntry, Manifest, Sample, read_manifest, require_inside
 from d3hr.prior.conditioning import Conditioning
@@ -65,12 +65,12 @@ class DistilledSet:
             DamagedFile: a file is not what was written.
         """
         folder = Path(path)
-        manifest = read_manifest(folder)
-        verify(folder)
-        distilled = cls(folder, manifest)
+        distilled = cls(folder, read_manifest(folder))
         missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
         if missing:
             raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], do="make the set again.")
+        require_size(distilled._statistics_file, classes=len(distilled.class_names), most=distilled._most_dimensions)
+        verify(folder)  # last: only now are there no links to follow, and no more to read than a set holds
         return distilled
 
     @property
@@ -102,7 +102,7 @@ class DistilledSet:
         Raises:
             DistilledSetError: the file is damaged, or does not fit the manifest.
         """
-        file = require_inside(self.path, self.path / "statistics.safetensors")
+        file = self._statistics_file
         if not file.is_file():
             return {}
         manifest = self.manifest
@@ -112,8 +112,8 @@ class DistilledSet:
                 found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
                 do="make the set again.",
             )
-        most = MOST_VALUES_A_PIXEL * manifest.image_size**2
-        return dict(zip(self.class_names, read_gaussians(file, classes=len(self.class_names), most=most), strict=True))
+        gaussians = read_gaussians(file, classes=len(self.class_names), most=self._most_dimensions)
+        return dict(zip(self.class_names, gaussians, strict=True))
 
     def require_images(self) -> None:
         """Raise :class:`DistilledSetError` if only statistics are kept."""
@@ -156,6 +156,14 @@ class DistilledSet:
 
     def _files(self, entry: ClassEntry) -> list[Path]:
         return [self.path / "train" / entry.folder / f"{index:05d}.png" for index in range(entry.images)]
+
+    @property
+    def _statistics_file(self) -> Path:
+        return require_inside(self.path, self.path / "statistics.safetensors")
+
+    @property
+    def _most_dimensions(self) -> int:
+        return MOST_VALUES_A_PIXEL * self.manifest.image_size**2
 
     def _missing(self, entry: ClassEntry) -> list[str]:
         """Return which of a class's images is missing, if any; as many files are looked at as lie there, whatever the manifest says."""

@@ -29,10 +29,18 @@ def whole(tmp_path: Path) -> Path:
     prior = {"source": "prior", "fingerprint": "ab"}
     origin = Origin("d3hr", NAMES, 2, 8, DistillSettings(ipc=2).model_dump(mode="json"), {}, prior, {}, asked)
     gaussian = ClassGaussian(torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3)
-    write_set(
-        StagedFolder(tmp_path / "set", origin.key()), origin, lambda _: torch.zeros(2, 3, 8, 8), gaussians=dict.fromkeys(NAMES, gaussian)
-    )
+    with StagedFolder(tmp_path / "set", origin.key()) as stage:
+        write_set(
+            stage, origin, lambda names: ((name, torch.zeros(2, 3, 8, 8)) for name in names), gaussians=dict.fromkeys(NAMES, gaussian)
+        )
+    unsealed(tmp_path / "set")
     return tmp_path / "set"
+
+
+def unsealed(folder: Path) -> None:
+    """Take the checksums off a set, as somebody does who means to deceive."""
+    (folder / "SHA256SUMS").unlink()
+    change(folder, lambda content: content.pop("sha256"))
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:

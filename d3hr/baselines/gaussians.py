@@ -55,6 +55,8 @@ class DistillOptions(ForwardNoiseOptions):
     inversion_guidance: float | None = None
     solver: Literal["ddim", "fixed_point", "multistep"] | None = None
     inversion_stride: int | None = None
+    max_images_per_class: int | None = None
+    tolerance: float | None = None
 
 
 def write_from_gaussians(order: Order, options: LatentGaussianOptions) -> DistilledSet:

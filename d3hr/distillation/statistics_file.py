@@ -48,10 +48,9 @@ def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> 
         DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are no statistics.
         DamagedFile: it is not what was written.
     """
-    largest = None if most is None else classes * (8 * most + 8) + _MOST_HEADER
+    if most is not None:
+        require_size(path, classes=classes, most=most)  # safetensors maps the whole file into memory
     try:
-        if largest is not None and path.stat().st_size > largest:  # safetensors maps the whole file into memory
-            raise ValueError(f"{path.stat().st_size:,} bytes, of at most {largest:,}")
         with safe_open(path, framework="pt") as file:
             _check_header({name: file.get_slice(name) for name in file.keys()}, classes, most)  # noqa: SIM118 (no mapping)
         tensors = read_tensors(path)
@@ -61,6 +60,18 @@ def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> 
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
     return [ClassGaussian(*row) for row in zip(mean.double(), std.double(), count.tolist(), strict=True)]
+
+
+def require_size(path: Path, *, classes: int, most: int) -> None:
+    """Refuse a file that is larger than statistics of so many classes and dimensions are; none is there, none is too large.
+
+    Raises:
+        DistilledSetError: it is larger.
+    """
+    largest = classes * (8 * most + 24) + _MOST_HEADER
+    if path.is_file() and path.stat().st_size > largest:
+        found = f"{path.stat().st_size:,} bytes, of at most {largest:,}"
+        raise DistilledSetError(f"{path} is damaged.", found=found, do="make the set again.")
 
 
 def _check_header(slices: dict[str, Any], classes: int, most: int | None) -> None:

@@ -77,9 +77,9 @@ class Teacher:
             raise DataError(
                 f"{folder} is not a teacher.", found="no teacher.json in it", do="give a folder written by 'd3hr train-teacher'."
             )
+        verify(folder)
         about = validated_json(file, _ABOUT, do="train it again: 'd3hr train-teacher'.")
         facts = validated_json(file, _FACTS, do="train it again: 'd3hr train-teacher'.")
-        verify(folder)
         names, side = facts.class_names, facts.image_size
         network = new_student(facts.student, len(names), side)
         try:

@@ -109,7 +109,7 @@ def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_pr
     for given, made_of, settings, words in [
         (matrix, Materials(few, 8), COMMON, "Method d3hr needs a prior"),
         (matrix, materials, {**COMMON, "levels": 3}, "No method of the matrix takes this setting"),
-        (matrix, materials, {**COMMON, "preset": "fast"}, "Method d3hr"),
+        (matrix, materials, {**COMMON, "preset": "magic"}, "Method d3hr"),
         (matrix_from({**FIELDS, "protocols": ["stored"]}), materials, COMMON, "needs a teacher"),
     ]:
         with pytest.raises(SettingsError, match=words):

@@ -110,7 +110,7 @@ def test_the_command_end_to_end(
     monkeypatch.chdir(tmp_path)
     d3hr.distill(digits, digits_prior, "set", ipc=2, steps=4, level=2, num_candidates=10)
     (tmp_path / "set-evaluation").mkdir()
-    row = {"ipc": 2, "protocol": "quick", "labels": "hard", "accuracy_std": 0.01}
+    row = {"ipc": 2, "protocol": "quick", "labels": "hard", "accuracy_std": 0.01, "seeds": 2}
     accuracies = {("d3hr", "convnet3"): 0.9, ("d3hr", "resnet18"): 0.5, ("random_real", "convnet3"): 0.9, ("random_real", "resnet18"): 0.9}
     rows = [{**row, "method": method, "student": student, "accuracy_mean": mean} for (method, student), mean in accuracies.items()]
     (tmp_path / "set-evaluation" / "results.json").write_text(json.dumps(rows))
@@ -152,7 +152,7 @@ def test_the_command_reads_several_evaluations_and_does_without_a_lost_prior(
     manifest = read_json(tmp_path / "set" / "manifest.json")
     manifest |= {"method": "other", "prior": {"source": str(tmp_path / "gone")}}
     (tmp_path / "set" / "manifest.json").write_text(json.dumps(manifest))
-    row = {"method": "other", "ipc": 1, "protocol": "quick", "labels": "hard", "accuracy_mean": 0.5, "accuracy_std": 0.0}
+    row = {"method": "other", "ipc": 1, "protocol": "quick", "labels": "hard", "accuracy_mean": 0.5, "accuracy_std": 0.0, "seeds": 1}
     for student in ("convnet3", "resnet18"):
         (tmp_path / student).mkdir()
         (tmp_path / student / "results.json").write_text(json.dumps([{**row, "student": student}]))
@@ -170,5 +170,5 @@ def test_the_command_reads_several_evaluations_and_does_without_a_lost_prior(
     assert main(["diagnose", "set", "--evaluation", "convnet3", "--out", "one"]) == 0
     assert "students: convnet3\n" in capsys.readouterr().out
     assert main(["diagnose", "set", "--evaluation", "images"]) == 2
-    assert "no results.json" in capsys.readouterr().err
+    assert "There is no images/results.json" in capsys.readouterr().err
     assert main(["diagnose", "set", "--prior", str(tmp_path / "gone")]) == 2

@@ -14,6 +14,7 @@ from d3hr.distillation.settings import distill_settings
 from d3hr.errors import PriorError
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.execution.work import Result, Task, Work
+from d3hr.prior.model import _reopened
 from d3hr.seeds import generator_for
 from tests.conftest import MakeFolder, tree, untrained_prior
 
@@ -123,5 +124,6 @@ def test_a_prior_travels_as_its_name(tmp_path: Path) -> None:
     assert len(sent) < 1000
     assert pickle.loads(sent).fingerprint == prior.fingerprint
     untrained_prior(("cow", "dog")).save_pretrained(tmp_path / "prior")
+    _reopened.cache_clear()  # another process has not loaded it
     with pytest.raises(PriorError, match="not the same prior"):
         pickle.loads(sent)

@@ -264,10 +264,7 @@ def test_a_folder_that_is_no_set(small: tuple[ImageData, Prior], tmp_path: Path)
         DistilledSet.load(tmp_path)
     made = quick(*small, tmp_path / "set", ipc=2)
     next((tmp_path / "set" / "train" / "ant").iterdir()).unlink()
-    with pytest.raises(DamagedFile, match=r"00000\.png \(missing\)|00001\.png \(missing\)"):
-        DistilledSet.load(made.path)
-    (tmp_path / "set" / "SHA256SUMS").unlink()
-    with pytest.raises(DistilledSetError, match="missing"):
+    with pytest.raises(DistilledSetError, match="lack images"):
         DistilledSet.load(made.path)
     (tmp_path / "set" / "manifest.json").write_text("{")
     with pytest.raises(DamagedFile, match="damaged"):

@@ -189,5 +189,6 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 if __name__ == "__main__":  # a parent to be killed: its worker sleeps
     from d3hr.execution.processes import WorkerProcesses
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where the tests were started in the background
     for _ in WorkerProcesses(1).run(Sleeping(Path(sys.argv[1])), [600.0]):
         pass

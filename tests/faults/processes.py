@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -77,6 +78,7 @@ def _run(function: Callable[..., int], arguments: tuple[object, ...], log: Path)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where the tests were started in the background
     assert Path(d3hr.__file__).is_relative_to(ROOT)
     code = function(*arguments)
     sys.stdout.flush()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3hr import DistilledSet, distill, load_images
+from d3hr import __main__ as command_line
 from d3hr.__main__ import COMMANDS, main
 from d3hr.prior.model import Prior
 from tests.conftest import untrained_prior
@@ -81,6 +83,10 @@ FLAGS = [
 ]  # fmt: skip
 
 
+PARSER = cache(command_line._parser)
+"""Made once: it takes longer than most cases."""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder with ``images``, ``prior``, a set in ``whole`` and a recipe; a page's worth of results in ``kept``."""
@@ -92,6 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     untrained_prior(CLASSES).save_pretrained(root / "prior")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.setattr(command_line, "_parser", PARSER)
         distill(load_images("images"), Prior.from_pretrained("prior"), "whole", ipc=1, steps=4, level=1, num_candidates=4)
         shutil.copyfile(Path(__file__).parent.parent / "recipes" / "brief.yaml", root / "recipe.yaml")
         yield root
@@ -111,6 +118,8 @@ def run(arguments: list[str]) -> int:
             code = main(arguments)
         except SystemExit as stop:
             code = int(stop.code or 0)
+    if "--print_config" in arguments:  # of which jsonargparse remembers something
+        PARSER.cache_clear()
     said = errors.getvalue()
     assert code in (0, 2), (code, said)
     assert "Traceback" not in said

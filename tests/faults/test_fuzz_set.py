@@ -48,6 +48,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
             (root / "images" / name / f"{index}.png").write_bytes(encoded(noise(8)))
     images, prior = load_images(root / "images"), untrained_prior(CLASSES)
     distill(images, prior, root / "whole", ipc=2, steps=4, level=1, num_candidates=4)
+    (root / "whole" / "SHA256SUMS").unlink()  # whoever means to deceive takes the checksums off
+    manifest = json.loads((root / "whole" / "manifest.json").read_text())
+    del manifest["sha256"]
+    (root / "whole" / "manifest.json").write_text(json.dumps(manifest))
     (root / "outside").mkdir()
     for file in ("00000.png", "00001.png"):
         (root / "outside" / file).write_bytes(GOOD[0])

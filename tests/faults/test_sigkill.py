@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def lifetime(process: BaseProcess, kill_at: float = float("inf")) -> float:
         reached = max(reached, spent(process, started))
         if reached >= kill_at:
             assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just come through
+                os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.004)
     process.join()
