@@ -2,9 +2,9 @@
 
     python benchmarks/cost.py
 
-Ten classes of 8-pixel PNG files and an untrained prior of the ``tiny`` preset, preset ``fast`` (level 31 in six strides, guidance 4: 12 network
-calls an image), statistics alone, from the check of the files to the finished folder. Every size is measured in each round, in turn, and the
-median taken, in seconds of processor time, which other work on the machine moves little. Prints slope, intercept and R^2, and draws
+Ten classes of 8-pixel PNG files and an untrained prior of the ``tiny`` preset, preset ``fast`` (level 31 in strides of six: 12 network
+calls an image), statistics alone, from the check of the files to the finished folder. Every size is measured in each round, in turn, and
+the median taken, in seconds of processor time, which other work on the machine moves little. Prints slope, intercept and R^2, and draws
 docs/images/cost.svg.
 """
 

@@ -38,7 +38,7 @@ from d3hr.distillation.settings import GroupSettings
 D, IPC, CLASSES, M = 4096, 10, 100, 2000
 PART = 100
 PLAIN_CLASSES, TIMED = 3, 5
-REPEATS, REPEATED_M = 50, 500
+REPEATS, REPEATED_M = 50, 2_000
 MEMORY_IPC, MEMORY_M = 50, (1_000, 20_000)
 TABLE = {"exact": {"strategy": "exact"}, **{f"search, M = {m:,}": {"num_candidates": m} for m in (1, 100, 10_000)}}
 
