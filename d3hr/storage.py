@@ -281,7 +281,7 @@ def write_set(
         stage: the folder under construction.
         origin: what the set is; an IPC of 0 keeps the statistics alone.
         draw: gives the images float [K, 3, H, W] in [-1, 1] of each class that it is asked for, in any order.
-        gaussians: the statistics to store beside the images.
+        gaussians: the statistics to store beside the images, in the order of the classes.
         statistics_dtype: precision of the statistics on disk.
         temporary: pieces in the staged folder that the finished set does not need.
         progress: where to report.
@@ -290,7 +290,7 @@ def write_set(
     if manifest.ipc > 0:
         _write_images(stage.path, manifest, draw, progress)
     if gaussians:
-        write_gaussians(stage.path / "statistics.safetensors", [gaussians[name] for name in origin.class_names], statistics_dtype)
+        write_gaussians(stage.path / "statistics.safetensors", gaussians.values(), statistics_dtype)
     manifest = manifest.model_copy(update={"storage": _bytes(stage.path, manifest)})
     write_bytes(stage.path / "README.md", set_card(manifest).encode())
     write_json(stage.path / "manifest.json", manifest.model_dump(mode="json"))

@@ -154,7 +154,10 @@ class Draws(Sequence[Draw]):
 
     def __getitem__(self, index: int) -> Draw:  # type: ignore[override]
         name = self.class_names[index]
-        return Draw(name, self.gaussians[name], self.candidates.get(name))
+        gaussian = self.gaussians[name]
+        # A row of a larger tensor would be pickled with all of it.
+        alone = ClassGaussian(gaussian.mean.clone(), gaussian.std.clone(), gaussian.count)
+        return Draw(name, alone, self.candidates.get(name))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +22,17 @@ _MOST_HEADER = 2**16
 
 
 def write_gaussians(
-    path: Path, gaussians: Sequence[ClassGaussian], dtype: StatisticsDtype = "float32", errors: Sequence[StandardError] = ()
+    path: Path, gaussians: Collection[ClassGaussian], dtype: StatisticsDtype = "float32", errors: Sequence[StandardError] = ()
 ) -> None:
-    """Write Gaussians in float32, or in float16 at half the size and a relative error of 5e-4, with their standard errors, if any."""
-    kind = getattr(torch, dtype)
-    tensors = {
-        "mean": torch.stack([gaussian.mean for gaussian in gaussians]).to(kind),
-        "std": torch.stack([gaussian.std for gaussian in gaussians]).to(kind),
-        "count": torch.tensor([gaussian.count for gaussian in gaussians]),
-    }
+    """Write Gaussians in float32, or in float16 at half the size and a relative error of 5e-4, with their standard errors, if any.
+
+    They are taken one after the other: memory holds all of them in the precision of the file only.
+    """
+    shape, kind = (len(gaussians), len(next(iter(gaussians)).mean)), getattr(torch, dtype)
+    mean, std, count = torch.empty(shape, dtype=kind), torch.empty(shape, dtype=kind), torch.empty(shape[0], dtype=torch.int64)
+    for row, gaussian in enumerate(gaussians):
+        mean[row], std[row], count[row] = gaussian.mean, gaussian.std, gaussian.count
+    tensors = {"mean": mean, "std": std, "count": count}
     if errors:
         tensors["standard_error"] = torch.tensor([[error.mean, error.std] for error in errors], dtype=torch.float64)
     write_tensors(path, tensors)
