@@ -36,9 +36,9 @@ from d3hr.commands.report import report
 from d3hr.commands.result import Result
 from d3hr.commands.train_teacher import train_teacher
 from d3hr.errors import D3hrError, OutputError, SettingsError, printable
+from d3hr.files import write_bytes
 from d3hr.progress import is_first_process
 from d3hr.reading import require_plain
-from d3hr.staging import write_bytes
 
 COMMANDS: dict[str, Callable[..., Result]] = {
     "demo": demo,

@@ -19,10 +19,11 @@ from d3hr.distillation.pipeline import distill, expand
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation
+from d3hr.files import atomic_file, read_json
 from d3hr.prior.model import Prior
 from d3hr.prior.training import fit_prior
 from d3hr.progress import Progress
-from d3hr.staging import atomic_file, claim, read_json
+from d3hr.staging import claim
 
 IPCS = (1, 10)
 DISTILLATION_SEEDS = 6

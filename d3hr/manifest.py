@@ -12,8 +12,8 @@ from d3hr.class_folders import class_folders
 from d3hr.decoding import MAX_PIXELS
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import DistilledSetError
+from d3hr.files import read_json
 from d3hr.prior.conditioning import Conditioning
-from d3hr.staging import read_json
 
 MAX_BYTES = 2**26
 """Largest manifest that is read: 64 MiB, which is room for some hundred thousand classes."""

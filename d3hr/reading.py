@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from d3hr.errors import DamagedFile, ResultsError
-from d3hr.staging import read_json
+from d3hr.files import read_json
 
 MAX_BYTES = 2**20
 """Largest file of settings that is read: 1 MiB."""

@@ -32,11 +32,12 @@ from d3hr.decoding import MAX_BYTES, open_header, open_upright
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.statistics_file import StatisticsDtype, read_gaussians, require_size, write_gaussians
 from d3hr.errors import DistilledSetError
+from d3hr.files import write_bytes, write_json
 from d3hr.manifest import ClassEntry, Manifest, Sample, read_manifest, require_inside
 from d3hr.prior.conditioning import Conditioning
 from d3hr.progress import SILENT, Progress
 from d3hr.set_card import set_card
-from d3hr.staging import StagedFolder, remove, write_bytes, write_json
+from d3hr.staging import StagedFolder, remove
 
 if TYPE_CHECKING:
     from d3hr.prior.model import Prior

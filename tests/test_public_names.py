@@ -17,7 +17,7 @@ def test_the_public_names_are_listed_and_there() -> None:
 def test_a_box_imports_only_what_stands_left_of_it() -> None:
     """Data flows one way: images, prior, distillation, storage, evaluation, baselines, diagnostics, comparison, recipes, report."""
     order = [
-        "errors", "seeds", "progress", "checksums", "locking", "staging", "reading", "class_folders", "contact_sheet", "set_card",
+        "errors", "seeds", "progress", "checksums", "files", "locking", "staging", "reading", "class_folders", "contact_sheet", "set_card",
         "decoding", "sources", "data", "batches", "prior", "execution", "distillation", "manifest", "storage", "evaluation", "baselines",
         "diagnostics", "comparison", "planning", "recipes", "report", "demo", "commands", "__main__",
     ]  # fmt: skip

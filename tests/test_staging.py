@@ -5,7 +5,8 @@ import torch
 from safetensors import SafetensorError
 
 from d3hr.errors import OutputError
-from d3hr.staging import StagedFolder, atomic_file, claim, write_tensors
+from d3hr.files import atomic_file, write_tensors
+from d3hr.staging import StagedFolder, claim
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_tensors_that_do_not_fit_on_the_disk_leave_nothing(tmp_path: Path, monke
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("d3hr.staging.save_file", full)
+    monkeypatch.setattr("d3hr.files.save_file", full)
     with pytest.raises(OutputError, match=r"x\.safetensors cannot be written") as caught:
         write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
     assert "No space left" in str(caught.value)

@@ -15,7 +15,8 @@ from d3hr.baselines.method import Order
 from d3hr.data import ImageData
 from d3hr.distillation.inversion import check_finite
 from d3hr.errors import NumericalError
-from d3hr.staging import claim, kept, read_tensors, write_tensors
+from d3hr.files import kept, read_tensors, write_tensors
+from d3hr.staging import claim
 
 Space = Literal["pixel", "latent", "teacher"]
 """``pixel``: pixels at the size of the set. ``latent``: the prior's latents. ``teacher``: what a teacher's classifier sees."""

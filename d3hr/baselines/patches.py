@@ -17,8 +17,9 @@ from d3hr.baselines.writing import real_origin, write_baseline
 from d3hr.data import ImageData
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.teachers import Teacher
+from d3hr.files import kept, read_tensors, write_tensors
 from d3hr.seeds import generator_for
-from d3hr.staging import claim, kept, read_tensors, write_tensors
+from d3hr.staging import claim
 from d3hr.storage import DistilledSet
 
 

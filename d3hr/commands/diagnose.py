@@ -51,9 +51,10 @@ def diagnose(
     from d3hr.diagnostics.diagnosis import diagnose as examine
     from d3hr.diagnostics.wording import as_text
     from d3hr.evaluation.teachers import Teacher
+    from d3hr.files import read_json, write_json
     from d3hr.locking import locked
     from d3hr.report.diagnosis import read_diagnosis
-    from d3hr.staging import StagedFolder, read_json, write_json
+    from d3hr.staging import StagedFolder
     from d3hr.storage import DistilledSet, open_set
 
     progress = OnTerminal()

@@ -15,8 +15,8 @@ from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.scores import evaluate
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Run
+from d3hr.files import kept, read_json, write_json
 from d3hr.manifest import require_inside
-from d3hr.staging import kept, read_json, write_json
 from d3hr.storage import DistilledSet
 
 

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from d3hr.comparison.ranking import ranking
 from d3hr.evaluation.results import Evaluation
+from d3hr.files import write_bytes, write_json
 from d3hr.reading import validated_json
-from d3hr.staging import write_bytes, write_json
 
 _NESTED = ("per_class", "class_names", "confusion", "protocol_settings", "teacher")
 """What a row of JSON holds and one of CSV does not."""

@@ -33,10 +33,11 @@ from d3hr.distillation.latent_sample import FEWEST, LatentSample
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.evaluation.teachers import Teacher
+from d3hr.files import write_bytes, write_json
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
-from d3hr.staging import StagedFolder, write_bytes, write_json
+from d3hr.staging import StagedFolder
 from d3hr.storage import DistilledSet, to_uint8
 
 FILE = "diagnosis.json"

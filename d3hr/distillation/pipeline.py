@@ -24,11 +24,12 @@ from d3hr.distillation.statistics_file import KeptGaussians
 from d3hr.errors import DataError, DistilledSetError, PriorError, SettingsError, listed
 from d3hr.execution.here import HERE
 from d3hr.execution.work import Execution
+from d3hr.files import kept, read_json, write_json
 from d3hr.manifest import Sample
 from d3hr.prior.conditioning import match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder, kept, read_json, write_json
+from d3hr.staging import StagedFolder
 from d3hr.storage import DistilledSet, Origin, write_set
 
 

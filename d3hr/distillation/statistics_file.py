@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.subsampling import StandardError
 from d3hr.errors import DistilledSetError
+from d3hr.files import kept, read_tensors, write_tensors
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import kept, read_tensors, write_tensors
 
 StatisticsDtype = Literal["float32", "float16"]
 _DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}

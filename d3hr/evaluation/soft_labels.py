@@ -12,7 +12,7 @@ from torch import Tensor
 
 from d3hr.evaluation.scoring import Labelled
 from d3hr.evaluation.teachers import BATCH, Teacher
-from d3hr.staging import kept, read_tensors, write_tensors
+from d3hr.files import kept, read_tensors, write_tensors
 
 
 def soft_labels(train: Labelled, teacher: Teacher, file: Path | None = None) -> Tensor:

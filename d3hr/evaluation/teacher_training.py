@@ -16,9 +16,10 @@ from d3hr.evaluation.scoring import score_network
 from d3hr.evaluation.targets import hard_targets
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Training, seeded_student
+from d3hr.files import kept, read_checkpoint, write_tensors
 from d3hr.prior.optimization import optimiser_tensors, restore_optimiser
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder, kept, read_checkpoint, write_tensors
+from d3hr.staging import StagedFolder
 
 CHECKPOINT_SECONDS = 60.0
 IN_MEMORY = 4 * 2**30

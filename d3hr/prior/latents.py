@@ -12,12 +12,13 @@ from torch import Tensor
 
 from d3hr.data import ImageData
 from d3hr.errors import DamagedFile, OutputError
+from d3hr.files import kept, read_json, read_tensors, write_json, write_tensors
 from d3hr.locking import LOCK, locked
 from d3hr.prior.autoencoder import to_latents
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.optimization import Process
 from d3hr.progress import Progress
-from d3hr.staging import kept, read_json, read_tensors, require_no_links, write_json, write_tensors
+from d3hr.staging import require_no_links
 
 _ROWS = 4096
 _BATCH = 64

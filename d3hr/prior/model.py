@@ -15,12 +15,12 @@ from torch import Tensor
 
 from d3hr.checksums import verify
 from d3hr.errors import PriorError, SettingsError
+from d3hr.files import explained, write_bytes, write_json
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.loading import load_autoencoder, load_transformer
 from d3hr.prior.repository import Repository
 from d3hr.prior.schedule import Schedule
-from d3hr.staging import explained, write_bytes, write_json
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from d3hr.errors import NumericalError
+from d3hr.files import kept, read_checkpoint, write_tensors
 from d3hr.prior.presets import Training
 from d3hr.progress import Progress
 from d3hr.seeds import derive_seed, generator_for
-from d3hr.staging import kept, read_checkpoint, write_tensors
 
 CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from d3hr.data import ImageData
 from d3hr.errors import SettingsError
+from d3hr.files import write_bytes, write_json
 from d3hr.prior.autoencoder_training import train_autoencoder
 from d3hr.prior.finetuning import merge_lora
 from d3hr.prior.fingerprint import fingerprint
@@ -28,7 +29,7 @@ from d3hr.prior.settings import FitSettings, fit_settings
 from d3hr.prior.starting_points import StartingPoint, pretrained, untrained
 from d3hr.prior.transformer_training import train_transformer
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder, write_bytes, write_json
+from d3hr.staging import StagedFolder
 
 AUTOENCODER_SHARE = 0.25
 """Share of ``max_minutes`` that the autoencoder gets."""

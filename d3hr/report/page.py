@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from d3hr.files import write_bytes
 from d3hr.report.words import in_words
-from d3hr.staging import write_bytes
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

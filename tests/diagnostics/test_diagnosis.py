@@ -16,7 +16,7 @@ from d3hr.diagnostics.spaces import feature_space
 from d3hr.errors import ClassMismatch, OutputError, SettingsError
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
-from d3hr.staging import read_json
+from d3hr.files import read_json
 from tests.conftest import MakeFolder, tree
 
 KEYS = "set data space normality distances coverage diversity copying round_trip per_class embedding verdicts notes"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from d3hr import ImageData, Prior, distill, load_images, staging
+from d3hr import ImageData, Prior, distill, files, load_images, staging
 from d3hr.distillation import pieces, pipeline
 from d3hr.distillation.pieces import Matched, Matching, Part
 from tests.conftest import MakeFolder, tree, untrained_prior
@@ -21,7 +21,7 @@ def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
     """Distil, and die by SIGKILL at the n-th call of a function, half-way through it where it writes a file."""
     points: dict[str, tuple[Any, str, Callable[..., object]]] = {
         "invert": (pieces, "invert", lambda *_: None),
-        "statistics": (staging, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
+        "statistics": (files, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
         "search": (pipeline, "search_candidates", lambda *_: None),
         "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
         "publish": (staging.StagedFolder, "publish", lambda *_, **__: None),

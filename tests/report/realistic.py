@@ -13,7 +13,7 @@ import numpy as np
 from d3hr.baselines.selection import random_real
 from d3hr.data import ImageData
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.staging import write_json
+from d3hr.files import write_json
 from d3hr.storage import DistilledSet
 
 HOSTILE = "<img src=x onerror=alert(1)>"
