@@ -106,7 +106,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
     write_page(
         out / "index.html",
         "demo.html",
-        data_name="1,197 real handwritten digits (UCI, 8 × 8 pixels, scikit-learn)",
+        data_name=f"{len(images):,} real handwritten digits (UCI, 8 × 8 pixels, scikit-learn)",
         real_count=f"{len(images):,}",
         classes=images.class_names,
         verdicts=verdicts(rows),

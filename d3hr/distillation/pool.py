@@ -86,15 +86,17 @@ def pool_variances(gaussians: Mapping[str, ClassGaussian], settings: GroupSettin
     Raises:
         DataError: the Gaussians differ in D.
     """
-    sizes = sorted({len(gaussian.mean) for gaussian in gaussians.values()})
+    rows = []
+    for name, gaussian in gaussians.items():  # each may be read from its file
+        row = torch.empty(len(gaussian.std))
+        row[permutation(name, len(row), settings)] = gaussian.std.square().float()
+        rows.append(row)
+    sizes = sorted({len(row) for row in rows})
     if len(sizes) > 1:
         raise DataError(
             "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", do="use statistics of one prior."
         )
-    variances = torch.empty(len(gaussians), *sizes)
-    for row, (name, gaussian) in zip(variances, gaussians.items(), strict=True):
-        row[permutation(name, len(row), settings)] = gaussian.std.square().float()
-    return variances.T
+    return torch.stack(rows).T
 
 
 def search_blocks(
