@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from d3hr.class_folders import class_folders
 from d3hr.decoding import MAX_PIXELS
-from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.settings import MOST_MODES, DistillSettings
 from d3hr.errors import DistilledSetError
 from d3hr.files import read_json
 from d3hr.prior.conditioning import Conditioning
@@ -59,6 +59,7 @@ class _SettingsFacts(BaseModel):
 
     seed: int = Field(default=0, strict=True)
     denoising_guidance: float = 1.0
+    modes: int = Field(default=1, strict=True, ge=1, le=MOST_MODES)
 
 
 class _DataFacts(BaseModel):
@@ -152,6 +153,11 @@ class Manifest(BaseModel):
             for entry in self.classes
             if entry.conditioning_id is not None and entry.prior_class is not None
         ]
+
+    @property
+    def modes(self) -> int:
+        """Gaussians that describe a class."""
+        return int(self.settings.get("modes", 1))
 
     @property
     def tells_statistics(self) -> bool:

@@ -2,7 +2,8 @@
 
     OUT/train/<class folder>/<index>.png     the images
     OUT/manifest.json                        class name -> label, conditioning id and folder; settings; where everything came from
-    OUT/statistics.safetensors               mean and std [C, D] (float32), count [C], rows in the manifest's order of classes
+    OUT/statistics.safetensors               mean and std [C, D] (float32), count [C], rows in the manifest's order of classes;
+                                             of classes of m modes [C, m, D] and [C, m]
     OUT/contact-sheet.png, OUT/README.md     for people
 
 A set appears whole or not at all: it is built as ``OUT.partial``, where a finished class folder is never made again.
@@ -30,7 +31,8 @@ from d3hr.contact_sheet import contact_sheet
 from d3hr.data import ImageData, load_images
 from d3hr.decoding import MAX_BYTES, open_header, open_upright
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.statistics_file import StatisticsDtype, read_gaussians, require_size, write_gaussians
+from d3hr.distillation.mixture import ClassMixture
+from d3hr.distillation.statistics_file import StatisticsDtype, read_mixtures, require_size, write_mixtures
 from d3hr.errors import DistilledSetError
 from d3hr.files import write_bytes, write_json
 from d3hr.manifest import ClassEntry, Manifest, Sample, read_manifest, require_inside
@@ -70,7 +72,8 @@ class DistilledSet:
         missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
         if missing:
             raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], do="make the set again.")
-        require_size(distilled._statistics_file, classes=len(distilled.class_names), most=distilled._most_dimensions)
+        classes, modes = len(distilled.class_names), distilled.manifest.modes
+        require_size(distilled._statistics_file, classes=classes, modes=modes, most=distilled._most_dimensions)
         verify(folder)  # last: only now are there no links to follow, and no more to read than a set holds
         return distilled
 
@@ -96,9 +99,18 @@ class DistilledSet:
             torch.tensor([entry.label for entry in self.manifest.classes]), torch.tensor([entry.images for entry in self.manifest.classes])
         )
 
-    @cached_property
+    @property
     def statistics(self) -> dict[str, ClassGaussian]:
-        """The Gaussian of each class; empty for a set that was made without.
+        """The Gaussian of each class, of all its modes together; empty for a set that was made without.
+
+        Raises:
+            DistilledSetError: as :attr:`mixtures`.
+        """
+        return {name: mixture.whole for name, mixture in self.mixtures.items()}
+
+    @cached_property
+    def mixtures(self) -> dict[str, ClassMixture]:
+        """The Gaussian of each mode of each class; empty for a set that was made without.
 
         Raises:
             DistilledSetError: the file is damaged, or does not fit the manifest.
@@ -113,8 +125,8 @@ class DistilledSet:
                 found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
                 do="make the set again.",
             )
-        gaussians = read_gaussians(file, classes=len(self.class_names), most=self._most_dimensions)
-        return dict(zip(self.class_names, gaussians, strict=True))
+        mixtures = read_mixtures(file, classes=len(self.class_names), modes=manifest.modes, most=self._most_dimensions)
+        return dict(zip(self.class_names, mixtures, strict=True))
 
     def require_images(self) -> None:
         """Raise :class:`DistilledSetError` if only statistics are kept."""
@@ -130,7 +142,7 @@ class DistilledSet:
             DistilledSetError: they are others.
         """
         self.manifest.conditioning_in(prior.class_names)
-        ours = (self.manifest.image_size, len(next(iter(self.statistics.values())).mean))
+        ours = (self.manifest.image_size, next(iter(self.mixtures.values())).dimensions)
         theirs = (prior.image_size, torch.Size(prior.latent_shape).numel())
         if ours != theirs:
             raise DistilledSetError(
@@ -271,7 +283,7 @@ def write_set(
     origin: Origin,
     draw: Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]],
     *,
-    gaussians: Mapping[str, ClassGaussian] | None = None,
+    mixtures: Mapping[str, ClassMixture] | None = None,
     statistics_dtype: StatisticsDtype = "float32",
     temporary: Sequence[str] = (),
     progress: Progress = SILENT,
@@ -282,7 +294,7 @@ def write_set(
         stage: the folder under construction.
         origin: what the set is; an IPC of 0 keeps the statistics alone.
         draw: gives the images float [K, 3, H, W] in [-1, 1] of each class that it is asked for, in any order.
-        gaussians: the statistics to store beside the images, in the order of the classes.
+        mixtures: the statistics to store beside the images, in the order of the classes.
         statistics_dtype: precision of the statistics on disk.
         temporary: pieces in the staged folder that the finished set does not need.
         progress: where to report.
@@ -290,8 +302,8 @@ def write_set(
     manifest = origin.manifest()
     if manifest.ipc > 0:
         _write_images(stage.path, manifest, draw, progress)
-    if gaussians:
-        write_gaussians(stage.path / "statistics.safetensors", gaussians.values(), statistics_dtype)
+    if mixtures:
+        write_mixtures(stage.path / "statistics.safetensors", mixtures.values(), statistics_dtype)
     manifest = manifest.model_copy(update={"storage": _bytes(stage.path, manifest)})
     write_bytes(stage.path / "README.md", set_card(manifest).encode())
     write_json(stage.path / "manifest.json", manifest.model_dump(mode="json"))

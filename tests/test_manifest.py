@@ -12,8 +12,9 @@ from PIL import Image
 
 from d3hr import DistilledSet
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import DistillSettings
-from d3hr.distillation.statistics_file import write_gaussians
+from d3hr.distillation.statistics_file import write_mixtures
 from d3hr.errors import DistilledSetError
 from d3hr.prior.conditioning import Conditioning
 from d3hr.staging import StagedFolder
@@ -31,7 +32,10 @@ def whole(tmp_path: Path) -> Path:
     gaussian = ClassGaussian(torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3)
     with StagedFolder(tmp_path / "set", origin.key()) as stage:
         write_set(
-            stage, origin, lambda names: ((name, torch.zeros(2, 3, 8, 8)) for name in names), gaussians=dict.fromkeys(NAMES, gaussian)
+            stage,
+            origin,
+            lambda names: ((name, torch.zeros(2, 3, 8, 8)) for name in names),
+            mixtures=dict.fromkeys(NAMES, ClassMixture((gaussian,))),
         )
     unsealed(tmp_path / "set")
     return tmp_path / "set"
@@ -120,7 +124,7 @@ def test_images_of_another_size_are_refused(whole: Path) -> None:
 )
 def test_statistics_that_do_not_fit_are_refused(whole: Path, classes: int, mean: torch.Tensor, std: torch.Tensor, words: str) -> None:
     """At most 16 dimensions a pixel: 1,024 at 8 x 8."""
-    write_gaussians(whole / "statistics.safetensors", [ClassGaussian(mean.double(), std.double(), 3)] * classes)
+    write_mixtures(whole / "statistics.safetensors", [ClassMixture((ClassGaussian(mean.double(), std.double(), 3),))] * classes)
     with pytest.raises(DistilledSetError, match=words):
         _ = DistilledSet.load(whole).statistics
 

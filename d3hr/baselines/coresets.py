@@ -5,9 +5,6 @@ Legend: N images, F features, K images to choose.
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -55,23 +52,6 @@ def farthest_order(features: Tensor, count: int) -> list[int]:
         nearest[chosen] = -1
         chosen.append(int(nearest.argmax()))
     return chosen
-
-
-def k_means_centres(features: Tensor, count: int, seed: int) -> Features:
-    """Return the centres [K, F] of k-means (Lloyd 1982; k-means++ start, the best of 4 runs).
-
-    Args:
-        features: rows [N, F].
-        count: number of centres, at most N.
-        seed: decides the starts.
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # rows that coincide leave centres over, on top of each other
-        found: Any = KMeans(count, n_init=4, random_state=seed % 2**32).fit(features.numpy().astype(np.float64))
-    return np.asarray(found.cluster_centers_)
 
 
 def medoids(features: Tensor, centres: Features) -> list[int]:

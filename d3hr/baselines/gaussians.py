@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.distillation.pipeline import distill, expand
-from d3hr.distillation.settings import STATISTICS_SETTINGS
+from d3hr.distillation.settings import STATISTICS_SETTINGS, Strategy
 from d3hr.storage import DistilledSet
 
 
@@ -19,7 +19,7 @@ class LatentGaussianOptions(DrawnSettings):
 
     fixed: ClassVar[dict[str, Any]] = {"level": 0}
 
-    strategy: Literal["search", "exact", "random"] | None = None
+    strategy: Strategy | None = None
     num_candidates: int | None = None
     weights: tuple[float, float, float] | None = None
     skewness: Literal["per_dimension", "per_image"] | None = None
@@ -27,6 +27,7 @@ class LatentGaussianOptions(DrawnSettings):
     seed_by_class: bool | None = None
     batch_size: int | None = None
     statistics_dtype: Literal["float32", "float16"] | None = None
+    modes: int | None = None
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a level that is not on its grid."""

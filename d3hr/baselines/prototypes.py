@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3hr.baselines.coresets import k_means_centres
 from d3hr.baselines.features import class_features
 from d3hr.baselines.method import DrawnSettings, Materials, Order
 from d3hr.baselines.writing import require_real_images, source_of, write_baseline
 from d3hr.distillation.drawing import draw_images
 from d3hr.distillation.forward_noise import forward_noise
+from d3hr.distillation.modes import k_means_centres
 from d3hr.errors import NumericalError
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.storage import DistilledSet, Origin

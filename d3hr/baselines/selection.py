@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d3hr.baselines.coresets import farthest_order, herding_order, k_means_centres, medoids
+from d3hr.baselines.coresets import farthest_order, herding_order, medoids
 from d3hr.baselines.features import Space, class_features, network_of
 from d3hr.baselines.method import MethodSettings, Need, Order
 from d3hr.baselines.writing import real_origin, require_images_per_class, require_real_images, write_baseline
 from d3hr.data import ImageData
+from d3hr.distillation.modes import k_means_centres
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.storage import DistilledSet, Origin

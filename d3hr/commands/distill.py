@@ -34,7 +34,7 @@ def distill(
     denoising_guidance: float | None = None,
     solver: Literal["ddim", "fixed_point", "multistep"] | None = None,
     inversion_stride: int | None = None,
-    strategy: Literal["search", "exact", "random"] | None = None,
+    strategy: Literal["search", "exact", "stratified", "random"] | None = None,
     num_candidates: int | None = None,
     weights: tuple[float, float, float] | None = None,
     skewness: Literal["per_dimension", "per_image"] | None = None,
@@ -42,6 +42,7 @@ def distill(
     batch_size: int | Literal["auto"] | None = None,
     max_images_per_class: int | None = None,
     tolerance: float | None = None,
+    modes: int | None = None,
     decoders: int | None = None,
     seed: int = 0,
     loading: Loading = LOADING,
@@ -67,13 +68,14 @@ def distill(
         denoising_guidance: guidance scale of denoising
         solver: ddim, multistep (second order) or fixed_point (the exact inverse of denoising)
         inversion_stride: levels from one network call of inversion to the next
-        strategy: search (best of many random groups), exact (standardised to the moments) or random
+        strategy: search (best of many random groups), exact (standardised to the moments), stratified (a latent from each part) or random
         num_candidates: candidate groups of a search
         weights: weights of the mean, std and skewness terms
         skewness: per_dimension (paper) or per_image (released code)
         exact_std: which standard deviation an exact group has
         batch_size: images in one network call; auto measures which size makes the most images a second
         max_images_per_class: take the statistics from so many images of a class at most, drawn at random; their standard error is told
+        modes: Gaussians that describe a class, one for each cluster of its images; 1 is the paper's
         tolerance: stop a class when the standard error of its mean and spread is below this share of sigma, such as 0.02
         decoders: processes that read and decode images ahead, for each worker; by default none on a CPU, up to 8 beside a GPU
         seed: seed of the group draws
@@ -100,6 +102,7 @@ def distill(
         "statistics_dtype": statistics_dtype,
         "max_images_per_class": max_images_per_class,
         "tolerance": tolerance,
+        "modes": modes,
     }
     size = None if batch_size == "auto" else batch_size
     distill_settings(preset, level=level, ipc=ipc, seed=seed, batch_size=size, **changes)  # complains before any image is read

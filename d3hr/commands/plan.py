@@ -32,7 +32,7 @@ def plan(
     denoising_guidance: float | None = None,
     solver: Literal["ddim", "fixed_point", "multistep"] | None = None,
     inversion_stride: int | None = None,
-    strategy: Literal["search", "exact", "random"] | None = None,
+    strategy: Literal["search", "exact", "stratified", "random"] | None = None,
     num_candidates: int | None = None,
     batch_size: int | None = None,
     max_images_per_class: int | None = None,
@@ -64,7 +64,7 @@ def plan(
         denoising_guidance: guidance scale of denoising
         solver: ddim, multistep (second order) or fixed_point (the exact inverse of denoising)
         inversion_stride: levels from one network call of inversion to the next
-        strategy: search (best of many random groups), exact (standardised to the moments) or random
+        strategy: search (best of many random groups), exact (standardised to the moments), stratified (a latent from each part) or random
         num_candidates: candidate groups of a search
         batch_size: images in one network call
         max_images_per_class: take the statistics from so many images of a class at most

@@ -8,14 +8,17 @@ Legend: M candidate groups, K images in a group, D dimensions, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.pool import (
     Searching,
     Winners,
@@ -26,12 +29,12 @@ from d3hr.distillation.pool import (
     permutation,
     pool_variances,
 )
-from d3hr.distillation.settings import GroupSettings
+from d3hr.distillation.settings import GroupSettings, Strategy
 from d3hr.errors import settings_error
 from d3hr.execution.here import HERE
 from d3hr.execution.work import Execution
 from d3hr.progress import SILENT, Progress
-from d3hr.seeds import generator_for
+from d3hr.seeds import derive_seed, generator_for
 
 
 def group_score(
@@ -79,7 +82,7 @@ def select_groups(
     gaussians: Mapping[str, ClassGaussian],
     ipc: int,
     *,
-    strategy: Literal["search", "exact", "random"] = "search",
+    strategy: Strategy = "search",
     num_candidates: int = 1_000_000,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -92,7 +95,8 @@ def select_groups(
     Args:
         gaussians: the Gaussian of each class, all of the same D.
         ipc: images per class, K.
-        strategy: ``search``, ``exact`` or ``random``; at K = 1 ``exact`` searches, as the mean itself denoises to a flat picture.
+        strategy: ``search``, ``exact``, ``stratified`` or ``random``; at K = 1 ``exact`` searches, as the mean itself denoises to a flat
+            picture, and so does ``stratified``, which has nothing to stratify.
         num_candidates: M of a search.
         seed: seed of the draws; a class's group depends on it and the class's name, not on the other classes.
         progress: where to report a search.
@@ -159,17 +163,85 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
         block, place = divmod(candidate, block_size(settings.ipc, dimensions))
         noise = draw_block(block, settings, dimensions)[place][:, permutation(name, dimensions, settings)].double()
     else:
-        generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")
+        of = (settings.seed, "group", name if settings.seed_by_class else "")
+        generator = generator_for(*of)
         if settings.strategy == "exact":
             noise = _standardised(settings.ipc, dimensions, settings.exact_std, generator)
+        elif settings.strategy == "stratified":
+            noise = _stratified(settings.ipc, dimensions, derive_seed(*of))
         else:
             noise = torch.randn(settings.ipc, dimensions, generator=generator, dtype=torch.float64)
     return noise.mul_(gaussian.std).add_(gaussian.mean)
 
 
+def mode_name(class_name: str, index: int) -> str:
+    """Return the name under which a mode of a class draws; the first mode's is the class's own."""
+    return f"{class_name}\0{index}" if index else class_name
+
+
+@dataclass(frozen=True)
+class _Modes(Mapping[str, ClassGaussian]):
+    """The Gaussians of some modes by their names, each looked up in its class's mixture when asked for."""
+
+    mixtures: Mapping[str, ClassMixture]
+    places: Mapping[str, tuple[str, int]]
+
+    def __getitem__(self, name: str) -> ClassGaussian:
+        class_name, index = self.places[name]
+        return self.mixtures[class_name].modes[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def search_mixtures(
+    mixtures: Mapping[str, ClassMixture], settings: GroupSettings, progress: Progress = SILENT, **how: Any
+) -> dict[str, int]:
+    """Return the index of each mode's best candidate, by the names of the modes, in the pool of groups of as many images as it gets.
+
+    Args:
+        mixtures: the mixture of each class, all of the same D.
+        settings: how to choose; the images of a group are shared out over the modes of its class.
+        progress: where to report.
+        how: where and in how much memory, as :func:`search_candidates` takes it.
+
+    Raises:
+        DataError: the Gaussians differ in D.
+    """
+    sized: dict[int, dict[str, tuple[str, int]]] = {}
+    for name, mixture in mixtures.items():
+        for index, share in enumerate(mixture.shares(settings.ipc)):
+            if share:
+                sized.setdefault(share, {})[mode_name(name, index)] = (name, index)
+    found: dict[str, int] = {}
+    for share, places in sorted(sized.items()):
+        found |= search_candidates(_Modes(mixtures, places), settings.model_copy(update={"ipc": share}), progress, **how)
+    return found
+
+
+def draw_mixture(name: str, mixture: ClassMixture, settings: GroupSettings, candidates: Mapping[str, int]) -> Tensor:
+    """Return the group [K, D] (float64) of one class: a group of its share of images from each mode, one after the other.
+
+    Args:
+        name: class name, which seeds the draws.
+        mixture: the modes of the class.
+        settings: how to choose.
+        candidates: what :func:`search_mixtures` found.
+    """
+    groups = []
+    for index, (mode, share) in enumerate(zip(mixture.modes, mixture.shares(settings.ipc), strict=True)):
+        if share:
+            named = mode_name(name, index)
+            groups.append(draw_group(named, mode, settings.model_copy(update={"ipc": share}), candidates.get(named)))
+    return torch.cat(groups)
+
+
 def searches(settings: GroupSettings) -> bool:
-    """Return whether groups are found by a search: where it is asked for, and for ``exact`` groups of one image."""
-    return settings.strategy == "search" or (settings.strategy == "exact" and settings.ipc == 1)
+    """Return whether groups are found by a search: where it is asked for, and for ``exact`` or ``stratified`` groups of one image."""
+    return settings.strategy == "search" or (settings.strategy in ("exact", "stratified") and settings.ipc == 1)
 
 
 def _standardised(k: int, dimensions: int, exact_std: str, generator: torch.Generator) -> Tensor:
@@ -182,3 +254,12 @@ def _standardised(k: int, dimensions: int, exact_std: str, generator: torch.Gene
     noise = torch.randn(k, dimensions, generator=generator, dtype=torch.float64)
     noise -= noise.mean(dim=0)
     return noise.mul_((degrees / noise.square().sum(dim=0)).sqrt())
+
+
+def _stratified(k: int, dimensions: int, seed: int) -> Tensor:
+    """Draw [K, D] with one value from each K-th of the standard normal in every dimension (Latin hypercube, McKay et al. 1979)."""
+    from scipy.special import ndtri
+    from scipy.stats.qmc import LatinHypercube
+
+    uniform = LatinHypercube(dimensions, rng=np.random.default_rng(seed)).random(k)
+    return torch.from_numpy(ndtri(uniform))

@@ -18,14 +18,16 @@ from d3hr.batches import Batches
 from d3hr.data import ImageData
 from d3hr.distillation.drawing import draw_images
 from d3hr.distillation.forward_noise import forward_noise
-from d3hr.distillation.grouping import draw_group
+from d3hr.distillation.grouping import draw_mixture, mode_name
 from d3hr.distillation.inversion import check_finite, invert
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture
+from d3hr.distillation.modes import MOST_LATENTS, k_means_centres, nearest
 from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.subsampling import Estimate, StandardError
 from d3hr.errors import NumericalError
 from d3hr.prior.model import Prior
-from d3hr.seeds import generator_for
+from d3hr.seeds import derive_seed, generator_for
 
 BATCHES_OF_A_PIECE = 8
 
@@ -46,9 +48,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Matched:
-    """The Gaussian of what was seen of a class, and its standard error where that is a sample."""
+    """The statistics of what was seen of a class, and their standard error where that is a sample."""
 
-    gaussian: ClassGaussian
+    mixture: ClassMixture
     error: StandardError
 
 
@@ -57,7 +59,7 @@ def merged(parts: Iterable[Matched]) -> Matched:
     first, *rest = parts
     if not rest:
         return first
-    return Matched(functools.reduce(ClassGaussian.merge, (part.gaussian for part in rest), first.gaussian), StandardError(0.0, 0.0))
+    return Matched(functools.reduce(ClassMixture.merge, (part.mixture for part in rest), first.mixture), StandardError(0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Matching:
     def parts(self, class_name: str) -> list[Part]:
         """Return the pieces of a class: the whole of it where what comes next depends on what came before."""
         count = self._limit(class_name)
-        whole = self.settings.subsampled or self.settings.carrying == "forward_noise"
+        whole = self.settings.subsampled or self.settings.carrying == "forward_noise" or self.settings.modes > 1
         size = count if whole else BATCHES_OF_A_PIECE * self.settings.batch_size
         return [Part(class_name, start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -99,11 +101,30 @@ class Matching:
         estimate = Estimate.empty(torch.Size(self.prior.latent_shape).numel(), self.images.counts[name])
         noise = generator_for("forward noise", name)
         with NumericalError.naming(name):
+            centres = self._centres(part, batches)
+            mixture = ClassMixture.empty(len(estimate.gaussian.mean), self.settings.modes)
             for batch in batches.of(name, self._places(part), size):
-                estimate = estimate.update(self._carried(batch, name, noise).flatten(1), full=len(batch) == size)
+                clean = self._encoded(batch)
+                latents = self._carried(clean, name, noise).flatten(1)
+                estimate = estimate.update(latents, full=len(batch) == size)
+                if centres is not None:
+                    mixture = mixture.update(latents, nearest(clean.flatten(1).cpu(), centres))
                 if tolerance is not None and estimate.standard_error.within(tolerance):
                     break
-        return Matched(estimate.gaussian, estimate.standard_error)
+        return Matched(ClassMixture((estimate.gaussian,)) if centres is None else mixture, estimate.standard_error)
+
+    def _centres(self, part: Part, batches: Batches) -> Tensor | None:
+        """Return the centres [modes, D] of clusters of a class's clean latents, as many as it has images at most; None for one mode.
+
+        They are looked for among clean latents, where images of a kind lie close together: noise is what most of an inverted latent is.
+        """
+        if self.settings.modes == 1:
+            return None
+        places = self._places(part)
+        some = places[:: -(-len(places) // MOST_LATENTS)]
+        latents = [self._encoded(batch).flatten(1).cpu() for batch in batches.of(part.class_name, some, self.settings.batch_size)]
+        centres = k_means_centres(torch.cat(latents), min(self.settings.modes, len(some)), derive_seed("modes", part.class_name))
+        return torch.from_numpy(centres)
 
     def _places(self, part: Part) -> Sequence[int]:
         """Return which images of the class a part is: in the order of the data, or a random one of which any beginning is a sample."""
@@ -113,17 +134,21 @@ class Matching:
         places: list[int] = order[part.start : part.stop].tolist()
         return places
 
-    def _carried(self, batch: Tensor, class_name: str, noise: torch.Generator) -> Tensor:
-        """Return the latents [N, C, h, w] of a batch at the statistics level."""
+    def _encoded(self, batch: Tensor) -> Tensor:
+        """Return the clean latents [N, C, h, w] of a batch."""
         clean = self.prior.encode(batch)
         check_finite(clean, "encoding", "in its latents")
+        return clean
+
+    def _carried(self, clean: Tensor, class_name: str, noise: torch.Generator) -> Tensor:
+        """Return clean latents [N, C, h, w] at the statistics level."""
         level, steps = self.settings.statistics_level, self.settings.steps
         if self.settings.carrying == "forward_noise":
             return forward_noise(self.prior.schedule, clean, level=level, steps=steps, generator=noise)
         return invert(
             self.prior,
             clean,
-            torch.full((len(batch),), self.conditioning_ids[class_name]),
+            torch.full((len(clean),), self.conditioning_ids[class_name]),
             level=level,
             steps=steps,
             guidance_scale=self.settings.inversion_guidance,
@@ -134,19 +159,19 @@ class Matching:
 
 @dataclass(frozen=True)
 class Draw:
-    """Images of one class to be drawn: from its Gaussian, by the candidate of the pool that a search found, if there was one."""
+    """Images of one class to be drawn: from its mixture, by the candidates that a search found for its modes, if there was one."""
 
     class_name: str
-    gaussian: ClassGaussian
-    candidate: int | None
+    mixture: ClassMixture
+    candidates: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Draws(Sequence[Draw]):
-    """What is to be drawn, class by class; a Gaussian is looked up when its turn comes."""
+    """What is to be drawn, class by class; a mixture is looked up when its turn comes."""
 
     class_names: Sequence[str]
-    gaussians: Mapping[str, ClassGaussian]
+    mixtures: Mapping[str, ClassMixture]
     candidates: Mapping[str, int]
 
     def __len__(self) -> int:
@@ -154,15 +179,16 @@ class Draws(Sequence[Draw]):
 
     def __getitem__(self, index: int) -> Draw:  # type: ignore[override]
         name = self.class_names[index]
-        gaussian = self.gaussians[name]
         # A row of a larger tensor would be pickled with all of it.
-        alone = ClassGaussian(gaussian.mean.clone(), gaussian.std.clone(), gaussian.count)
-        return Draw(name, alone, self.candidates.get(name))
+        alone = [ClassGaussian(mode.mean.clone(), mode.std.clone(), mode.count) for mode in self.mixtures[name].modes]
+        names = [mode_name(name, index) for index in range(len(alone))]
+        found = {mode: self.candidates[mode] for mode in names if mode in self.candidates}
+        return Draw(name, ClassMixture(tuple(alone)), found)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draws a group of latents from a class's Gaussian, denoises and decodes it.
+    """Draws a group of latents from a class's mixture, denoises and decodes it.
 
     Attributes:
         prior: the diffusion prior.
@@ -179,7 +205,7 @@ class Drawing:
         return self._draw
 
     def _draw(self, draw: Draw) -> Tensor:
-        group = draw_group(draw.class_name, draw.gaussian, self.settings, draw.candidate).float()
+        group = draw_mixture(draw.class_name, draw.mixture, self.settings, draw.candidates).float()
         with NumericalError.naming(draw.class_name):
             return draw_images(
                 self.prior,

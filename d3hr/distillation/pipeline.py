@@ -15,12 +15,12 @@ from torch import Tensor
 
 from d3hr.data import ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
-from d3hr.distillation.grouping import search_candidates
+from d3hr.distillation.grouping import search_mixtures
 from d3hr.distillation.levels import LevelChoice, choose_level
-from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.pieces import Drawing, Draws, Matched, Matching, merged
 from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
-from d3hr.distillation.statistics_file import KeptGaussians
+from d3hr.distillation.statistics_file import KeptMixtures
 from d3hr.errors import DataError, DistilledSetError, PriorError, SettingsError, listed
 from d3hr.execution.here import HERE
 from d3hr.execution.work import Execution
@@ -128,10 +128,10 @@ def distill(
         ids = {match.class_name: match.conditioning_id for match in conditioning}
         matching = Matching(sized, prior, settings, ids, decoders)
         with execution.standing() as place:
-            gaussians = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
-            samples = _samples(gaussians) if settings.subsampled else None
+            mixtures = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
+            samples = _samples(mixtures) if settings.subsampled else None
             origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
-            return _draw_set(stage, origin, prior, settings, gaussians, place, memory_budget, progress)
+            return _draw_set(stage, origin, prior, settings, mixtures, place, memory_budget, progress)
 
 
 def expand(
@@ -201,7 +201,7 @@ def expand(
     with StagedFolder(out, origin.key()) as stage, execution.standing() as place:
         if stage.finished:
             return DistilledSet.load(out)
-        return _draw_set(stage, origin, prior, settings, distilled.statistics, place, memory_budget, progress)
+        return _draw_set(stage, origin, prior, settings, distilled.mixtures, place, memory_budget, progress)
 
 
 def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
@@ -215,9 +215,9 @@ def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], pr
     return chosen
 
 
-def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptGaussians:
+def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptMixtures:
     """Return the Gaussian of each class, from its finished file where an earlier run left one."""
-    finished = KeptGaussians(folder, class_names, progress)
+    finished = KeptMixtures(folder, class_names, matching.settings.modes, progress)
     parts = {name: matching.parts(name) for name in class_names}
     tasks = [part for name in class_names if name not in finished for part in parts[name]]
     total = sum(part.images for name in class_names for part in parts[name])
@@ -233,13 +233,13 @@ def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path,
             bar.update(done, note=name)
             if len(found) == len(parts[name]):
                 whole = merged(found[part.start] for part in parts[name])
-                finished.keep(name, whole.gaussian, whole.error, matching.settings.statistics_dtype)
+                finished.keep(name, whole.mixture, whole.error, matching.settings.statistics_dtype)
                 del waiting[name]
     # What is on disk is what expand will see, so groups are drawn from that.
     return finished
 
 
-def _samples(finished: KeptGaussians) -> dict[str, Sample]:
+def _samples(finished: KeptMixtures) -> dict[str, Sample]:
     """Return what is told of samples in a manifest."""
     errors = {name: finished.error(name) for name in finished}
     return {name: Sample(images=finished[name].count, mean_error=error.mean, std_error=error.std) for name, error in errors.items()}
@@ -250,7 +250,7 @@ def _draw_set(
     origin: Origin,
     prior: Prior,
     settings: DistillSettings,
-    gaussians: Mapping[str, ClassGaussian],
+    mixtures: Mapping[str, ClassMixture],
     execution: Execution,
     memory_budget: int | None,
     progress: Progress,
@@ -259,19 +259,19 @@ def _draw_set(
 
     def search() -> dict[str, int]:
         device = prior.device.type
-        return search_candidates(gaussians, settings, progress, memory_budget=memory_budget, device=device, execution=execution)
+        return search_mixtures(mixtures, settings, progress, memory_budget=memory_budget, device=device, execution=execution)
 
     candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if origin.ipc else {}
     drawing = Drawing(prior, settings, {match.class_name: match.conditioning_id for match in origin.conditioning or ()})
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        return ((names[index], images) for index, images in execution.run(drawing, Draws(names, gaussians, candidates)))
+        return ((names[index], images) for index, images in execution.run(drawing, Draws(names, mixtures, candidates)))
 
     return write_set(
         stage,
         origin,
         draw,
-        gaussians=gaussians,
+        mixtures=mixtures,
         statistics_dtype=settings.statistics_dtype,
         temporary=("statistics", "candidates.json"),
         progress=progress,

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from d3hr.errors import SettingsError, settings_error
 
+Strategy = Literal["search", "exact", "stratified", "random"]
+MOST_MODES = 1000
+"""Largest number of Gaussians that may describe a class."""
+
 
 class GroupSettings(BaseModel):
     """How a group of latents is chosen for each class."""
@@ -16,8 +20,9 @@ class GroupSettings(BaseModel):
 
     ipc: int = Field(default=10, ge=1)
     """Images per class, K."""
-    strategy: Literal["search", "exact", "random"] = "search"
-    """``search``: best of many random groups (the paper). ``exact``: one group standardised to the moments. ``random``: one draw."""
+    strategy: Strategy = "search"
+    """``search``: best of many random groups (the paper). ``exact``: one group standardised to the moments. ``stratified``: in every
+    dimension one latent from each K-th of the Gaussian. ``random``: one draw."""
     num_candidates: int = Field(default=1_000_000, ge=1)
     """Candidate groups of a search, M."""
     weights: tuple[float, float, float] = (1.0, 1.0, 0.5)
@@ -60,6 +65,9 @@ class DistillSettings(GroupSettings):
     tolerance: float | None = Field(default=None, gt=0, lt=1)
     """Standard error, as a share of sigma, of a class's mean and standard deviation at which no more of its images are looked at."""
 
+    modes: int = Field(default=1, ge=1, le=MOST_MODES)
+    """Gaussians that describe a class, one for each cluster of its clean latents (k-means); the paper has one."""
+
     @model_validator(mode="after")
     def _levels_on_grid(self) -> DistillSettings:
         for name in ("statistics_level", "denoising_level"):
@@ -100,7 +108,7 @@ class DistillSettings(GroupSettings):
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What is as the paper has it is left out, so that sets from before it could be otherwise keep their keys.
         left_out = self.idle | ({"carrying"} if self.carrying == "inversion" else set())
-        left_out |= {"inversion_stride"} if self.inversion_stride == 1 else set()
+        left_out |= {name for name in ("inversion_stride", "modes") if getattr(self, name) == 1}
         left_out |= {name for name in ("max_images_per_class", "tolerance") if getattr(self, name) is None}
         return {name: value for name, value in dump(self).items() if name not in left_out}
 
@@ -117,6 +125,7 @@ STATISTICS_SETTINGS = frozenset(
         "statistics_dtype",
         "max_images_per_class",
         "tolerance",
+        "modes",
     },
 )
 """The settings that decide the class statistics; the others decide what is drawn from them."""

@@ -1,4 +1,7 @@
-"""The Gaussians of classes on disk, as safetensors: mean and std [C, D], count [C], and the standard errors [C, 2] of what is a sample."""
+"""The Gaussians of classes on disk, as safetensors: mean and std [C, D], count [C], and the standard errors [C, 2] of what is a sample.
+
+Classes of m modes have them in a second axis: [C, m, D] and [C, m].
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.subsampling import StandardError
 from d3hr.errors import DistilledSetError
 from d3hr.files import kept, read_tensors, write_tensors
@@ -21,29 +25,35 @@ _ERRORS = {"standard_error": ("F64",)}
 _MOST_HEADER = 2**16
 
 
-def write_gaussians(
-    path: Path, gaussians: Collection[ClassGaussian], dtype: StatisticsDtype = "float32", errors: Sequence[StandardError] = ()
+def write_mixtures(
+    path: Path, mixtures: Collection[ClassMixture], dtype: StatisticsDtype = "float32", errors: Sequence[StandardError] = ()
 ) -> None:
-    """Write Gaussians in float32, or in float16 at half the size and a relative error of 5e-4, with their standard errors, if any.
+    """Write classes of equally many modes in float32, or in float16 at half the size and a relative error of 5e-4.
 
-    They are taken one after the other: memory holds all of them in the precision of the file only.
+    Their standard errors, if any, stand beside them. Classes are taken one after the other: memory holds all of them in the precision of
+    the file only.
     """
-    shape, kind = (len(gaussians), len(next(iter(gaussians)).mean)), getattr(torch, dtype)
-    mean, std, count = torch.empty(shape, dtype=kind), torch.empty(shape, dtype=kind), torch.empty(shape[0], dtype=torch.int64)
-    for row, gaussian in enumerate(gaussians):
-        mean[row], std[row], count[row] = gaussian.mean, gaussian.std, gaussian.count
+    first = next(iter(mixtures))
+    shape, kind = (len(mixtures), len(first.modes), first.dimensions), getattr(torch, dtype)
+    mean, std, count = torch.empty(shape, dtype=kind), torch.empty(shape, dtype=kind), torch.empty(shape[:2], dtype=torch.int64)
+    for row, mixture in enumerate(mixtures):
+        for mode, gaussian in enumerate(mixture.modes):
+            mean[row, mode], std[row, mode], count[row, mode] = gaussian.mean, gaussian.std, gaussian.count
     tensors = {"mean": mean, "std": std, "count": count}
+    if shape[1] == 1:
+        tensors = {name: tensor.squeeze(1) for name, tensor in tensors.items()}
     if errors:
         tensors["standard_error"] = torch.tensor([[error.mean, error.std] for error in errors], dtype=torch.float64)
     write_tensors(path, tensors)
 
 
-def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> list[ClassGaussian]:
-    """Read what :func:`write_gaussians` wrote, as float64; the header is checked before any value is loaded.
+def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, most: int | None = None) -> list[ClassMixture]:
+    """Read what :func:`write_mixtures` wrote, as float64; the header is checked before any value is loaded.
 
     Args:
         path: the file.
         classes: how many classes it must hold, C.
+        modes: how many modes each class must have, m.
         most: largest number of dimensions D.
 
     Raises:
@@ -51,76 +61,82 @@ def read_gaussians(path: Path, *, classes: int = 1, most: int | None = None) -> 
         DamagedFile: it is not what was written.
     """
     if most is not None:
-        require_size(path, classes=classes, most=most)  # safetensors maps the whole file into memory
+        require_size(path, classes=classes, modes=modes, most=most)  # safetensors maps the whole file into memory
     try:
         with safe_open(path, framework="pt") as file:
-            _check_header({name: file.get_slice(name) for name in file.keys()}, classes, most)  # noqa: SIM118 (no mapping)
+            _check_header({name: file.get_slice(name) for name in file.keys()}, classes, modes, most)  # noqa: SIM118 (no mapping)
         tensors = read_tensors(path)
         mean, std, count = (tensors[name] for name in ("mean", "std", "count"))
         if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
             raise ValueError("a mean or spread that is not finite, or a negative spread or count")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
-    return [ClassGaussian(*row) for row in zip(mean.double(), std.double(), count.tolist(), strict=True)]
+    rows = [
+        ClassGaussian(*row) for row in zip(mean.double().flatten(0, -2), std.double().flatten(0, -2), count.flatten().tolist(), strict=True)
+    ]
+    return [ClassMixture(tuple(rows[start : start + modes])) for start in range(0, len(rows), modes)]
 
 
-def require_size(path: Path, *, classes: int, most: int) -> None:
-    """Refuse a file that is larger than statistics of so many classes and dimensions are; none is there, none is too large.
+def require_size(path: Path, *, classes: int, modes: int = 1, most: int) -> None:
+    """Refuse a file that is larger than statistics of so many classes, modes and dimensions are; none is there, none is too large.
 
     Raises:
         DistilledSetError: it is larger.
     """
-    largest = classes * (8 * most + 24) + _MOST_HEADER
+    largest = classes * (modes * (8 * most + 8) + 16) + _MOST_HEADER
     if path.is_file() and path.stat().st_size > largest:
         found = f"{path.stat().st_size:,} bytes, of at most {largest:,}"
         raise DistilledSetError(f"{path} is damaged.", found=found, do="make the set again.")
 
 
-def _check_header(slices: dict[str, Any], classes: int, most: int | None) -> None:
+def _check_header(slices: dict[str, Any], classes: int, modes: int, most: int | None) -> None:
     if slices.keys() - _ERRORS.keys() != _DTYPES.keys():
         raise ValueError(f"tensors {', '.join(sorted(slices)) or 'none'}, where mean, std and count are needed")
     shapes = {name: list(each.get_shape()) for name, each in slices.items()}
     for name, each in slices.items():
         if each.get_dtype() not in (_DTYPES | _ERRORS)[name]:
             raise ValueError(f"{name} of type {each.get_dtype()}")
-    if len(shapes["mean"]) != 2 or shapes["std"] != shapes["mean"] or shapes["mean"][0] != classes or shapes["count"] != [classes]:
-        raise ValueError(f"shapes {shapes}, for {classes} class(es)")
+    rows = [classes] if modes == 1 else [classes, modes]
+    if shapes["mean"][:-1] != rows or shapes["std"] != shapes["mean"] or shapes["count"] != rows:
+        raise ValueError(f"shapes {shapes}, for {classes} class(es) of {modes} mode(s)")
     if shapes.get("standard_error", [classes, 2]) != [classes, 2]:
         raise ValueError(f"standard errors of shape {shapes['standard_error']}, for {classes} class(es)")
-    if shapes["mean"][1] < 1 or (most is not None and shapes["mean"][1] > most):
-        raise ValueError(f"{shapes['mean'][1]:,} dimensions, of at most {most:,}" if most else "no dimensions")
+    if shapes["mean"][-1] < 1 or (most is not None and shapes["mean"][-1] > most):
+        raise ValueError(f"{shapes['mean'][-1]:,} dimensions, of at most {most:,}" if most else "no dimensions")
 
 
-class KeptGaussians(Mapping[str, ClassGaussian]):
-    """The Gaussians of the classes that are finished, a file each, read when they are looked up: memory holds none of them.
+class KeptMixtures(Mapping[str, ClassMixture]):
+    """The statistics of the classes that are finished, a file each, read when they are looked up: memory holds none of them.
 
     Args:
         folder: where the files lie; it is made if it is not there. Those that an earlier run left are looked at, and damaged ones removed.
         class_names: all classes, finished or not, in their order.
+        modes: how many modes each class has.
         progress: where to say that a file is damaged.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str], progress: Progress = SILENT) -> None:
+    def __init__(self, folder: Path, class_names: Sequence[str], modes: int, progress: Progress = SILENT) -> None:
         folder.mkdir(exist_ok=True)
+        self._modes = modes
         self._files = {name: folder / f"{index:06d}.safetensors" for index, name in enumerate(class_names)}
         for file in self._files.values():
             kept(file, read_tensors, progress)
 
-    def keep(self, class_name: str, gaussian: ClassGaussian, error: StandardError, dtype: StatisticsDtype) -> None:
-        """Write the Gaussian of a class with its standard error, which makes it finished."""
-        write_gaussians(self._files[class_name], [gaussian], dtype, [error])
+    def keep(self, class_name: str, mixture: ClassMixture, error: StandardError, dtype: StatisticsDtype) -> None:
+        """Write the statistics of a class with their standard error, which makes it finished."""
+        write_mixtures(self._files[class_name], [mixture], dtype, [error])
 
     def error(self, class_name: str) -> StandardError:
-        """Return the standard error of a class's Gaussian."""
+        """Return the standard error of a class's statistics."""
         with safe_open(self._files[class_name], framework="pt") as file:
             mean, std = file.get_tensor("standard_error")[0].tolist()
         return StandardError(mean, std)
 
-    def __getitem__(self, class_name: str) -> ClassGaussian:
+    def __getitem__(self, class_name: str) -> ClassMixture:
         file = self._files[class_name]
         if not file.is_file():
             raise KeyError(class_name)
-        return read_gaussians(file)[0]
+        return read_mixtures(file, modes=self._modes)[0]
 
     def __contains__(self, class_name: object) -> bool:
         return class_name in self._files and self._files[str(class_name)].is_file()

@@ -20,7 +20,8 @@ from d3hr.data import ImageData
 from d3hr.decoding import open_upright, to_pixels
 from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.statistics_file import read_gaussians, write_gaussians
+from d3hr.distillation.mixture import ClassMixture
+from d3hr.distillation.statistics_file import read_mixtures, write_mixtures
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.scoring import TEST_BATCH, Labelled, score_network
 from d3hr.evaluation.students import new_student
@@ -72,11 +73,12 @@ def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
     """Return the seconds to write and read the statistics of a class, to write one image such as ``picture``, and to complete a set."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        gaussian = ClassGaussian.empty(work.dimensions)
+        modes = work.settings.modes
+        mixture = ClassMixture.empty(work.dimensions, modes)
 
         def keep() -> None:
-            write_gaussians(folder / "statistics", [gaussian])
-            read_gaussians(folder / "statistics")
+            write_mixtures(folder / "statistics", [mixture])
+            read_mixtures(folder / "statistics", modes=modes)
 
         count = min(work.settings.ipc, _WRITTEN)
         pictures = picture.expand(count, -1, -1, -1)

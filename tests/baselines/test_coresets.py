@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from d3hr.baselines.coresets import farthest_order, herding_order, k_means_centres, medoids
+from d3hr.baselines.coresets import farthest_order, herding_order, medoids
+from d3hr.distillation.modes import k_means_centres
 
 
 def column(*values: float) -> torch.Tensor:

@@ -228,3 +228,32 @@ def test_bad_settings_name_the_flag() -> None:
         select_groups({"a": standard(4)}, 1, strategy="best")
     with pytest.raises(DataError, match="dimensions"):
         select_groups({"a": standard(4), "b": standard(5)}, 2, num_candidates=1)
+
+
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_stratified_groups_have_one_value_in_each_stratum(k: int) -> None:
+    """In every dimension the K values, as quantiles of the Gaussian, fall one into each K-th; dimensions are shuffled independently."""
+    gaussian = some(300, 3)
+    group = draw_group("ant", gaussian, GroupSettings(ipc=k, strategy="stratified"))
+    quantiles = torch.special.ndtr((group - gaussian.mean) / gaussian.std)
+    strata = (quantiles * k).long()
+    assert torch.equal(strata.sort(dim=0).values, torch.arange(k)[:, None].expand(k, 300))
+    assert len({tuple(column) for column in strata.T.tolist()}) > 1
+
+
+def test_stratified_groups_are_nearer_to_the_moments_than_draws() -> None:
+    """Of ten values, one in each tenth: the mean term falls to less than a third, the std term to less than two thirds."""
+    wide = standard(400)
+    strata, drawn = (
+        torch.stack([draw_group("ant", wide, GroupSettings(ipc=10, strategy=strategy, seed=seed)) for seed in range(20)])
+        for strategy in ("stratified", "random")
+    )
+    for near, far, share in zip(terms(strata, wide)[:2], terms(drawn, wide)[:2], (1 / 3, 2 / 3), strict=True):
+        assert float(near.mean()) < share * float(far.mean())
+
+
+def test_one_stratified_image_is_searched() -> None:
+    """With one image there is nothing to stratify: the best of M, as the other strategies take it."""
+    classes = {"ant": some(40, 1)}
+    found = {strategy: select_groups(classes, 1, strategy=strategy, num_candidates=200)["ant"] for strategy in ("search", "stratified")}
+    assert torch.equal(found["search"], found["stratified"])

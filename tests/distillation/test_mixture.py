@@ -1,0 +1,151 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from d3hr import DistilledSet, ImageData, Prior, distill, load_images
+from d3hr.distillation.grouping import draw_group, draw_mixture, mode_name, search_candidates, search_mixtures
+from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture, shares
+from d3hr.distillation.modes import k_means_centres, nearest
+from d3hr.distillation.pipeline import expand
+from d3hr.distillation.settings import GroupSettings, distill_settings
+from d3hr.errors import SettingsError
+from d3hr.execution.processes import WorkerProcesses
+from d3hr.seeds import derive_seed
+from tests.conftest import MakeFolder, tree, untrained_prior
+
+QUICK = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "inversion_guidance": 1.0}
+
+
+def gaussian(mean: float, std: float, count: int, dimensions: int = 6) -> ClassGaussian:
+    ones = torch.ones(dimensions, dtype=torch.float64)
+    return ClassGaussian(mean * ones, std * ones, count)
+
+
+@pytest.mark.parametrize(
+    ("weights", "total", "expected"),
+    [
+        ([5, 3, 2], 10, (5, 3, 2)),
+        ([1, 1, 1], 2, (1, 1, 0)),
+        ([7, 2, 1], 4, (3, 1, 0)),  # 2.8, 0.8, 0.4: two whole, then the largest remainders
+        ([1, 0, 3], 1, (0, 0, 1)),
+        ([10**12 + 1, 10**12], 1, (1, 0)),
+    ],
+)
+def test_images_are_shared_out_by_largest_remainders(weights: list[int], total: int, expected: tuple[int, ...]) -> None:
+    assert shares(weights, total) == expected
+
+
+def test_modes_together_are_the_class() -> None:
+    """Whatever latent belongs to which mode, and in whatever parts they are seen, the whole is the Gaussian of all."""
+    latents = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    which = torch.arange(40) % 3
+    mixture = ClassMixture.empty(6, 4).update(latents[:11], which[:11]).merge(ClassMixture.empty(6, 4).update(latents[11:], which[11:]))
+    assert [mode.count for mode in mixture.modes] == [14, 13, 13, 0]
+    assert (mixture.count, mixture.dimensions) == (40, 6)
+    torch.testing.assert_close(mixture.modes[1].mean, latents[which == 1].mean(0))
+    torch.testing.assert_close(mixture.modes[1].std, latents[which == 1].std(0))
+    torch.testing.assert_close(mixture.whole.mean, latents.mean(0))
+    torch.testing.assert_close(mixture.whole.std, latents.std(0))
+
+
+def test_a_group_comes_from_the_modes_in_their_shares() -> None:
+    """Modes at -100 and 100 of weights 3 and 1: three and one of four images, each mode's group with its own moments; of two
+    images the shares are 1.5 and 0.5, and the first mode gets the odd one."""
+    mixture = ClassMixture((gaussian(-100, 1, 30), gaussian(100, 2, 10)))
+    settings = GroupSettings(ipc=4, strategy="exact")
+    group = draw_mixture("ant", mixture, settings, search_mixtures({"ant": mixture}, settings.model_copy(update={"num_candidates": 10})))
+    assert (group[:, 0] > 0).tolist() == [False, False, False, True]
+    torch.testing.assert_close(group[:3].mean(0), torch.full((6,), -100.0, dtype=torch.float64))
+    torch.testing.assert_close(group[:3].std(0), torch.ones(6, dtype=torch.float64))
+    two = draw_mixture("ant", mixture, GroupSettings(ipc=2, strategy="random"), {})
+    assert (two[:, 0] > 0).tolist() == [False, False]
+
+
+def test_each_mode_is_searched_among_groups_of_its_size() -> None:
+    """The modes of two classes that get two images are searched together, those that get one apart; the first mode draws as a class of
+    one mode does."""
+    mixtures = {
+        "ant": ClassMixture((gaussian(0, 1, 20), gaussian(5, 1, 10))),
+        "bee": ClassMixture((gaussian(1, 2, 10), gaussian(3, 1, 20))),
+    }
+    settings = GroupSettings(ipc=3, num_candidates=40)
+    found = search_mixtures(mixtures, settings)
+    pairs = {mode_name("ant", 0): mixtures["ant"].modes[0], mode_name("bee", 1): mixtures["bee"].modes[1]}
+    singles = {mode_name("ant", 1): mixtures["ant"].modes[1], mode_name("bee", 0): mixtures["bee"].modes[0]}
+    two, one = (settings.model_copy(update={"ipc": ipc}) for ipc in (2, 1))
+    assert found == {**search_candidates(pairs, two), **search_candidates(singles, one)}
+    group = draw_mixture("ant", mixtures["ant"], settings, found)
+    assert torch.equal(group[:2], draw_group("ant", mixtures["ant"].modes[0], two, found["ant"]))
+    assert mode_name("ant", 0) == "ant"
+
+
+def test_centres_and_the_nearest() -> None:
+    """Three tight clusters are found, each latent goes to its own; of two centres at one place the first takes all."""
+    generator = torch.Generator().manual_seed(1)
+    places = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    latents = places.repeat_interleave(20, 0) + 0.1 * torch.randn(60, 2, generator=generator)
+    centres = torch.from_numpy(k_means_centres(latents, 3, seed=0))
+    found = nearest(latents, centres).view(3, 20)
+    assert (found == found[:, :1]).all() and sorted(found[:, 0].tolist()) == [0, 1, 2]
+    np.testing.assert_allclose(centres[found[:, 0]].numpy(), places.numpy(), atol=0.1)
+    assert nearest(latents[:2], torch.zeros(2, 2)).tolist() == [0, 0]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """What workers have, whose last bits are to be compared with."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small(image_folder: MakeFolder, tmp_path: Path) -> tuple[ImageData, Prior]:
+    images = load_images(image_folder({"ant": 9, "bee": 3, "cat": 5}))
+    untrained_prior(("ant", "bee", "cat")).save_pretrained(tmp_path / "prior")
+    return images, Prior.from_pretrained(tmp_path / "prior")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_set_of_several_modes(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Every image belongs to one mode of its class; the class's whole is what one mode measures; the set loads, expand repeats it, and
+    two workers make the same bytes. Bee has three images and so three modes of one image, and an empty one."""
+    images, prior = small
+    made = distill(images, prior, tmp_path / "set", ipc=4, modes=4, **QUICK)
+    one = distill(images, prior, tmp_path / "one", ipc=4, **QUICK)
+    assert [sum(mode.count for mode in made.mixtures[name].modes) for name in made.class_names] == [9, 3, 5]
+    assert [mode.count for mode in made.mixtures["bee"].modes] == [1, 1, 1, 0]
+    for name in made.class_names:
+        assert len(made.mixtures[name].modes) == 4
+        torch.testing.assert_close(made.statistics[name].mean, one.statistics[name].mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(made.statistics[name].std, one.statistics[name].std, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(made.images, one.images)
+    loaded = DistilledSet.load(made.path)
+    assert (loaded.manifest.modes, one.manifest.modes) == (4, 1)
+    assert "modes" not in one.manifest.settings
+    assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, made.images)
+    shared = distill(images, prior, tmp_path / "workers", ipc=4, modes=4, execution=WorkerProcesses(2), **QUICK)
+    assert tree(shared.path) == tree(made.path)
+    with pytest.raises(SettingsError, match="decides the statistics"):
+        expand(loaded, prior, tmp_path / "other", ipc=4, modes=2)
+
+
+def test_modes_are_those_of_clean_latents(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """A mode's count is that of the cluster of the encoded images, as found by hand."""
+    images, prior = small
+    made = distill(images, prior, tmp_path / "set", modes=2, store="statistics", **QUICK)
+    clean = prior.encode(torch.cat(list(images.batches("ant")))).flatten(1)
+    which = nearest(clean, torch.from_numpy(k_means_centres(clean, 2, derive_seed("modes", "ant"))))
+    assert [mode.count for mode in made.mixtures["ant"].modes] == torch.bincount(which, minlength=2).tolist()
+
+
+def test_the_number_of_modes_is_bounded() -> None:
+    with pytest.raises(SettingsError, match="modes"):
+        distill_settings("paper", modes=0)
+    with pytest.raises(SettingsError, match="modes"):
+        distill_settings("paper", modes=1001)
