@@ -19,7 +19,7 @@ from d3hr.evaluation.results import Evaluation
 from d3hr.files import write_bytes, write_json
 from d3hr.reading import validated_json
 
-_NESTED = ("per_class", "class_names", "confusion", "protocol_settings", "teacher")
+_NESTED = ("runs", "per_class", "class_names", "confusion", "protocol_settings", "teacher")
 """What a row of JSON holds and one of CSV does not."""
 _ROWS = TypeAdapter(list[dict[str, Any]])
 

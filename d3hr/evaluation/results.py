@@ -89,7 +89,10 @@ class Evaluation:
         return {name: row[label] / sum(row) for label, (name, row) in enumerate(named)}
 
     def as_row(self) -> dict[str, Any]:
-        """Return the figures as JSON values; accuracies are shares from 0 to 1, ``seeds`` is the number of runs."""
+        """Return the figures as JSON values; accuracies are shares from 0 to 1, ``seeds`` is the number of runs.
+
+        ``runs`` lists (distillation seed, training seed, last-epoch accuracy), for paired differences.
+        """
         return {
             "name": self.name or self.method,
             "method": self.method,
@@ -101,6 +104,7 @@ class Evaluation:
             "training_seeds": sorted({run.training_seed for run in self.runs}),
             "distillation_std": _rounded(self.distillation_std),
             "training_std": _rounded(self.training_std),
+            "runs": [[run.distillation_seed, run.training_seed, round(run.last_epoch, 6)] for run in self.runs],
             "best_epoch_mean": _rounded(self.best_epoch_mean),
             "top5_mean": _rounded(self.top5_mean),
             "labels": "soft" if self.protocol.soft else "hard",
