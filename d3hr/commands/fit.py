@@ -39,7 +39,7 @@ def fit(
     Args:
         data: folder of class folders, folder of parquet files, Hub id, or digits
         out: folder to write the prior to (a diffusers DiTPipeline)
-        preset: tiny (8 to 32 px, minutes on a CPU), small (16 to 64 px), base (32 to 256 px, GPU); without --init
+        preset: tiny (8 to 32 px, minutes on a CPU), compact (16 to 64 px, an hour on a CPU), small (16 to 64 px), base (32 to 256 px, GPU)
         init: pretrained prior to start from, such as facebook/DiT-XL-2-256
         autoencoder: folder or Hub id of an autoencoder to use as it is
         adapt: with --init, move all weights (full) or low-rank adapters and the label table only (lora)

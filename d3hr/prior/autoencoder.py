@@ -1,4 +1,4 @@
-"""Latents of images and images of latents, by either of diffusers' image autoencoders.
+"""Latents of images and images of latents, by any of diffusers' image autoencoders.
 
 Legend: N images, H = W image side, C h w latent axes.
 """
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 """The diffusers classes that d3hr can use."""
 
 
 def to_latents(vae: Any, images: Tensor) -> Tensor:
     """Return the latents [N, C, h, w] (float32, unit scale; of ``AutoencoderKL`` the posterior mean) of images [N, 3, H, W] in [-1, 1]."""
     encoded = vae.encode(images.to(vae.device, vae.dtype))
-    raw = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    raw = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded[0]
     return torch.as_tensor((raw.float() - _shift(vae)) * vae.config.scaling_factor)
 
 

@@ -21,7 +21,7 @@ def train_autoencoder(
     """Train ``vae`` in place to give images [N, 3, H, W] back.
 
     Args:
-        vae: an untrained diffusers ``AutoencoderKL``.
+        vae: an untrained diffusers ``AutoencoderKL``, or ``AutoencoderDC``, whose latents have no distribution.
         images: what to train on.
         run: the fit this is part of.
         training: hyper-parameters.
@@ -43,14 +43,19 @@ def train_autoencoder(
 
 
 class _Loss(nn.Module):
-    """|x - x'| + (x - x')^2 + w KL, with x' decoded from a sample of the posterior; errors averaged over values, the KL over images."""
+    """|x - x'| + (x - x')^2 + w KL, with x' decoded from a sample of the posterior; errors averaged over values, the KL over images.
+
+    Where an image has one latent and no posterior, that is decoded, and there is no KL.
+    """
 
     def __init__(self, vae: Any, kl_weight: float) -> None:
         super().__init__()
         self.vae, self.kl_weight = vae, kl_weight
 
     def forward(self, x: Tensor, noise: torch.Generator) -> Tensor:
-        posterior = self.vae.encode(x).latent_dist
-        error = self.vae.decode(posterior.sample(noise)).sample.float() - x
-        value: Tensor = error.abs().mean() + error.square().mean() + self.kl_weight * posterior.kl().mean()
-        return value
+        encoded = self.vae.encode(x)
+        posterior = getattr(encoded, "latent_dist", None)
+        latents = encoded[0] if posterior is None else posterior.sample(noise)
+        error = self.vae.decode(latents).sample.float() - x
+        value: Tensor = error.abs().mean() + error.square().mean()
+        return value if posterior is None else value + self.kl_weight * posterior.kl().mean()

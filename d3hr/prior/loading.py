@@ -33,7 +33,7 @@ def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
     part = autoencoder_part(repository.folder)
     kind = repository.json(f"{part}/config.json").get("_class_name")
     if kind not in CLASSES:
-        raise repository.unusable(f"its autoencoder is of class {kind}; d3hr can use {' and '.join(CLASSES)}")
+        raise repository.unusable(f"its autoencoder is of class {kind}; d3hr can use {', '.join(CLASSES[:-1])} and {CLASSES[-1]}")
     return _load(getattr(diffusers, kind), repository, part, dtype)
 
 

@@ -30,7 +30,7 @@ class Prior:
 
     Args:
         transformer: diffusers ``DiTTransformer2DModel``; its label table ends with the null class.
-        vae: diffusers ``AutoencoderKL`` or ``AutoencoderTiny``; its ``scaling_factor`` brings latents to unit scale.
+        vae: diffusers ``AutoencoderKL``, ``AutoencoderTiny`` or ``AutoencoderDC``; its ``scaling_factor`` brings latents to unit scale.
         scheduler_config: the diffusers scheduler's configuration.
         class_names: name of each conditioning id.
         source: where the prior was loaded from.
@@ -151,7 +151,7 @@ class Prior:
             path_or_hub_id: a folder that :meth:`save_pretrained` or diffusers wrote, or a Hub id such as ``facebook/DiT-XL-2-256``.
             device: where the networks run; by default CUDA or MPS where there is one, else the CPU.
             dtype: precision of the networks: float32 (the default), bfloat16 or float16.
-            autoencoder: folder or Hub id of an ``AutoencoderKL`` or ``AutoencoderTiny`` to use instead of the pipeline's own.
+            autoencoder: folder or Hub id of such an autoencoder to use instead of the pipeline's own.
             compile: whether to :meth:`compile` it.
 
         Raises:

@@ -36,11 +36,13 @@ def _halvings(preset: PriorPreset, image_size: int) -> int:
 
 
 def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
-    """Return an untrained diffusers ``AutoencoderKL`` for RGB images of ``image_size`` pixels."""
+    """Return an untrained diffusers autoencoder of the preset's class for RGB images of ``image_size`` pixels."""
     from diffusers import AutoencoderKL
 
     levels = _halvings(preset, image_size) + 1
     given = preset.autoencoder_widths
+    if preset.autoencoder == "AutoencoderDC":
+        return _folding_autoencoder(preset, levels)
     # Full resolution is the costly part: deeper pyramids start at half the width.
     widths = [given[0] // 2, *given] if levels > len(given) else list(given[:levels])
     widths += [widths[-1]] * (levels - len(widths))
@@ -53,6 +55,27 @@ def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
         norm_num_groups=8,
         sample_size=image_size,
         mid_block_add_attention=False,
+    )
+
+
+def _folding_autoencoder(preset: PriorPreset, levels: int) -> Any:
+    """Return an ``AutoencoderDC`` without attention, whose first and last step, between pixels and half resolution, have no blocks."""
+    from diffusers import AutoencoderDC
+
+    given = preset.autoencoder_widths
+    below = [*given[: levels - 1], *[given[-1]] * (levels - 1 - len(given))]
+    # A level without blocks takes its channels from the next; the first entry stands for the pixels.
+    widths, layers = (below[0], *below), (0, *[1] * (levels - 2), preset.autoencoder_layers)
+    return AutoencoderDC(
+        latent_channels=preset.latent_channels,
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        encoder_layers_per_block=layers,
+        decoder_layers_per_block=layers,
+        encoder_qkv_multiscales=((),) * levels,
+        decoder_qkv_multiscales=((),) * levels,
     )
 
 

@@ -18,7 +18,7 @@ class FitSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = "tiny"
-    """``tiny``, ``small`` or ``base``: networks and training from scratch; from a pretrained prior it has no part."""
+    """``tiny``, ``compact``, ``small`` or ``base``: networks and training from scratch; from a pretrained prior it has no part."""
     init: str | None = None
     """Name of the pretrained prior to start from."""
     autoencoder: str | None = None

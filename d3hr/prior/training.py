@@ -57,7 +57,7 @@ def fit_prior(
     Args:
         images: training images.
         out: folder to write.
-        preset: ``tiny``, ``small`` or ``base``; with ``init`` it has no part.
+        preset: ``tiny``, ``compact``, ``small`` or ``base``; with ``init`` it has no part.
         init: pretrained prior to start from: a folder, a Hub id such as ``facebook/DiT-XL-2-256``, or a loaded prior, which stays as it is.
         autoencoder: folder or Hub id of an autoencoder to use as it is, instead of training one or of the one of ``init``.
         latent_cache: folder that keeps the encoded images for other fits on the same data and autoencoder; by default they are not kept.

@@ -239,7 +239,7 @@ def test_a_shift_factor_is_taken_off_and_put_back(pipeline: Path) -> None:
         (lambda folder: (folder / "vae" / "config.json").unlink(), "vae/config.json"),
         (lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text("{"), "scheduler_config.json"),
         (lambda folder: write_json(folder / "scheduler" / "scheduler_config.json", {}), "no betas"),
-        (lambda folder: write_json(folder / "vae" / "config.json", {"_class_name": "AutoencoderDC"}), "AutoencoderKL and AutoencoderTiny"),
+        (lambda folder: write_json(folder / "vae" / "config.json", {"_class_name": "VQModel"}), "AutoencoderTiny and AutoencoderDC"),
         (lambda folder: vae(channels=3).save_pretrained(folder / "vae"), "4 input channels, 3 latent channels"),
         (lambda folder: write_json(folder / "model_index.json", []), "not a JSON object"),
     ],

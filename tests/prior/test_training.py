@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from d3hr.errors import NumericalError, OutputError, SettingsError
 from d3hr.prior.optimization import Indices, Run, optimise, rate
 from d3hr.prior.presets import PRESETS, Training
 from d3hr.progress import SILENT
-from tests.conftest import SMALL, tree
+from tests.conftest import SMALL, MakeFolder, tree
 
 
 class OneProcess:
@@ -127,6 +128,23 @@ def test_a_fitted_prior_is_a_whole_folder(digits: ImageData, tmp_path: Path) -> 
     assert tree(tmp_path / "prior") == before
 
 
+@pytest.mark.parametrize(("side", "latent"), [(16, 8), (32, 8), (64, 8)])
+def test_a_compact_prior_opens_in_diffusers(side: int, latent: int, image_folder: MakeFolder, tmp_path: Path) -> None:
+    """The autoencoder folds pixels into channels, whatever the side; latents have unit scale and DiTPipeline draws from the folder."""
+    images = load_images(image_folder({"ant": 6, "bee": 6}, size=side))
+    prior = fit_prior(images, tmp_path / "prior", preset="compact", steps=1, autoencoder_steps=2, batch_size=4)
+    assert (prior.image_size, prior.latent_shape) == (side, (8, latent, latent))
+    pictures = next(images.batches("ant"))
+    latents = prior.encode(pictures)
+    assert latents.shape == (6, 8, latent, latent)
+    assert 0.5 < float(latents.square().mean().sqrt()) < 2
+    assert prior.decode(latents).shape == pictures.shape
+    assert torch.equal(Prior.from_pretrained(tmp_path / "prior").encode(pictures), latents)
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "prior")
+    drawn = pipeline([0], guidance_scale=1, num_inference_steps=2, output_type="np").images
+    assert drawn.shape == (1, side, side, 3)
+
+
 def test_loss_falls(digits: ImageData, tmp_path: Path) -> None:
     fit(digits, tmp_path / "prior", steps=150, autoencoder_steps=60)
     with (tmp_path / "prior" / "loss.csv").open() as file:
@@ -153,7 +171,7 @@ def test_bf16_fits(digits: ImageData, tmp_path: Path) -> None:
 
 def test_bad_settings_are_refused(digits: ImageData, tmp_path: Path) -> None:
     for changes, words in [
-        ({"preset": "huge"}, "tiny, small, base"),
+        ({"preset": "huge"}, "tiny, compact, small, base"),
         ({"steps": 0}, "--steps"),
         ({"autoencoder_steps": -1}, "--autoencoder_steps"),
         ({"max_minutes": 0}, "--max_minutes"),
