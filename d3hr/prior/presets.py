@@ -95,7 +95,7 @@ PRESETS: dict[str, PriorPreset] = {
         heads=4,
         width=128,
         tokens=16,
-        autoencoder_training=Training(steps=20_000, batch_size=32, learning_rate=3e-3, warmup_steps=200),
+        autoencoder_training=Training(steps=20_000, batch_size=32, learning_rate=4e-3, warmup_steps=200),
         transformer_training=Training(steps=20_000, batch_size=128, learning_rate=1e-3, warmup_steps=500),
     ),
     "small": PriorPreset(

@@ -1,0 +1,31 @@
+"""The real data sets of the benchmarks, with a part of the training images held out on which everything is chosen.
+
+The folder of a data set is written once, in benchmarks/work/data, as parquet files of three splits: ``train``, ``validation`` (200 images a
+class of the training set, 50 of tiny_imagenet10) and ``test``, which is looked at for final numbers only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+
+SOURCES = Path(__file__).parents[2] / "shared" / "data"
+WORK = Path(__file__).parent / "work"
+HELD_OUT = {"fashion_mnist": 2000, "cifar10": 2000, "tiny_imagenet10": 500}
+"""Images held out, as many of each class."""
+
+
+def real_data(name: str) -> Path:
+    """Return the folder of ``fashion_mnist``, ``cifar10`` or ``tiny_imagenet10`` with its three splits."""
+    folder = WORK / "data" / name
+    if not folder.is_dir():
+        source = datasets.load_dataset(str(SOURCES / name))
+        parts = source["train"].train_test_split(test_size=HELD_OUT[name], stratify_by_column="label", seed=0)
+        # The validation images of tiny_imagenet10 are the only ones that are not for training.
+        splits = {"train": parts["train"], "validation": parts["test"], "test": source["test" if "test" in source else "validation"]}
+        partial = folder.with_suffix(".partial")
+        for split, table in splits.items():
+            table.to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")
+        partial.rename(folder)
+    return folder

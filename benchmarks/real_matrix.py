@@ -1,0 +1,67 @@
+"""Runs a matrix of methods on a real data set; every set and training is kept, so a stopped run goes on.
+
+Run:   python benchmarks/real_matrix.py fashion_mnist main --prior 4000 --on test
+
+Matrices lie in benchmarks/matrices; `--on validation` tests on held-out training images, on which everything is chosen. Rows are recorded
+after each number of images per class.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from real_data import WORK, real_data
+from real_priors import IMAGE_SIZE, prior_folder
+from record import record
+
+from d3hr import Prior, load_images
+from d3hr.baselines.methods import Materials
+from d3hr.comparison.matrix import read_matrix
+from d3hr.comparison.running import compare
+from d3hr.comparison.tables import accuracy_table, as_rows
+from d3hr.evaluation.teachers import Teacher
+from d3hr.progress import OnTerminal
+
+HERE = Path(__file__).parent
+PROTOCOLS = HERE / "protocols"
+COMMON = {"preset": "gentle", "max_images_per_class": 1000}
+"""Settings of every row that does not say otherwise: statistics of a thousand images of each class."""
+
+
+def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None, teacher: str | None) -> None:
+    progress = OnTerminal()
+    data = str(real_data(name))
+    images, test = (load_images(data, split=split, image_size=IMAGE_SIZE) for split in ("train", on))
+    prior = Prior.from_pretrained(prior_folder(name, steps))
+    materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher) if teacher else None)
+    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml")
+    matrix = matrix.model_copy(
+        update={"protocols": tuple(str(PROTOCOLS / protocol) if protocol.endswith(".yaml") else protocol for protocol in matrix.protocols)}
+    )
+    rows = []
+    for size in ipc or matrix.ipc:
+        part = matrix.model_copy(update={"ipc": (size,)})
+        found = compare(part, materials, test, WORK / "matrices" / f"{name}-{steps}-{on}", settings=COMMON, progress=progress)
+        rows += [{key: value for key, value in row.items() if key not in ("confusion", "class_names")} for row in as_rows(found.rows, {})]
+        print(accuracy_table(found.rows))
+        only = "" if ipc is None else "-ipc" + "-".join(map(str, ipc))
+        about = {
+            "matrix": part.model_dump(mode="json") | {"ipc": list(ipc or matrix.ipc)},
+            "common": COMMON,
+            "prior_steps": steps,
+            "on": on,
+        }
+        record(f"{name}-{matrix_name}-{on}{only}", about, rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("matrix")
+    parser.add_argument("--prior", type=int, required=True, metavar="STEPS")
+    parser.add_argument("--on", choices=["validation", "test"], required=True)
+    parser.add_argument("--ipc", type=int, nargs="*")
+    parser.add_argument("--teacher")
+    given = parser.parse_args()
+    main(given.name, given.matrix, given.prior, given.on, given.ipc, given.teacher)

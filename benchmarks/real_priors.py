@@ -1,0 +1,86 @@
+"""Fits the priors of the real-data benchmarks: one autoencoder a data set, and transformers of several lengths behind it.
+
+Run:   python benchmarks/real_priors.py fashion_mnist            (all lengths; or those that are given: ... 500 2000)
+
+Priors lie in benchmarks/work/priors, a stopped fit goes on. Which length pays is told by benchmarks/real_matrix.py on held-out images.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from real_data import WORK, real_data
+from record import record
+
+from d3hr import Prior, fit_prior, load_images
+from d3hr.files import read_json
+from d3hr.progress import OnTerminal
+
+PRESET = "compact"
+AUTOENCODER_STEPS = {"fashion_mnist": 6000, "cifar10": 10_000, "tiny_imagenet10": 4000}
+LENGTHS = {"fashion_mnist": (500, 1000, 2000, 4000), "cifar10": (12_000,), "tiny_imagenet10": (4000,)}
+"""Optimiser steps of the transformers, of 128 images each."""
+IMAGE_SIZE = 32
+
+
+def prior_folder(name: str, steps: int) -> Path:
+    """Return where the prior of so many steps lies."""
+    return WORK / "priors" / f"{name}-{steps}"
+
+
+def fit_one(name: str, steps: int) -> Prior:
+    """Fit, or find, the prior of so many steps, behind the autoencoder of the data set."""
+    images = load_images(str(real_data(name)), split="train", image_size=IMAGE_SIZE)
+    autoencoder, progress = WORK / "priors" / f"{name}-autoencoder", OnTerminal()
+    autoencoder.parent.mkdir(parents=True, exist_ok=True)
+    # A fit is an autoencoder and a transformer: the first one's transformer is a single step.
+    fit_prior(
+        images, autoencoder, preset=PRESET, autoencoder_steps=AUTOENCODER_STEPS[name], steps=1, image_size=IMAGE_SIZE, progress=progress
+    )
+    return fit_prior(
+        images,
+        prior_folder(name, steps),
+        preset=PRESET,
+        autoencoder=autoencoder,
+        steps=steps,
+        image_size=IMAGE_SIZE,
+        latent_cache=WORK / "priors" / f"{name}-latents",
+        progress=progress,
+    )
+
+
+def main(name: str, lengths: list[int]) -> None:
+    for steps in lengths or LENGTHS[name]:
+        fit_one(name, steps)
+    fitted = {path.name.rsplit("-", 1)[1]: path for path in sorted((WORK / "priors").glob(f"{name}-[0-9]*")) if path.suffix != ".partial"}
+    autoencoder = read_json(WORK / "priors" / f"{name}-autoencoder" / "fit.json")
+    record(
+        f"real_priors_{name}",
+        {"preset": PRESET, "image_size": IMAGE_SIZE, "autoencoder_steps": AUTOENCODER_STEPS[name]},
+        {
+            "autoencoder": {
+                "minutes": round(autoencoder["seconds"]["autoencoder"] / 60, 1),
+                "psnr_db": autoencoder["reconstruction_psnr_db"],
+            },
+            "transformers": {
+                steps: {
+                    "minutes": round(json.loads((path / "fit.json").read_text())["seconds"]["transformer"] / 60, 1),
+                    "loss": _last_loss(path),
+                }
+                for steps, path in sorted(fitted.items(), key=lambda item: int(item[0]))
+            },
+        },
+    )
+
+
+def _last_loss(folder: Path) -> float:
+    """Return the mean loss of the last tenth of the curve."""
+    losses = [float(line.split(",")[2]) for line in (folder / "loss.csv").read_text().splitlines() if line.startswith("transformer")]
+    last = losses[-max(1, len(losses) // 10) :]
+    return round(sum(last) / len(last), 5)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [int(steps) for steps in sys.argv[2:]])
