@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 AUDIT := .venv-audit
 DONE := $(VENV)/.installed
 
-.PHONY: demo test install audit build clean
+.PHONY: demo test benchmarks-report install audit build clean
 
 ## Fit, distil and measure on real digits; writes d3hr-demo/ (5 to 10 minutes on 2 cores).
 demo: install
@@ -16,6 +16,10 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+
+## Write docs/results.md and its plots anew from benchmarks/results.
+benchmarks-report: install
+	$(BIN)/python benchmarks/report.py
 
 ## Set up .venv with the tested versions.
 install: $(DONE)
