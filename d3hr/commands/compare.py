@@ -41,7 +41,7 @@ def compare(
         data: the real training images: folder of class folders, folder of parquet files, Hub id, or digits
         test: the real images to test on
         out: folder for sets, cells and results; a stopped run goes on, and further matrices of the same data share it
-        matrix: baselines, inversion-x-grouping, level, guidance or candidates, or a YAML file of your own
+        matrix: baselines, inversion-x-grouping, level, guidance, candidates or remedies, or a YAML file of your own
         prior: folder or Hub id of the diffusion prior, for methods that draw from one
         teacher: folder of a teacher, for soft labels and for methods that ask one
         full_data: folders of networks trained on all the real images (d3hr train-teacher), from which HLR follows for the same student
