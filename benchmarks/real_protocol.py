@@ -1,0 +1,51 @@
+"""Chooses the protocol `short` on random real images and held-out training images alone, before any distilled set is measured with it.
+
+Run:   python benchmarks/real_protocol.py fashion_mnist
+
+Every training is kept in benchmarks/work/protocol, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+
+from real_data import WORK, real_data
+from real_priors import IMAGE_SIZE
+from record import record
+
+from d3hr import load_images, random_real
+from d3hr.comparison.cells import Setting
+from d3hr.comparison.entries import Entry, compare_entries
+from d3hr.comparison.tables import as_rows
+from d3hr.evaluation.protocols import Protocol
+from d3hr.progress import OnTerminal
+
+IPC = (1, 10)
+SEEDS = (0,)
+STEPS, RATES, SHIFTS = (100, 200), (0.01, 0.03), (0.0, 0.125)
+BATCH_SIZE = 64
+
+
+def main(name: str) -> None:
+    progress = OnTerminal()
+    images, validation = (load_images(str(real_data(name)), split=split, image_size=IMAGE_SIZE) for split in ("train", "validation"))
+    settings = []
+    for steps, rate, shift in product(STEPS, RATES, SHIFTS):
+        called = f"{steps} steps, rate {rate:g}, shift {shift:g}"
+        settings.append(
+            Setting("convnet3", Protocol(name=called, steps=steps, learning_rate=rate, shift=shift, batch_size=BATCH_SIZE, checks=1))
+        )
+    entries = []
+    for ipc, seed in product(IPC, SEEDS):
+        folder = WORK / "protocol" / name
+        entries.append(Entry(random_real(images, folder / f"ipc{ipc}-seed{seed}", ipc=ipc, image_size=IMAGE_SIZE, seed=seed), [seed]))
+    rows = compare_entries(entries, validation, settings, cells=WORK / "protocol" / name / "cells", progress=progress)
+    kept = [{key: value for key, value in row.items() if key not in ("confusion", "class_names", "per_class")} for row in as_rows(rows, {})]
+    record(f"{name}-protocol-validation", {"seeds": SEEDS, "batch_size": BATCH_SIZE}, kept)
+    for row in rows:
+        print(f"{row.protocol.name:32s} IPC {row.ipc:2d}  {100 * row.accuracy_mean:.1f} ± {100 * row.accuracy_std:.1f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
