@@ -24,7 +24,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.progress import OnTerminal
 
 HERE = Path(__file__).parent
-PROTOCOLS = HERE / "protocols"
+PROTOCOL = HERE / "protocols" / "short.yaml"
 COMMON = {"preset": "gentle", "max_images_per_class": 1000}
 """Settings of every row that does not say otherwise: statistics of a thousand images of each class."""
 
@@ -35,12 +35,9 @@ def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None
     images, test = (load_images(data, split=split, image_size=IMAGE_SIZE) for split in ("train", on))
     prior = Prior.from_pretrained(prior_folder(name, steps))
     materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher) if teacher else None)
-    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml")
-    matrix = matrix.model_copy(
-        update={"protocols": tuple(str(PROTOCOLS / protocol) if protocol.endswith(".yaml") else protocol for protocol in matrix.protocols)}
-    )
+    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", {"protocols": [str(PROTOCOL)], "ipc": ipc})
     rows = []
-    for size in ipc or matrix.ipc:
+    for size in matrix.ipc:
         part = matrix.model_copy(update={"ipc": (size,)})
         found = compare(part, materials, test, WORK / "matrices" / f"{name}-{steps}-{on}", settings=COMMON, progress=progress)
         rows += [{key: value for key, value in row.items() if key not in ("confusion", "class_names")} for row in as_rows(found.rows, {})]
