@@ -43,12 +43,8 @@ def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None
         rows += [{key: value for key, value in row.items() if key not in ("confusion", "class_names")} for row in as_rows(found.rows, {})]
         print(accuracy_table(found.rows))
         only = "" if ipc is None else "-ipc" + "-".join(map(str, ipc))
-        about = {
-            "matrix": part.model_dump(mode="json") | {"ipc": list(ipc or matrix.ipc)},
-            "common": COMMON,
-            "prior_steps": steps,
-            "on": on,
-        }
+        chosen = matrix.model_dump(mode="json", exclude={"protocols"})
+        about = {"matrix": chosen, "protocol": PROTOCOL.name, "common": COMMON, "prior_steps": steps, "on": on}
         record(f"{name}-{matrix_name}-{on}{only}", about, rows)
 
 
