@@ -129,6 +129,26 @@ def test_statistics_that_do_not_fit_are_refused(whole: Path, classes: int, mean:
         _ = DistilledSet.load(whole).statistics
 
 
+@pytest.mark.parametrize(
+    ("modes", "counts", "words"),
+    [
+        (2, [3], r"for 2 class\(es\) of 2 mode\(s\)"),
+        (1, [3, 2], r"for 2 class\(es\) of 1 mode\(s\)"),
+        (1, [0], "no latents"),
+        (2, [0, 0], "no latents"),
+        (1001, [3], "settings"),
+    ],
+)
+def test_modes_that_do_not_fit_are_refused(whole: Path, modes: int, counts: list[int], words: str) -> None:
+    """The file has as many modes as the manifest says, and a class something to be drawn from."""
+    change(whole, lambda content: content["settings"].update(modes=modes))
+    ones = torch.ones(4, dtype=torch.float64)
+    mixture = ClassMixture(tuple(ClassGaussian(ones, ones, count) for count in counts))
+    write_mixtures(whole / "statistics.safetensors", [mixture] * 2)
+    with pytest.raises(DistilledSetError, match=words):
+        _ = DistilledSet.load(whole).statistics
+
+
 def test_a_header_of_terabytes_is_refused_by_itself(whole: Path) -> None:
     """The file is as long as its header says, without a byte of it on the disk; mapping it would fail, or fill memory."""
     rows, columns = 2, 2**36

@@ -69,6 +69,8 @@ def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, most: int | N
         mean, std, count = (tensors[name] for name in ("mean", "std", "count"))
         if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
             raise ValueError("a mean or spread that is not finite, or a negative spread or count")
+        if not count.view(classes, modes).any(dim=1).all():
+            raise ValueError("a class of no latents")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
     rows = [

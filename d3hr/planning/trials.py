@@ -74,7 +74,8 @@ def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         modes = work.settings.modes
-        mixture = ClassMixture.empty(work.dimensions, modes)
+        zeros = torch.zeros(work.dimensions, dtype=torch.float64)
+        mixture = ClassMixture((ClassGaussian(zeros, zeros, 2),) * modes)
 
         def keep() -> None:
             write_mixtures(folder / "statistics", [mixture])
