@@ -24,6 +24,7 @@ class LatentGaussianOptions(DrawnSettings):
     weights: tuple[float, float, float] | None = None
     skewness: Literal["per_dimension", "per_image"] | None = None
     exact_std: Literal["unbiased", "population"] | None = None
+    temperature: float | None = None
     seed_by_class: bool | None = None
     batch_size: int | None = None
     statistics_dtype: Literal["float32", "float16"] | None = None

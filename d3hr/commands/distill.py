@@ -39,6 +39,7 @@ def distill(
     weights: tuple[float, float, float] | None = None,
     skewness: Literal["per_dimension", "per_image"] | None = None,
     exact_std: Literal["unbiased", "population"] | None = None,
+    temperature: float | None = None,
     batch_size: int | Literal["auto"] | None = None,
     max_images_per_class: int | None = None,
     tolerance: float | None = None,
@@ -73,6 +74,7 @@ def distill(
         weights: weights of the mean, std and skewness terms
         skewness: per_dimension (paper) or per_image (released code)
         exact_std: which standard deviation an exact group has
+        temperature: factor on the spread with which groups are drawn; below 1 images are more typical
         batch_size: images in one network call; auto measures which size makes the most images a second
         max_images_per_class: take the statistics from so many images of a class at most, drawn at random; their standard error is told
         modes: Gaussians that describe a class, one for each cluster of its images; 1 is the paper's
@@ -99,6 +101,7 @@ def distill(
         "weights": weights,
         "skewness": skewness,
         "exact_std": exact_std,
+        "temperature": temperature,
         "statistics_dtype": statistics_dtype,
         "max_images_per_class": max_images_per_class,
         "tolerance": tolerance,

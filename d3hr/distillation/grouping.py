@@ -171,7 +171,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
             noise = _stratified(settings.ipc, dimensions, derive_seed(*of))
         else:
             noise = torch.randn(settings.ipc, dimensions, generator=generator, dtype=torch.float64)
-    return noise.mul_(gaussian.std).add_(gaussian.mean)
+    return noise.mul_(gaussian.std * settings.temperature).add_(gaussian.mean)
 
 
 def mode_name(class_name: str, index: int) -> str:

@@ -31,6 +31,8 @@ class GroupSettings(BaseModel):
     """Skewness over the group in each dimension (the paper), or over the dimensions of each image (the released code)."""
     exact_std: Literal["unbiased", "population"] = "unbiased"
     """Which standard deviation of an ``exact`` group equals sigma."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Factor on sigma with which a chosen group is drawn; the paper has 1. Below 1 latents lie nearer to the means of their modes."""
     seed_by_class: bool = True
     """Whether each class has noise of its own; the released code draws the same noise for every class."""
     seed: int = Field(default=0, ge=0)
@@ -108,7 +110,7 @@ class DistillSettings(GroupSettings):
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What is as the paper has it is left out, so that sets from before it could be otherwise keep their keys.
         left_out = self.idle | ({"carrying"} if self.carrying == "inversion" else set())
-        left_out |= {name for name in ("inversion_stride", "modes") if getattr(self, name) == 1}
+        left_out |= {name for name in ("inversion_stride", "modes", "temperature") if getattr(self, name) == 1}
         left_out |= {name for name in ("max_images_per_class", "tolerance") if getattr(self, name) is None}
         return {name: value for name, value in dump(self).items() if name not in left_out}
 

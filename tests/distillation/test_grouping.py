@@ -10,7 +10,7 @@ from d3hr.distillation import pool
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.pool import Winners, better_of, draw_block, number_of_blocks, pool_scores, pool_variances, search_blocks
-from d3hr.distillation.settings import GroupSettings
+from d3hr.distillation.settings import GroupSettings, distill_settings
 from d3hr.errors import DataError, SettingsError
 
 D = 4096
@@ -257,3 +257,16 @@ def test_one_stratified_image_is_searched() -> None:
     classes = {"ant": some(40, 1)}
     found = {strategy: select_groups(classes, 1, strategy=strategy, num_candidates=200)["ant"] for strategy in ("search", "stratified")}
     assert torch.equal(found["search"], found["stratified"])
+
+
+@pytest.mark.parametrize("strategy", ["search", "exact", "stratified", "random"])
+def test_temperature_scales_the_distance_from_the_mean(strategy: str) -> None:
+    """The same group, drawn together towards the mean; at zero it is the mean. The paper's temperature is not told of in settings."""
+    gaussian = some(40, 1)
+    whole, half, none = (
+        select_groups({"ant": gaussian}, 4, strategy=strategy, num_candidates=20, temperature=temperature)["ant"]
+        for temperature in (1.0, 0.5, 0.0)
+    )
+    torch.testing.assert_close(half - gaussian.mean, 0.5 * (whole - gaussian.mean))
+    torch.testing.assert_close(none, gaussian.mean.expand(4, 40))
+    assert "temperature" not in distill_settings("paper").model_dump()
