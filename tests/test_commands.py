@@ -205,7 +205,7 @@ DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]
         (["plan", "images", "--prior", "nowhere"], "no prior at nowhere"),
         (["plan", "images", "--prior", "prior", "--devices", "0"], "--devices"),
         (["plan", "images", "--prior", "other", *FAST], "not classes of the prior: ant, cat"),
-        (["fit", "images", "--out", "set", "--preset", "huge"], "tiny, small, base"),
+        (["fit", "images", "--out", "set", "--preset", "huge"], "tiny, compact, small, base"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

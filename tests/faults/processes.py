@@ -61,7 +61,7 @@ def distilled(images: Path, prior: Path, out: Path, settings: dict[str, Any]) ->
 
 def held(arguments: list[str], gate: Path) -> int:
     """Run a command that stops before its search until ``gate`` exists, and tells by ``gate``.reached that it is there."""
-    search = pipeline.search_candidates
+    search = pipeline.search_mixtures
 
     def wait(*inner: object, **named: object) -> dict[str, int]:
         gate.with_suffix(".reached").touch()
@@ -69,7 +69,7 @@ def held(arguments: list[str], gate: Path) -> int:
             time.sleep(0.001)
         return search(*inner, **named)  # type: ignore[arg-type]
 
-    with patch.object(pipeline, "search_candidates", wait):
+    with patch.object(pipeline, "search_mixtures", wait):
         return main(arguments)
 
 

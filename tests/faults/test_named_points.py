@@ -22,7 +22,7 @@ def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
     points: dict[str, tuple[Any, str, Callable[..., object]]] = {
         "invert": (pieces, "invert", lambda *_: None),
         "statistics": (files, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
-        "search": (pipeline, "search_candidates", lambda *_: None),
+        "search": (pipeline, "search_mixtures", lambda *_: None),
         "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
         "publish": (staging.StagedFolder, "publish", lambda *_, **__: None),
     }

@@ -176,7 +176,7 @@ def test_presets_fit_their_image_sizes(preset: str, size: int, latent: int, toke
 
 def test_image_sizes_are_rounded_up_into_the_range() -> None:
     assert [fitting_image_size(fit_settings(preset="tiny"), size) for size in (5, 8, 28, 64)] == [8, 8, 32, 32]
-    with pytest.raises(SettingsError, match="tiny, small, base"):
+    with pytest.raises(SettingsError, match="tiny, compact, small, base"):
         prior_preset("huge")
 
 
