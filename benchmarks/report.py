@@ -75,8 +75,10 @@ def rows_of(files: Iterable[Path]) -> list[Row]:
 
 
 def accuracy(row: Row | None) -> str:
-    """Return mean and standard deviation in percent."""
-    return "" if row is None else f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
+    """Return mean and, of several runs, standard deviation in percent."""
+    if row is None:
+        return ""
+    return f"{100 * row['accuracy_mean']:.1f}" + (f" ± {100 * row['accuracy_std']:.1f}" if row["seeds"] > 1 else "")
 
 
 def runs_of(row: Row) -> list[Run]:
@@ -105,7 +107,7 @@ def matrix_table(page: Page, rows: list[Row]) -> None:
 
     runs = {size: max(row["seeds"] for row in rows if row["ipc"] == size) for size in sizes}
     page.table(
-        ["accuracy %", *(f"IPC {size} ({runs[size]} runs)" for size in sizes)],
+        ["accuracy %", *(f"IPC {size} ({runs[size]} run{'s' * (runs[size] > 1)})" for size in sizes)],
         ([f"`{name}`", *(cell(name, size) for size in sizes)] for name in names),
     )
 
@@ -156,6 +158,17 @@ def priors(page: Page) -> None:
     page.sources(known)
 
 
+def protocols(page: Page) -> None:
+    """Append how the protocol was chosen."""
+    for data, title in DATA.items():
+        file = RESULTS / f"{data}-protocol-validation.json"
+        if file.is_file():
+            rows = read_json(file)["figures"]
+            page.add(f"### {title}: the protocol, on random real images alone")
+            matrix_table(page, [{**row, "name": row["protocol"]} for row in rows])
+            page.sources([file])
+
+
 def main_matrices(page: Page) -> None:
     """Append the matrices on the test images, and the paired differences."""
     for data, title in DATA.items():
@@ -171,11 +184,11 @@ def main_matrices(page: Page) -> None:
 def levels(page: Page) -> None:
     """Append accuracy by level, for one mode and several."""
     for data, title in DATA.items():
-        files = files_of(data, "level", "validation")
+        files = [file for matrix in ("level", "temperature") for file in files_of(data, matrix, "validation")]
         if not files:
             continue
         rows = rows_of(files)
-        page.add(f"### {title}: level and modes")
+        page.add(f"### {title}: level, modes and temperature")
         lines: dict[str, list[tuple[float, Row]]] = {}
         for row in rows:
             if match := re.fullmatch(r"(.+), level (\d+)", row["name"]):
@@ -192,7 +205,8 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
         priors,
     ),
     ("", "", main_matrices),
-    ("## What was chosen, on held-out training images", "No test image was looked at for these.", levels),
+    ("## What was chosen, on held-out training images", "No test image was looked at for these.", protocols),
+    ("", "", levels),
 ]
 
 
