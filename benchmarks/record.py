@@ -15,13 +15,14 @@ from typing import Any
 from d3hr.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+COMMIT = subprocess.run(
+    ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+).stdout.strip()
+"""What the benchmark runs from: asked when it starts, as the checkout may move on before it ends."""
 
 
 def record(name: str, settings: dict[str, Any], figures: Any) -> Path:
     """Write ``results/<name>.json`` with command, commit, settings, machine and date, and return its path."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=RESULTS, capture_output=True, text=True, check=True
-    ).stdout.strip()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     script = Path(sys.argv[0]).name
@@ -29,7 +30,7 @@ def record(name: str, settings: dict[str, Any], figures: Any) -> Path:
         path,
         {
             "command": shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]]),
-            "commit": commit,
+            "commit": COMMIT,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
             "versions": {package: version(package) for package in ("d3hr", "torch", "diffusers")},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from d3hr.comparison.differences import Difference, paired_difference
 from d3hr.evaluation.training import Run
@@ -134,6 +135,7 @@ def curve(page: Page, name: str, title: str, axis: str, lines: dict[str, list[tu
         bars = [100 * row["accuracy_std"] for _, row in values]
         axes.errorbar([place for place, _ in values], heights, yerr=bars, label=label, marker="o", capsize=3)
     axes.set(xlabel=axis, ylabel="accuracy % (held-out images)", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     path = DOCS / "images" / f"{name}.png"
