@@ -223,8 +223,9 @@ def main() -> None:
         "holds command, commit, settings, machine and date.",
         "Mean ± standard deviation over runs (sets x trainings), last training step, ConvNet-3, hard labels, protocol",
         "[short](../benchmarks/protocols/short.yaml), 10,000 test images looked at once.",
-        "The statistics of `d3hr` rows come from 1,000 images a class. Intervals treat sets, not trainings, as independent: of two or three",
-        "sets they are wide, and one that is narrow may be so by chance. Everything was chosen on 2,000 images of the training set that nothing else saw.",
+        "The statistics of `d3hr` rows come from 1,000 images a class. Intervals treat sets, not trainings, as independent: of two or",
+        "three sets they are wide, and one that is narrow may be so by chance.",
+        "Everything was chosen on 2,000 images of the training set that nothing else saw.",
         "Two CPU cores; no GPU was to be had.",
     )
     for heading, intro, write in SECTIONS:
