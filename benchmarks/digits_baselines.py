@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from record import record
+from rows import kept_rows
 
 from d3hr import fit_prior, load_images
 from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.running import compare
-from d3hr.comparison.tables import accuracy_table, as_rows
+from d3hr.comparison.tables import accuracy_table
 from d3hr.progress import OnTerminal
 
 WORK = Path(__file__).parent / "work" / "digits_baselines"
@@ -28,7 +29,7 @@ def main() -> None:
     prior = fit_prior(images, WORK / "prior", preset="tiny", progress=progress)
     matrix = read_matrix("baselines", {"ipc": [1, 10], "distillation_seeds": [0, 1, 2], "protocols": ["quick"]})
     found = compare(matrix, Materials(images, 8, prior=prior), test, WORK / "out", settings=SETTINGS, progress=progress)
-    rows = [{name: value for name, value in row.items() if name != "confusion"} for row in as_rows(found.rows, found.full_data)]
+    rows = kept_rows(found.rows)
     record("digits_baselines", {"matrix": matrix.model_dump(mode="json"), "settings": SETTINGS}, rows)
     print(accuracy_table(found.rows))
 

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 from record import record
+from rows import kept_rows
 
 from d3hr.baselines.selection import random_real
 from d3hr.comparison.cells import Setting
 from d3hr.comparison.entries import Entry, compare_entries
-from d3hr.comparison.tables import accuracy_table, as_rows
+from d3hr.comparison.tables import accuracy_table
 from d3hr.data import load_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.progress import OnTerminal
@@ -40,7 +41,7 @@ def main(data: str) -> None:
         "random_real_cifar10",
         {"student": "convnet3", "protocol": protocol.model_dump(mode="json"), "draws": DRAWS},
         {
-            "rows": [{name: value for name, value in row.items() if name != "confusion"} for row in as_rows(rows, {})],
+            "rows": kept_rows(rows),
             "field": FIELD,
             "points_above_the_field": {row.ipc: round(100 * (row.accuracy_mean - FIELD[row.ipc]), 2) for row in rows},
         },

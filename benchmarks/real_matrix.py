@@ -14,12 +14,13 @@ from pathlib import Path
 from real_data import WORK, real_data
 from real_priors import IMAGE_SIZE, prior_folder
 from record import record
+from rows import kept_rows
 
 from d3hr import Prior, load_images
 from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.running import compare
-from d3hr.comparison.tables import accuracy_table, as_rows
+from d3hr.comparison.tables import accuracy_table
 from d3hr.evaluation.teachers import Teacher
 from d3hr.progress import OnTerminal
 
@@ -40,7 +41,7 @@ def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None
     for size in matrix.ipc:
         part = matrix.model_copy(update={"ipc": (size,)})
         found = compare(part, materials, test, WORK / "matrices" / f"{name}-{steps}-{on}", settings=COMMON, progress=progress)
-        rows += [{key: value for key, value in row.items() if key not in ("confusion", "class_names")} for row in as_rows(found.rows, {})]
+        rows += kept_rows(found.rows, "class_names")
         print(accuracy_table(found.rows))
         only = "" if ipc is None else "-ipc" + "-".join(map(str, ipc))
         chosen = matrix.model_dump(mode="json", exclude={"protocols"})

@@ -7,7 +7,6 @@ Priors lie in benchmarks/work/priors, a stopped fit goes on. Which length pays i
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def main(name: str, lengths: list[int]) -> None:
             },
             "transformers": {
                 steps: {
-                    "minutes": round(json.loads((path / "fit.json").read_text())["seconds"]["transformer"] / 60, 1),
+                    "minutes": round(read_json(path / "fit.json")["seconds"]["transformer"] / 60, 1),
                     "loss": _last_loss(path),
                 }
                 for steps, path in sorted(fitted.items(), key=lambda item: int(item[0]))

@@ -13,11 +13,11 @@ from itertools import product
 from real_data import WORK, real_data
 from real_priors import IMAGE_SIZE
 from record import record
+from rows import kept_rows
 
 from d3hr import load_images, random_real
 from d3hr.comparison.cells import Setting
 from d3hr.comparison.entries import Entry, compare_entries
-from d3hr.comparison.tables import as_rows
 from d3hr.evaluation.protocols import Protocol
 from d3hr.progress import OnTerminal
 
@@ -41,7 +41,7 @@ def main(name: str) -> None:
         folder = WORK / "protocol" / name
         entries.append(Entry(random_real(images, folder / f"ipc{ipc}-seed{seed}", ipc=ipc, image_size=IMAGE_SIZE, seed=seed), [seed]))
     rows = compare_entries(entries, validation, settings, cells=WORK / "protocol" / name / "cells", progress=progress)
-    kept = [{key: value for key, value in row.items() if key not in ("confusion", "class_names", "per_class")} for row in as_rows(rows, {})]
+    kept = kept_rows(rows, "class_names", "per_class")
     record(f"{name}-protocol-validation", {"seeds": SEEDS, "batch_size": BATCH_SIZE}, kept)
     for row in rows:
         print(f"{row.protocol.name:32s} IPC {row.ipc:2d}  {100 * row.accuracy_mean:.1f} ± {100 * row.accuracy_std:.1f}")
