@@ -8,8 +8,7 @@ Legend: M candidate groups, K images in a group, D dimensions, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +26,9 @@ from d3hr.distillation.pool import (
     draw_block,
     number_of_blocks,
     permutation,
+    pool_row,
     pool_variances,
+    side_by_side,
 )
 from d3hr.distillation.settings import GroupSettings, Strategy
 from d3hr.errors import settings_error
@@ -139,14 +140,31 @@ def search_candidates(
     """
     if not searches(settings) or not gaussians:
         return {}
-    work = Searching(pool_variances(gaussians, settings), settings, memory_budget, device)
-    pieces, found, done = work.pieces(), Winners.of_none(len(gaussians)), 0
+    best = _best_candidates(
+        pool_variances(gaussians, settings), settings, progress, memory_budget=memory_budget, device=device, execution=execution
+    )
+    return dict(zip(gaussians, best, strict=True))
+
+
+def _best_candidates(
+    variances: Tensor,
+    settings: GroupSettings,
+    progress: Progress,
+    *,
+    memory_budget: int | None = None,
+    device: str = "cpu",
+    execution: Execution = HERE,
+) -> list[int]:
+    """Return the index of the best candidate of each column of ``variances`` [D, C]."""
+    work = Searching(variances, settings, memory_budget, device)
+    pieces, found, done = work.pieces(), Winners.of_none(variances.shape[1]), 0
     with progress.bar("searching groups", number_of_blocks(settings, len(work.variances))) as bar:
         for index, winners in execution.run(work, pieces):
             found = better_of(found, winners)
             done += len(pieces[index])
             bar.update(done)
-    return dict(zip(gaussians, found.candidate.tolist(), strict=True))
+    best: list[int] = found.candidate.tolist()
+    return best
 
 
 def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, candidate: int | None = None) -> Tensor:
@@ -179,24 +197,6 @@ def mode_name(class_name: str, index: int) -> str:
     return f"{class_name}\0{index}" if index else class_name
 
 
-@dataclass(frozen=True)
-class _Modes(Mapping[str, ClassGaussian]):
-    """The Gaussians of some modes by their names, each looked up in its class's mixture when asked for."""
-
-    mixtures: Mapping[str, ClassMixture]
-    places: Mapping[str, tuple[str, int]]
-
-    def __getitem__(self, name: str) -> ClassGaussian:
-        class_name, index = self.places[name]
-        return self.mixtures[class_name].modes[index]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-
 def search_mixtures(
     mixtures: Mapping[str, ClassMixture], settings: GroupSettings, progress: Progress = SILENT, **how: Any
 ) -> dict[str, int]:
@@ -211,15 +211,21 @@ def search_mixtures(
     Raises:
         DataError: the Gaussians differ in D.
     """
-    sized: dict[int, dict[str, tuple[str, int]]] = {}
-    for name, mixture in mixtures.items():
+    rows: dict[int, dict[str, Tensor]] = {}
+    for name, mixture in mixtures.items():  # each may be read from its file
         for index, share in enumerate(mixture.shares(settings.ipc)):
-            if share:
-                sized.setdefault(share, {})[mode_name(name, index)] = (name, index)
+            if share and searches(_of_size(settings, share)):
+                named = mode_name(name, index)
+                rows.setdefault(share, {})[named] = pool_row(named, mixture.modes[index], settings)
     found: dict[str, int] = {}
-    for share, places in sorted(sized.items()):
-        found |= search_candidates(_Modes(mixtures, places), settings.model_copy(update={"ipc": share}), progress, **how)
+    for share, of_modes in sorted(rows.items()):
+        best = _best_candidates(side_by_side(list(of_modes.values())), _of_size(settings, share), progress, **how)
+        found |= zip(of_modes, best, strict=True)
     return found
+
+
+def _of_size(settings: GroupSettings, ipc: int) -> GroupSettings:
+    return settings.model_copy(update={"ipc": ipc})
 
 
 def draw_mixture(name: str, mixture: ClassMixture, settings: GroupSettings, candidates: Mapping[str, int]) -> Tensor:
@@ -235,7 +241,7 @@ def draw_mixture(name: str, mixture: ClassMixture, settings: GroupSettings, cand
     for index, (mode, share) in enumerate(zip(mixture.modes, mixture.shares(settings.ipc), strict=True)):
         if share:
             named = mode_name(name, index)
-            groups.append(draw_group(named, mode, settings.model_copy(update={"ipc": share}), candidates.get(named)))
+            groups.append(draw_group(named, mode, _of_size(settings, share), candidates.get(named)))
     return torch.cat(groups)
 
 

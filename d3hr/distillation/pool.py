@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -80,23 +80,34 @@ def permutation(name: str, dimensions: int, settings: GroupSettings) -> Tensor:
     return torch.randperm(dimensions, generator=generator_for(settings.seed, "permutation", name))
 
 
+def pool_row(name: str, gaussian: ClassGaussian, settings: GroupSettings) -> Tensor:
+    """Return sigma^2 of a class in the pool's order of dimensions, float32 [D]: all that a search knows of it."""
+    row = torch.empty(len(gaussian.std))
+    row[permutation(name, len(row), settings)] = gaussian.std.square().float()
+    return row
+
+
 def pool_variances(gaussians: Mapping[str, ClassGaussian], settings: GroupSettings) -> Tensor:
-    """Return sigma^2 of each class in the pool's order of dimensions, float32 [D, C]: all that a search knows of the classes.
+    """Return sigma^2 of each class in the pool's order of dimensions, float32 [D, C].
 
     Raises:
         DataError: the Gaussians differ in D.
     """
-    rows = []
-    for name, gaussian in gaussians.items():  # each may be read from its file
-        row = torch.empty(len(gaussian.std))
-        row[permutation(name, len(row), settings)] = gaussian.std.square().float()
-        rows.append(row)
+    return side_by_side([pool_row(name, gaussian, settings) for name, gaussian in gaussians.items()])
+
+
+def side_by_side(rows: Sequence[Tensor]) -> Tensor:
+    """Return the rows [D] of :func:`pool_row` as one tensor [D, C].
+
+    Raises:
+        DataError: the Gaussians differ in D.
+    """
     sizes = sorted({len(row) for row in rows})
     if len(sizes) > 1:
         raise DataError(
             "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", do="use statistics of one prior."
         )
-    return torch.stack(rows).T
+    return torch.stack(list(rows)).T
 
 
 def search_blocks(
