@@ -30,13 +30,13 @@ COMMON = {"preset": "gentle", "max_images_per_class": 1000}
 """Settings of every row that does not say otherwise: statistics of a thousand images of each class."""
 
 
-def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None, teacher: str | None) -> None:
+def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None, seeds: list[int] | None, teacher: str | None) -> None:
     progress = OnTerminal()
     data = str(real_data(name))
     images, test = (load_images(data, split=split, image_size=IMAGE_SIZE) for split in ("train", on))
     prior = Prior.from_pretrained(prior_folder(name, steps))
     materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher) if teacher else None)
-    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", {"protocols": [str(PROTOCOL)], "ipc": ipc})
+    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", {"protocols": [str(PROTOCOL)], "ipc": ipc, "distillation_seeds": seeds})
     rows = []
     for size in matrix.ipc:
         part = matrix.model_copy(update={"ipc": (size,)})
@@ -56,6 +56,7 @@ if __name__ == "__main__":
     parser.add_argument("--prior", type=int, required=True, metavar="STEPS")
     parser.add_argument("--on", choices=["validation", "test"], required=True)
     parser.add_argument("--ipc", type=int, nargs="*")
+    parser.add_argument("--seeds", type=int, nargs="*")
     parser.add_argument("--teacher")
     given = parser.parse_args()
-    main(given.name, given.matrix, given.prior, given.on, given.ipc, given.teacher)
+    main(given.name, given.matrix, given.prior, given.on, given.ipc, given.seeds, given.teacher)
