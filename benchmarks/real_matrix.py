@@ -13,6 +13,7 @@ from pathlib import Path
 
 from real_data import WORK, real_data
 from real_priors import IMAGE_SIZE, prior_folder
+from real_teachers import teacher_folder
 from record import record
 from rows import kept_rows
 
@@ -26,26 +27,30 @@ from d3hr.progress import OnTerminal
 
 HERE = Path(__file__).parent
 PROTOCOL = HERE / "protocols" / "short.yaml"
+SOFT = HERE / "protocols" / "short-stored.yaml"
 COMMON = {"preset": "gentle", "max_images_per_class": 1000}
 """Settings of every row that does not say otherwise: statistics of a thousand images of each class."""
 
 
-def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None, seeds: list[int] | None, teacher: str | None) -> None:
+def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None, seeds: list[int] | None, soft: bool) -> None:
     progress = OnTerminal()
     data = str(real_data(name))
     images, test = (load_images(data, split=split, image_size=IMAGE_SIZE) for split in ("train", on))
     prior = Prior.from_pretrained(prior_folder(name, steps))
-    materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher) if teacher else None)
-    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", {"protocols": [str(PROTOCOL)], "ipc": ipc, "distillation_seeds": seeds})
+    materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher_folder(name)) if soft else None)
+    protocol = SOFT if soft else PROTOCOL
+    changes = {"protocols": [str(protocol)], "ipc": ipc, "distillation_seeds": seeds}
+    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", changes)
+    folder = WORK / "matrices" / f"{name}-{steps}-{on}{'-soft' if soft else ''}"
     rows = []
     for size in matrix.ipc:
         part = matrix.model_copy(update={"ipc": (size,)})
-        found = compare(part, materials, test, WORK / "matrices" / f"{name}-{steps}-{on}", settings=COMMON, progress=progress)
+        found = compare(part, materials, test, folder, settings=COMMON, progress=progress)
         rows += kept_rows(found.rows, "class_names")
         print(accuracy_table(found.rows))
         only = "" if ipc is None else "-ipc" + "-".join(map(str, ipc))
         chosen = matrix.model_dump(mode="json", exclude={"protocols"})
-        about = {"matrix": chosen, "protocol": PROTOCOL.name, "common": COMMON, "prior_steps": steps, "on": on}
+        about = {"matrix": chosen, "protocol": protocol.name, "common": COMMON, "prior_steps": steps, "on": on}
         record(f"{name}-{matrix_name}-{on}{only}", about, rows)
 
 
@@ -57,6 +62,6 @@ if __name__ == "__main__":
     parser.add_argument("--on", choices=["validation", "test"], required=True)
     parser.add_argument("--ipc", type=int, nargs="*")
     parser.add_argument("--seeds", type=int, nargs="*")
-    parser.add_argument("--teacher")
+    parser.add_argument("--soft", action="store_true", help="stored answers of the teacher of benchmarks/real_teachers.py as labels")
     given = parser.parse_args()
-    main(given.name, given.matrix, given.prior, given.on, given.ipc, given.seeds, given.teacher)
+    main(given.name, given.matrix, given.prior, given.on, given.ipc, given.seeds, given.soft)
