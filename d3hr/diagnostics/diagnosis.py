@@ -21,11 +21,12 @@ from d3hr.data import ImageData
 from d3hr.diagnostics.coverage import Support, diversity, mean_support, support
 from d3hr.diagnostics.distances import MOST_POINTS, Measures, distances, thinned
 from d3hr.diagnostics.embedding import embedding
+from d3hr.diagnostics.labels import label_agreement
 from d3hr.diagnostics.neighbours import COPY_THRESHOLD, share_copied
 from d3hr.diagnostics.normality import Normality, normality_by_level
 from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
 from d3hr.diagnostics.sampling import ClassSample, class_samples, first_positions, pooled, reference_draws
-from d3hr.diagnostics.signatures import Row, cost, diversity_loss, drift, transfer
+from d3hr.diagnostics.signatures import Row, cost, diversity_loss, doubtful_labels, drift, transfer
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space
 from d3hr.diagnostics.subject import Subject
 from d3hr.diagnostics.wording import as_text
@@ -142,6 +143,7 @@ def diagnose(
         covered, reference = _coverage(measures.real, ours, reference_draws(samples, seed))
         bar.update(2)
     per_class = {sample.name: _class_figures(sample, seed) for sample in samples}
+    labels = label_agreement([sample.real for sample in samples])
     normality, trip = _through_the_prior(subject, images, prior, levels, seed, progress)
     spread = {
         name: _mean([values[column] for values in per_class.values()])
@@ -152,6 +154,7 @@ def diagnose(
         diversity_loss(spread["distilled"], spread["real"], covered, reference),
         drift(found, normality, subject.settings),
         cost(subject.method, subject.settings, len(images), trip.seconds_an_image if trip else None),
+        doubtful_labels(labels, where.about),
     )
     ratios = [sample.nearest_ratios for sample in samples if sample.nearest_ratios is not None]
     values = {
@@ -162,6 +165,7 @@ def diagnose(
         "distances": {name: asdict(distance) for name, distance in found.items()},
         "coverage": {**asdict(covered), "reference": asdict(reference or Support())},
         "diversity": spread,
+        "labels": asdict(labels),
         "copying": {
             "ratio_median": float(np.median(pooled(ratios))) if ratios else None,
             "share_copied": share_copied(pooled(ratios)) if ratios else None,

@@ -1,7 +1,8 @@
-"""The four ways in which distilled sets fail, each as a check with thresholds and a verdict in plain words.
+"""The ways in which distilled sets fail, each as a check with thresholds and a verdict in plain words.
 
-Sets of distilled images fail by fitting one network, by repeating a few pictures, by leaving the distribution of the real images, or by
-costing more than they save. A check that lacks its evidence says ``unknown`` and what to run.
+Sets of distilled images fail by fitting one network, by repeating a few pictures, by leaving the distribution of the real images, by
+costing more than they save, or because the real images are not of the classes that they are said to be. A check that lacks its evidence
+says ``unknown`` and what to run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from d3hr.diagnostics.coverage import Support
 from d3hr.diagnostics.distances import Distance
+from d3hr.diagnostics.labels import LabelAgreement
 from d3hr.diagnostics.normality import Normality
 from d3hr.distillation.inversion import calls_of_prediction, predictions_of
 from d3hr.distillation.settings import DistillSettings
@@ -40,6 +42,12 @@ NORMALITY_WARNING = 0.5
 poor account of a class."""
 COST_WARNING_HOURS, COST_FAILURE_HOURS = 24.0, 168.0
 """Inverting all real images: a day can be waited for, a week on one machine will not be repeated after a mistake."""
+
+LABELS_CLEAR = 0.05
+"""Share of real images that must lie clearly within a class before anything is said about labels: below, the space tells classes apart too
+badly."""
+LABELS_WARNING, LABELS_FAILURE = 0.05, 0.15
+"""Share of these whose label says another class, which is about the share of wrong labels where classes lie apart."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,29 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
         "failure": ", which is more than a week: use a faster device, fewer steps, or fewer real images.",
     }.get(status, ".")
     return Verdict(name, status, text, f"{figures}; {seconds_an_image:.2g} seconds an image, measured here in batches of 8")
+
+
+def doubtful_labels(found: LabelAgreement, space: str) -> Verdict:
+    """Ask whether real images lie among images of other classes, which a set then also shows under the wrong name.
+
+    Args:
+        found: the agreement of labels and neighbours.
+        space: where they are neighbours, in words.
+    """
+    name = "doubtful labels"
+    if found.clear is None:
+        return Verdict(name, "unknown", "There are too few real images of a class for it, or only one class.", "no neighbourhoods")
+    figures = f"{_percent(found.clear)} of the real images lie clearly within one class"
+    if found.contradicted is None or found.clear < LABELS_CLEAR:
+        text = "Images of different classes lie mixed, so that neighbours say little about labels. Give a teacher: its features know more."
+        return Verdict(name, "unknown", text, f"{figures} ({space})")
+    status = _graded(found.contradicted, LABELS_WARNING, LABELS_FAILURE)
+    text = {
+        "ok": "The labels of the real images agree with the images around them.",
+        "warning": "Some real images lie within another class than their label says: labels may be wrong, or two classes look alike.",
+        "failure": "Many real images lie within another class than their label says: labels are wrong, or classes look alike.",
+    }[status]
+    return Verdict(name, status, text, f"{figures}; of these {_percent(found.contradicted)} have another label ({space})")
 
 
 def _accuracies(rows: Sequence[Row], method: str, ipc: int) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:

@@ -19,7 +19,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.files import read_json
 from tests.conftest import MakeFolder, tree
 
-KEYS = "set data space normality distances coverage diversity copying round_trip per_class embedding verdicts notes"
+KEYS = "set data space normality distances coverage diversity labels copying round_trip per_class embedding verdicts notes"
 
 
 def _statuses(values: dict[str, Any]) -> dict[str, str]:

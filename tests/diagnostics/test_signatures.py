@@ -6,8 +6,9 @@ import pytest
 
 from d3hr.diagnostics.coverage import Support
 from d3hr.diagnostics.distances import Distance
+from d3hr.diagnostics.labels import LabelAgreement
 from d3hr.diagnostics.normality import LevelNormality, Normality
-from d3hr.diagnostics.signatures import cost, diversity_loss, drift, transfer
+from d3hr.diagnostics.signatures import cost, diversity_loss, doubtful_labels, drift, transfer
 from d3hr.distillation.settings import distill_settings
 
 
@@ -96,3 +97,19 @@ def test_cost() -> None:
     assert cost("d3hr", settings, 100_000, None).status == "unknown"
     assert cost("folder", None, 100_000, 0.1).status == "unknown"
     assert cost("random_real", None, 100_000, None).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("clear", "contradicted", "status"),
+    [
+        (0.7, 0.04, "ok"),
+        (0.7, 0.1, "warning"),
+        (0.2, 0.4, "failure"),
+        (0.04, 0.4, "unknown"),
+        (0.0, None, "unknown"),
+        (None, None, "unknown"),
+    ],
+)
+def test_doubtful_labels(clear: float | None, contradicted: float | None, status: str) -> None:
+    """Limits are 5 and 15 % of the images that lie clearly within a class, and there must be 5 % of those."""
+    assert doubtful_labels(LabelAgreement(clear, contradicted), "latents").status == status
