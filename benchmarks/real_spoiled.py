@@ -102,7 +102,13 @@ def figures(distilled: DistilledSet, images: ImageData, prior: Prior) -> dict[st
     """Return what a diagnosis says before anything is trained."""
     found = diagnose(distilled, images, prior, levels=3).as_values()
     about = {verdict["signature"]: {key: verdict[key] for key in ("status", "evidence")} for verdict in found["verdicts"]}
-    return {"verdicts": about, "round_trip": found["round_trip"], "diversity": found["diversity"], "coverage": found["coverage"]}
+    return {
+        "verdicts": about,
+        "round_trip": found["round_trip"],
+        "labels": found["labels"],
+        "diversity": found["diversity"],
+        "coverage": found["coverage"],
+    }
 
 
 def main(name: str, steps: int) -> None:
