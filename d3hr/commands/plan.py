@@ -37,6 +37,7 @@ def plan(
     batch_size: int | None = None,
     max_images_per_class: int | None = None,
     tolerance: float | None = None,
+    modes: int | None = None,
     student: str = "convnet3",
     protocol: str = "hard",
     test_images: int = 0,
@@ -69,6 +70,7 @@ def plan(
         batch_size: images in one network call
         max_images_per_class: take the statistics from so many images of a class at most
         tolerance: take them from as many images as bring their standard error below this share of sigma
+        modes: Gaussians that describe a class
         student: network to evaluate with
         protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
         test_images: how many real images students are tested on
@@ -97,6 +99,7 @@ def plan(
         "batch_size": batch_size,
         "max_images_per_class": max_images_per_class,
         "tolerance": tolerance,
+        "modes": modes,
     }
     if data.endswith((".yaml", ".yml")):
         return _plan_recipe(

@@ -6,6 +6,7 @@ Legend: N latents, F features, K centres.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ from torch import Tensor
 
 MOST_LATENTS = 2048
 """Latents of a class among which its modes are looked for, at most."""
+
+
+def thinned(places: Sequence[int]) -> Sequence[int]:
+    """Return which images of a class are looked at to find its modes: all, or every n-th of more than :data:`MOST_LATENTS`."""
+    return places[:: max(1, -(-len(places) // MOST_LATENTS))]
 
 
 def k_means_centres(features: Tensor, count: int, seed: int) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from d3hr.distillation.grouping import draw_mixture, mode_name
 from d3hr.distillation.inversion import check_finite, invert
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.distillation.modes import MOST_LATENTS, k_means_centres, nearest
+from d3hr.distillation.modes import k_means_centres, nearest, thinned
 from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.subsampling import Estimate, StandardError
 from d3hr.errors import NumericalError
@@ -120,8 +120,7 @@ class Matching:
         """
         if self.settings.modes == 1:
             return None
-        places = self._places(part)
-        some = places[:: -(-len(places) // MOST_LATENTS)]
+        some = thinned(self._places(part))
         latents = [self._encoded(batch).flatten(1).cpu() for batch in batches.of(part.class_name, some, self.settings.batch_size)]
         centres = k_means_centres(torch.cat(latents), min(self.settings.modes, len(some)), derive_seed("modes", part.class_name))
         return torch.from_numpy(centres)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from d3hr.distillation.grouping import searches
 from d3hr.distillation.inversion import calls_of_prediction, predictions_of
+from d3hr.distillation.modes import thinned
 from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.subsampling import images_needed
@@ -86,6 +87,19 @@ class Workload:
         return {name: batches_of(count, self.settings.batch_size) for name, count in self.looked_at.items()}
 
     @property
+    def clustered_batches(self) -> dict[str, list[int]]:
+        """Sizes of the batches in which images of each class are encoded beforehand, to find its modes; none for one mode."""
+        if self.settings.modes == 1:
+            return {name: [] for name in self.counts}
+        seen = {name: images_needed(count, most=self.settings.max_images_per_class, tolerance=None) for name, count in self.counts.items()}
+        return {name: batches_of(len(thinned(range(count))), self.settings.batch_size) for name, count in seen.items()}
+
+    @property
+    def encoder_calls(self) -> int:
+        """Encoder calls of all classes."""
+        return self.matched + sum(sum(sizes) for sizes in self.clustered_batches.values())
+
+    @property
     def drawn_batches(self) -> list[int]:
         """Sizes of the batches in which the images of one class are denoised and decoded."""
         return batches_of(self.settings.ipc, self.settings.batch_size) if self.distilled else []
@@ -128,14 +142,14 @@ class Workload:
 
     @property
     def statistics_bytes(self) -> int:
-        """Bytes of mean and standard deviation of each class, on disk."""
+        """Bytes of mean and standard deviation of each mode of each class, on disk."""
         value = FLOAT32 if self.settings.statistics_dtype == "float32" else FLOAT32 // 2
-        return len(self.counts) * 2 * self.dimensions * value
+        return len(self.counts) * self.settings.modes * 2 * self.dimensions * value
 
     @property
     def statistics_memory(self) -> int:
-        """Bytes of mean and standard deviation of each class, in memory."""
-        return len(self.counts) * 2 * self.dimensions * FLOAT64
+        """Bytes of mean and standard deviation of each mode of each class, in memory."""
+        return len(self.counts) * self.settings.modes * 2 * self.dimensions * FLOAT64
 
     @property
     def pixel_bytes(self) -> int:

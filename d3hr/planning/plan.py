@@ -168,8 +168,10 @@ def _scan(work: Workload, measured: Measured) -> Stage:
 
 
 def _encode(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
-    seconds = [measured.read.total(sizes) + measured.encode.total(sizes) + measured.keep for sizes in work.real_batches.values()]
-    return Stage("encode", work.matched, work.matched * prior.encoder.flops, *_shared(seconds, measured.encode.first, devices))
+    read = [[*work.clustered_batches[name], *sizes] for name, sizes in work.real_batches.items()]
+    seconds = [measured.read.total(sizes) + measured.encode.total(sizes) + measured.keep for sizes in read]
+    calls = work.encoder_calls
+    return Stage("encode", calls, calls * prior.encoder.flops, *_shared(seconds, measured.encode.first, devices))
 
 
 def _invert(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
@@ -248,6 +250,8 @@ def _notes(work: Workload, measured: Measured, test_images: int, stand_ins: bool
             notes.append(f"{ASSUMED_PREDICTIONS:.0f} predictions a fixed-point step assumed: only the prior's weights can tell")
     if not measured.complete:
         notes.append("batches too large for a short probe were extended from smaller ones")
+    if work.settings.modes > 1:
+        notes.append("clustering not counted, and a search for several modes taken for one of whole groups")
     if work.distilled and not test_images:
         notes.append("no test images given: evaluation is training alone")
     return notes

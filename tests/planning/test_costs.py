@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from d3hr.distillation.settings import distill_settings
@@ -51,6 +53,15 @@ def test_bytes() -> None:
     assert work().statistics_bytes == 6_144
     assert work().statistics_memory == 12_288
     assert work().pixel_bytes == 92_160
+
+
+def test_modes_are_looked_for_first() -> None:
+    """Clusters are found among a class's latents, every n-th of more than 2,048: 5,000 images are thinned to every third, 1,667."""
+    several = replace(work(modes=10), counts={"ant": 5000, "bee": 5})
+    assert several.clustered_batches == {"ant": [64] * 26 + [3], "bee": [5]}
+    assert (several.encoder_calls, work().encoder_calls) == (5005 + 1672, 139)
+    assert work(modes=10).statistics_bytes == 10 * work().statistics_bytes
+    assert replace(several, settings=distill_settings("paper", modes=10, max_images_per_class=100)).encoder_calls == 2 * 105
 
 
 def test_the_group_search() -> None:
