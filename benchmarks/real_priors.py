@@ -19,7 +19,7 @@ from d3hr.progress import OnTerminal
 
 PRESET = "compact"
 AUTOENCODER_STEPS = {"fashion_mnist": 6000, "cifar10": 8000, "tiny_imagenet10": 4000}
-LENGTHS = {"fashion_mnist": (500, 1000, 2000, 4000), "cifar10": (4000, 12_000), "tiny_imagenet10": (4000,)}
+LENGTHS = {"fashion_mnist": (500, 1000, 2000, 4000), "cifar10": (6000,), "tiny_imagenet10": (4000,)}
 """Optimiser steps of the transformers, of 128 images each."""
 IMAGE_SIZE = 32
 
