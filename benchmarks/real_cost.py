@@ -1,6 +1,6 @@
 """Wall-clock time and peak memory of a distillation of 1,000, 10,000 and all images of CIFAR-10, beside what `plan` said before.
 
-Run:   python benchmarks/real_cost.py cifar10 12000      (optimiser steps of the prior)
+Run:   python benchmarks/real_cost.py cifar10 6000      (optimiser steps of the prior)
 
 Every run is planned in one fresh process and made in another, with preset `gentle`. Encoding alone is measured in a third, so that the
 share of inversion is what is left of the time that encoding and inversion take together.

@@ -5,6 +5,7 @@ A matrix is a YAML file of :class:`Matrix`'s fields; those that d3hr knows by na
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _FILES = Path(__file__).parent / "matrices"
 
 
 class MatrixRow(BaseModel):
-    """One method with its settings: a row of the table at every IPC."""
+    """One method with its settings: a row of the table at every IPC, or at some."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,6 +31,8 @@ class MatrixRow(BaseModel):
     """What the table calls it; by default the method."""
     settings: dict[str, Any] = {}
     """What differs from the method's own settings."""
+    ipc: tuple[int, ...] | None = None
+    """Images per class at which the row stands; None is all of the matrix's. Two rows of one name may share them out."""
 
     @field_validator("method")
     @classmethod
@@ -82,8 +85,8 @@ class Matrix(BaseModel):
 
     @model_validator(mode="after")
     def _distinct(self) -> Matrix:
-        labels = [row.label for row in self.methods]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+        named = [Counter(row.label for row in self.methods_at(ipc)) for ipc in self.ipc]
+        twice = sorted({label for counts in named for label, count in counts.items() if count > 1})
         if twice:
             raise ValueError(f"two rows are called {twice[0]!r}: give each a name of its own")
         return self
@@ -91,8 +94,16 @@ class Matrix(BaseModel):
     @property
     def cells(self) -> int:
         """Number of trainings."""
+        return sum(self.cells_at(ipc) for ipc in self.ipc)
+
+    def cells_at(self, ipc: int) -> int:
+        """Return the number of trainings with so many images per class."""
         seeds = len(self.distillation_seeds) * len(self.training_seeds)
-        return len(self.methods) * len(self.ipc) * seeds * len(self.students) * len(self.protocols)
+        return len(self.methods_at(ipc)) * seeds * len(self.students) * len(self.protocols)
+
+    def methods_at(self, ipc: int) -> tuple[MatrixRow, ...]:
+        """Return the rows that stand at so many images per class."""
+        return tuple(row for row in self.methods if row.ipc is None or ipc in row.ipc)
 
 
 def matrix_names() -> tuple[str, ...]:

@@ -91,10 +91,9 @@ def compare(
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
-            entries = _entries(rows, matrix, materials, ipc, folder, progress)
-            found += compare_entries(
-                entries, test, trained, cells=folder / "cells", total=matrix.cells // len(matrix.ipc), progress=progress
-            )
+            standing = [(row, chosen) for row, chosen in rows if row in matrix.methods_at(ipc)]
+            entries = _entries(standing, matrix, materials, ipc, folder, progress)
+            found += compare_entries(entries, test, trained, cells=folder / "cells", total=matrix.cells_at(ipc), progress=progress)
             write_rows(folder, found, accuracies)
     return Comparison(found, accuracies)
 

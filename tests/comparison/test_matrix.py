@@ -53,6 +53,17 @@ def test_a_matrix_counts_its_cells() -> None:
     assert read_matrix("candidates", {"ipc": [1, 10], "students": None}).ipc == (1, 10)
 
 
+def test_rows_of_one_name_share_out_the_images_per_class() -> None:
+    """One name may stand for other settings at another IPC, not for two at once."""
+    few = {"method": "d3hr", "name": "chosen", "settings": {"temperature": 0}, "ipc": [1]}
+    many = {"method": "d3hr", "name": "chosen", "settings": {"modes": 2}, "ipc": [2]}
+    matrix = matrix_from({**FIELDS, "methods": ["random_real", few, many]})
+    assert [row.settings for row in matrix.methods_at(2)] == [{}, {"modes": 2}]
+    assert matrix.cells == 16
+    with pytest.raises(SettingsError, match="two rows are called 'chosen'"):
+        matrix_from({**FIELDS, "methods": [few, {**many, "ipc": [1, 2]}]})
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -99,7 +110,9 @@ def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Pat
     again = {path: path.stat().st_mtime_ns for path in stamps}
     changed = {path.name for path in stamps if stamps[path] != again[path]}
     assert changed <= {"results.json"}
-    compare(matrix_from({**FIELDS, "ipc": [2], "methods": ["herding"]}), materials, few, tmp_path / "out")
+    further = ["random_real", {"method": "herding", "ipc": [2]}]
+    more = compare(matrix_from({**FIELDS, "methods": further}), materials, few, tmp_path / "out")
+    assert [(row.name, row.ipc) for row in more.rows] == [("random_real", 1), ("random_real", 2), ("herding", 2)]
     with pytest.raises(OutputError, match="data was"):
         compare(matrix, Materials(load_images("digits"), 8, prior=digits_prior), few, tmp_path / "out", settings=COMMON)
 
