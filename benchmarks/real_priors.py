@@ -29,6 +29,11 @@ def prior_folder(name: str, steps: int) -> Path:
     return WORK / "priors" / f"{name}-{steps}"
 
 
+def minutes_of(name: str, steps: int) -> float:
+    """Return for how many minutes the transformer of a prior was fitted."""
+    return round(read_json(prior_folder(name, steps) / "fit.json")["seconds"]["transformer"] / 60, 1)
+
+
 def fit_one(name: str, steps: int) -> Prior:
     """Fit, or find, the prior of so many steps, behind the autoencoder of the data set."""
     images = load_images(str(real_data(name)), split="train", image_size=IMAGE_SIZE)
@@ -65,7 +70,7 @@ def main(name: str, lengths: list[int]) -> None:
             },
             "transformers": {
                 steps: {
-                    "minutes": round(read_json(path / "fit.json")["seconds"]["transformer"] / 60, 1),
+                    "minutes": minutes_of(name, int(steps)),
                     "loss": _last_loss(path),
                 }
                 for steps, path in sorted(fitted.items(), key=lambda item: int(item[0]))

@@ -6,200 +6,238 @@ Run:   make benchmarks-report
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from page import DOCS, RESULTS, Line, Page, accuracy, files_of, rows_of
 
-from d3hr.comparison.differences import Difference, paired_difference
-from d3hr.evaluation.training import Run
 from d3hr.files import read_json, write_bytes
 
-HERE = Path(__file__).parent
-RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
-Row = dict[str, Any]
 
 PAIRS = [
     ("inversion against forward noise (both `exact`)", "d3hr exact", "forward_noise"),
     ("inversion against the prior alone", "d3hr exact", "prior_only"),
     ("search against one draw", "d3hr search", "d3hr random"),
     ("exact against search", "d3hr exact", "d3hr search"),
-    ("several modes against published D3HR", "d3hr modes", "d3hr published"),
-    ("several modes against one", "d3hr modes", "d3hr exact"),
-    ("several modes against random real images", "d3hr modes", "random_real"),
-    ("several modes against k-means medoids", "d3hr modes", "k_means"),
+    ("best of ours against published D3HR", "d3hr chosen", "d3hr published"),
+    ("best of ours against one Gaussian (`exact`)", "d3hr chosen", "d3hr exact"),
+    ("best of ours against the prior alone", "d3hr chosen", "prior_only"),
+    ("best of ours against forward noise", "d3hr chosen", "forward_noise"),
+    ("best of ours against k-means medoids", "d3hr chosen", "k_means"),
+    ("best of ours against random real images", "d3hr chosen", "random_real"),
+    ("published D3HR against random real images", "d3hr published", "random_real"),
 ]
 """What the main matrix is to answer: question, row, row that it is compared with."""
 
-
-class Page:
-    """A Markdown page under way, and the files its numbers come from."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, *lines: str) -> None:
-        """Append lines, and an empty one."""
-        self.lines += [*lines, ""]
-
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Append a table."""
-        self.add("| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(row) + " |" for row in rows))
-
-    def sources(self, files: Iterable[Path]) -> None:
-        """Append where the numbers above come from: files, with the command, commit and date of each."""
-        kept = [(file, read_json(file)) for file in files]
-        self.add(
-            *(
-                f"[{file.stem}](../benchmarks/results/{file.name}): `{found['command']}`, {found['commit']}, {found['date']}.  "
-                for file, found in kept
-            )
-        )
+Study = tuple[str, str, str]
+CHOICES: list[Study] = [
+    ("How many modes, at which level, drawn how", "modes", "validation"),
+    ("One image a class", "one-image", "validation"),
+    ("Fifty images a class", "many-images", "validation"),
+]
+ABLATIONS: list[Study] = [
+    ("Inversion and grouping: neither, either, both", "inversion-x-grouping", "validation"),
+    ("Candidates of the search, and what replaces it", "candidates", "validation"),
+    ("Guidance, in inversion and in denoising", "guidance", "validation"),
+    ("How many real images the statistics come from", "images", "validation"),
+    ("Soft labels: the stored answers of a ConvNet-3 teacher", "soft-labels", "test"),
+]
+"""Heading, matrix, images it was tested on."""
 
 
-def files_of(data: str, matrix: str, on: str) -> list[Path]:
-    """Return the result files of one matrix of one data set, whole or of some numbers of images per class."""
-    pattern = re.compile(rf"{data}-{matrix}-{on}(-ipc[\d-]+)?\.json")
-    return sorted(file for file in RESULTS.iterdir() if pattern.fullmatch(file.name))
+def studies(chosen: list[Study]) -> Callable[[Page], None]:
+    """Return what appends a table for each of these matrices and each data set."""
 
+    def write(page: Page) -> None:
+        for heading, matrix, on in chosen:
+            for data, title in DATA.items():
+                if files := files_of(data, matrix, on):
+                    page.add(f"### {title}: {heading[0].lower()}{heading[1:]}")
+                    page.accuracies(rows_of(files))
+                    page.sources(files)
 
-def rows_of(files: Iterable[Path]) -> list[Row]:
-    """Return the rows of result files in their order, each row of equal name, size, student and protocol once."""
-    found: dict[tuple[Any, ...], Row] = {}
-    for file in files:
-        for row in read_json(file)["figures"]:
-            found[row["name"], row["ipc"], row["student"], row["protocol"]] = row
-    return list(found.values())
-
-
-def accuracy(row: Row | None) -> str:
-    """Return mean and, of several runs, standard deviation in percent."""
-    if row is None:
-        return ""
-    return f"{100 * row['accuracy_mean']:.1f}" + (f" ± {100 * row['accuracy_std']:.1f}" if row["seeds"] > 1 else "")
-
-
-def runs_of(row: Row) -> list[Run]:
-    """Return the runs of a row, for paired differences."""
-    return [Run(value, value, training_seed=trained, distillation_seed=made) for made, trained, value in row["runs"]]
-
-
-def points(difference: Difference | None) -> str:
-    """Return a difference with its interval, in percentage points; bold where the interval leaves out zero."""
-    if difference is None:
-        return ""
-    text = f"{100 * difference.mean:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-    return f"**{text}**" if difference.certain else text
-
-
-def matrix_table(page: Page, rows: list[Row]) -> None:
-    """Append accuracies by method and images per class; the best of a column is bold."""
-    sizes = sorted({row["ipc"] for row in rows})
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    best = {size: max(row["accuracy_mean"] for row in rows if row["ipc"] == size) for size in sizes}
-    cells = {(row["name"], row["ipc"]): row for row in rows}
-
-    def cell(name: str, size: int) -> str:
-        row = cells.get((name, size))
-        return f"**{accuracy(row)}**" if row and row["accuracy_mean"] == best[size] else accuracy(row)
-
-    runs = {size: max(row["seeds"] for row in rows if row["ipc"] == size) for size in sizes}
-    page.table(
-        ["accuracy %", *(f"IPC {size} ({runs[size]} run{'s' * (runs[size] > 1)})" for size in sizes)],
-        ([f"`{name}`", *(cell(name, size) for size in sizes)] for name in names),
-    )
-
-
-def differences_table(page: Page, rows: list[Row]) -> None:
-    """Append the paired differences that :data:`PAIRS` asks for, as far as their rows are there."""
-    sizes = sorted({row["ipc"] for row in rows})
-    cells = {(row["name"], row["ipc"]): row for row in rows}
-
-    def cell(ours: str, other: str, size: int) -> str:
-        pair = cells.get((ours, size)), cells.get((other, size))
-        return points(paired_difference(runs_of(pair[0]), runs_of(pair[1]))) if pair[0] and pair[1] else ""
-
-    table = [[question, *(cell(ours, other, size) for size in sizes)] for question, ours, other in PAIRS]
-    page.table(["difference in points (95 % interval)", *(f"IPC {size}" for size in sizes)], (line for line in table if any(line[1:])))
-
-
-def curve(page: Page, name: str, title: str, axis: str, lines: dict[str, list[tuple[float, Row]]]) -> None:
-    """Write a plot of accuracies along a setting, with error bars, and append it."""
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for label, values in lines.items():
-        heights = [100 * row["accuracy_mean"] for _, row in values]
-        bars = [100 * row["accuracy_std"] for _, row in values]
-        axes.errorbar([place for place, _ in values], heights, yerr=bars, label=label, marker="o", capsize=3)
-    axes.set(xlabel=axis, ylabel="accuracy % (held-out images)", title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    path = DOCS / "images" / f"{name}.png"
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    page.add(f"![{title}](images/{path.name})")
+    return write
 
 
 def priors(page: Page) -> None:
     """Append what was fitted."""
-    files = [RESULTS / f"real_priors_{data}.json" for data in DATA]
-    known = [file for file in files if file.is_file()]
+    files = [file for data in DATA if (file := RESULTS / f"real_priors_{data}.json").is_file()]
     table = []
-    for file in known:
-        found = read_json(file)
-        figures = found["figures"]
+    for file in files:
+        figures = read_json(file)["figures"]
         behind = f"{figures['autoencoder']['minutes']} min, {figures['autoencoder']['psnr_db']} dB"
         name = DATA[file.stem.removeprefix("real_priors_")]
         table += [
             [name, behind, f"{int(steps):,}", str(each["minutes"]), str(each["loss"])] for steps, each in figures["transformers"].items()
         ]
     page.table(["data", "autoencoder", "transformer steps", "minutes (one thread)", "noise loss at the end"], table)
-    page.sources(known)
-
-
-def protocols(page: Page) -> None:
-    """Append how the protocol was chosen."""
+    page.sources(files)
     for data, title in DATA.items():
-        file = RESULTS / f"{data}-protocol-validation.json"
-        if file.is_file():
-            rows = read_json(file)["figures"]
-            page.add(f"### {title}: the protocol, on random real images alone")
-            matrix_table(page, [{**row, "name": row["protocol"]} for row in rows])
-            page.sources([file])
+        for file in files_of(data, "fitting", "validation"):
+            _fitting(page, data, title, file)
+
+
+def _fitting(page: Page, data: str, title: str, file: Path) -> None:
+    lines: dict[str, Line] = {}
+    for found in read_json(file)["figures"].values():
+        for row in found["rows"]:
+            lines.setdefault(row["name"], []).append((found["minutes"], row))
+    page.add("How long fitting pays, on held-out images:")
+    page.plot(f"results-fitting-{data}", f"{title}, 10 images per class", "minutes that the transformer was fitted", lines)
+    page.sources([file])
 
 
 def main_matrices(page: Page) -> None:
     """Append the matrices on the test images, and the paired differences."""
     for data, title in DATA.items():
-        files = files_of(data, "main", "test")
-        if files:
+        if files := files_of(data, "main", "test"):
             rows = rows_of(files)
             page.add(f"## {title}")
-            matrix_table(page, rows)
-            differences_table(page, rows)
-            if (DOCS / "images" / f"{data}-modes.png").is_file():
-                page.add(f"![The first set of `d3hr modes`, ten images per class](images/{data}-modes.png)")
+            page.accuracies(rows)
+            page.differences(rows, PAIRS)
+            if (DOCS / "images" / f"{data}-chosen.png").is_file():
+                page.add(f"![The first set of `d3hr chosen`, ten images per class](images/{data}-chosen.png)")
             page.sources(files)
+
+
+def protocols(page: Page) -> None:
+    """Append how the protocol was chosen."""
+    for data, title in DATA.items():
+        if (file := RESULTS / f"{data}-protocol-validation.json").is_file():
+            page.add(f"### {title}: the protocol, on random real images alone")
+            page.accuracies([{**row, "name": row["protocol"]} for row in read_json(file)["figures"]])
+            page.sources([file])
 
 
 def levels(page: Page) -> None:
     """Append accuracy by level, for one mode and several."""
     for data, title in DATA.items():
-        files = [file for matrix in ("level", "temperature") for file in files_of(data, matrix, "validation")]
-        if not files:
+        if files := files_of(data, "level", "validation"):
+            rows = rows_of(files)
+            page.add(f"### {title}: the level")
+            lines: dict[str, Line] = {}
+            for row in rows:
+                if match := re.fullmatch(r"(.+), level (\d+)", row["name"]):
+                    lines.setdefault(match[1], []).append((int(match[2]), row))
+            page.plot(f"results-level-{data}", f"{title}, 10 images per class", "level of statistics and denoising", lines)
+            page.accuracies(rows)
+            page.sources(files)
+
+
+def robustness(page: Page) -> None:
+    """Append how far accuracies of ten sets scatter."""
+    for data, title in DATA.items():
+        if files := files_of(data, "robustness", "test"):
+            rows = rows_of(files)
+            real = next(row for row in rows if row["name"] == "random_real")["accuracy_std"]
+            page.add(f"### {title}: ten sets")
+            page.table(
+                ["method", "accuracy %", "spread, of random real images'"],
+                ([f"`{row['name']}`", accuracy(row), f"{row['accuracy_std'] / real:.2f}"] for row in rows),
+            )
+            page.sources(files)
+
+
+def students(page: Page) -> None:
+    """Append what other networks make of the same sets."""
+    for data, title in DATA.items():
+        if files := files_of(data, "students", "test"):
+            page.add(f"### {title}: one set, five networks")
+            page.accuracies(rows_of(files), by="student")
+            page.sources(files)
+
+
+def spoiled(page: Page) -> None:
+    """Append what spoiled images do, and what the diagnosis says of them."""
+    for data, title in DATA.items():
+        for file in files_of(data, "spoiled", "validation"):
+            found: dict[str, Any] = read_json(file)["figures"]
+            page.add(f"### {title}: spoiled training images")
+            page.accuracies([{**row, "how": how} for how, each in found.items() for row in each["rows"]], by="how")
+            signatures = list(next(iter(next(iter(found.values()))["diagnoses"].values()))["verdicts"])
+            page.add("What the diagnosis of the first set of `d3hr modes` says before anything is trained:")
+            page.table(
+                ["training images", *signatures, "of clear neighbourhoods, contradicted", "diversity, of real"],
+                (
+                    [
+                        how,
+                        *(said["verdicts"][signature]["status"] for signature in signatures),
+                        _percent(said["labels"]["contradicted"]),
+                        f"{said['diversity']['distilled'] / said['diversity']['real']:.2f}",
+                    ]
+                    for how, each in found.items()
+                    for said in [each["diagnoses"]["d3hr modes"]]
+                ),
+            )
+            page.sources([file])
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def costs(page: Page) -> None:
+    """Append time and memory of distillations, beside what was planned."""
+    for data, title in DATA.items():
+        if (file := RESULTS / f"{data}-cost.json").is_file():
+            page.add(f"### {title}: time and memory, preset `gentle`, one thread")
+            page.table(
+                [
+                    "images",
+                    "seconds",
+                    "planned",
+                    "peak MiB",
+                    "planned",
+                    "checking",
+                    "encoding and inverting",
+                    "drawing",
+                    "share of inversion",
+                ],
+                (
+                    [
+                        f"{int(count):,}",
+                        f"{each['made']['seconds']:.0f}",
+                        f"{each['planned']['seconds']:.0f}",
+                        f"{each['made']['peak_mib']:,}",
+                        f"{each['planned']['peak_mib']:,}",
+                        *(
+                            f"{sum(seconds for title, seconds in each['made']['stages'].items() if title.startswith(stage)):.0f} s"
+                            for stage in ("checking", "inverting", "drawing")
+                        ),
+                        _percent(each["share_of_inversion"]),
+                    ]
+                    for count, each in read_json(file)["figures"].items()
+                ),
+            )
+            page.sources([file])
+
+
+def storage(page: Page) -> None:
+    """Append bytes and accuracy by the number of images per class."""
+    for data, title in DATA.items():
+        file, files = RESULTS / f"{data}-storage.json", files_of(data, "sizes", "validation")
+        if not file.is_file() or not files:
             continue
-        rows = rows_of(files)
-        page.add(f"### {title}: level, modes and temperature")
-        lines: dict[str, list[tuple[float, Row]]] = {}
-        for row in rows:
-            if match := re.fullmatch(r"(.+), level (\d+)", row["name"]):
-                lines.setdefault(match[1], []).append((int(match[2]), row))
-        curve(page, f"results-level-{data}", f"{title}, 10 images per class", "level of statistics and denoising", lines)
-        matrix_table(page, rows)
-        page.sources(files)
+        rows = {(row["name"], row["ipc"]): row for row in rows_of(files)}
+        page.add(f"### {title}: bytes and accuracy")
+        page.table(
+            ["method", "IPC", "images", "statistics", "prior (for `expand`)", "accuracy %", "points per 10 KB of images"],
+            (
+                [
+                    f"`{name}`",
+                    ipc,
+                    *(f"{bytes_of[part]:,}" for part in ("images", "statistics", "prior")),
+                    accuracy(row),
+                    f"{100 * row['accuracy_mean'] / (bytes_of['images'] / 10_000):.2f}",
+                ]
+                for name, sizes in read_json(file)["figures"].items()
+                for ipc, bytes_of in sizes.items()
+                if (row := rows.get((name, int(ipc))))
+            ),
+        )
+        page.sources([file, *files])
 
 
 SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
@@ -211,6 +249,13 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
     ("", "", main_matrices),
     ("## What was chosen, on held-out training images", "No test image was looked at for these.", protocols),
     ("", "", levels),
+    ("", "", studies(CHOICES)),
+    ("## Ablations", "Ten images per class.", studies(ABLATIONS)),
+    ("## Robustness", "`herding` draws nothing: its spread is that of training.", robustness),
+    ("## Other networks", "Distilled once, trained on by others.", students),
+    ("## Spoiled images", "The prior is that of the images as they are; tests are on clean held-out images.", spoiled),
+    ("## Cost", "Planned in one fresh process, made in another.", costs),
+    ("## Storage", "Hard labels are folder names and need no bytes.", storage),
 ]
 
 
@@ -229,10 +274,12 @@ def main() -> None:
         "Two CPU cores; no GPU was to be had.",
     )
     for heading, intro, write in SECTIONS:
-        if heading:
-            page.add(heading, "", intro)
-        write(page)
-    write_bytes(DOCS / "results.md", ("\n".join(page.lines).rstrip() + "\n").encode())
+        part = Page()
+        write(part)
+        if part.lines:
+            page.add(*([heading, "", intro] if heading else []))
+            page.lines += part.lines
+    write_bytes(DOCS / "results.md", page.text.encode())
 
 
 if __name__ == "__main__":

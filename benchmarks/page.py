@@ -1,0 +1,131 @@
+"""A Markdown page whose numbers come from the files in benchmarks/results: tables, plots, and where each number stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from d3hr.comparison.differences import Difference, paired_difference
+from d3hr.evaluation.training import Run
+from d3hr.files import read_json
+
+HERE = Path(__file__).parent
+RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
+Row = dict[str, Any]
+Line = list[tuple[float, Row]]
+
+
+class Page:
+    """A Markdown page under way."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The page."""
+        return "\n".join(self.lines).rstrip() + "\n"
+
+    def add(self, *lines: str) -> None:
+        """Append lines, and an empty one."""
+        self.lines += [*lines, ""]
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Append a table."""
+        self.add("| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(row) + " |" for row in rows))
+
+    def sources(self, files: Iterable[Path]) -> None:
+        """Append where the numbers above come from: files, with the command, commit and date of each."""
+        kept = [(file, read_json(file)) for file in files]
+        self.add(
+            *(
+                f"[{file.stem}](../benchmarks/results/{file.name}): `{found['command']}`, {found['commit']}, {found['date']}.  "
+                for file, found in kept
+            )
+        )
+
+    def plot(self, name: str, title: str, axis: str, lines: dict[str, Line], *, logarithmic: bool = False) -> None:
+        """Write a plot of accuracies along a setting, with error bars, and append it."""
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for label, values in lines.items():
+            heights = [100 * row["accuracy_mean"] for _, row in values]
+            bars = [100 * row["accuracy_std"] for _, row in values]
+            axes.errorbar([place for place, _ in values], heights, yerr=bars, label=label, marker="o", capsize=3)
+        axes.set(xlabel=axis, ylabel="accuracy % (held-out images)", title=title)
+        if logarithmic:
+            axes.set_xscale("log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        path = DOCS / "images" / f"{name}.png"
+        figure.savefig(path, dpi=120, metadata={"Software": None})
+        self.add(f"![{title}](images/{path.name})")
+
+    def accuracies(self, rows: list[Row], by: str = "ipc") -> None:
+        """Append accuracies by method and images per class (or another column of the rows); the best of a column is bold."""
+        columns = list(dict.fromkeys(row[by] for row in rows))
+        cells = {(row["name"], row[by]): row for row in rows}
+        best = {column: max(row["accuracy_mean"] for row in rows if row[by] == column) for column in columns}
+        runs = {column: max(row["seeds"] for row in rows if row[by] == column) for column in columns}
+
+        def cell(name: str, column: Any) -> str:
+            row = cells.get((name, column))
+            return f"**{accuracy(row)}**" if row and row["accuracy_mean"] == best[column] else accuracy(row)
+
+        self.table(
+            ["accuracy %", *(f"{f'IPC {each}' if by == 'ipc' else each} ({runs[each]} run{'s' * (runs[each] > 1)})" for each in columns)],
+            ([f"`{name}`", *(cell(name, column) for column in columns)] for name in dict.fromkeys(row["name"] for row in rows)),
+        )
+
+    def differences(self, rows: list[Row], pairs: Iterable[tuple[str, str, str]]) -> None:
+        """Append paired differences by images per class: of each question, the row and the row it is compared with."""
+        sizes = sorted({row["ipc"] for row in rows})
+        cells = {(row["name"], row["ipc"]): row for row in rows}
+
+        def cell(ours: str, other: str, size: int) -> str:
+            first, second = cells.get((ours, size)), cells.get((other, size))
+            return points(paired_difference(runs_of(first), runs_of(second))) if first and second else ""
+
+        table = [[question, *(cell(ours, other, size) for size in sizes)] for question, ours, other in pairs]
+        self.table(["difference in points (95 % interval)", *(f"IPC {size}" for size in sizes)], (line for line in table if any(line[1:])))
+
+
+def files_of(data: str, matrix: str, on: str) -> list[Path]:
+    """Return the result files of one matrix of one data set, whole or of some numbers of images per class."""
+    pattern = re.compile(rf"{data}-{matrix}-{on}(-ipc[\d-]+)?\.json")
+    return sorted(file for file in RESULTS.iterdir() if pattern.fullmatch(file.name))
+
+
+def rows_of(files: Iterable[Path]) -> list[Row]:
+    """Return the rows of result files by images per class, each row of equal name, size, student and protocol once."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for file in files:
+        for row in read_json(file)["figures"]:
+            found[row["name"], row["ipc"], row["student"], row["protocol"]] = row
+    return sorted(found.values(), key=lambda row: int(row["ipc"]))
+
+
+def accuracy(row: Row | None) -> str:
+    """Return mean and, of several runs, standard deviation in percent."""
+    if row is None:
+        return ""
+    return f"{100 * row['accuracy_mean']:.1f}" + (f" ± {100 * row['accuracy_std']:.1f}" if row["seeds"] > 1 else "")
+
+
+def runs_of(row: Row) -> list[Run]:
+    """Return the runs of a row, for paired differences."""
+    return [Run(value, value, training_seed=trained, distillation_seed=made) for made, trained, value in row["runs"]]
+
+
+def points(difference: Difference | None) -> str:
+    """Return a difference with its interval, in percentage points; bold where the interval leaves out zero."""
+    if difference is None:
+        return ""
+    if difference.pairs == 1:
+        return f"{100 * difference.mean:+.1f} (one pair)"
+    text = f"{100 * difference.mean:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    return f"**{text}**" if difference.certain else text
