@@ -184,17 +184,7 @@ def costs(page: Page) -> None:
         if (file := RESULTS / f"{data}-cost.json").is_file():
             page.add(f"### {title}: time and memory, preset `gentle`, one thread")
             page.table(
-                [
-                    "images",
-                    "seconds",
-                    "planned",
-                    "peak MiB",
-                    "planned",
-                    "checking",
-                    "encoding and inverting",
-                    "drawing",
-                    "share of inversion",
-                ],
+                ["images", "seconds", "planned", "peak MiB", "planned", "checking", "encode, invert", "drawing", "share of inversion"],
                 (
                     [
                         f"{int(count):,}",
@@ -277,7 +267,8 @@ def main() -> None:
         part = Page()
         write(part)
         if part.lines:
-            page.add(*([heading, "", intro] if heading else []))
+            if heading:
+                page.add(heading, "", intro)
             page.lines += part.lines
     write_bytes(DOCS / "results.md", page.text.encode())
 
