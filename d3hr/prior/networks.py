@@ -40,16 +40,15 @@ def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
     from diffusers import AutoencoderKL
 
     levels = _halvings(preset, image_size) + 1
-    given = preset.autoencoder_widths
     if preset.autoencoder == "AutoencoderDC":
         return _folding_autoencoder(preset, levels)
+    given = preset.autoencoder_widths
     # Full resolution is the costly part: deeper pyramids start at half the width.
-    widths = [given[0] // 2, *given] if levels > len(given) else list(given[:levels])
-    widths += [widths[-1]] * (levels - len(widths))
+    widths = _of_length((given[0] // 2, *given) if levels > len(given) else given, levels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(widths),
+        block_out_channels=widths,
         layers_per_block=preset.autoencoder_layers,
         latent_channels=preset.latent_channels,
         norm_num_groups=8,
@@ -62,8 +61,7 @@ def _folding_autoencoder(preset: PriorPreset, levels: int) -> Any:
     """Return an ``AutoencoderDC`` without attention, whose first and last step, between pixels and half resolution, have no blocks."""
     from diffusers import AutoencoderDC
 
-    given = preset.autoencoder_widths
-    below = [*given[: levels - 1], *[given[-1]] * (levels - 1 - len(given))]
+    below = _of_length(preset.autoencoder_widths, levels - 1)
     # A level without blocks takes its channels from the next; the first entry stands for the pixels.
     widths, layers = (below[0], *below), (0, *[1] * (levels - 2), preset.autoencoder_layers)
     return AutoencoderDC(
@@ -77,6 +75,11 @@ def _folding_autoencoder(preset: PriorPreset, levels: int) -> Any:
         encoder_qkv_multiscales=((),) * levels,
         decoder_qkv_multiscales=((),) * levels,
     )
+
+
+def _of_length(widths: tuple[int, ...], levels: int) -> tuple[int, ...]:
+    """Return the widths of so many levels, the last of those given for all that are missing."""
+    return (*widths[:levels], *widths[-1:] * (levels - len(widths)))
 
 
 def new_transformer(preset: PriorPreset, latent_shape: tuple[int, int], num_classes: int) -> Any:
