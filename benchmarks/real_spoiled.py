@@ -12,18 +12,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 from PIL import Image, ImageFilter
 from real_data import WORK, real_data
+from real_diagnosis import figures
 from real_matrix import COMMON, HERE, PROTOCOL
 from real_priors import IMAGE_SIZE, prior_folder
 from record import record
 from rows import kept_rows
 
-from d3hr import DistilledSet, ImageData, Prior, diagnose, load_images
+from d3hr import DistilledSet, Prior, load_images
 from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.running import compare
@@ -96,19 +96,6 @@ def spoiled_data(name: str, how: str) -> Path:
         SPOILED[how](train).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
         partial.rename(folder)
     return folder
-
-
-def figures(distilled: DistilledSet, images: ImageData, prior: Prior) -> dict[str, Any]:
-    """Return what a diagnosis says before anything is trained."""
-    found = diagnose(distilled, images, prior, levels=3).as_values()
-    about = {verdict["signature"]: {key: verdict[key] for key in ("status", "evidence")} for verdict in found["verdicts"]}
-    return {
-        "verdicts": about,
-        "round_trip": found["round_trip"],
-        "labels": found["labels"],
-        "diversity": found["diversity"],
-        "coverage": found["coverage"],
-    }
 
 
 def main(name: str, steps: int) -> None:

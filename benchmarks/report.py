@@ -97,9 +97,44 @@ def main_matrices(page: Page) -> None:
             page.add(f"## {title}")
             page.accuracies(rows)
             page.differences(rows, PAIRS)
+            _classes(page, rows)
+            _diagnosis(page, data)
             if (DOCS / "images" / f"{data}-chosen.png").is_file():
                 page.add(f"![The first set of `d3hr chosen`, ten images per class](images/{data}-chosen.png)")
             page.sources(files)
+
+
+def _classes(page: Page, rows: list[dict[str, Any]]) -> None:
+    named = {row["name"]: row["per_class"] for row in rows if row["ipc"] == 10}
+    shown = [name for name in ("random_real", "d3hr published", "d3hr exact", "d3hr chosen") if name in named]
+    page.add("Which classes, at 10 images per class:")
+    page.table(
+        ["class", *(f"`{name}`" for name in shown)],
+        ([each, *(f"{100 * named[name][each]:.1f}" for name in shown)] for each in named[shown[0]]),
+    )
+
+
+def _diagnosis(page: Page, data: str) -> None:
+    if not (file := RESULTS / f"{data}-diagnosis.json").is_file():
+        return
+    page.add("What `d3hr diagnose` says of the first sets of 10 images per class, as shares of what random real images have:")
+    page.table(
+        ["set", "mean distance within a class", "coverage", "sliced Wasserstein", "Frechet", "copies"],
+        (
+            [
+                f"`{name}`",
+                f"{said['diversity']['distilled'] / said['diversity']['real']:.2f}",
+                f"{said['coverage']['coverage'] / said['coverage']['reference']['coverage']:.2f}",
+                *(
+                    f"{said['distances'][measure]['distilled'] / said['distances'][measure]['reference_mean']:.2f}"
+                    for measure in ("sliced_wasserstein", "frechet")
+                ),
+                _percent(said["copying"]["share_copied"]),
+            ]
+            for name, said in read_json(file)["figures"].items()
+        ),
+    )
+    page.sources([file])
 
 
 def protocols(page: Page) -> None:
