@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from real_data import WORK, real_data
-from real_matrix import COMMON, HERE, PROTOCOL
+from real_matrix import COMMON, HERE, protocol_of
 from real_priors import IMAGE_SIZE, fit_one, minutes_of
 from record import record
 from rows import kept_rows
@@ -25,14 +25,15 @@ from d3hr.progress import OnTerminal
 def main(name: str, lengths: list[int]) -> None:
     progress = OnTerminal()
     images, validation = (load_images(str(real_data(name)), split=split, image_size=IMAGE_SIZE) for split in ("train", "validation"))
-    matrix = read_matrix(HERE / "matrices" / "fitting.yaml", {"protocols": [str(PROTOCOL)]})
+    protocol = protocol_of(name)
+    matrix = read_matrix(HERE / "matrices" / "fitting.yaml", {"protocols": [str(protocol)]})
     found = {}
     for steps in lengths:
         materials = Materials(images, IMAGE_SIZE, prior=fit_one(name, steps))
         folder = WORK / "matrices" / f"{name}-{steps}-validation"
         rows = compare(matrix, materials, validation, folder, settings=COMMON, progress=progress).rows
         found[steps] = {"minutes": minutes_of(name, steps), "rows": kept_rows(rows, "class_names")}
-        record(f"{name}-fitting-validation", {"protocol": PROTOCOL.name, "common": COMMON}, found)
+        record(f"{name}-fitting-validation", {"protocol": protocol.name, "common": COMMON}, found)
 
 
 if __name__ == "__main__":

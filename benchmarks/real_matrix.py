@@ -26,10 +26,15 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.progress import OnTerminal
 
 HERE = Path(__file__).parent
-PROTOCOL = HERE / "protocols" / "short.yaml"
-SOFT = HERE / "protocols" / "short-stored.yaml"
+PROTOCOLS = {"fashion_mnist": "short", "cifar10": "short-shifts", "tiny_imagenet10": "short-shifts"}
+"""How students are trained on each data set; with soft labels the files end in -stored."""
 COMMON = {"preset": "gentle", "max_images_per_class": 1000}
 """Settings of every row that does not say otherwise: statistics of a thousand images of each class."""
+
+
+def protocol_of(name: str, *, soft: bool = False) -> Path:
+    """Return the file of a data set's protocol."""
+    return HERE / "protocols" / f"{PROTOCOLS[name]}{'-stored' if soft else ''}.yaml"
 
 
 def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None, seeds: list[int] | None, soft: bool) -> None:
@@ -38,7 +43,7 @@ def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None
     images, test = (load_images(data, split=split, image_size=IMAGE_SIZE) for split in ("train", on))
     prior = Prior.from_pretrained(prior_folder(name, steps))
     materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher_folder(name)) if soft else None)
-    protocol = SOFT if soft else PROTOCOL
+    protocol = protocol_of(name, soft=soft)
     changes = {"protocols": [str(protocol)], "ipc": ipc, "distillation_seeds": seeds}
     matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", changes)
     folder = WORK / "matrices" / f"{name}-{steps}-{on}{'-soft' if soft else ''}"

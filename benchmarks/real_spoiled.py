@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from real_data import WORK, real_data
 from real_diagnosis import figures
-from real_matrix import COMMON, HERE, PROTOCOL
+from real_matrix import COMMON, HERE, protocol_of
 from real_priors import IMAGE_SIZE, prior_folder
 from record import record
 from rows import kept_rows
@@ -102,7 +102,8 @@ def main(name: str, steps: int) -> None:
     progress = OnTerminal()
     validation = load_images(str(real_data(name)), split="validation", image_size=IMAGE_SIZE)
     prior = Prior.from_pretrained(prior_folder(name, steps))
-    matrix = read_matrix(HERE / "matrices" / "spoiled.yaml", {"protocols": [str(PROTOCOL)]})
+    protocol = protocol_of(name)
+    matrix = read_matrix(HERE / "matrices" / "spoiled.yaml", {"protocols": [str(protocol)]})
     results = {}
     for how in SPOILED:
         images = load_images(str(spoiled_data(name, how)), split="train", image_size=IMAGE_SIZE)
@@ -118,7 +119,7 @@ def main(name: str, steps: int) -> None:
                 if row.method == "d3hr"
             },
         }
-        record(f"{name}-spoiled-validation", {"protocol": PROTOCOL.name, "common": COMMON, "prior_steps": steps}, results)
+        record(f"{name}-spoiled-validation", {"protocol": protocol.name, "common": COMMON, "prior_steps": steps}, results)
 
 
 if __name__ == "__main__":
