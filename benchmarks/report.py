@@ -34,6 +34,7 @@ PAIRS = [
 Study = tuple[str, str, str]
 CHOICES: list[Study] = [
     ("How many modes, at which level, drawn how", "modes", "validation"),
+    ("Guidance in denoising from modes", "guided-modes", "validation"),
     ("One image a class", "one-image", "validation"),
     ("Fifty images a class", "many-images", "validation"),
 ]
