@@ -29,6 +29,8 @@ class LatentGaussianOptions(DrawnSettings):
     batch_size: int | None = None
     statistics_dtype: Literal["float32", "float16"] | None = None
     modes: int | None = None
+    max_images_per_class: int | None = None
+    tolerance: float | None = None
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a level that is not on its grid."""
@@ -57,8 +59,6 @@ class DistillOptions(ForwardNoiseOptions):
     inversion_guidance: float | None = None
     solver: Literal["ddim", "fixed_point", "multistep"] | None = None
     inversion_stride: int | None = None
-    max_images_per_class: int | None = None
-    tolerance: float | None = None
 
 
 def write_from_gaussians(order: Order, options: LatentGaussianOptions) -> DistilledSet:

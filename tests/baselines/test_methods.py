@@ -164,6 +164,13 @@ def test_d3hr_is_what_distil_makes(make: Make, materials: Materials, tmp_path: P
     assert len(list((tmp_path / "shared").glob("statistics-*"))) == 2
 
 
+@pytest.mark.parametrize("name", ["d3hr", "forward_noise", "latent_gaussian"])
+def test_statistics_may_come_from_a_sample(make: Make, name: str) -> None:
+    """Conditions are equal only where what is exchanged for inversion sees as many images as inversion does."""
+    made = make(name, "set", max_images_per_class=3)
+    assert {gaussian.count for gaussian in made.statistics.values()} == {3}
+
+
 def test_d3hr_with_the_level_left_open(digits: ImageData, digits_prior: object, tmp_path: Path) -> None:
     """The level is chosen once, with the statistics, and both levels of the set are it."""
     materials = Materials(digits, 8, digits_prior)
