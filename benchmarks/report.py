@@ -100,8 +100,8 @@ def main_matrices(page: Page) -> None:
             page.differences(rows, PAIRS)
             _classes(page, rows)
             _diagnosis(page, data)
-            if (DOCS / "images" / f"{data}-chosen.png").is_file():
-                page.add(f"![The first set of `d3hr chosen`, ten images per class](images/{data}-chosen.png)")
+            if (DOCS / "images" / f"{data}-sets.png").is_file():
+                page.add(f"![The first sets, ten images per class](images/{data}-sets.png)")
             page.sources(files)
 
 

@@ -1,0 +1,40 @@
+"""Shows the first sets of the main matrix side by side, ten images of each class: docs/images/NAME-sets.png.
+
+Run:   python benchmarks/real_pictures.py fashion_mnist 4000      (after real_matrix.py fashion_mnist main --prior 4000 --on test)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from real_data import WORK
+
+from d3hr import DistilledSet
+
+SHOWN = {
+    "random_real": "random real images",
+    "d3hr published": "D3HR as published: one Gaussian a class",
+    "d3hr chosen": "five Gaussians a class, guided",
+}
+IPC, SCALE = 10, 2
+DOCS = Path(__file__).parent.parent / "docs" / "images"
+
+
+def main(name: str, steps: int) -> None:
+    sets = [DistilledSet.load(WORK / "matrices" / f"{name}-{steps}-test" / "sets" / f"{row}-ipc{IPC}-seed0") for row in SHOWN]
+    side = sets[0].images.shape[-1] * IPC * SCALE / 100
+    figure = Figure(figsize=(side * len(sets) + 0.9, side + 0.3), dpi=100, layout="constrained")
+    for axes, made, title in zip(figure.subplots(1, len(sets)), sets, SHOWN.values(), strict=True):
+        rows = [made.of_class(label).permute(2, 0, 3, 1).flatten(1, 2) for label in made.class_names]
+        for place, row in enumerate(rows):
+            axes.imshow(row.numpy(), extent=(0, IPC, len(rows) - place - 1, len(rows) - place), interpolation="nearest")
+        axes.set(xlim=(0, IPC), ylim=(0, len(rows)), xticks=[], yticks=[], aspect="equal", title=title)
+        if made is sets[0]:
+            axes.set_yticks([len(rows) - place - 0.5 for place in range(len(rows))], made.class_names, fontsize="small")
+    figure.savefig(DOCS / f"{name}-sets.png", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
