@@ -18,7 +18,7 @@ def main(name: str, steps: int) -> None:
     for folder in sorted((WORK / "matrices" / f"{name}-{steps}-validation" / "sets").glob("*-ipc*-seed0")):
         label, _, rest = folder.name.partition("-ipc")
         distilled = DistilledSet.load(folder)
-        if label in ("random_real", "d3hr modes"):
+        if label in ("random_real", "d3hr chosen"):
             bytes_of.setdefault(label, {})[int(rest.removesuffix("-seed0"))] = distilled.manifest.storage
     record(f"{name}-storage", {"prior_steps": steps}, {label: dict(sorted(found.items())) for label, found in bytes_of.items()})
 

@@ -193,7 +193,7 @@ def spoiled(page: Page) -> None:
             page.add(f"### {title}: spoiled training images")
             page.accuracies([{**row, "how": how} for how, each in found.items() for row in each["rows"]], by="how")
             signatures = list(next(iter(next(iter(found.values()))["diagnoses"].values()))["verdicts"])
-            page.add("What the diagnosis of the first set of `d3hr modes` says before anything is trained:")
+            page.add("What the diagnosis of the first set of `d3hr chosen` says before anything is trained:")
             page.table(
                 ["training images", *signatures, "of clear neighbourhoods, contradicted", "diversity, of real"],
                 (
@@ -204,7 +204,7 @@ def spoiled(page: Page) -> None:
                         f"{said['diversity']['distilled'] / said['diversity']['real']:.2f}",
                     ]
                     for how, each in found.items()
-                    for said in [each["diagnoses"]["d3hr modes"]]
+                    for said in [each["diagnoses"]["d3hr chosen"]]
                 ),
             )
             page.sources([file])
