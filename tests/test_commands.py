@@ -181,7 +181,7 @@ DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]
         (["inspect", "missing"], "There is no folder missing"),
         (["fit", "./none", "--out", "set"], "There is no folder ./none"),
         ([*DISTILL, "--ipc", "0"], "--ipc"),
-        ([*DISTILL, "--preset", "best"], "paper, released, fast, gentle"),
+        ([*DISTILL, "--preset", "best"], "paper, released, fast, mixture, gentle"),
         ([*DISTILL, "--level", "50"], "not on a grid"),
         ([*DISTILL, "--level", "3", "--statistics_level", "3"], "--level sets both"),
         (["distill", "images", "--prior", "nowhere", "--out", "set"], "no prior at nowhere"),

@@ -57,7 +57,7 @@ def distill(
         prior: folder or Hub id of a diffusion prior that knows the classes by name
         out: folder to write the distilled set to
         ipc: images per class
-        preset: paper, fast (a fifth of its calls in inversion), released, or gentle (for priors fitted in minutes)
+        preset: paper, fast (a fifth of its calls in inversion), released, mixture (five Gaussians a class), or gentle (for weak priors)
         store: images with the statistics beside them, or the statistics alone, for expand
         statistics_dtype: precision of the statistics on disk
         split: train, validation, test, ...; train by default

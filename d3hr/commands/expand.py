@@ -18,6 +18,7 @@ def expand(
     ipc: int,
     prior: str | None = None,
     seed: int | None = None,
+    temperature: float | None = None,
     device: str | None = None,
     running: Running = RUNNING,
 ) -> Result:
@@ -29,6 +30,7 @@ def expand(
         ipc: images per class
         prior: folder or Hub id of the prior, by default where it was when the set was made; precision and autoencoder are the set's
         seed: seed of the group draws, by default that of the set
+        temperature: factor on the spread with which groups are drawn, by default that of the set
         device: where the networks run: cpu, cuda, mps; by default the fastest there is
         running: where the work runs
     """
@@ -42,6 +44,8 @@ def expand(
         raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", do="give --prior.")
     progress = OnTerminal()
     loaded = prior_of_set(source.manifest, where, progress=progress, device=device)
-    expanded = expand_set(source, loaded, out, ipc=ipc, seed=seed, execution=execution, memory_budget=memory, progress=progress)
+    expanded = expand_set(
+        source, loaded, out, ipc=ipc, seed=seed, execution=execution, memory_budget=memory, progress=progress, temperature=temperature
+    )
     values = {"out": out, "ipc": ipc, "classes": list(expanded.class_names), "settings": expanded.manifest.settings}
     return Result(f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out}.", values, Path(out))

@@ -51,7 +51,7 @@ def plan(
         data: folder of class folders, folder of parquet files, Hub id, digits, or a recipe file (.yaml), whose settings then hold
         prior: folder or Hub id of a prior, for a recipe by default its own; facebook/DiT-XL-2-256 and -512 are planned from their shape
         ipc: images per class
-        preset: paper, fast (a fifth of its calls in inversion), released, or gentle (for priors fitted in minutes)
+        preset: paper, fast (a fifth of its calls in inversion), released, mixture (five Gaussians a class), or gentle (for weak priors)
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
         precision: arithmetic of the networks

@@ -58,7 +58,7 @@ def distill(
         prior: a diffusion prior that knows every class by name.
         out: folder to write.
         ipc: images per class.
-        preset: ``paper``, ``released``, ``fast`` or ``gentle``.
+        preset: ``paper``, ``released``, ``fast``, ``mixture`` or ``gentle``.
         level: level of statistics and of denoising, both; ``"auto"`` takes the knee of normality on a sample of classes (see
             :func:`~d3hr.distillation.levels.choose_level`), says why, and keeps the evidence in ``level.json``.
         batch_size: images in one network call; ``"auto"`` finds the size that makes the most images a second (see

@@ -79,6 +79,8 @@ class DistillSettings(GroupSettings):
             raise ValueError("only groups from the statistics of level 0 are clean latents: both levels are 0, or neither")
         if self.carrying == "forward_noise" and self.statistics_level == 0:
             raise ValueError("forward noise needs a level above 0, where clean latents stand")
+        if not self.temperature and self.ipc > self.modes:
+            raise ValueError(f"at temperature 0 every mode draws its mean: {self.ipc} images of {self.modes} mode(s) would be copies")
         if self.solver == "fixed_point" and self.inversion_stride > 1:
             raise ValueError("inversion_stride is 1 with solver fixed_point, which undoes denoising level by level")
         return self
@@ -136,6 +138,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
     "fast": {"inversion_stride": 6},
+    "mixture": {
+        "modes": 5,
+        "num_candidates": 10_000,
+        "statistics_level": 5,
+        "denoising_level": 5,
+        "inversion_guidance": 1.0,
+    },
     "gentle": {
         "strategy": "exact",
         "exact_std": "population",
@@ -146,8 +155,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """``paper``: arXiv 2505.18399. ``released``: what its public code does. ``fast``: the paper's with a fifth of its network calls in
-inversion; class statistics within a tenth of a sigma (``benchmarks/fast_preset.py``). ``gentle``: for priors fitted in minutes, which
-strong guidance distorts."""
+inversion; class statistics within a tenth of a sigma (``benchmarks/fast_preset.py``). ``mixture``: five Gaussians a class, near the clean
+latents (docs/results.md says what that is worth). ``gentle``: for priors fitted in minutes, which strong guidance distorts."""
 
 
 def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None, **changes: Any) -> DistillSettings:

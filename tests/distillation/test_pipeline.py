@@ -69,7 +69,7 @@ def test_manifest_maps_names_to_labels_and_conditioning(small: tuple[ImageData, 
     assert manifest["settings"]["ipc"] == 1
 
 
-@pytest.mark.parametrize("preset", ["paper", "released", "fast", "gentle"])
+@pytest.mark.parametrize("preset", ["paper", "released", "fast", "mixture", "gentle"])
 @pytest.mark.parametrize("ipc", [1, 2, 3, 4])
 def test_any_ipc_and_preset(small: tuple[ImageData, Prior], tmp_path: Path, ipc: int, preset: str) -> None:
     made = quick(*small, tmp_path / "set", ipc=ipc, preset=preset)

@@ -68,7 +68,7 @@ def content() -> dict[str, dict[str, object]]:
     [
         ({"distill": {"level": "high"}}, "distill.level"),
         ({"distill": {"levle": 3}}, "distill.levle"),
-        ({"distill": {"preset": "best"}}, "paper, released, fast, gentle"),
+        ({"distill": {"preset": "best"}}, "paper, released, fast, mixture, gentle"),
         ({"fit": {"epochs": 0}}, "fit.epochs"),
         ({"evaluate": {"protocol": "best"}}, "dc, hard, paper-cifar"),
         ({"evaluate": {"seeds": []}}, "evaluate.seeds"),
