@@ -39,8 +39,8 @@ CHOICES: list[Study] = [
     ("Fifty images a class", "many-images", "validation"),
 ]
 ABLATIONS: list[Study] = [
-    ("Inversion and grouping: neither, either, both", "inversion-x-grouping", "validation"),
-    ("Candidates of the search, and what replaces it", "candidates", "validation"),
+    ("Inversion and grouping: neither, either, both", "inversion-x-grouping", "test"),
+    ("Candidates of the search, and what replaces it", "candidates", "test"),
     ("Guidance, in inversion and in denoising", "guidance", "validation"),
     ("How many real images the statistics come from", "images", "validation"),
     ("Soft labels: the stored answers of a ConvNet-3 teacher", "soft-labels", "test"),
