@@ -161,11 +161,11 @@ class DistilledSet:
         pixels = [self._pixels(file) for file in self._files(entry)]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
-    def expand(self, prior: Prior, ipc: int, out: str | Path, *, progress: Progress = SILENT) -> DistilledSet:
+    def expand(self, prior: Prior, ipc: int, out: str | Path, *, progress: Progress = SILENT, **changes: Any) -> DistilledSet:
         """Make a set of another IPC from the stored statistics; no real image is needed. See :func:`d3hr.distillation.pipeline.expand`."""
         from d3hr.distillation.pipeline import expand
 
-        return expand(self, prior, out, ipc=ipc, progress=progress)
+        return expand(self, prior, out, ipc=ipc, progress=progress, **changes)
 
     def _files(self, entry: ClassEntry) -> list[Path]:
         return [self.path / "train" / entry.folder / f"{index:05d}.png" for index in range(entry.images)]

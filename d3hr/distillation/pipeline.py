@@ -82,6 +82,8 @@ def distill(
     automatic = {name: "auto" for name, value in (("level", level), ("batch_size", batch_size)) if value == "auto"}
     given = {**changes, "batch_size": None if batch_size == "auto" else batch_size}
     settings = distill_settings(preset, level=level, ipc=ipc, seed=seed, **given)
+    if store == "images":
+        settings.require_no_copies()
     prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
     conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
     small = [f"{name} ({count})" for name, count in images.counts.items() if count < 2]
@@ -186,6 +188,7 @@ def expand(
         raise SettingsError(f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", do="distil anew.")
     seed = manifest.settings["seed"] if seed is None else seed
     settings = distill_settings("paper", **{**manifest.settings, **changes, "ipc": ipc, "seed": seed})
+    settings.require_no_copies()
     origin = Origin(
         method=manifest.method,
         class_names=distilled.class_names,

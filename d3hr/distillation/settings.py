@@ -79,11 +79,22 @@ class DistillSettings(GroupSettings):
             raise ValueError("only groups from the statistics of level 0 are clean latents: both levels are 0, or neither")
         if self.carrying == "forward_noise" and self.statistics_level == 0:
             raise ValueError("forward noise needs a level above 0, where clean latents stand")
-        if not self.temperature and self.ipc > self.modes:
-            raise ValueError(f"at temperature 0 every mode draws its mean: {self.ipc} images of {self.modes} mode(s) would be copies")
         if self.solver == "fixed_point" and self.inversion_stride > 1:
             raise ValueError("inversion_stride is 1 with solver fixed_point, which undoes denoising level by level")
         return self
+
+    def require_no_copies(self) -> None:
+        """Refuse to draw the mean of a mode more than once.
+
+        Raises:
+            SettingsError: the temperature is 0, and a class has more images than modes.
+        """
+        if not self.temperature and self.ipc > self.modes:
+            raise SettingsError(
+                "At temperature 0 every mode of a class draws its mean, and nothing else.",
+                found=f"{self.ipc} images of {self.modes} mode(s)",
+                do="give --temperature above 0, or as few images as there are modes.",
+            )
 
     @property
     def method(self) -> str:

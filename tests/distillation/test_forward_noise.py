@@ -106,7 +106,6 @@ def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, di
         ("--level auto measures inverted", {"level": "auto", "carrying": "forward_noise"}),
         ("--carrying", {"carrying": "magic"}),
         ("--inversion_stride decides nothing", {"inversion_stride": 2, "level": 0}),
-        ("2 images of 1 mode.* would be copies", {"temperature": 0, "ipc": 2}),
         ("level by level", {"inversion_stride": 2, "solver": "fixed_point"}),
     ],
 )

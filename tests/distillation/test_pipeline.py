@@ -87,6 +87,18 @@ def test_expand_repeats_and_extends(small: tuple[ImageData, Prior], tmp_path: Pa
     assert DistilledSet.load(tmp_path / "two to five").statistics["bee"].count == 5
 
 
+def test_copies_of_a_mean_are_refused(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """At temperature 0 one mode gives one picture: a set of two is refused before any work, and made with a temperature above."""
+    images, prior = small
+    with pytest.raises(SettingsError, match="2 images of 1 mode"):
+        quick(images, prior, tmp_path / "two", ipc=2, temperature=0)
+    one = quick(images, prior, tmp_path / "one", ipc=1, temperature=0)
+    with pytest.raises(SettingsError, match="--temperature above 0"):
+        one.expand(prior, 2, tmp_path / "two")
+    assert not (tmp_path / "two").exists()
+    assert one.expand(prior, 2, tmp_path / "two", temperature=1.0).images.shape[0] == 6
+
+
 def test_expand_refuses_another_prior_and_a_bare_set(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     images, prior = small
     made = quick(images, prior, tmp_path / "set", ipc=2)
