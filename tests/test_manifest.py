@@ -17,8 +17,8 @@ from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.statistics_file import write_mixtures
 from d3hr.errors import DistilledSetError
 from d3hr.prior.conditioning import Conditioning
+from d3hr.set_writing import Origin, write_set
 from d3hr.staging import StagedFolder
-from d3hr.storage import Origin, write_set
 
 NAMES = ("ant", "a/b")
 

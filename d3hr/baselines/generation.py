@@ -17,7 +17,8 @@ from d3hr.prior.conditioning import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
-from d3hr.storage import DistilledSet, Origin
+from d3hr.set_writing import Origin
+from d3hr.storage import DistilledSet
 
 
 class PriorOnlySettings(DrawnSettings):

@@ -15,7 +15,8 @@ from d3hr.distillation.forward_noise import forward_noise
 from d3hr.distillation.modes import k_means_centres
 from d3hr.errors import NumericalError
 from d3hr.seeds import derive_seed, generator_for
-from d3hr.storage import DistilledSet, Origin
+from d3hr.set_writing import Origin
+from d3hr.storage import DistilledSet
 
 
 class PrototypeSettings(DrawnSettings):

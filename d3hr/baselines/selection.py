@@ -16,7 +16,8 @@ from d3hr.data import ImageData
 from d3hr.distillation.modes import k_means_centres
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed, generator_for
-from d3hr.storage import DistilledSet, Origin
+from d3hr.set_writing import Origin
+from d3hr.storage import DistilledSet
 
 _NEEDS: dict[Space, frozenset[Need]] = {"pixel": frozenset(), "latent": frozenset({"prior"}), "teacher": frozenset({"teacher"})}
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from d3hr.data import ImageData
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.progress import Progress
+from d3hr.set_writing import Origin, write_set
 from d3hr.staging import StagedFolder
-from d3hr.storage import DistilledSet, Origin, write_set
+from d3hr.storage import DistilledSet
 
 
 def write_baseline(out: str | Path, origin: Origin, images_of: Callable[[str], Tensor], progress: Progress) -> DistilledSet:

@@ -29,8 +29,9 @@ from d3hr.manifest import Sample
 from d3hr.prior.conditioning import match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
+from d3hr.set_writing import Origin, write_set
 from d3hr.staging import StagedFolder
-from d3hr.storage import DistilledSet, Origin, write_set
+from d3hr.storage import DistilledSet
 
 
 def distill(

@@ -30,8 +30,8 @@ from d3hr.evaluation.training import train_and_test
 from d3hr.planning.costs import Workload, training_batch
 from d3hr.planning.timing import Timing, measure, seconds_of
 from d3hr.prior.model import default_device
+from d3hr.set_writing import Origin, write_set
 from d3hr.staging import StagedFolder
-from d3hr.storage import Origin, write_set
 
 _CPU = torch.device("cpu")
 _WRITTEN = 8

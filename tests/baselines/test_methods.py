@@ -63,10 +63,10 @@ def test_every_method_makes_a_set_and_repeats_it(make: Make, tmp_path: Path, nam
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_goes_on_where_it_was_stopped(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Stopped when its second class is to be written, the next run keeps the first and ends with the same bytes."""
-    from d3hr import storage
+    from d3hr import set_writing
 
     make(name, "whole")
-    inner, written = storage._write_class, list[str]()
+    inner, written = set_writing._write_class, list[str]()
 
     def write(folder: Path, images: torch.Tensor) -> None:
         written.append(folder.name)
@@ -74,7 +74,7 @@ def test_every_method_goes_on_where_it_was_stopped(make: Make, tmp_path: Path, m
             raise KeyboardInterrupt
         inner(folder, images)
 
-    monkeypatch.setattr(storage, "_write_class", write)
+    monkeypatch.setattr(set_writing, "_write_class", write)
     with pytest.raises(KeyboardInterrupt):
         make(name, "stopped")
     make(name, "stopped")

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from d3hr.checksums import verify
 from d3hr.errors import DamagedFile, OutputError
 from d3hr.files import kept, read_checkpoint, read_json, read_tensors, write_json, write_tensors
+from d3hr.set_writing import _is_sound
 from d3hr.staging import StagedFolder, claim
-from d3hr.storage import _is_sound
 from tests.conftest import Heard
 
 
