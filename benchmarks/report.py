@@ -1,4 +1,4 @@
-"""Writes docs/results.md and its plots from the files in benchmarks/results; no number in them is typed.
+"""Writes docs/results.md, its plots and the README's table from the files in benchmarks/results; no number in them is typed.
 
 Run:   make benchmarks-report
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from page import DOCS, RESULTS, Line, Page, accuracy, files_of, rows_of
+from page import DOCS, HERE, RESULTS, Line, Page, accuracy, files_of, rows_of
 
 from d3hr.files import read_json, write_bytes
 
@@ -30,6 +30,16 @@ PAIRS = [
     ("published D3HR against random real images", "d3hr published", "random_real"),
 ]
 """What the main matrix is to answer: question, row, row that it is compared with."""
+
+FIRST = {
+    "d3hr chosen": "`d3hr`, several Gaussians a class",
+    "d3hr published": "`d3hr`, as published: one",
+    "random_real": "random real images",
+    "k_means": "k-means medoids",
+    "prior_only": "prior alone, no inversion",
+}
+"""Rows of the README's table."""
+README, START, END = HERE.parent / "README.md", "<!-- written by make benchmarks-report -->", "<!-- end -->"
 
 Study = tuple[str, str, str]
 CHOICES: list[Study] = [
@@ -285,7 +295,31 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
 ]
 
 
+def first_table() -> str:
+    """Return the README's table: the main matrices of all data sets side by side; the best of a column is bold."""
+    columns = {
+        (title, size): {row["name"]: row for row in rows if row["ipc"] == size}
+        for data, title in DATA.items()
+        for rows in [rows_of(files_of(data, "main", "test"))]
+        for size in sorted({row["ipc"] for row in rows})
+    }
+
+    def cell(name: str, rows: dict[str, Any]) -> str:
+        best = max(rows[each]["accuracy_mean"] for each in FIRST if each in rows)
+        row = rows.get(name)
+        return f"**{accuracy(row)}**" if row and row["accuracy_mean"] == best else accuracy(row)
+
+    page = Page()
+    page.table(
+        ["ConvNet-3, hard labels, test accuracy %", *(f"{title}, {size} a class" for title, size in columns)],
+        ([called, *(cell(name, rows) for rows in columns.values())] for name, called in FIRST.items()),
+    )
+    return page.text
+
+
 def main() -> None:
+    before, rest = README.read_text().split(START)
+    write_bytes(README, f"{before}{START}\n{first_table()}{END}{rest.split(END)[1]}".encode())
     page = Page()
     page.add(
         "# Results on real data",
