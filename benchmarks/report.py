@@ -163,6 +163,8 @@ def levels(page: Page) -> None:
         if files := files_of(data, "level", "validation"):
             rows = rows_of(files)
             page.add(f"### {title}: the level")
+            if read_json(files[0])["date"] < read_json(RESULTS / f"real_priors_{data}.json")["date"]:
+                page.add("Behind an earlier fit of the same prior, with students trained in float32.")
             lines: dict[str, Line] = {}
             for row in rows:
                 if match := re.fullmatch(r"(.+), level (\d+)", row["name"]):
@@ -326,10 +328,11 @@ def main() -> None:
         "",
         "Written by `make benchmarks-report` from [benchmarks/results](../benchmarks/results); every number traces to a file there, which",
         "holds command, commit, settings, machine and date.",
-        "Mean ± standard deviation over runs (sets x trainings), last training step, ConvNet-3, hard labels, protocol",
-        "[short](../benchmarks/protocols/short.yaml), 10,000 test images looked at once.",
-        "The statistics of `d3hr` rows come from 1,000 images a class. Intervals treat sets, not trainings, as independent: of two or",
-        "three sets they are wide, and one that is narrow may be so by chance.",
+        "Mean ± standard deviation over runs (sets x trainings), last training step, ConvNet-3, hard labels unless it says otherwise,",
+        "10,000 test images. Protocols: [short](../benchmarks/protocols/short.yaml) for Fashion-MNIST,",
+        "[short-shifts](../benchmarks/protocols/short-shifts.yaml) for CIFAR-10.",
+        "Statistics come from 1,000 images a class. Intervals treat sets, not trainings, as independent: of two or three sets they are",
+        "wide, and one that is narrow may be so by chance.",
         "Everything was chosen on 2,000 images of the training set that nothing else saw.",
         "Two CPU cores; no GPU was to be had.",
     )
