@@ -25,7 +25,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "images"
 def main(name: str, steps: int) -> None:
     sets = [DistilledSet.load(WORK / "matrices" / f"{name}-{steps}-test" / "sets" / f"{row}-ipc{IPC}-seed0") for row in SHOWN]
     side = sets[0].images.shape[-1] * IPC * SCALE / 100
-    figure = Figure(figsize=(side * len(sets) + 0.9, side + 0.3), dpi=100, layout="constrained")
+    figure = Figure(figsize=(side * len(sets) + 0.9, side + 0.3), dpi=80, layout="constrained")
     for axes, made, title in zip(figure.subplots(1, len(sets)), sets, SHOWN.values(), strict=True):
         rows = [made.of_class(label).permute(2, 0, 3, 1).flatten(1, 2) for label in made.class_names]
         for place, row in enumerate(rows):
