@@ -291,7 +291,7 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
     ("", "", levels),
     ("", "", studies(CHOICES)),
     ("## Ablations", "Ten images per class.", studies(ABLATIONS)),
-    ("## Robustness", "`herding` draws nothing: its spread is that of training.", robustness),
+    ("## Robustness", "Ten sets of ten images per class, one training each.", robustness),
     ("## Other networks", "Distilled once, trained on by others.", students),
     ("## Spoiled images", "The prior is that of the images as they are; tests are on clean held-out images.", spoiled),
     ("## Cost", "Planned in one fresh process, made in another.", costs),
