@@ -34,8 +34,9 @@ PAIRS = [
 FIRST = {
     "d3hr chosen": "`d3hr`, chosen on held-out images",
     "d3hr published": "`d3hr`, the paper's settings",
-    "random_real": "random real images",
-    "k_means": "k-means medoids",
+    "random_real": "real images: random",
+    "k_means": "real images: k-means medoids",
+    "herding": "real images: herding",
     "prior_only": "prior alone, no inversion",
 }
 """Rows of the README's table."""
