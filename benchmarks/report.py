@@ -188,6 +188,7 @@ def robustness(page: Page) -> None:
                 ["method", "accuracy %", "spread, of random real images'"],
                 ([f"`{row['name']}`", accuracy(row), f"{row['accuracy_std'] / real:.2f}"] for row in rows),
             )
+            page.differences(rows, PAIRS)
             page.sources(files)
 
 
