@@ -48,7 +48,7 @@ class Page:
             )
         )
 
-    def plot(self, name: str, title: str, axis: str, lines: dict[str, Line], *, logarithmic: bool = False) -> None:
+    def plot(self, name: str, title: str, axis: str, lines: dict[str, Line]) -> None:
         """Write a plot of accuracies along a setting, with error bars, and append it."""
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -57,8 +57,6 @@ class Page:
             bars = [100 * row["accuracy_std"] for _, row in values]
             axes.errorbar([place for place, _ in values], heights, yerr=bars, label=label, marker="o", capsize=3)
         axes.set(xlabel=axis, ylabel="accuracy % (held-out images)", title=title)
-        if logarithmic:
-            axes.set_xscale("log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         path = DOCS / "images" / f"{name}.png"
@@ -68,17 +66,11 @@ class Page:
     def accuracies(self, rows: list[Row], by: str = "ipc") -> None:
         """Append accuracies by method and images per class (or another column of the rows); the best of a column is bold."""
         columns = list(dict.fromkeys(row[by] for row in rows))
-        cells = {(row["name"], row[by]): row for row in rows}
-        best = {column: max(row["accuracy_mean"] for row in rows if row[by] == column) for column in columns}
         runs = {column: max(row["seeds"] for row in rows if row[by] == column) for column in columns}
-
-        def cell(name: str, column: Any) -> str:
-            row = cells.get((name, column))
-            return f"**{accuracy(row)}**" if row and row["accuracy_mean"] == best[column] else accuracy(row)
-
+        cells = marked(rows, by)
         self.table(
             ["accuracy %", *(f"{f'IPC {each}' if by == 'ipc' else each} ({runs[each]} run{'s' * (runs[each] > 1)})" for each in columns)],
-            ([f"`{name}`", *(cell(name, column) for column in columns)] for name in dict.fromkeys(row["name"] for row in rows)),
+            ([f"`{name}`", *(cells.get((name, column), "") for column in columns)] for name in dict.fromkeys(row["name"] for row in rows)),
         )
 
     def differences(self, rows: list[Row], pairs: Iterable[tuple[str, str, str]]) -> None:
@@ -109,11 +101,21 @@ def rows_of(files: Iterable[Path]) -> list[Row]:
     return sorted(found.values(), key=lambda row: int(row["ipc"]))
 
 
-def accuracy(row: Row | None) -> str:
+def accuracy(row: Row) -> str:
     """Return mean and, of several runs, standard deviation in percent."""
-    if row is None:
-        return ""
     return f"{100 * row['accuracy_mean']:.1f}" + (f" ± {100 * row['accuracy_std']:.1f}" if row["seeds"] > 1 else "")
+
+
+def marked(rows: Iterable[Row], by: str) -> dict[tuple[str, Any], str]:
+    """Return the accuracy of each method in each column, of which the rows have one in ``by``; the best of a column is bold."""
+    best: dict[Any, float] = {}
+    cells = {(row["name"], row[by]): row for row in rows}
+    for (_, column), row in cells.items():
+        best[column] = max(row["accuracy_mean"], best.get(column, 0.0))
+    return {
+        (name, column): f"**{accuracy(row)}**" if row["accuracy_mean"] == best[column] else accuracy(row)
+        for (name, column), row in cells.items()
+    }
 
 
 def runs_of(row: Row) -> list[Run]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import datasets
 import torch
-from real_data import WORK, real_data
+from real_data import WORK, real_data, write_splits
 from real_priors import IMAGE_SIZE, prior_folder
 from record import record
 
@@ -56,9 +56,7 @@ def first_images(name: str, count: int | None) -> Path:
     folder = WORK / "data" / f"{name}, {count} images"
     if not folder.is_dir():
         train = datasets.load_dataset(str(real_data(name)), split="train")
-        part = train.train_test_split(train_size=count, stratify_by_column="label", seed=0)["train"]
-        part.to_parquet(folder.with_suffix(".partial") / "data" / "train-00000-of-00001.parquet")
-        folder.with_suffix(".partial").rename(folder)
+        write_splits(folder, {"train": train.train_test_split(train_size=count, stratify_by_column="label", seed=0)["train"]})
     return folder
 
 

@@ -6,6 +6,7 @@ class of the training set, 50 of tiny_imagenet10) and ``test``, which is looked 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
@@ -24,8 +25,13 @@ def real_data(name: str) -> Path:
         parts = source["train"].train_test_split(test_size=HELD_OUT[name], stratify_by_column="label", seed=0)
         # The validation images of tiny_imagenet10 are the only ones that are not for training.
         splits = {"train": parts["train"], "validation": parts["test"], "test": source["test" if "test" in source else "validation"]}
-        partial = folder.with_suffix(".partial")
-        for split, table in splits.items():
-            table.to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")
-        partial.rename(folder)
+        write_splits(folder, splits)
     return folder
+
+
+def write_splits(folder: Path, splits: Mapping[str, datasets.Dataset]) -> None:
+    """Write a folder of parquet files, one a split, whole or not at all."""
+    partial = folder.with_suffix(".partial")
+    for split, table in splits.items():
+        table.to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")
+    partial.rename(folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 from PIL import Image, ImageFilter
-from real_data import WORK, real_data
+from real_data import WORK, real_data, write_splits
 from real_diagnosis import figures
 from real_matrix import COMMON, HERE, protocol_of
 from real_priors import IMAGE_SIZE, prior_folder
@@ -92,9 +92,7 @@ def spoiled_data(name: str, how: str) -> Path:
     folder = WORK / "data" / f"{name}, {how}"
     if not folder.is_dir():
         train = datasets.load_dataset(str(real_data(name)), split="train")
-        partial = folder.with_suffix(".partial")
-        SPOILED[how](train).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
-        partial.rename(folder)
+        write_splits(folder, {"train": SPOILED[how](train)})
     return folder
 
 

@@ -6,11 +6,11 @@ Run:   make benchmarks-report
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from page import DOCS, HERE, RESULTS, Line, Page, accuracy, files_of, rows_of
+from page import DOCS, HERE, RESULTS, Line, Page, accuracy, files_of, marked, rows_of
 
 from d3hr.files import read_json, write_bytes
 
@@ -59,16 +59,22 @@ ABLATIONS: list[Study] = [
 """Heading, matrix, images it was tested on."""
 
 
+def measured(matrix: str, on: str) -> Iterator[tuple[str, str, list[Path]]]:
+    """Yield name, title and result files of each data set for which there are files of a matrix."""
+    for data, title in DATA.items():
+        if files := files_of(data, matrix, on):
+            yield data, title, files
+
+
 def studies(chosen: list[Study]) -> Callable[[Page], None]:
     """Return what appends a table for each of these matrices and each data set."""
 
     def write(page: Page) -> None:
         for heading, matrix, on in chosen:
-            for data, title in DATA.items():
-                if files := files_of(data, matrix, on):
-                    page.add(f"### {title}: {heading[0].lower()}{heading[1:]}")
-                    page.accuracies(rows_of(files))
-                    page.sources(files)
+            for _, title, files in measured(matrix, on):
+                page.add(f"### {title}: {heading[0].lower()}{heading[1:]}")
+                page.accuracies(rows_of(files))
+                page.sources(files)
 
     return write
 
@@ -86,9 +92,8 @@ def priors(page: Page) -> None:
         ]
     page.table(["data", "autoencoder", "transformer steps", "minutes (one thread)", "noise loss at the end"], table)
     page.sources(files)
-    for data, title in DATA.items():
-        for file in files_of(data, "fitting", "validation"):
-            _fitting(page, data, title, file)
+    for data, title, (file,) in measured("fitting", "validation"):
+        _fitting(page, data, title, file)
 
 
 def _fitting(page: Page, data: str, title: str, file: Path) -> None:
@@ -103,17 +108,16 @@ def _fitting(page: Page, data: str, title: str, file: Path) -> None:
 
 def main_matrices(page: Page) -> None:
     """Append the matrices on the test images, and the paired differences."""
-    for data, title in DATA.items():
-        if files := files_of(data, "main", "test"):
-            rows = rows_of(files)
-            page.add(f"## {title}")
-            page.accuracies(rows)
-            page.differences(rows, PAIRS)
-            _classes(page, rows)
-            _diagnosis(page, data)
-            if (DOCS / "images" / f"{data}-sets.png").is_file():
-                page.add(f"![The first sets, ten images per class](images/{data}-sets.png)")
-            page.sources(files)
+    for data, title, files in measured("main", "test"):
+        rows = rows_of(files)
+        page.add(f"## {title}")
+        page.accuracies(rows)
+        page.differences(rows, PAIRS)
+        _classes(page, rows)
+        _diagnosis(page, data)
+        if (DOCS / "images" / f"{data}-sets.png").is_file():
+            page.add(f"![The first sets, ten images per class](images/{data}-sets.png)")
+        page.sources(files)
 
 
 def _classes(page: Page, rows: list[dict[str, Any]]) -> None:
@@ -153,77 +157,72 @@ def _diagnosis(page: Page, data: str) -> None:
 
 def protocols(page: Page) -> None:
     """Append how the protocol was chosen."""
-    for data, title in DATA.items():
-        if (file := RESULTS / f"{data}-protocol-validation.json").is_file():
-            page.add(f"### {title}: the protocol, on random real images alone")
-            page.accuracies([{**row, "name": row["protocol"]} for row in read_json(file)["figures"]])
-            page.sources([file])
+    for _, title, files in measured("protocol", "validation"):
+        page.add(f"### {title}: the protocol, on random real images alone")
+        page.accuracies([{**row, "name": row["protocol"]} for row in rows_of(files)])
+        page.sources(files)
 
 
 def levels(page: Page) -> None:
     """Append accuracy by level, for one mode and several."""
-    for data, title in DATA.items():
-        if files := files_of(data, "level", "validation"):
-            rows = rows_of(files)
-            page.add(f"### {title}: the level")
-            if read_json(files[0])["date"] < read_json(RESULTS / f"real_priors_{data}.json")["date"]:
-                page.add("Behind an earlier fit of the same prior, with students trained in float32.")
-            lines: dict[str, Line] = {}
-            for row in rows:
-                if match := re.fullmatch(r"(.+), level (\d+)", row["name"]):
-                    lines.setdefault(match[1], []).append((int(match[2]), row))
-            page.plot(f"results-level-{data}", f"{title}, 10 images per class", "level of statistics and denoising", lines)
-            page.accuracies(rows)
-            page.sources(files)
+    for data, title, files in measured("level", "validation"):
+        rows = rows_of(files)
+        page.add(f"### {title}: the level")
+        if read_json(files[0])["date"] < read_json(RESULTS / f"real_priors_{data}.json")["date"]:
+            page.add("Behind an earlier fit of the same prior, with students trained in float32.")
+        lines: dict[str, Line] = {}
+        for row in rows:
+            if match := re.fullmatch(r"(.+), level (\d+)", row["name"]):
+                lines.setdefault(match[1], []).append((int(match[2]), row))
+        page.plot(f"results-level-{data}", f"{title}, 10 images per class", "level of statistics and denoising", lines)
+        page.accuracies(rows)
+        page.sources(files)
 
 
 def robustness(page: Page) -> None:
     """Append how far accuracies of ten sets scatter."""
-    for data, title in DATA.items():
-        if files := files_of(data, "robustness", "test"):
-            rows = rows_of(files)
-            real = next(row for row in rows if row["name"] == "random_real")["accuracy_std"]
-            page.add(f"### {title}: ten sets")
-            page.table(
-                ["method", "accuracy %", "spread, of random real images'"],
-                ([f"`{row['name']}`", accuracy(row), f"{row['accuracy_std'] / real:.2f}"] for row in rows),
-            )
-            page.differences(rows, PAIRS)
-            page.sources(files)
+    for _, title, files in measured("robustness", "test"):
+        rows = rows_of(files)
+        real = next(row for row in rows if row["name"] == "random_real")["accuracy_std"]
+        page.add(f"### {title}: ten sets")
+        page.table(
+            ["method", "accuracy %", "spread, of random real images'"],
+            ([f"`{row['name']}`", accuracy(row), f"{row['accuracy_std'] / real:.2f}"] for row in rows),
+        )
+        page.differences(rows, PAIRS)
+        page.sources(files)
 
 
 def students(page: Page) -> None:
     """Append what other networks make of the same sets."""
-    for data, title in DATA.items():
-        if files := files_of(data, "students", "test"):
-            page.add(f"### {title}: one set, five networks")
-            page.accuracies(rows_of(files), by="student")
-            page.sources(files)
+    for _, title, files in measured("students", "test"):
+        page.add(f"### {title}: one set, five networks")
+        page.accuracies(rows_of(files), by="student")
+        page.sources(files)
 
 
 def spoiled(page: Page) -> None:
     """Append what spoiled images do, and what the diagnosis says of them."""
-    for data, title in DATA.items():
-        for file in files_of(data, "spoiled", "validation"):
-            found: dict[str, Any] = read_json(file)["figures"]
-            page.add(f"### {title}: spoiled training images")
-            page.accuracies([{**row, "how": how} for how, each in found.items() for row in each["rows"]], by="how")
-            signatures = list(next(iter(next(iter(found.values()))["diagnoses"].values()))["verdicts"])
-            page.add("What the diagnosis of the first set of `d3hr chosen` says before anything is trained:")
-            page.table(
-                ["training images", *signatures, "of clear neighbourhoods, contradicted", "diversity, of real"],
-                (
-                    [
-                        how,
-                        *(said["verdicts"][signature]["status"] for signature in signatures),
-                        _percent(said["labels"]["contradicted"]),
-                        f"{said['diversity']['distilled'] / said['diversity']['real']:.2f}",
-                    ]
-                    for how, each in found.items()
-                    for said in [each["diagnoses"]["d3hr chosen"]]
-                ),
-            )
-            page.sources([file])
+    for _, title, (file,) in measured("spoiled", "validation"):
+        found: dict[str, Any] = read_json(file)["figures"]
+        page.add(f"### {title}: spoiled training images")
+        page.accuracies([{**row, "how": how} for how, each in found.items() for row in each["rows"]], by="how")
+        signatures = list(next(iter(next(iter(found.values()))["diagnoses"].values()))["verdicts"])
+        page.add("What the diagnosis of the first set of `d3hr chosen` says before anything is trained:")
+        page.table(
+            ["training images", *signatures, "of clear neighbourhoods, contradicted", "diversity, of real"],
+            (
+                [
+                    how,
+                    *(said["verdicts"][signature]["status"] for signature in signatures),
+                    _percent(said["labels"]["contradicted"]),
+                    f"{said['diversity']['distilled'] / said['diversity']['real']:.2f}",
+                ]
+                for how, each in found.items()
+                for said in [each["diagnoses"]["d3hr chosen"]]
+            ),
+        )
+        page.sources([file])
 
 
 def _percent(share: float | None) -> str:
@@ -303,22 +302,17 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
 
 def first_table() -> str:
     """Return the README's table: the main matrices of all data sets side by side; the best of a column is bold."""
-    columns = {
-        (title, size): {row["name"]: row for row in rows if row["ipc"] == size}
-        for data, title in DATA.items()
-        for rows in [rows_of(files_of(data, "main", "test"))]
-        for size in sorted({row["ipc"] for row in rows})
-    }
-
-    def cell(name: str, rows: dict[str, Any]) -> str:
-        best = max(rows[each]["accuracy_mean"] for each in FIRST if each in rows)
-        row = rows.get(name)
-        return f"**{accuracy(row)}**" if row and row["accuracy_mean"] == best else accuracy(row)
-
+    rows = [
+        {**row, "column": f"{title}, {row['ipc']} a class"}
+        for _, title, files in measured("main", "test")
+        for row in rows_of(files)
+        if row["name"] in FIRST
+    ]
+    columns, cells = dict.fromkeys(row["column"] for row in rows), marked(rows, "column")
     page = Page()
     page.table(
-        ["ConvNet-3, hard labels, test accuracy %", *(f"{title}, {size} a class" for title, size in columns)],
-        ([called, *(cell(name, rows) for rows in columns.values())] for name, called in FIRST.items()),
+        ["ConvNet-3, hard labels, test accuracy %", *columns],
+        ([called, *(cells.get((name, column), "") for column in columns)] for name, called in FIRST.items()),
     )
     return page.text
 

@@ -69,12 +69,11 @@ def compare(
         OutputError: ``out`` holds something else.
     """
     common = dict(settings or {})
-    rows = [(row, _settings(row, common)) for row in matrix.methods]
     unused = common.keys() - {name for row in matrix.methods for name in METHODS[row.method].options}
     if unused:
         raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), do="correct --settings.")
-    for row, chosen in rows:
-        METHODS[row.method].check(materials, chosen)
+    for row in matrix.methods:
+        METHODS[row.method].check(materials, _settings(row, common))
     names, folder = materials.images.class_names, Path(out)
     for protocol in matrix.protocols:
         required_teacher(protocol_named(protocol, ipc=1), materials.teacher, names)
@@ -91,8 +90,8 @@ def compare(
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
-            standing = [(row, chosen) for row, chosen in rows if row in matrix.methods_at(ipc)]
-            entries = _entries(standing, matrix, materials, ipc, folder, progress)
+            rows = [(row, _settings(row, common)) for row in matrix.methods_at(ipc)]
+            entries = _entries(rows, matrix, materials, ipc, folder, progress)
             found += compare_entries(entries, test, trained, cells=folder / "cells", total=matrix.cells_at(ipc), progress=progress)
             write_rows(folder, found, accuracies)
     return Comparison(found, accuracies)
