@@ -31,7 +31,7 @@ from d3hr.distillation.pool import (
     side_by_side,
 )
 from d3hr.distillation.settings import GroupSettings, Strategy
-from d3hr.errors import settings_error
+from d3hr.errors import DataError, settings_error
 from d3hr.execution.here import HERE
 from d3hr.execution.work import Execution
 from d3hr.progress import SILENT, Progress
@@ -209,11 +209,11 @@ def search_mixtures(
         how: where and in how much memory, as :func:`search_candidates` takes it.
 
     Raises:
-        DataError: the Gaussians differ in D.
+        DataError: the Gaussians differ in D, or at temperature 0 a class has fewer modes than images.
     """
     rows: dict[int, dict[str, Tensor]] = {}
     for name, mixture in mixtures.items():  # each may be read from its file
-        for index, share in enumerate(mixture.shares(settings.ipc)):
+        for index, share in enumerate(_shares(name, mixture, settings)):
             if share and searches(_of_size(settings, share)):
                 named = mode_name(name, index)
                 rows.setdefault(share, {})[named] = pool_row(named, mixture.modes[index], settings)
@@ -221,6 +221,20 @@ def search_mixtures(
     for share, of_modes in sorted(rows.items()):
         best = _best_candidates(side_by_side(list(of_modes.values())), _of_size(settings, share), progress, **how)
         found |= zip(of_modes, best, strict=True)
+    return found
+
+
+def _shares(name: str, mixture: ClassMixture, settings: GroupSettings) -> tuple[int, ...]:
+    """Return how many images each mode gets: by weight, but at temperature 0, where a mode has only its mean to give, at most one."""
+    if settings.temperature:
+        return mixture.shares(settings.ipc)
+    found = mixture.heaviest(settings.ipc)
+    if sum(found) < settings.ipc:
+        raise DataError(
+            f"Class {name!r} has too few modes for a set without copies: at temperature 0 each gives its mean, and nothing else.",
+            found=f"{sum(found)} modes with images for {settings.ipc} images",
+            do="give --temperature above 0, or more --modes where the class has more images.",
+        )
     return found
 
 
@@ -236,9 +250,12 @@ def draw_mixture(name: str, mixture: ClassMixture, settings: GroupSettings, cand
         mixture: the modes of the class.
         settings: how to choose.
         candidates: what :func:`search_mixtures` found.
+
+    Raises:
+        DataError: at temperature 0 the class has fewer modes than images.
     """
     groups = []
-    for index, (mode, share) in enumerate(zip(mixture.modes, mixture.shares(settings.ipc), strict=True)):
+    for index, (mode, share) in enumerate(zip(mixture.modes, _shares(name, mixture, settings), strict=True)):
         if share:
             named = mode_name(name, index)
             groups.append(draw_group(named, mode, _of_size(settings, share), candidates.get(named)))

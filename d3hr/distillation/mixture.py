@@ -59,6 +59,15 @@ class ClassMixture:
         """Return how many of K images each mode gets: in proportion to its weight, by largest remainders; of equal ones the first."""
         return shares([mode.count for mode in self.modes], ipc)
 
+    def heaviest(self, ipc: int) -> tuple[int, ...]:
+        """Return one image for each of the K modes of most latents, of equal ones the first, and none for the others.
+
+        Fewer than K where fewer modes have latents.
+        """
+        counts = [mode.count for mode in self.modes]
+        given = {index for index in sorted(range(len(counts)), key=lambda index: -counts[index])[:ipc] if counts[index]}
+        return tuple(int(index in given) for index in range(len(counts)))
+
 
 def shares(weights: Sequence[int], total: int) -> tuple[int, ...]:
     """Return whole numbers of sum ``total`` in proportion to ``weights``, by largest remainders (Hamilton); of equal ones the first."""

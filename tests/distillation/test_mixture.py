@@ -12,7 +12,7 @@ from d3hr.distillation.mixture import ClassMixture, shares
 from d3hr.distillation.modes import k_means_centres, nearest
 from d3hr.distillation.pipeline import expand
 from d3hr.distillation.settings import GroupSettings, distill_settings
-from d3hr.errors import SettingsError
+from d3hr.errors import DataError, SettingsError
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.seeds import derive_seed
 from tests.conftest import MakeFolder, tree, untrained_prior
@@ -63,6 +63,18 @@ def test_a_group_comes_from_the_modes_in_their_shares() -> None:
     torch.testing.assert_close(group[:3].std(0), torch.ones(6, dtype=torch.float64))
     two = draw_mixture("ant", mixture, GroupSettings(ipc=2, strategy="random"), {})
     assert (two[:, 0] > 0).tolist() == [False, False]
+
+
+def test_at_temperature_zero_no_mode_gives_its_mean_twice() -> None:
+    """A mode of nine tenths of the latents would get both of two images by its weight: the two heaviest get one each, in their order. Where
+    too few modes have latents at all the class is named."""
+    mixture = ClassMixture((gaussian(1, 1, 0), gaussian(2, 1, 4), gaussian(3, 1, 90), gaussian(4, 1, 6)))
+    settings = GroupSettings(ipc=2, temperature=0, num_candidates=10)
+    group = draw_mixture("ant", mixture, settings, search_mixtures({"ant": mixture}, settings))
+    assert group[:, 0].tolist() == [3.0, 4.0]
+    four = settings.model_copy(update={"ipc": 4})
+    with pytest.raises(DataError, match=r"'ant'(.|\n)*3 modes(.|\n)*4 images"):
+        search_mixtures({"ant": mixture}, four)
 
 
 def test_each_mode_is_searched_among_groups_of_its_size() -> None:
