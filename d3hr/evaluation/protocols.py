@@ -1,7 +1,8 @@
 """How a student is trained, as data: every row of a table goes through the same protocol.
 
 A protocol is a YAML file of :class:`Protocol`'s fields; those that d3hr knows by name lie in ``protocol_files``. A file may start from
-another (``base: hard``) and may say what differs from a number of images per class on (``by_ipc: {50: {batch_size: 100}}``).
+another (``base: hard``, or ``base: mine.yaml`` of a file beside it) and may say what differs from a number of images per class on
+(``by_ipc: {50: {batch_size: 100}}``).
 """
 
 from __future__ import annotations
@@ -139,7 +140,11 @@ def protocol_named(name: str | Path, *, ipc: int | None = None) -> Protocol:
     Raises:
         SettingsError: there is none of that name, a field is wrong, or it depends on the images per class, which are not given.
     """
-    fields = _fields(str(name))
+    file = _file_of(str(name))
+    if not file.is_file():
+        known = ", ".join(protocol_names())
+        raise SettingsError("Unknown protocol.", found=repr(str(name)), do=f"use one of: {known}; or a .yaml file of your own.")
+    fields = _fields(file)
     by_ipc = fields.pop("by_ipc", {})
     if by_ipc and ipc is None:
         raise SettingsError(f"Protocol {name} depends on the images per class.", found="none given", do="give ipc.")
@@ -170,26 +175,33 @@ def protocol_from(fields: Mapping[str, Any]) -> Protocol:
         ) from None
 
 
-def _fields(name: str) -> dict[str, Any]:
-    """Return the fields of a file laid over those of its base, and its ``by_ipc``."""
-    file = Path(name) if name.endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
-    known = ", ".join(protocol_names())
-    if not file.is_file():
-        raise SettingsError("Unknown protocol.", found=repr(name), do=f"use one of: {known}; or a .yaml file of your own.")
+def _file_of(name: str, beside: Path = Path()) -> Path:
+    """Return the file of a protocol: one of those with a name, or one given by its path from the folder ``beside``."""
+    return beside / name if name.endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
+
+
+def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the fields of a file laid over those of its base, and its ``by_ipc``; ``above`` are the files that start from it."""
     try:
         read = read_yaml(file)
     except (ValueError, OSError) as error:
-        raise SettingsError(f"{name} cannot be read.", found=str(error), do="give a YAML file.") from error
+        raise SettingsError(f"{file} cannot be read.", found=str(error), do="give a YAML file.") from error
     if not isinstance(read, dict) or not _is_by_number(read.get("by_ipc", {})):
         raise SettingsError(
-            f"{name} is not a protocol.",
+            f"{file} is not a protocol.",
             found="by_ipc that is no mapping of numbers to fields" if isinstance(read, dict) else type(read).__name__,
             do="write a line 'field: value' for each field; by_ipc maps a number of images per class to such fields.",
         )
-    base = read.get("base")
-    if base is not None and base not in protocol_names():
-        raise SettingsError(f"{name} starts from an unknown protocol.", found=repr(base), do=f"use one of: {known}.")
-    below = {} if base is None else _fields(base)
+    below: dict[str, Any] = {}
+    if (base := read.get("base")) is not None:
+        start = _file_of(str(base), file.parent)
+        if not start.is_file() or start.resolve() in (each.resolve() for each in (*above, file)):
+            raise SettingsError(
+                f"{file} starts from an unknown protocol, or from itself.",
+                found=repr(base),
+                do=f"use one of: {', '.join(protocol_names())}; or a .yaml file beside it.",
+            )
+        below = _fields(start, (*above, file))
     own = {field: value for field, value in read.items() if field not in _AROUND}
     return {**below, "name": file.stem, **own, "by_ipc": {**below.get("by_ipc", {}), **read.get("by_ipc", {})}}
 

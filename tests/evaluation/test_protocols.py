@@ -93,6 +93,18 @@ def test_a_file_of_ones_own_starts_from_a_named_one(tmp_path: Path) -> None:
     assert protocol_named(file, ipc=4).epochs == base.epochs
 
 
+def test_a_file_may_start_from_another_beside_it(tmp_path: Path) -> None:
+    """Wherever it is asked for from; and two files that start from each other are refused."""
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("base: teacher\nflip: false\nby_ipc: {5: {epochs: 7}}\n")
+    second.write_text("base: first.yaml\nshift: 0.25\n")
+    expected = protocol_named(first, ipc=5).model_copy(update={"name": "second", "shift": 0.25})
+    assert protocol_named(second, ipc=5) == expected
+    first.write_text("base: second.yaml\n")
+    with pytest.raises(SettingsError, match="or from itself"):
+        protocol_named(second, ipc=5)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -101,6 +113,8 @@ def test_a_file_of_ones_own_starts_from_a_named_one(tmp_path: Path) -> None:
         ("by_ipc: {ten: {}}", "by_ipc"),
         ("a: [", "cannot be read"),
         ("base: hard\nflips: true", "protocol.flips"),
+        ("base: mine.yaml", "or from itself"),
+        ("base: missing.yaml", "missing.yaml"),
     ],
 )
 def test_a_damaged_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
