@@ -21,11 +21,11 @@ from typing import Any
 
 import datasets
 import torch
-from real_data import WORK, real_data, write_splits
-from real_priors import IMAGE_SIZE, prior_folder
+from real_data import WORK, images_of, real_data, write_splits
+from real_priors import prior_folder
 from record import record
 
-from d3hr import Prior, distill, load_images
+from d3hr import Prior, distill
 from d3hr.planning.plan import plan
 from d3hr.progress import Bar, Silent
 
@@ -61,7 +61,7 @@ def first_images(name: str, count: int | None) -> Path:
 
 
 def planned(images: str, prior: str) -> dict[str, Any]:
-    data = load_images(images, split="train", image_size=IMAGE_SIZE)
+    (data,) = images_of(Path(images), "train")
     found = plan(data.counts, Prior.from_pretrained(prior), images=data, evaluation_runs=0, **SETTINGS)
     stages = {stage.name: round(stage.seconds, 1) for stage in found.stages}
     return {"seconds": round(found.distillation_seconds, 1), "peak_mib": round(found.peak_bytes / 2**20), "stages": stages}
@@ -78,7 +78,7 @@ def encoded(images: str, prior: str) -> dict[str, Any]:
 def _distilled(images: str, prior: str, **changes: Any) -> dict[str, Any]:
     loaded = Prior.from_pretrained(prior)
     clock, started = Clock(), time.monotonic()
-    data = load_images(images, split="train", image_size=IMAGE_SIZE)
+    (data,) = images_of(Path(images), "train")
     with tempfile.TemporaryDirectory() as folder:
         distill(data, loaded, Path(folder) / "set", progress=clock, **SETTINGS, **changes)
     return {
@@ -100,7 +100,7 @@ def main(name: str, steps: int) -> None:
         images, prior = first_images(name, count), prior_folder(name, steps)
         found = {what: in_fresh_process(what, images, prior) for what in ("planned", "made", "encoded")}
         both, alone = found["made"]["stages"]["inverting images"], found["encoded"]["stages"]["encoding images"]
-        total = len(load_images(str(images), split="train"))
+        total = len(images_of(images, "train")[0])
         figures[total] = {**found, "share_of_inversion": round(max(both - alone, 0) / found["made"]["seconds"], 3)}
         print(f"{total:,} images: {json.dumps(figures[total])}", flush=True)
         record(f"{name}-cost", {**SETTINGS, "prior_steps": steps, "threads": torch.get_num_threads()}, figures)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import datasets
 
+from d3hr import ImageData, load_images
+
 SOURCES = Path(__file__).parents[2] / "shared" / "data"
 WORK = Path(__file__).parent / "work"
+IMAGE_SIZE = 32
 HELD_OUT = {"fashion_mnist": 2000, "cifar10": 2000, "tiny_imagenet10": 500}
 """Images held out, as many of each class."""
 
@@ -27,6 +30,11 @@ def real_data(name: str) -> Path:
         splits = {"train": parts["train"], "validation": parts["test"], "test": source["test" if "test" in source else "validation"]}
         write_splits(folder, splits)
     return folder
+
+
+def images_of(data: Path, *splits: str) -> tuple[ImageData, ...]:
+    """Return splits of a data set as all benchmarks see them, 32 pixels wide."""
+    return tuple(load_images(str(data), split=split, image_size=IMAGE_SIZE) for split in splits)
 
 
 def write_splits(folder: Path, splits: Mapping[str, datasets.Dataset]) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from real_data import WORK, real_data
-from real_priors import IMAGE_SIZE, prior_folder
+from real_data import WORK, images_of, real_data
+from real_priors import prior_folder
 from record import record
 
-from d3hr import DistilledSet, ImageData, Prior, diagnose, load_images
+from d3hr import DistilledSet, ImageData, Prior, diagnose
 
 IPC = 10
 ROWS = ("random_real", "k_means", "prior_only", "forward_noise", "d3hr published", "d3hr exact", "d3hr chosen")
@@ -29,7 +29,7 @@ def figures(distilled: DistilledSet, images: ImageData, prior: Prior) -> dict[st
 
 
 def main(name: str, steps: int) -> None:
-    images = load_images(str(real_data(name)), split="train", image_size=IMAGE_SIZE)
+    (images,) = images_of(real_data(name), "train")
     prior = Prior.from_pretrained(prior_folder(name, steps))
     sets = WORK / "matrices" / f"{name}-{steps}-test" / "sets"
     found = {row: figures(DistilledSet.load(sets / f"{row}-ipc{IPC}-seed0"), images, prior) for row in ROWS}

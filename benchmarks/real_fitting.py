@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import sys
 
-from real_data import WORK, real_data
+from real_data import IMAGE_SIZE, WORK, images_of, real_data
 from real_matrix import COMMON, HERE, protocol_of
-from real_priors import IMAGE_SIZE, fit_one, minutes_of
+from real_priors import fit_one, minutes_of
 from record import record
 from rows import kept_rows
 
-from d3hr import load_images
 from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.running import compare
@@ -24,7 +23,7 @@ from d3hr.progress import OnTerminal
 
 def main(name: str, lengths: list[int]) -> None:
     progress = OnTerminal()
-    images, validation = (load_images(str(real_data(name)), split=split, image_size=IMAGE_SIZE) for split in ("train", "validation"))
+    images, validation = images_of(real_data(name), "train", "validation")
     protocol = protocol_of(name)
     matrix = read_matrix(HERE / "matrices" / "fitting.yaml", {"protocols": [str(protocol)]})
     found = {}

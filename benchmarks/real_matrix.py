@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from real_data import WORK, real_data
-from real_priors import IMAGE_SIZE, prior_folder
+from real_data import IMAGE_SIZE, WORK, images_of, real_data
+from real_priors import prior_folder
 from real_teachers import teacher_folder
 from record import record
 from rows import kept_rows
 
-from d3hr import Prior, load_images
+from d3hr import Prior
 from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.running import compare
@@ -39,8 +39,7 @@ def protocol_of(name: str, *, soft: bool = False) -> Path:
 
 def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None, seeds: list[int] | None, soft: bool) -> None:
     progress = OnTerminal()
-    data = str(real_data(name))
-    images, test = (load_images(data, split=split, image_size=IMAGE_SIZE) for split in ("train", on))
+    images, test = images_of(real_data(name), "train", on)
     prior = Prior.from_pretrained(prior_folder(name, steps))
     materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher_folder(name)) if soft else None)
     protocol = protocol_of(name, soft=soft)

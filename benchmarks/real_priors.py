@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from real_data import WORK, real_data
+from real_data import IMAGE_SIZE, WORK, images_of, real_data
 from record import record
 
-from d3hr import Prior, fit_prior, load_images
+from d3hr import Prior, fit_prior
 from d3hr.files import read_json
 from d3hr.progress import OnTerminal
 
@@ -21,7 +21,6 @@ PRESET = "compact"
 AUTOENCODER_STEPS = {"fashion_mnist": 6000, "cifar10": 8000, "tiny_imagenet10": 4000}
 LENGTHS = {"fashion_mnist": (500, 1000, 2000, 4000), "cifar10": (6000,), "tiny_imagenet10": (4000,)}
 """Optimiser steps of the transformers, of 128 images each."""
-IMAGE_SIZE = 32
 
 
 def prior_folder(name: str, steps: int) -> Path:
@@ -36,7 +35,7 @@ def minutes_of(name: str, steps: int) -> float:
 
 def fit_one(name: str, steps: int) -> Prior:
     """Fit, or find, the prior of so many steps, behind the autoencoder of the data set."""
-    images = load_images(str(real_data(name)), split="train", image_size=IMAGE_SIZE)
+    (images,) = images_of(real_data(name), "train")
     autoencoder, progress = WORK / "priors" / f"{name}-autoencoder", OnTerminal()
     autoencoder.parent.mkdir(parents=True, exist_ok=True)
     # A fit is an autoencoder and a transformer: the first one's transformer is a single step.

@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 from itertools import product
 
-from real_data import WORK, real_data
-from real_priors import IMAGE_SIZE
+from real_data import IMAGE_SIZE, WORK, images_of, real_data
 from record import record
 from rows import kept_rows
 
-from d3hr import load_images, random_real
+from d3hr import random_real
 from d3hr.comparison.cells import Setting
 from d3hr.comparison.entries import Entry, compare_entries
 from d3hr.evaluation.protocols import Protocol
@@ -29,7 +28,7 @@ BATCH_SIZE = 64
 
 def main(name: str) -> None:
     progress = OnTerminal()
-    images, validation = (load_images(str(real_data(name)), split=split, image_size=IMAGE_SIZE) for split in ("train", "validation"))
+    images, validation = images_of(real_data(name), "train", "validation")
     settings = []
     for steps, rate, shift in product(STEPS, RATES, SHIFTS):
         called = f"{steps} steps, rate {rate:g}, shift {shift:g}"

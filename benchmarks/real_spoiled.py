@@ -16,14 +16,14 @@ from pathlib import Path
 import datasets
 import numpy as np
 from PIL import Image, ImageFilter
-from real_data import WORK, real_data, write_splits
+from real_data import IMAGE_SIZE, WORK, images_of, real_data, write_splits
 from real_diagnosis import figures
 from real_matrix import COMMON, HERE, protocol_of
-from real_priors import IMAGE_SIZE, prior_folder
+from real_priors import prior_folder
 from record import record
 from rows import kept_rows
 
-from d3hr import DistilledSet, Prior, load_images
+from d3hr import DistilledSet, Prior
 from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.running import compare
@@ -98,13 +98,13 @@ def spoiled_data(name: str, how: str) -> Path:
 
 def main(name: str, steps: int) -> None:
     progress = OnTerminal()
-    validation = load_images(str(real_data(name)), split="validation", image_size=IMAGE_SIZE)
+    (validation,) = images_of(real_data(name), "validation")
     prior = Prior.from_pretrained(prior_folder(name, steps))
     protocol = protocol_of(name)
     matrix = read_matrix(HERE / "matrices" / "spoiled.yaml", {"protocols": [str(protocol)]})
     results = {}
     for how in SPOILED:
-        images = load_images(str(spoiled_data(name, how)), split="train", image_size=IMAGE_SIZE)
+        (images,) = images_of(spoiled_data(name, how), "train")
         folder = WORK / "spoiled" / f"{name}-{steps}, {how}"
         found = compare(matrix, Materials(images, IMAGE_SIZE, prior=prior), validation, folder, settings=COMMON, progress=progress)
         seed = matrix.distillation_seeds[0]

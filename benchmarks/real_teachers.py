@@ -10,11 +10,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from real_data import WORK, real_data
-from real_priors import IMAGE_SIZE
+from real_data import IMAGE_SIZE, WORK, images_of, real_data
 from record import record
 
-from d3hr import load_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.progress import OnTerminal
@@ -26,7 +24,7 @@ def teacher_folder(name: str) -> Path:
 
 
 def main(name: str, epochs: int) -> None:
-    train, test = (load_images(str(real_data(name)), split=split, image_size=IMAGE_SIZE) for split in ("train", "test"))
+    train, test = images_of(real_data(name), "train", "test")
     protocol = protocol_named("teacher").model_copy(update={"name": "teacher", "epochs": epochs, "precision": "bf16", "checks": 1})
     folder = teacher_folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
