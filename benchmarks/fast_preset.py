@@ -33,7 +33,7 @@ from d3hr.progress import OnTerminal
 
 TOLERANCE = 0.1
 DRAWS, TRAININGS, IPC = 3, 2, 10
-COMMON = {"preset": "paper", "num_candidates": 10_000}
+COMMON: dict[str, Any] = {"preset": "paper", "num_candidates": 10_000}
 """A hundredth of the paper's candidate groups, for `paper` and candidates alike: the search is not in question."""
 CANDIDATES: dict[str, dict[str, Any]] = {
     "paper": {},

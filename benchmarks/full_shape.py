@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -30,7 +31,7 @@ from d3hr.prior.networks import SCHEDULER_CONFIG
 
 GOAL_GIB = 24
 CLASSES = ("goldfish", "school bus")
-SETTINGS = {"ipc": 1, "steps": 8, "statistics_level": 4, "denoising_level": 4, "num_candidates": 1000}
+SETTINGS: dict[str, Any] = {"ipc": 1, "steps": 8, "statistics_level": 4, "denoising_level": 4, "num_candidates": 1000}
 
 
 def prepare(work: Path) -> None:

@@ -40,7 +40,10 @@ PART = 100
 PLAIN_CLASSES, TIMED = 3, 5
 REPEATS, REPEATED_M = 50, 2_000
 MEMORY_IPC, MEMORY_M = 50, (1_000, 20_000)
-TABLE = {"exact": {"strategy": "exact"}, **{f"search, M = {m:,}": {"num_candidates": m} for m in (1, 100, 10_000)}}
+TABLE: dict[str, dict[str, Any]] = {
+    "exact": {"strategy": "exact"},
+    **{f"search, M = {m:,}": {"num_candidates": m} for m in (1, 100, 10_000)},
+}
 
 
 def gaussians(classes: int = CLASSES) -> dict[str, ClassGaussian]:
@@ -156,8 +159,8 @@ def main() -> None:
     print(f"ratio {rate['ratio']:.0f} (goal: at least 100); to plain in parts {rate['ratio_to_parts']:.0f}", flush=True)
 
     memory = {m: chosen_apart({"ipc": MEMORY_IPC, "num_candidates": m}) for m in MEMORY_M}
-    for m, figures in memory.items():
-        print(f"{MEMORY_IPC} images a class, M = {m:>6,}: search {figures['search_mib']:.0f} MiB, process {figures['process_mib']:.0f} MiB")
+    for m, used in memory.items():
+        print(f"{MEMORY_IPC} images a class, M = {m:>6,}: search {used['search_mib']:.0f} MiB, process {used['process_mib']:.0f} MiB")
     print(f"ratio {memory[MEMORY_M[1]]['search_mib'] / memory[MEMORY_M[0]]['search_mib']:.3f} (goal: 1, under 1,024 MiB)", flush=True)
 
     table = {title: chosen_apart(changes) for title, changes in TABLE.items()}
@@ -174,7 +177,7 @@ def main() -> None:
         f"best score of {REPEATS} searches, M = {REPEATED_M}: plain {same['plain_mean']:.3f} +- {same['plain_deviation']:.3f}, "
         f"ours {same['ours_mean']:.3f} +- {same['ours_deviation']:.3f}; Kolmogorov-Smirnov p = {same['p_value']:.2f}"
     )
-    figures = {
+    figures: dict[str, Any] = {
         "candidates_a_second_and_class": rate,
         "memory": {str(m): row for m, row in memory.items()},
         "exact_against_search": table,

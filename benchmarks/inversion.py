@@ -108,7 +108,7 @@ def compiling() -> dict[str, float]:
 
     torch.manual_seed(0)
     plain = DiTTransformer2DModel(in_channels=4, out_channels=4, num_embeds_ada_norm=10, **SHAPE).eval()
-    compiled = torch.compile(plain)
+    compiled: Any = torch.compile(plain)
     z, t, y = torch.randn(BATCH, 4, 16, 16), torch.full((BATCH,), 500), torch.zeros(BATCH, dtype=torch.int64)
     with torch.inference_mode():
         expected, *_ = seconds(lambda: plain(z, timestep=t, class_labels=y).sample)

@@ -13,7 +13,9 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +63,7 @@ def peak_of_this_process() -> float:
     return int(status["VmHWM"].split()[0]) / 1024
 
 
-def peak(classes: int, count: int, side: int, settings: dict[str, object]) -> float:
+def peak(classes: int, count: int, side: int, settings: Mapping[str, Any]) -> float:
     """Return the peak resident memory of a distillation, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

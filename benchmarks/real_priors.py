@@ -30,7 +30,8 @@ def prior_folder(name: str, steps: int) -> Path:
 
 def minutes_of(name: str, steps: int) -> float:
     """Return for how many minutes the transformer of a prior was fitted."""
-    return round(read_json(prior_folder(name, steps) / "fit.json")["seconds"]["transformer"] / 60, 1)
+    seconds: float = read_json(prior_folder(name, steps) / "fit.json")["seconds"]["transformer"]
+    return round(seconds / 60, 1)
 
 
 def fit_one(name: str, steps: int) -> Prior:
