@@ -33,7 +33,17 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "exact, guidance 1, level 25, unbiased std": {"preset": "gentle", "exact_std": "unbiased"},
     "search, guidance 1, level 25": {"preset": "gentle", "strategy": "search"},
     "exact, denoising guidance 1.5, level 25": {"preset": "gentle", "denoising_guidance": 1.5},
+    "five modes, level 5, denoising guidance 4 (mixture)": {"preset": "mixture"},
+    "five modes, level 5, denoising guidance 1": {"preset": "mixture", "denoising_guidance": 1.0},
+    "five modes, level 5, denoising guidance 4, temperature 0.75": {"preset": "mixture", "temperature": 0.75},
+    "five modes, level 5, denoising guidance 4, temperature 0.5": {"preset": "mixture", "temperature": 0.5},
 }
+MEANS: dict[str, dict[str, Any]] = {
+    "the mean, level 5, denoising guidance 4": {"preset": "mixture", "modes": 1, "temperature": 0.0},
+    "the mean, level 5, denoising guidance 1": {"preset": "mixture", "modes": 1, "temperature": 0.0, "denoising_guidance": 1.0},
+    "the mean, level 25": {"preset": "gentle", "temperature": 0.0},
+}
+"""Candidates for one image a class."""
 
 
 def main() -> None:
@@ -48,7 +58,7 @@ def main() -> None:
         entries = [Entry(made, [draw]) for made, draw in zip(sets, DRAWS, strict=True)]
         for result in compare_entries(entries, validation, [Setting("convnet3", protocol)], cells=work / "cells"):
             figures.append({**result.as_row(), "method": name})
-            print(f"{name:45s} IPC {result.ipc:2d}  {100 * result.accuracy_mean:.1f} ± {100 * result.accuracy_std:.1f}", flush=True)
+            print(f"{name:60s} IPC {result.ipc:2d}  {100 * result.accuracy_mean:.1f} ± {100 * result.accuracy_std:.1f}", flush=True)
 
     for ipc in IPCS:
         sets = work / f"ipc{ipc}"
@@ -62,11 +72,11 @@ def main() -> None:
                     for draw in DRAWS
                 ],
             )
-        for name, settings in CANDIDATES.items():
+        for name, settings in {**CANDIDATES, **(MEANS if ipc == 1 else {})}.items():
             first = d3hr.distill(images, prior, sets / f"{name}, 0", ipc=ipc, progress=progress, **settings)
             others = [d3hr.expand(first, prior, sets / f"{name}, {draw}", ipc=ipc, seed=draw) for draw in DRAWS[1:]]
             row(name, [first, *others])
-    record("digits_presets", {"protocol": protocol.model_dump(mode="json"), "draws": len(DRAWS), "candidates": CANDIDATES}, figures)
+    record("digits_presets", {"protocol": protocol.model_dump(mode="json"), "draws": len(DRAWS), "candidates": CANDIDATES | MEANS}, figures)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,8 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
         candidate: index in the pool, where the strategy searches.
     """
     dimensions = len(gaussian.mean)
+    if not settings.temperature:
+        return gaussian.mean.double().repeat(settings.ipc, 1)
     if candidate is not None:
         block, place = divmod(candidate, block_size(settings.ipc, dimensions))
         noise = draw_block(block, settings, dimensions)[place][:, permutation(name, dimensions, settings)].double()
@@ -263,7 +265,12 @@ def draw_mixture(name: str, mixture: ClassMixture, settings: GroupSettings, cand
 
 
 def searches(settings: GroupSettings) -> bool:
-    """Return whether groups are found by a search: where it is asked for, and for ``exact`` or ``stratified`` groups of one image."""
+    """Return whether groups are found by a search: where it is asked for, and for ``exact`` or ``stratified`` groups of one image.
+
+    Never at temperature 0, where all groups are one.
+    """
+    if not settings.temperature:
+        return False
     return settings.strategy == "search" or (settings.strategy in ("exact", "stratified") and settings.ipc == 1)
 
 

@@ -269,4 +269,5 @@ def test_temperature_scales_the_distance_from_the_mean(strategy: str) -> None:
     )
     torch.testing.assert_close(half - gaussian.mean, 0.5 * (whole - gaussian.mean))
     torch.testing.assert_close(none, gaussian.mean.expand(4, 40))
+    assert search_candidates({"ant": gaussian}, GroupSettings(temperature=0)) == {}  # nothing is searched among groups that are all one
     assert "temperature" not in distill_settings("paper").model_dump()
