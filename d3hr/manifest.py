@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from d3hr.class_folders import class_folders
 from d3hr.decoding import MAX_PIXELS
-from d3hr.distillation.settings import MOST_MODES, DistillSettings
+from d3hr.distillation.settings import MOST_MODES, MOST_RANK, DistillSettings
 from d3hr.errors import DistilledSetError
 from d3hr.files import read_json
 from d3hr.prior.conditioning import Conditioning
@@ -60,6 +60,7 @@ class _SettingsFacts(BaseModel):
     seed: int = Field(default=0, strict=True)
     denoising_guidance: float = 1.0
     modes: int = Field(default=1, strict=True, ge=1, le=MOST_MODES)
+    rank: int = Field(default=0, strict=True, ge=0, le=MOST_RANK)
 
 
 class _DataFacts(BaseModel):
@@ -158,6 +159,11 @@ class Manifest(BaseModel):
     def modes(self) -> int:
         """Gaussians that describe a class."""
         return int(self.settings.get("modes", 1))
+
+    @property
+    def rank(self) -> int:
+        """Directions that are kept of each covariance, at most."""
+        return int(self.settings.get("rank", 0))
 
     @property
     def tells_statistics(self) -> bool:

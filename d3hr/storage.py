@@ -3,7 +3,7 @@
     OUT/train/<class folder>/<index>.png     the images
     OUT/manifest.json                        class name -> label, conditioning id and folder; settings; where everything came from
     OUT/statistics.safetensors               mean and std [C, D] (float32), count [C], rows in the manifest's order of classes;
-                                             of classes of m modes [C, m, D] and [C, m]
+                                             of classes of m modes [C, m, D] and [C, m]; loadings [C, R, D] of those of rank R
     OUT/contact-sheet.png, OUT/README.md     for people
 
 Sets are written by :mod:`d3hr.set_writing`.
@@ -58,8 +58,7 @@ class DistilledSet:
         missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
         if missing:
             raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], do="make the set again.")
-        classes, modes = len(distilled.class_names), distilled.manifest.modes
-        require_size(distilled._statistics_file, classes=classes, modes=modes, most=distilled._most_dimensions)
+        require_size(distilled._statistics_file, **distilled._sizes)
         verify(folder)  # last: only now are there no links to follow, and no more to read than a set holds
         return distilled
 
@@ -111,7 +110,7 @@ class DistilledSet:
                 found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
                 do="make the set again.",
             )
-        mixtures = read_mixtures(file, classes=len(self.class_names), modes=manifest.modes, most=self._most_dimensions)
+        mixtures = read_mixtures(file, **self._sizes)
         return dict(zip(self.class_names, mixtures, strict=True))
 
     def require_images(self) -> None:
@@ -161,8 +160,10 @@ class DistilledSet:
         return require_inside(self.path, self.path / "statistics.safetensors")
 
     @property
-    def _most_dimensions(self) -> int:
-        return MOST_VALUES_A_PIXEL * self.manifest.image_size**2
+    def _sizes(self) -> dict[str, int]:
+        """What the manifest says of the statistics: classes, modes, rank, and the most dimensions that latents of such images may have."""
+        most = MOST_VALUES_A_PIXEL * self.manifest.image_size**2
+        return {"classes": len(self.class_names), "modes": self.manifest.modes, "rank": self.manifest.rank, "most": most}
 
     def _missing(self, entry: ClassEntry) -> list[str]:
         """Return which of a class's images is missing, if any; as many files are looked at as lie there, whatever the manifest says."""

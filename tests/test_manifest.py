@@ -149,6 +149,19 @@ def test_modes_that_do_not_fit_are_refused(whole: Path, modes: int, counts: list
         _ = DistilledSet.load(whole).statistics
 
 
+@pytest.mark.parametrize(
+    ("rank", "kept", "words"), [(2, 0, "None, for rank 2"), (0, 2, "for rank 0"), (3, 2, "for rank 3"), (-1, 0, "settings")]
+)
+def test_ranks_that_do_not_fit_are_refused(whole: Path, rank: int, kept: int, words: str) -> None:
+    """The file has as many loadings as the manifest says."""
+    change(whole, lambda content: content["settings"].update(rank=rank))
+    ones = torch.ones(4, dtype=torch.float64)
+    gaussian = ClassGaussian(ones, ones, 3, kept, torch.ones(kept, 4, dtype=torch.float64) if kept else None)
+    write_mixtures(whole / "statistics.safetensors", [ClassMixture((gaussian,))] * 2)
+    with pytest.raises(DistilledSetError, match=words):
+        _ = DistilledSet.load(whole).statistics
+
+
 def test_a_header_of_terabytes_is_refused_by_itself(whole: Path) -> None:
     """The file is as long as its header says, without a byte of it on the disk; mapping it would fail, or fill memory."""
     rows, columns = 2, 2**36

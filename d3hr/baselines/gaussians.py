@@ -29,6 +29,7 @@ class LatentGaussianOptions(DrawnSettings):
     batch_size: int | None = None
     statistics_dtype: Literal["float32", "float16"] | None = None
     modes: int | None = None
+    rank: int | None = None
     max_images_per_class: int | None = None
     tolerance: float | None = None
 

@@ -44,6 +44,7 @@ def distill(
     max_images_per_class: int | None = None,
     tolerance: float | None = None,
     modes: int | None = None,
+    rank: int | None = None,
     decoders: int | None = None,
     seed: int = 0,
     loading: Loading = LOADING,
@@ -78,6 +79,7 @@ def distill(
         batch_size: images in one network call; auto measures which size makes the most images a second
         max_images_per_class: take the statistics from so many images of a class at most, drawn at random; their standard error is told
         modes: Gaussians that describe a class, one for each cluster of its images; 1 is the paper's
+        rank: directions that each Gaussian keeps of its covariance; 0 is the paper's independent dimensions
         tolerance: stop a class when the standard error of its mean and spread is below this share of sigma, such as 0.02
         decoders: processes that read and decode images ahead, for each worker; by default none on a CPU, up to 8 beside a GPU
         seed: seed of the group draws
@@ -106,6 +108,7 @@ def distill(
         "max_images_per_class": max_images_per_class,
         "tolerance": tolerance,
         "modes": modes,
+        "rank": rank,
     }
     size = None if batch_size == "auto" else batch_size
     distill_settings(preset, level=level, ipc=ipc, seed=seed, batch_size=size, **changes)  # complains before any image is read

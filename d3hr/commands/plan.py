@@ -38,6 +38,7 @@ def plan(
     max_images_per_class: int | None = None,
     tolerance: float | None = None,
     modes: int | None = None,
+    rank: int | None = None,
     student: str = "convnet3",
     protocol: str = "hard",
     test_images: int = 0,
@@ -71,6 +72,7 @@ def plan(
         max_images_per_class: take the statistics from so many images of a class at most
         tolerance: take them from as many images as bring their standard error below this share of sigma
         modes: Gaussians that describe a class
+        rank: directions that each Gaussian keeps of its covariance
         student: network to evaluate with
         protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
         test_images: how many real images students are tested on
@@ -100,6 +102,7 @@ def plan(
         "max_images_per_class": max_images_per_class,
         "tolerance": tolerance,
         "modes": modes,
+        "rank": rank,
     }
     if data.endswith((".yaml", ".yml")):
         return _plan_recipe(

@@ -176,7 +176,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
         settings: how to choose.
         candidate: index in the pool, where the strategy searches.
     """
-    dimensions = len(gaussian.mean)
+    dimensions = len(gaussian.spread)
     if not settings.temperature:
         return gaussian.mean.double().repeat(settings.ipc, 1)
     if candidate is not None:
@@ -191,7 +191,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
             noise = _stratified(settings.ipc, dimensions, derive_seed(*of))
         else:
             noise = torch.randn(settings.ipc, dimensions, generator=generator, dtype=torch.float64)
-    return noise.mul_(gaussian.std * settings.temperature).add_(gaussian.mean)
+    return gaussian.placed(noise, settings.temperature)
 
 
 def mode_name(class_name: str, index: int) -> str:

@@ -28,9 +28,9 @@ class ClassMixture:
     modes: tuple[ClassGaussian, ...]
 
     @classmethod
-    def empty(cls, dimensions: int, modes: int) -> ClassMixture:
-        """Return so many modes of no latents in D dimensions."""
-        return cls((ClassGaussian.empty(dimensions),) * modes)
+    def empty(cls, dimensions: int, modes: int, rank: int = 0) -> ClassMixture:
+        """Return so many modes of no latents in D dimensions, of each of which ``rank`` directions will be kept at most."""
+        return cls((ClassGaussian.empty(dimensions, rank),) * modes)
 
     @property
     def whole(self) -> ClassGaussian:
@@ -46,6 +46,11 @@ class ClassMixture:
     def dimensions(self) -> int:
         """D."""
         return len(self.modes[0].mean)
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.modes[0].rank
 
     def update(self, batch: Tensor, which: Tensor) -> ClassMixture:
         """Return the mixture that has also seen ``batch`` [N, D], whose latents belong to the modes ``which`` [N]."""

@@ -20,7 +20,6 @@ from d3hr.distillation.drawing import draw_images
 from d3hr.distillation.forward_noise import forward_noise
 from d3hr.distillation.grouping import draw_mixture, mode_name
 from d3hr.distillation.inversion import check_finite, invert
-from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.modes import k_means_centres, nearest, thinned
 from d3hr.distillation.settings import DistillSettings
@@ -98,11 +97,12 @@ class Matching:
 
     def _match(self, part: Part, batches: Batches) -> Matched:
         name, size, tolerance = part.class_name, self.settings.batch_size, self.settings.tolerance
-        estimate = Estimate.empty(torch.Size(self.prior.latent_shape).numel(), self.images.counts[name])
+        dimensions, rank, modes = torch.Size(self.prior.latent_shape).numel(), self.settings.rank, self.settings.modes
+        estimate = Estimate.empty(dimensions, self.images.counts[name], rank if modes == 1 else 0)
         noise = generator_for("forward noise", name)
         with NumericalError.naming(name):
             centres = self._centres(part, batches)
-            mixture = ClassMixture.empty(len(estimate.gaussian.mean), self.settings.modes)
+            mixture = ClassMixture.empty(dimensions, modes, rank)
             for batch in batches.of(name, self._places(part), size):
                 clean = self._encoded(batch)
                 latents = self._carried(clean, name, noise).flatten(1)
@@ -178,8 +178,7 @@ class Draws(Sequence[Draw]):
 
     def __getitem__(self, index: int) -> Draw:  # type: ignore[override]
         name = self.class_names[index]
-        # A row of a larger tensor would be pickled with all of it.
-        alone = [ClassGaussian(mode.mean.clone(), mode.std.clone(), mode.count) for mode in self.mixtures[name].modes]
+        alone = [mode.alone() for mode in self.mixtures[name].modes]
         names = [mode_name(name, index) for index in range(len(alone))]
         found = {mode: self.candidates[mode] for mode in names if mode in self.candidates}
         return Draw(name, ClassMixture(tuple(alone)), found)

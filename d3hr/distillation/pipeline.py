@@ -221,7 +221,7 @@ def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], pr
 
 def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptMixtures:
     """Return the Gaussian of each class, from its finished file where an earlier run left one."""
-    finished = KeptMixtures(folder, class_names, matching.settings.modes, progress)
+    finished = KeptMixtures(folder, class_names, matching.settings.modes, matching.settings.rank, progress)
     parts = {name: matching.parts(name) for name in class_names}
     tasks = [part for name in class_names if name not in finished for part in parts[name]]
     total = sum(part.images for name in class_names for part in parts[name])

@@ -8,7 +8,7 @@ The pool is drawn in blocks of fixed size, each with a seed of its own: any proc
 :func:`better_of` joins what they find, to the same winners however the blocks are shared out. Drawing costs more than scoring; with
 more than one thread, blocks are drawn ahead. Memory is bounded whatever M is, and the winner is drawn again from its block.
 
-Legend: M candidate groups, K images in a group, D dimensions, C classes.
+Legend: M candidate groups, K images in a group, D dimensions (those of latents and, of a Gaussian that has any, its loadings), C classes.
 """
 
 from __future__ import annotations
@@ -81,9 +81,10 @@ def permutation(name: str, dimensions: int, settings: GroupSettings) -> Tensor:
 
 
 def pool_row(name: str, gaussian: ClassGaussian, settings: GroupSettings) -> Tensor:
-    """Return sigma^2 of a class in the pool's order of dimensions, float32 [D]: all that a search knows of it."""
-    row = torch.empty(len(gaussian.std))
-    row[permutation(name, len(row), settings)] = gaussian.std.square().float()
+    """Return sigma^2 of a class's coordinates in the pool's order of dimensions, float32 [D]: all that a search knows of it."""
+    spread = gaussian.spread
+    row = torch.empty(len(spread))
+    row[permutation(name, len(row), settings)] = spread.square().float()
     return row
 
 

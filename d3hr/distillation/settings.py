@@ -11,6 +11,8 @@ from d3hr.errors import SettingsError, settings_error
 Strategy = Literal["search", "exact", "stratified", "random"]
 MOST_MODES = 1000
 """Largest number of Gaussians that may describe a class."""
+MOST_RANK = 4096
+"""Largest number of directions that may be kept of a covariance."""
 
 
 class GroupSettings(BaseModel):
@@ -69,6 +71,8 @@ class DistillSettings(GroupSettings):
 
     modes: int = Field(default=1, ge=1, le=MOST_MODES)
     """Gaussians that describe a class, one for each cluster of its clean latents (k-means); the paper has one."""
+    rank: int = Field(default=0, ge=0, le=MOST_RANK)
+    """Directions in which latents vary most that each Gaussian keeps of its covariance, at most D; the paper keeps none."""
 
     @model_validator(mode="after")
     def _levels_on_grid(self) -> DistillSettings:
@@ -124,6 +128,7 @@ class DistillSettings(GroupSettings):
         # What is as the paper has it is left out, so that sets from before it could be otherwise keep their keys.
         left_out = self.idle | ({"carrying"} if self.carrying == "inversion" else set())
         left_out |= {name for name in ("inversion_stride", "modes", "temperature") if getattr(self, name) == 1}
+        left_out |= set() if self.rank else {"rank"}
         left_out |= {name for name in ("max_images_per_class", "tolerance") if getattr(self, name) is None}
         return {name: value for name, value in dump(self).items() if name not in left_out}
 
@@ -141,6 +146,7 @@ STATISTICS_SETTINGS = frozenset(
         "max_images_per_class",
         "tolerance",
         "modes",
+        "rank",
     },
 )
 """The settings that decide the class statistics; the others decide what is drawn from them."""

@@ -54,14 +54,14 @@ class Estimate:
     squares: Tensor
 
     @classmethod
-    def empty(cls, dimensions: int, population: int) -> Estimate:
-        """Return the estimate from no latents in D dimensions."""
+    def empty(cls, dimensions: int, population: int, rank: int = 0) -> Estimate:
+        """Return the estimate from no latents in D dimensions, of which ``rank`` directions will be kept at most."""
         zeros = torch.zeros(dimensions, dtype=torch.float64)
-        return cls(ClassGaussian.empty(dimensions), population, 0, zeros, zeros)
+        return cls(ClassGaussian.empty(dimensions, rank), population, 0, zeros, zeros)
 
     def update(self, batch: Tensor, *, full: bool = True) -> Estimate:
         """Return the estimate that has also seen ``batch`` [n, D]; only full batches, all of one size, tell of the error."""
-        seen = ClassGaussian.empty(len(self.variances)).update(batch)
+        seen = ClassGaussian.empty(len(self.variances), self.gaussian.rank).update(batch)
         merged = replace(self, gaussian=self.gaussian.merge(seen))
         if not full or seen.count < 2:
             return merged

@@ -125,15 +125,25 @@ class Workload:
         return self.settings.num_candidates if searches(self.settings) and self.distilled else 0
 
     @property
+    def rank(self) -> int:
+        """Loadings of each Gaussian."""
+        return min(self.settings.rank, self.dimensions)
+
+    @property
+    def coordinates(self) -> int:
+        """Standard-normal numbers from which one latent is drawn: D, and one for each loading."""
+        return self.dimensions + self.rank
+
+    @property
     def block(self) -> int:
         """Candidate groups that a search draws at once."""
-        return block_size(self.settings.ipc, self.dimensions)
+        return block_size(self.settings.ipc, self.coordinates)
 
     @property
     def group_flops(self) -> int:
         """FLOPs of the matrix products that score all candidates against all classes."""
         products = 2 if self.settings.ipc >= 2 else 1
-        return products * 2 * self.candidates * self.dimensions * len(self.counts)
+        return products * 2 * self.candidates * self.coordinates * len(self.counts)
 
     @property
     def latent_bytes(self) -> int:
@@ -142,14 +152,17 @@ class Workload:
 
     @property
     def statistics_bytes(self) -> int:
-        """Bytes of mean and standard deviation of each mode of each class, on disk."""
-        value = FLOAT32 if self.settings.statistics_dtype == "float32" else FLOAT32 // 2
-        return len(self.counts) * self.settings.modes * 2 * self.dimensions * value
+        """Bytes of mean, standard deviation and loadings of each mode of each class, on disk."""
+        return self._statistics_values * (FLOAT32 if self.settings.statistics_dtype == "float32" else FLOAT32 // 2)
 
     @property
     def statistics_memory(self) -> int:
-        """Bytes of mean and standard deviation of each mode of each class, in memory."""
-        return len(self.counts) * self.settings.modes * 2 * self.dimensions * FLOAT64
+        """Bytes of mean, standard deviation and loadings of each mode of each class, in memory."""
+        return self._statistics_values * FLOAT64
+
+    @property
+    def _statistics_values(self) -> int:
+        return len(self.counts) * self.settings.modes * (2 + self.rank) * self.dimensions
 
     @property
     def pixel_bytes(self) -> int:
@@ -166,8 +179,8 @@ class Workload:
         """Bytes that a search holds: about four copies of a block of candidates, the scores, and the variances of all classes."""
         if not self.candidates:
             return 0
-        block = self.block * self.settings.ipc * self.dimensions
-        return FLOAT32 * (4 * block + 3 * self.block * len(self.counts) + self.dimensions * len(self.counts))
+        block = self.block * self.settings.ipc * self.coordinates
+        return FLOAT32 * (4 * block + 3 * self.block * len(self.counts) + self.coordinates * len(self.counts))
 
 
 def training_steps(protocol: Protocol, images: int) -> int:

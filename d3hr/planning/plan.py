@@ -252,6 +252,8 @@ def _notes(work: Workload, measured: Measured, test_images: int, stand_ins: bool
         notes.append("batches too large for a short probe were extended from smaller ones")
     if work.settings.modes > 1:
         notes.append("clustering not counted, and a search for several modes taken for one of whole groups")
+    if work.rank:
+        notes.append("finding the directions of the covariances not counted")
     if work.distilled and not test_images:
         notes.append("no test images given: evaluation is training alone")
     return notes

@@ -123,7 +123,7 @@ def probe(
     pictures = torch.rand(max([*real, 1]), 3, work.image_size, work.image_size) * 2 - 1
     noise = torch.randn(max([*real, *drawn]), *prior.latent_shape, device=prior.device)
     labels = torch.zeros(len(noise), dtype=torch.int64)
-    empty = ClassGaussian.empty(work.dimensions)
+    empty = ClassGaussian.empty(work.dimensions, work.rank)
 
     def step_of(guidance: float, sizes: list[int]) -> Timing:
         def timing(some: Prior) -> Timing:

@@ -58,7 +58,7 @@ def search_and_draw(work: Workload) -> tuple[Timing, float]:
     if not work.distilled:
         return Timing(), 0.0
     zeros = torch.zeros(work.dimensions, dtype=torch.float64)
-    gaussians = dict.fromkeys(work.counts, ClassGaussian(zeros, zeros + 1, 2))
+    gaussians = dict.fromkeys(work.counts, ClassGaussian(zeros, zeros + 1, 2, work.rank, _no_loadings(work)))
 
     def search(candidates: int) -> dict[str, int]:
         return search_candidates(gaussians, work.settings.model_copy(update={"num_candidates": candidates}))
@@ -69,17 +69,21 @@ def search_and_draw(work: Workload) -> tuple[Timing, float]:
     return measure(search, sizes, _CPU), statistics.median(draws)
 
 
+def _no_loadings(work: Workload) -> Tensor | None:
+    return torch.zeros(work.rank, work.dimensions, dtype=torch.float64) if work.rank else None
+
+
 def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
     """Return the seconds to write and read the statistics of a class, to write one image such as ``picture``, and to complete a set."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         modes = work.settings.modes
         zeros = torch.zeros(work.dimensions, dtype=torch.float64)
-        mixture = ClassMixture((ClassGaussian(zeros, zeros, 2),) * modes)
+        mixture = ClassMixture((ClassGaussian(zeros, zeros, 2, work.rank, _no_loadings(work)),) * modes)
 
         def keep() -> None:
             write_mixtures(folder / "statistics", [mixture])
-            read_mixtures(folder / "statistics", modes=modes)
+            read_mixtures(folder / "statistics", modes=modes, rank=work.rank)
 
         count = min(work.settings.ipc, _WRITTEN)
         pictures = picture.expand(count, -1, -1, -1)

@@ -260,6 +260,20 @@ def test_one_stratified_image_is_searched() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["search", "exact", "stratified", "random"])
+def test_groups_have_the_covariance_of_their_class(strategy: str) -> None:
+    """In a class whose dimensions move together, by any strategy: all of the spread along one direction, none across it. `exact` has its
+    mean, and its variance along it."""
+    direction = torch.tensor([[3.0, 4.0, 0.0]], dtype=torch.float64)
+    gaussian = ClassGaussian(torch.ones(3, dtype=torch.float64), direction[0].abs(), 10, 1, direction)
+    group = select_groups({"ant": gaussian}, 6, strategy=strategy, num_candidates=50)["ant"] - 1
+    along = group @ direction[0] / 5
+    torch.testing.assert_close(group, along[:, None] * direction / 5)
+    assert 2 < along.std() < 9
+    if strategy == "exact":
+        assert (along.mean().item(), along.std().item()) == pytest.approx((0, 5))
+
+
+@pytest.mark.parametrize("strategy", ["search", "exact", "stratified", "random"])
 def test_temperature_scales_the_distance_from_the_mean(strategy: str) -> None:
     """The same group, drawn together towards the mean; at zero it is the mean. The paper's temperature is not told of in settings."""
     gaussian = some(40, 1)

@@ -147,6 +147,28 @@ def test_a_set_of_several_modes(small: tuple[ImageData, Prior], tmp_path: Path) 
         expand(loaded, prior, tmp_path / "other", ipc=4, modes=2)
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("modes", [1, 2])
+def test_a_set_of_some_rank(small: tuple[ImageData, Prior], modes: int, tmp_path: Path) -> None:
+    """The covariance of all images of a class is kept with mean and spread, and read again: expand repeats the set, and two workers
+    make the same bytes."""
+    images, prior = small
+    made = distill(images, prior, tmp_path / "set", ipc=4, rank=7, modes=modes, **QUICK)
+    loaded = DistilledSet.load(made.path)
+    assert (loaded.manifest.rank, loaded.mixtures["ant"].rank) == (7, 7)
+    loadings = loaded.mixtures["ant"].modes[0].loadings
+    assert loadings is not None and loadings.shape == (7, loaded.mixtures["ant"].dimensions)
+    plain = distill(images, prior, tmp_path / "plain", ipc=4, modes=modes, **QUICK)
+    assert "rank" not in plain.manifest.settings
+    for name in made.class_names:
+        for one, other in zip(made.mixtures[name].modes, plain.mixtures[name].modes, strict=True):
+            assert torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
+    assert not torch.equal(made.images, plain.images)
+    assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, made.images)
+    shared = distill(images, prior, tmp_path / "workers", ipc=4, rank=7, modes=modes, execution=WorkerProcesses(2), **QUICK)
+    assert tree(shared.path) == tree(made.path)
+
+
 def test_modes_are_those_of_clean_latents(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """A mode's count is that of the cluster of the encoded images, as found by hand."""
     images, prior = small

@@ -61,6 +61,8 @@ def test_modes_are_looked_for_first() -> None:
     assert several.clustered_batches == {"ant": [64] * 26 + [3], "bee": [5]}
     assert (several.encoder_calls, work().encoder_calls) == (5005 + 1672, 139)
     assert work(modes=10).statistics_bytes == 10 * work().statistics_bytes
+    assert work(rank=6).statistics_bytes == 4 * work().statistics_bytes  # six loadings beside mean and spread
+    assert work(rank=1000).coordinates == 2 * work().dimensions
     assert replace(several, settings=distill_settings("paper", modes=10, max_images_per_class=100)).encoder_calls == 2 * 105
 
 
