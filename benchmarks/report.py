@@ -48,6 +48,8 @@ CHOICES: list[Study] = [
     ("Guidance in denoising from modes", "guided-modes", "validation"),
     ("One image a class", "one-image", "validation"),
     ("Fifty images a class", "many-images", "validation"),
+    ("Nearer to the means of the modes", "temperature", "validation"),
+    ("Gaussians that keep directions of their covariance", "rank", "validation"),
 ]
 ABLATIONS: list[Study] = [
     ("Inversion and grouping: neither, either, both", "inversion-x-grouping", "test"),
