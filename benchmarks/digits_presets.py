@@ -33,10 +33,10 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "exact, guidance 1, level 25, unbiased std": {"preset": "gentle", "exact_std": "unbiased"},
     "search, guidance 1, level 25": {"preset": "gentle", "strategy": "search"},
     "exact, denoising guidance 1.5, level 25": {"preset": "gentle", "denoising_guidance": 1.5},
-    "five modes, level 5, denoising guidance 4 (mixture)": {"preset": "mixture"},
-    "five modes, level 5, denoising guidance 1": {"preset": "mixture", "denoising_guidance": 1.0},
-    "five modes, level 5, denoising guidance 4, temperature 0.75": {"preset": "mixture", "temperature": 0.75},
-    "five modes, level 5, denoising guidance 4, temperature 0.5": {"preset": "mixture", "temperature": 0.5},
+    "five modes, level 5, temperature 0.85, denoising guidance 4 (mixture)": {"preset": "mixture"},
+    "mixture, denoising guidance 1": {"preset": "mixture", "denoising_guidance": 1.0},
+    "mixture, temperature 1": {"preset": "mixture", "temperature": 1.0},
+    "mixture, temperature 1, rank 16": {"preset": "mixture", "temperature": 1.0, "rank": 16},
 }
 MEANS: dict[str, dict[str, Any]] = {
     "the mean, level 5, denoising guidance 4": {"preset": "mixture", "modes": 1, "temperature": 0.0},
@@ -58,7 +58,7 @@ def main() -> None:
         entries = [Entry(made, [draw]) for made, draw in zip(sets, DRAWS, strict=True)]
         for result in compare_entries(entries, validation, [Setting("convnet3", protocol)], cells=work / "cells"):
             figures.append({**result.as_row(), "method": name})
-            print(f"{name:60s} IPC {result.ipc:2d}  {100 * result.accuracy_mean:.1f} ± {100 * result.accuracy_std:.1f}", flush=True)
+            print(f"{name:70s} IPC {result.ipc:2d}  {100 * result.accuracy_mean:.1f} ± {100 * result.accuracy_std:.1f}", flush=True)
 
     for ipc in IPCS:
         sets = work / f"ipc{ipc}"

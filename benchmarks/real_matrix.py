@@ -3,7 +3,7 @@
 Run:   python benchmarks/real_matrix.py fashion_mnist main --prior 4000 --on test
 
 Matrices lie in benchmarks/matrices; `--on validation` tests on held-out training images, on which everything is chosen. Rows are recorded
-after each number of images per class.
+after each number of images per class. A matrix that names no protocols has that of its data set.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None
     images, test = images_of(real_data(name), "train", on)
     prior = Prior.from_pretrained(prior_folder(name, steps))
     materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher_folder(name)) if soft else None)
-    protocol = protocol_of(name, soft=soft)
-    changes = {"protocols": [str(protocol)], "ipc": ipc, "distillation_seeds": seeds}
-    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", changes)
+    matrix = read_matrix(HERE / "matrices" / f"{matrix_name}.yaml", {"ipc": ipc, "distillation_seeds": seeds})
+    if "protocols" not in matrix.model_fields_set:
+        matrix = matrix.model_copy(update={"protocols": (str(protocol_of(name, soft=soft)),)})
     folder = WORK / "matrices" / f"{name}-{steps}-{on}{'-soft' if soft else ''}"
     rows = []
     for size in matrix.ipc:
@@ -54,7 +54,8 @@ def main(name: str, matrix_name: str, steps: int, on: str, ipc: list[int] | None
         print(accuracy_table(found.rows))
         only = "" if ipc is None else "-ipc" + "-".join(map(str, ipc))
         chosen = matrix.model_dump(mode="json", exclude={"protocols"})
-        about = {"matrix": chosen, "protocol": protocol.name, "common": COMMON, "prior_steps": steps, "on": on}
+        protocols = [Path(protocol).name for protocol in matrix.protocols]
+        about = {"matrix": chosen, "protocols": protocols, "common": COMMON, "prior_steps": steps, "on": on}
         record(f"{name}-{matrix_name}-{on}{only}", about, rows)
 
 
@@ -66,6 +67,6 @@ if __name__ == "__main__":
     parser.add_argument("--on", choices=["validation", "test"], required=True)
     parser.add_argument("--ipc", type=int, nargs="*")
     parser.add_argument("--seeds", type=int, nargs="*")
-    parser.add_argument("--soft", action="store_true", help="stored answers of the teacher of benchmarks/real_teachers.py as labels")
+    parser.add_argument("--soft", action="store_true", help="soft labels, of the teacher of benchmarks/real_teachers.py")
     given = parser.parse_args()
     main(given.name, given.matrix, given.prior, given.on, given.ipc, given.seeds, given.soft)

@@ -157,6 +157,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"inversion_stride": 6},
     "mixture": {
         "modes": 5,
+        "strategy": "exact",
+        "exact_std": "population",
+        "temperature": 0.85,
         "num_candidates": 10_000,
         "statistics_level": 5,
         "denoising_level": 5,
