@@ -123,7 +123,9 @@ def test_units_of_memory() -> None:
 
 
 def test_a_prior_is_measured(digits: ImageData, digits_prior: Prior) -> None:
-    plan_of_digits = plan(digits.counts, digits_prior, images=digits, test_images=50, ipc=2, protocol="quick", **FAST)
+    plan_of_digits = plan(digits.counts, digits_prior, images=digits, test_images=50, ipc=2, protocol="quick", modes=2, rank=8, **FAST)
+    assert plan_of_digits.statistics_bytes == 10 * 2 * (2 + 8) * 64 * 4
+    assert [note.split()[0] for note in plan_of_digits.notes] == ["clustering", "finding"]
     assert plan_of_digits.images == 1197
     assert stage(plan_of_digits, "invert").calls == 1197 * 2 * 2
     assert all(part.seconds > 0 for part in plan_of_digits.stages)
