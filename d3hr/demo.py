@@ -25,16 +25,19 @@ from d3hr.prior.training import fit_prior
 from d3hr.progress import Progress
 from d3hr.staging import claim
 
-IPCS = (1, 10)
+SETTINGS: dict[int, dict[str, Any]] = {1: {"preset": "mixture", "modes": 1, "temperature": 0.0}, 10: {"preset": "mixture"}}
+PRIOR_ONLY_GUIDANCE = {1: 4.0, 10: 1.5}
+"""By images per class: what was best on the digits' validation split (``benchmarks/digits_presets.py``), for either method."""
+SHOWN = 10
+"""Images per class of the set that is shown."""
 DISTILLATION_SEEDS = 6
 TRAINING_SEEDS = 1
 STUDENT = "convnet3"
-PRESET = "gentle"
 PROTOCOL = "quick"
 NAMES = {"d3hr": "distilled (d3hr)", "random_real": "random real images", "prior_only": "prior only, no inversion"}
 NEXT_STEPS = """d3hr inspect  PHOTOS
 d3hr fit      PHOTOS --out prior --preset tiny --max_minutes 30
-d3hr distill  PHOTOS --prior prior --out distilled --ipc 10 --preset gentle
+d3hr distill  PHOTOS --prior prior --out distilled --ipc 10 --preset mixture
 d3hr evaluate distilled --test TEST_PHOTOS
 d3hr diagnose distilled
 d3hr report   distilled"""
@@ -73,20 +76,21 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
 
 
 def _sets(images: ImageData, prior: Prior, out: Path, seed: int, progress: Progress) -> list[Entry]:
-    """Invert once; draw every set of the method from the statistics, and the baselines with the same seeds."""
-    first = distill(images, prior, out / "distilled", ipc=10, preset=PRESET, seed=seed, progress=progress)
-    guidance = distill_settings(PRESET).denoising_guidance
-    sets = out / "sets"
+    """Invert once for each number of images per class; draw every set from the statistics, and the baselines with the same seeds."""
     entries = []
-    for ipc in IPCS:
+
+    def place(method: str, ipc: int, draw: int) -> Path:
+        return out / "sets" / f"{method}-ipc{ipc}-seed{draw}"
+
+    for ipc, settings in SETTINGS.items():
+        shown = out / "distilled" if ipc == SHOWN else place("d3hr", ipc, seed)
+        first = distill(images, prior, shown, ipc=ipc, seed=seed, progress=progress, **settings)
+        guidance = PRIOR_ONLY_GUIDANCE[ipc]
         for draw in range(seed, seed + DISTILLATION_SEEDS):
-            known = first.manifest.ipc == ipc and draw == seed
             trainings = range(draw * TRAINING_SEEDS, (draw + 1) * TRAINING_SEEDS)
-            distilled = first if known else expand(first, prior, sets / f"d3hr-ipc{ipc}-seed{draw}", ipc=ipc, seed=draw)
-            real = random_real(images, sets / f"random_real-ipc{ipc}-seed{draw}", ipc=ipc, image_size=prior.image_size, seed=draw)
-            drawn = prior_only(
-                prior, images.class_names, sets / f"prior_only-ipc{ipc}-seed{draw}", ipc=ipc, guidance_scale=guidance, seed=draw
-            )
+            distilled = first if draw == seed else expand(first, prior, place("d3hr", ipc, draw), ipc=ipc, seed=draw)
+            real = random_real(images, place("random_real", ipc, draw), ipc=ipc, image_size=prior.image_size, seed=draw)
+            drawn = prior_only(prior, images.class_names, place("prior_only", ipc, draw), ipc=ipc, guidance_scale=guidance, seed=draw)
             entries += [Entry(made, trainings) for made in (distilled, real, drawn)]
     return entries
 
@@ -97,9 +101,9 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
 
     fit = read_json(out / "prior" / "fit.json")
     minutes = sum(fit["seconds"].values()) / 60
-    settings = distill_settings(PRESET)
+    settings = distill_settings(**SETTINGS[SHOWN])
     sheets = [
-        ("distilled/contact-sheet.png", "Distilled, 10 per class: drawn from each class's Gaussian in noise space"),
+        ("distilled/contact-sheet.png", f"Distilled, 10 per class: drawn from {settings.modes} Gaussians a class, near the clean latents"),
         (f"sets/random_real-ipc10-seed{seed}/contact-sheet.png", "Random real images, 10 per class"),
         (f"sets/prior_only-ipc10-seed{seed}/contact-sheet.png", "Prior only, 10 per class: random noise, denoised"),
     ]
@@ -125,9 +129,11 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
             "real images": f"{len(images):,} for training, {len(test)} for testing, {images.class_names[0]} to {images.class_names[-1]}",
             "prior": f"preset tiny, fitted in {minutes:.1f} minutes; reconstruction {fit['reconstruction_psnr_db']} dB PSNR",
             "inversion": f"{settings.statistics_level} of {settings.steps} DDIM steps, guidance {settings.inversion_guidance}",
-            "groups": f"strategy {settings.strategy} ({settings.exact_std} std; at 1 image per class: best of {settings.num_candidates:,})",
+            "groups": f"{settings.modes} Gaussians a class, strategy {settings.strategy} ({settings.exact_std} std), "
+            f"temperature {settings.temperature:g}; at 1 image per class the mean of one Gaussian, the same for every seed",
             "denoising": f"from level {settings.denoising_level}, guidance {settings.denoising_guidance}",
-            "prior only": f"the same prior and guidance {settings.denoising_guidance}, pure noise denoised from level {settings.steps - 1}",
+            "prior only": f"the same prior, pure noise denoised from level {settings.steps - 1}; "
+            + " and ".join(f"guidance {guidance:g} at {ipc} image(s) per class" for ipc, guidance in PRIOR_ONLY_GUIDANCE.items()),
             "made by": f"d3hr {version('d3hr')}",
         },
         next_steps=NEXT_STEPS,
