@@ -15,10 +15,16 @@ from typing import Any
 from d3hr.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-COMMIT = subprocess.run(
-    ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-).stdout.strip()
-"""What the benchmark runs from: asked when it starts, as the checkout may move on before it ends."""
+
+
+def _asked(*command: str) -> str:
+    return subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+
+
+COMMIT = _asked("rev-parse", "--short", "HEAD") + "-dirty" * bool(
+    _asked("diff", "--name-only", "HEAD", "--", ":/", ":!/benchmarks/results")
+)
+"""What the benchmark runs from, dirty if other files than results were changed: asked when it starts, as the checkout may move on."""
 
 
 def record(name: str, settings: dict[str, Any], figures: Any) -> Path:
