@@ -21,9 +21,8 @@ def _asked(*command: str) -> str:
     return subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
 
 
-COMMIT = _asked("rev-parse", "--short", "HEAD") + "-dirty" * bool(
-    _asked("diff", "--name-only", "HEAD", "--", ":/", ":!/benchmarks/results")
-)
+_CHANGED = _asked("diff", "--name-only", "HEAD", "--", ":/", ":!/benchmarks/results")
+COMMIT = _asked("rev-parse", "--short", "HEAD") + ("-dirty" if _CHANGED else "")
 """What the benchmark runs from, dirty if other files than results were changed: asked when it starts, as the checkout may move on."""
 
 
