@@ -56,7 +56,6 @@ ABLATIONS: list[Study] = [
     ("Candidates of the search, and what replaces it", "candidates", "test"),
     ("Guidance, in inversion and in denoising", "guidance", "validation"),
     ("How many real images the statistics come from", "images", "validation"),
-    ("Soft labels: the stored answers of a ConvNet-3 teacher", "soft-labels", "test"),
 ]
 """Heading, matrix, images it was tested on."""
 
@@ -195,6 +194,17 @@ def robustness(page: Page) -> None:
         page.sources(files)
 
 
+def soft_labels(page: Page) -> None:
+    """Append what sets are worth with a teacher's stored answers in place of labels."""
+    for data, title, files in measured("soft-labels", "test"):
+        teacher = RESULTS / f"real_teachers_{data}.json"
+        rows, knows = rows_of(files), read_json(teacher)["figures"]["test_accuracy"]
+        page.add(f"### {title}: soft labels", "", f"The teacher, a ConvNet-3, knows {100 * knows:.1f} % of the test images.")
+        page.accuracies(rows)
+        page.differences(rows, PAIRS)
+        page.sources([teacher, *files])
+
+
 def students(page: Page) -> None:
     """Append what other networks make of the same sets."""
     for _, title, files in measured("students", "test"):
@@ -295,6 +305,7 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
     ("", "", studies(CHOICES)),
     ("## Ablations", "Ten images per class.", studies(ABLATIONS)),
     ("## Robustness", "Ten sets of ten images per class, one training each.", robustness),
+    ("## Soft labels", "The stored answers of a teacher in place of labels, ten images per class.", soft_labels),
     ("## Other networks", "Distilled once, trained on by others.", students),
     ("## Spoiled images", "The prior is that of the images as they are; tests are on clean held-out images.", spoiled),
     ("## Cost", "Planned in one fresh process, made in another.", costs),
