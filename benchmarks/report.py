@@ -181,11 +181,11 @@ def levels(page: Page) -> None:
 
 
 def robustness(page: Page) -> None:
-    """Append how far accuracies of ten sets scatter."""
+    """Append how far accuracies of many sets scatter."""
     for _, title, files in measured("robustness", "test"):
         rows = rows_of(files)
         real = next(row for row in rows if row["name"] == "random_real")["accuracy_std"]
-        page.add(f"### {title}: ten sets")
+        page.add(f"### {title}: {rows[0]['seeds']} sets")
         page.table(
             ["method", "accuracy %", "spread, of random real images'"],
             ([f"`{row['name']}`", accuracy(row), f"{row['accuracy_std'] / real:.2f}"] for row in rows),
@@ -304,7 +304,7 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
     ("", "", levels),
     ("", "", studies(CHOICES)),
     ("## Ablations", "Ten images per class.", studies(ABLATIONS)),
-    ("## Robustness", "Ten sets of ten images per class, one training each.", robustness),
+    ("## Robustness", "Sets of ten images per class, one training each.", robustness),
     ("## Soft labels", "The stored answers of a teacher in place of labels, ten images per class.", soft_labels),
     ("## Other networks", "Distilled once, trained on by others.", students),
     ("## Spoiled images", "The prior is that of the images as they are; tests are on clean held-out images.", spoiled),
