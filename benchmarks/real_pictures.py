@@ -20,7 +20,7 @@ SHOWN = [
     ("d3hr chosen", 50, "of fifty a class: ten Gaussians that keep their covariance"),
 ]
 """Row, images per class, title; of more than ten images, which stand mode by mode, those that are evenly apart."""
-COLUMNS, SCALE = 10, 2
+COLUMNS, SCALE = 10, 1.5
 DOCS = Path(__file__).parent.parent / "docs" / "images"
 
 
@@ -28,12 +28,13 @@ def main(name: str, steps: int) -> None:
     folder = WORK / "matrices" / f"{name}-{steps}-test" / "sets"
     sets = [DistilledSet.load(folder / f"{row}-ipc{ipc}-seed0") for row, ipc, _ in SHOWN]
     side = sets[0].images.shape[-1] * COLUMNS * SCALE / 100
-    figure = Figure(figsize=(side * len(sets) + 0.9, side + 0.3), dpi=80, layout="constrained")
+    figure = Figure(figsize=(side * len(sets) + 0.9, side + 0.3), dpi=72, layout="constrained")
     for axes, made, (_, ipc, title) in zip(figure.subplots(1, len(sets)), sets, SHOWN, strict=True):
         rows = [made.of_class(label)[:: ipc // COLUMNS].permute(2, 0, 3, 1).flatten(1, 2) for label in made.class_names]
         for place, row in enumerate(rows):
             axes.imshow(row.numpy(), extent=(0, COLUMNS, len(rows) - place - 1, len(rows) - place), interpolation="nearest")
-        axes.set(xlim=(0, COLUMNS), ylim=(0, len(rows)), xticks=[], yticks=[], aspect="equal", title=title)
+        axes.set(xlim=(0, COLUMNS), ylim=(0, len(rows)), xticks=[], yticks=[], aspect="equal")
+        axes.set_title(title, fontsize="medium")
         if made is sets[0]:
             axes.set_yticks([len(rows) - place - 0.5 for place in range(len(rows))], made.class_names, fontsize="small")
     figure.savefig(DOCS / f"{name}-sets.png", metadata={"Software": None})

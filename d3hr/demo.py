@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from importlib.metadata import version
@@ -78,10 +79,7 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
 def _sets(images: ImageData, prior: Prior, out: Path, seed: int, progress: Progress) -> list[Entry]:
     """Invert once for each number of images per class; draw every set from the statistics, and the baselines with the same seeds."""
     entries = []
-
-    def place(method: str, ipc: int, draw: int) -> Path:
-        return out / "sets" / f"{method}-ipc{ipc}-seed{draw}"
-
+    place = functools.partial(_place, out)
     for ipc, settings in SETTINGS.items():
         shown = out / "distilled" if ipc == SHOWN else place("d3hr", ipc, seed)
         first = distill(images, prior, shown, ipc=ipc, seed=seed, progress=progress, **settings)
@@ -95,6 +93,10 @@ def _sets(images: ImageData, prior: Prior, out: Path, seed: int, progress: Progr
     return entries
 
 
+def _place(out: Path, method: str, ipc: int, draw: int) -> Path:
+    return out / "sets" / f"{method}-ipc{ipc}-seed{draw}"
+
+
 def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evaluation], seed: int) -> None:
     from d3hr.report.figures import accuracy_chart, loss_chart
     from d3hr.report.page import write_page
@@ -103,9 +105,9 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
     minutes = sum(fit["seconds"].values()) / 60
     settings = distill_settings(**SETTINGS[SHOWN])
     sheets = [
-        ("distilled/contact-sheet.png", f"Distilled, 10 per class: drawn from {settings.modes} Gaussians a class, near the clean latents"),
-        (f"sets/random_real-ipc10-seed{seed}/contact-sheet.png", "Random real images, 10 per class"),
-        (f"sets/prior_only-ipc10-seed{seed}/contact-sheet.png", "Prior only, 10 per class: random noise, denoised"),
+        (out / "distilled", f"Distilled, {SHOWN} per class: drawn from {settings.modes} Gaussians a class, near the clean latents"),
+        (_place(out, "random_real", SHOWN, seed), f"Random real images, {SHOWN} per class"),
+        (_place(out, "prior_only", SHOWN, seed), f"Prior only, {SHOWN} per class: random noise, denoised"),
     ]
     write_page(
         out / "index.html",
@@ -114,7 +116,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
         real_count=f"{len(images):,}",
         classes=images.class_names,
         verdicts=verdicts(rows),
-        sheets=[{"picture": out / picture, "caption": caption} for picture, caption in sheets],
+        sheets=[{"picture": made / "contact-sheet.png", "caption": caption} for made, caption in sheets],
         rows=rows,
         best={row.ipc: max(other.accuracy_mean for other in rows if other.ipc == row.ipc) for row in rows},
         names=NAMES,

@@ -60,6 +60,10 @@ class ClassMixture:
         """Return the mixture of both sets of latents, mode by mode."""
         return ClassMixture(tuple(mine.merge(theirs) for mine, theirs in zip(self.modes, other.modes, strict=True)))
 
+    def principal(self) -> ClassMixture:
+        """Return the same mixture, each mode with R loadings (:meth:`~d3hr.distillation.matching.ClassGaussian.principal`)."""
+        return ClassMixture(tuple(mode.principal() for mode in self.modes))
+
     def shares(self, ipc: int) -> tuple[int, ...]:
         """Return how many of K images each mode gets: in proportion to its weight, by largest remainders; of equal ones the first."""
         return shares([mode.count for mode in self.modes], ipc)

@@ -30,8 +30,9 @@ def write_mixtures(
 ) -> None:
     """Write classes of equally many modes in float32, or in float16 at half the size and a relative error of 5e-4.
 
-    Their standard errors, if any, stand beside them. Classes are taken one after the other: memory holds all of them in the precision of
-    the file only.
+    Gaussians of a rank have as many loadings (:meth:`~d3hr.distillation.mixture.ClassMixture.principal`), which are written as they are:
+    what was read is written again to the same bytes. Standard errors, if any, stand beside them. Classes are taken one after the other:
+    memory holds all of them in the precision of the file only.
     """
     first = next(iter(mixtures))
     shape, rank, kind = (len(mixtures), len(first.modes), first.dimensions), first.rank, getattr(torch, dtype)
@@ -41,7 +42,7 @@ def write_mixtures(
     for row, mixture in enumerate(mixtures):
         for mode, gaussian in enumerate(mixture.modes):
             for name, tensor in tensors.items():
-                tensor[row, mode] = getattr(gaussian.principal(), name)
+                tensor[row, mode] = getattr(gaussian, name)
     if shape[1] == 1:
         tensors = {name: tensor.squeeze(1) for name, tensor in tensors.items()}
     if errors:
@@ -136,7 +137,7 @@ class KeptMixtures(Mapping[str, ClassMixture]):
 
     def keep(self, class_name: str, mixture: ClassMixture, error: StandardError, dtype: StatisticsDtype) -> None:
         """Write the statistics of a class with their standard error, which makes it finished."""
-        write_mixtures(self._files[class_name], [mixture], dtype, [error])
+        write_mixtures(self._files[class_name], [mixture.principal()], dtype, [error])
 
     def error(self, class_name: str) -> StandardError:
         """Return the standard error of a class's statistics."""

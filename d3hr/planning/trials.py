@@ -9,6 +9,7 @@ import io
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ def search_and_draw(work: Workload) -> tuple[Timing, float]:
     """Return how long a search of n candidates takes, in real blocks against all classes, and the seconds to draw one group."""
     if not work.distilled:
         return Timing(), 0.0
-    zeros = torch.zeros(work.dimensions, dtype=torch.float64)
-    gaussians = dict.fromkeys(work.counts, ClassGaussian(zeros, zeros + 1, 2, work.rank, _no_loadings(work)))
+    empty = ClassGaussian.empty(work.dimensions, work.rank).principal()
+    gaussians = dict.fromkeys(work.counts, replace(empty, std=empty.std + 1, count=2))
 
     def search(candidates: int) -> dict[str, int]:
         return search_candidates(gaussians, work.settings.model_copy(update={"num_candidates": candidates}))
@@ -69,17 +70,12 @@ def search_and_draw(work: Workload) -> tuple[Timing, float]:
     return measure(search, sizes, _CPU), statistics.median(draws)
 
 
-def _no_loadings(work: Workload) -> Tensor | None:
-    return torch.zeros(work.rank, work.dimensions, dtype=torch.float64) if work.rank else None
-
-
 def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
     """Return the seconds to write and read the statistics of a class, to write one image such as ``picture``, and to complete a set."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         modes = work.settings.modes
-        zeros = torch.zeros(work.dimensions, dtype=torch.float64)
-        mixture = ClassMixture((ClassGaussian(zeros, zeros, 2, work.rank, _no_loadings(work)),) * modes)
+        mixture = ClassMixture((replace(ClassGaussian.empty(work.dimensions, work.rank).principal(), count=2),) * modes)
 
         def keep() -> None:
             write_mixtures(folder / "statistics", [mixture])

@@ -12,6 +12,7 @@ from d3hr.distillation.mixture import ClassMixture, shares
 from d3hr.distillation.modes import k_means_centres, nearest
 from d3hr.distillation.pipeline import expand
 from d3hr.distillation.settings import GroupSettings, distill_settings
+from d3hr.distillation.statistics_file import read_mixtures, write_mixtures
 from d3hr.errors import DataError, SettingsError
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.seeds import derive_seed
@@ -145,6 +146,16 @@ def test_a_set_of_several_modes(small: tuple[ImageData, Prior], tmp_path: Path) 
     assert tree(shared.path) == tree(made.path)
     with pytest.raises(SettingsError, match="decides the statistics"):
         expand(loaded, prior, tmp_path / "other", ipc=4, modes=2)
+
+
+def test_statistics_read_are_written_again_to_the_same_bytes(tmp_path: Path) -> None:
+    """What a set is drawn from is read from one file and written to another: expand must find it there to the last bit."""
+    latents = torch.randn(60, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mixture = ClassMixture.empty(40, 2, rank=9).update(latents, torch.arange(60) % 2).principal()
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_mixtures(first, [mixture])
+    write_mixtures(second, read_mixtures(first, modes=2, rank=9))
+    assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.usefixtures("one_thread")
