@@ -195,25 +195,19 @@ def robustness(page: Page) -> None:
         page.sources(files)
 
 
-def soft_labels(page: Page) -> None:
-    """Append what sets are worth with a teacher's stored answers in place of labels."""
-    for data, title, files in measured("soft-labels", "test"):
-        teacher = RESULTS / f"real_teachers_{data}.json"
-        rows, knows = rows_of(files), read_json(teacher)["figures"]["test_accuracy"]
-        page.add(f"### {title}: soft labels", "", f"The teacher, a ConvNet-3, knows {100 * knows:.1f} % of the test images.")
-        page.accuracies(rows)
-        page.differences(rows, PAIRS)
-        page.sources([teacher, *files])
+def taught(heading: str, matrix: str) -> Callable[[Page], None]:
+    """Return what appends the tables of a matrix whose students have a teacher."""
 
+    def write(page: Page) -> None:
+        for data, title, files in measured(matrix, "test"):
+            teacher = RESULTS / f"real_teachers_{data}.json"
+            rows, knows = rows_of(files), read_json(teacher)["figures"]["test_accuracy"]
+            page.add(f"### {title}: {heading}", "", f"The teacher, a ConvNet-3, knows {100 * knows:.1f} % of the test images.")
+            page.accuracies(rows)
+            page.differences(rows, PAIRS)
+            page.sources([teacher, *files])
 
-def paper(page: Page) -> None:
-    """Append what the paper's own protocol makes of the sets."""
-    for data, title, files in measured("paper", "test"):
-        teacher = RESULTS / f"real_teachers_{data}.json"
-        rows, knows = rows_of(files), read_json(teacher)["figures"]["test_accuracy"]
-        page.add(f"### {title}: ResNet-18, asking a teacher", "", f"The teacher, a ConvNet-3, knows {100 * knows:.1f} % of the test images.")
-        page.accuracies(rows)
-        page.sources([teacher, *files])
+    return write
 
 
 def students(page: Page) -> None:
@@ -304,6 +298,10 @@ def storage(page: Page) -> None:
         page.sources([file, *files])
 
 
+PAPER = (
+    "[paper-cifar-bf16](../benchmarks/protocols/paper-cifar-bf16.yaml). The paper has 41.3 % at 10 images per class and 70.8 % at 50: the\n"
+    "best test accuracy of the last epochs, its teacher a ResNet-18 that knows 93.9 %."
+)
 SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
     (
         "## The priors",
@@ -316,14 +314,8 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
     ("", "", studies(CHOICES)),
     ("## Ablations", "Ten images per class.", studies(ABLATIONS)),
     ("## Robustness", "Sets of ten images per class, one training each.", robustness),
-    ("## Soft labels", "The stored answers of a teacher in place of labels, ten images per class.", soft_labels),
-    (
-        "## The paper's protocol",
-        "[paper-cifar-bf16](../benchmarks/protocols/paper-cifar-bf16.yaml). The paper reports 41.3 % at 10 images per class and 70.8 % at 50, with\n"
-        "the best test accuracy of the last epochs and a ResNet-18 that knows 93.9 % as teacher; at 50 one training takes an hour and more of one\n"
-        "core here, and none was made.",
-        paper,
-    ),
+    ("## Soft labels", "The stored answers of a teacher in place of labels, ten images per class.", taught("soft labels", "soft-labels")),
+    ("## The paper's protocol", PAPER, taught("ResNet-18, asking a teacher", "paper")),
     ("## Other networks", "Distilled once, trained on by others.", students),
     ("## Spoiled images", "The prior is that of the images as they are; tests are on clean held-out images.", spoiled),
     ("## Cost", "Planned in one fresh process, made in another.", costs),
