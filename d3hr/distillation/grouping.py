@@ -176,7 +176,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
         settings: how to choose.
         candidate: index in the pool, where the strategy searches.
     """
-    dimensions = len(gaussian.spread)
+    dimensions = gaussian.coordinates
     if not settings.temperature:
         return gaussian.mean.double().repeat(settings.ipc, 1)
     if candidate is not None:

@@ -52,8 +52,13 @@ class ClassGaussian:
         return (self.std.square() - self.loadings.square().sum(dim=0)).clamp(min=0).sqrt()
 
     @property
+    def coordinates(self) -> int:
+        """Independent coordinates of a latent: D, and one for each loading."""
+        return len(self.mean) + (0 if self.loadings is None else len(self.loadings))
+
+    @property
     def spread(self) -> Tensor:
-        """Standard deviations of a latent's independent coordinates, float64 [D + r]: the residuals, and the lengths of the loadings."""
+        """Standard deviations of a latent's independent coordinates (float64): the residuals, and the lengths of the loadings."""
         return self.std if self.loadings is None else torch.cat([self.residual, torch.linalg.vector_norm(self.loadings, dim=1)])
 
     def update(self, batch: Tensor) -> ClassGaussian:
