@@ -22,7 +22,8 @@ from torch import Tensor
 from d3hr.decoding import MIN_SIDE, open_upright, to_pixels
 from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
 from d3hr.progress import SILENT, Progress
-from d3hr.sources import Source, is_hub_id, open_source
+from d3hr.sources.opening import is_hub_id, open_source
+from d3hr.sources.source import Source
 
 _SCAN_CHUNK = 512
 _DECODERS = min(8, os.cpu_count() or 1)

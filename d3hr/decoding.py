@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,15 @@ MIN_SIDE = 4
 _READERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile}
 """First bytes -> the one reader that is asked; Pillow's others, of which one starts Ghostscript, never see a file."""
 _ORIENTATION = 0x0112
+
+
+def content_of(path: Path) -> bytes:
+    """Return what is in a plain file of at most :data:`MAX_BYTES`; nothing of anything else."""
+    try:
+        about = path.stat()
+        return path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_size <= MAX_BYTES else b""
+    except (OSError, ValueError):
+        return b""
 
 
 def open_upright(blob: bytes) -> Image.Image:
