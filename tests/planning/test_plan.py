@@ -9,9 +9,10 @@ from d3hr import ImageData, Prior
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import ClassMismatch, DataError, SettingsError
 from d3hr.evaluation.protocols import protocol_named
+from d3hr.planning.composing import composed
 from d3hr.planning.costs import Workload
 from d3hr.planning.counting import Need, PriorNeeds, StudentNeeds
-from d3hr.planning.plan import composed, plan
+from d3hr.planning.plan import plan
 from d3hr.planning.probe import Measured
 from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import Plan, human_bytes, human_time
