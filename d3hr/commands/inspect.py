@@ -28,8 +28,8 @@ def inspect(
         split: train, validation, test, ...; train by default
         reading: how images are read
     """
+    from d3hr.prior.class_names import class_names_of
     from d3hr.prior.conditioning import match_classes, read_class_map
-    from d3hr.prior.model import class_names_of
 
     if class_map and not prior:
         raise SettingsError("--class_map is for --prior.", found="no --prior", do="give the prior whose classes it names.")

@@ -17,6 +17,7 @@ from d3hr.checksums import verify
 from d3hr.errors import PriorError, SettingsError
 from d3hr.files import explained, write_bytes, write_json
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
+from d3hr.prior.class_names import class_names_in
 from d3hr.prior.fingerprint import fingerprint
 from d3hr.prior.loading import load_autoencoder, load_transformer
 from d3hr.prior.repository import Repository
@@ -163,7 +164,7 @@ class Prior:
             raise SettingsError("Unknown precision.", found=f"{dtype}", do="use float32, bfloat16 or float16.")
         verify(path_or_hub_id)
         repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
-        names = _class_names(repository)  # refuses other pipelines before their weights are read
+        names = class_names_in(repository)  # refuses other pipelines before their weights are read
         where = device or default_device()
         transformer = load_transformer(repository, dtype or torch.float32)
         prior = cls(
@@ -295,22 +296,3 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def class_names_of(path_or_hub_id: str | Path) -> tuple[str, ...]:
-    """Return the class names of a prior without loading, or downloading, its weights.
-
-    Raises:
-        PriorError: there is no such prior, or it is not a DiTPipeline.
-    """
-    return _class_names(Repository(str(path_or_hub_id), ()))
-
-
-def _class_names(repository: Repository) -> tuple[str, ...]:
-    index = repository.json("model_index.json")
-    if index.get("_class_name") != "DiTPipeline":
-        raise repository.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
-    labels = index.get("id2label")
-    if not labels:
-        return tuple(str(number) for number in range(repository.json("transformer/config.json")["num_embeds_ada_norm"]))
-    return tuple(labels[key] for key in sorted(labels, key=int))

@@ -10,8 +10,8 @@ import torch
 
 from d3hr import Prior, distill, load_images
 from d3hr.errors import ClassMismatch, PriorError, SettingsError
+from d3hr.prior.class_names import class_names_of
 from d3hr.prior.conditioning import match_classes
-from d3hr.prior.model import class_names_of
 from tests.conftest import MakeFolder
 
 LABELS = {0: "tench, Tinca tinca", 1: "goldfish, Carassius auratus", 2: "great white shark, white shark"}
