@@ -26,17 +26,19 @@ DOCS = Path(__file__).parent.parent / "docs" / "images"
 
 def main(name: str, steps: int) -> None:
     folder = WORK / "matrices" / f"{name}-{steps}-test" / "sets"
-    sets = [DistilledSet.load(folder / f"{row}-ipc{ipc}-seed0") for row, ipc, _ in SHOWN]
-    side = sets[0].images.shape[-1] * COLUMNS * SCALE / 100
+    made = [(folder / f"{row}-ipc{ipc}-seed0", ipc, title) for row, ipc, title in SHOWN]
+    sets = [(DistilledSet.load(path), ipc, title) for path, ipc, title in made if path.is_dir()]
+    first, *_ = sets[0]
+    side = first.images.shape[-1] * COLUMNS * SCALE / 100
     figure = Figure(figsize=(side * len(sets) + 0.9, side + 0.3), dpi=72, layout="constrained")
-    for axes, made, (_, ipc, title) in zip(figure.subplots(1, len(sets)), sets, SHOWN, strict=True):
-        rows = [made.of_class(label)[:: ipc // COLUMNS].permute(2, 0, 3, 1).flatten(1, 2) for label in made.class_names]
+    for axes, (shown, ipc, title) in zip(figure.subplots(1, len(sets)), sets, strict=True):
+        rows = [shown.of_class(label)[:: ipc // COLUMNS].permute(2, 0, 3, 1).flatten(1, 2) for label in shown.class_names]
         for place, row in enumerate(rows):
             axes.imshow(row.numpy(), extent=(0, COLUMNS, len(rows) - place - 1, len(rows) - place), interpolation="nearest")
         axes.set(xlim=(0, COLUMNS), ylim=(0, len(rows)), xticks=[], yticks=[], aspect="equal")
         axes.set_title(title, fontsize="medium")
-        if made is sets[0]:
-            axes.set_yticks([len(rows) - place - 0.5 for place in range(len(rows))], made.class_names, fontsize="small")
+        if shown is first:
+            axes.set_yticks([len(rows) - place - 0.5 for place in range(len(rows))], shown.class_names, fontsize="small")
     figure.savefig(DOCS / f"{name}-sets.png", metadata={"Software": None})
 
 
