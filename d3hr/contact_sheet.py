@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from d3hr.encoding import png_of
 
 MAX_CLASSES = 100
 MAX_COLUMNS = 20
@@ -38,9 +39,7 @@ def contact_sheet(rows: Mapping[str, Tensor]) -> bytes:
         for column, image in enumerate(images[:columns]):
             picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((cell, cell), Image.Resampling.NEAREST)
             sheet.paste(picture, (left + column * step, top))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "png")
-    return buffer.getvalue()
+    return png_of(sheet)
 
 
 def _cut(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

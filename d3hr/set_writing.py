@@ -19,6 +19,7 @@ from d3hr.class_folders import class_folders
 from d3hr.contact_sheet import contact_sheet
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.statistics_file import StatisticsDtype, write_mixtures
+from d3hr.encoding import png_of_pixels
 from d3hr.files import write_bytes, write_json
 from d3hr.manifest import ClassEntry, Manifest, Sample
 from d3hr.prior.conditioning import Conditioning
@@ -177,7 +178,5 @@ def _write_class(folder: Path, images: Tensor) -> None:
     remove(partial)
     partial.mkdir()
     for index, image in enumerate(images):
-        buffer = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "png")
-        write_bytes(partial / f"{index:05d}.png", buffer.getvalue())
+        write_bytes(partial / f"{index:05d}.png", png_of_pixels(image))
     partial.replace(folder)

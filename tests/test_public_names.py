@@ -17,9 +17,9 @@ def test_the_public_names_are_listed_and_there() -> None:
 def test_a_box_imports_only_what_stands_left_of_it() -> None:
     """Data flows one way: images, prior, distillation, storage, evaluation, baselines, diagnostics, comparison, recipes, report."""
     order = [
-        "errors", "seeds", "progress", "checksums", "files", "locking", "staging", "reading", "class_folders", "contact_sheet", "set_card",
-        "decoding", "sources", "data", "batches", "prior", "execution", "distillation", "manifest", "storage", "set_writing", "evaluation",
-        "baselines", "diagnostics", "comparison", "planning", "recipes", "report", "demo", "commands", "__main__",
+        "errors", "seeds", "progress", "checksums", "files", "locking", "staging", "reading", "class_folders", "encoding", "contact_sheet",
+        "set_card", "decoding", "sources", "data", "batches", "prior", "execution", "distillation", "manifest", "storage", "set_writing",
+        "evaluation", "baselines", "diagnostics", "comparison", "planning", "recipes", "report", "demo", "commands", "__main__",
     ]  # fmt: skip
     allowed_back = {
         ("distillation", "manifest"),

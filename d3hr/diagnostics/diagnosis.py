@@ -6,7 +6,6 @@ OUT/nearest/<class folder>/<index>.png          the nearest real image of each d
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from d3hr.checksums import verify
 from d3hr.data import ImageData
@@ -32,6 +30,7 @@ from d3hr.diagnostics.subject import Subject
 from d3hr.diagnostics.wording import as_text
 from d3hr.distillation.latent_sample import FEWEST, LatentSample
 from d3hr.distillation.settings import distill_settings
+from d3hr.encoding import png_of_pixels
 from d3hr.errors import SettingsError
 from d3hr.evaluation.teachers import Teacher
 from d3hr.files import write_bytes, write_json
@@ -89,9 +88,7 @@ class Diagnosis:
             place.mkdir(parents=True, exist_ok=True)
             for index, position in enumerate(positions.tolist()):
                 pixels = to_uint8(self.images.gather([position])[0])[0]
-                buffer = io.BytesIO()
-                Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "png")
-                write_bytes(place / f"{index:05d}.png", buffer.getvalue())
+                write_bytes(place / f"{index:05d}.png", png_of_pixels(pixels))
         write_json(stage.path / FILE, self.values)
         stage.publish(growing=[FILE])
 

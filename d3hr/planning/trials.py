@@ -5,7 +5,6 @@ Legend: n images in a batch.
 
 from __future__ import annotations
 
-import io
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.statistics_file import read_mixtures, write_mixtures
+from d3hr.encoding import png_of
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.scoring import TEST_BATCH, Labelled, score_network
 from d3hr.evaluation.students import new_student
@@ -44,11 +44,10 @@ def reader(images: ImageData | None, image_size: int) -> Callable[[int], Tensor]
     if images is not None:
         sized, order = images.at_size(image_size), torch.Generator().manual_seed(0)
         return lambda n: sized.gather(torch.randint(len(sized), (n,), generator=order))[0]
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (image_size, image_size, 3), dtype=np.uint8)).save(buffer, "png")
+    png = png_of(Image.fromarray(np.random.default_rng(0).integers(0, 256, (image_size, image_size, 3), dtype=np.uint8)))
 
     def read(n: int) -> Tensor:
-        pixels = [to_pixels(open_upright(buffer.getvalue()), image_size) for _ in range(n)]
+        pixels = [to_pixels(open_upright(png), image_size) for _ in range(n)]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     return read

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from d3hr.report.pictures import data_uri, encoded
+from d3hr.encoding import png_of
+from d3hr.report.pictures import data_uri
 
 MAX_TABLE = 25
 """Most classes whose matrix is a table with numbers."""
@@ -66,4 +67,4 @@ def _picture(shares: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
     pixels = np.empty((*shares.shape, 4), dtype=np.uint8)
     pixels[..., :3] = _INK
     pixels[..., 3] = np.round(255 * np.sqrt(shares))
-    return data_uri(encoded(Image.fromarray(pixels)))
+    return data_uri(png_of(Image.fromarray(pixels)))

@@ -7,16 +7,15 @@ class first, then fewer classes.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from d3hr.data import ImageData
 from d3hr.decoding import open_upright
+from d3hr.encoding import png_of, png_of_pixels
 from d3hr.errors import ResultsError
 from d3hr.storage import DistilledSet, to_uint8
 
@@ -84,13 +83,13 @@ def sheet_of(images: DistilledSet | ImageData, *, budget: int = SHEET_BYTES) -> 
     names = [name for name, count in counts.items() if count][:MAX_CLASSES]
     if not names:
         return Sheet(0, {}, counts)
-    first = {name: _png(_first(images, name, 1)[0]) for name in names}
+    first = {name: png_of_pixels(_first(images, name, 1)[0]) for name in names}
     mean = sum(map(len, first.values())) / len(first)
     each = max(1, min(MAX_IMAGES, int(budget / (mean * len(names)))))
     names = names[: max(1, int(budget / (mean * each)))]
     side = int(_first(images, names[0], 1).shape[-1])
     classes = {
-        name: [Picture(index, data_uri(_png(image))) for index, image in enumerate(_first(images, name, each))]
+        name: [Picture(index, data_uri(png_of_pixels(image))) for index, image in enumerate(_first(images, name, each))]
         if each > 1
         else [Picture(0, data_uri(first[name]))]
         for name in names
@@ -132,13 +131,6 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def encoded(image: Image.Image) -> bytes:
-    """Return an image as PNG."""
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return buffer.getvalue()
-
-
 def _counts(images: DistilledSet | ImageData) -> dict[str, int]:
     if isinstance(images, ImageData):
         return images.counts
@@ -152,13 +144,9 @@ def _first(images: DistilledSet | ImageData, name: str, count: int) -> Tensor:
     return images.of_class(name)[:count]
 
 
-def _png(image: Tensor) -> bytes:
-    return encoded(Image.fromarray(image.permute(1, 2, 0).numpy()))
-
-
 def _checked(file: Path) -> bytes:
     """Return a file's image, encoded anew, so that nothing but pixels enters the page."""
     try:
-        return encoded(open_upright(file.read_bytes()).convert("RGB"))
+        return png_of(open_upright(file.read_bytes()).convert("RGB"))
     except ValueError as error:
         raise ResultsError(f"{file} is damaged.", found=str(error), do="make it again with 'd3hr diagnose'.") from error

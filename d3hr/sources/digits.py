@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from d3hr.encoding import png_of
 from d3hr.errors import DataError, listed
 
 
@@ -33,14 +32,8 @@ class Digits:
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the encoded images at ``indices`` as PNG files."""
-        return [_png(self._pixels[index]) for index in indices]
+        return [png_of(Image.fromarray(self._pixels[index])) for index in indices]
 
     def name(self, index: int) -> str:
         """Return how to call an image in a message: its row among scikit-learn's digits."""
         return f"digits[{self._rows[index]}]"
-
-
-def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
-    return buffer.getvalue()
