@@ -86,8 +86,8 @@ class Browser:
             self.events.append(self._next())
 
     def run(self, expression: str) -> Any:
-        """Return the JSON value of a JavaScript expression."""
-        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, userGesture=True)
+        """Return the JSON value of a JavaScript expression, of a promise when it is kept."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True, userGesture=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
