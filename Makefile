@@ -6,7 +6,7 @@ DONE := $(VENV)/.installed
 
 .PHONY: demo test benchmarks-report install audit build clean
 
-## Fit, distil and measure on real digits; writes d3hr-demo/ (5 to 10 minutes on 2 cores).
+## Fit, distil and measure on real digits; writes d3hr-demo/ (4 to 10 minutes on 2 cores).
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
