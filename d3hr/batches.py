@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from d3hr.data import ImageData, to_unit_range
+from d3hr.data import ImageData
+from d3hr.decoding import to_unit_range
 from d3hr.errors import D3hrError, SettingsError
 
 _Request = tuple[str, tuple[int, ...]]

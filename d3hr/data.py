@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d3hr.decoding import MIN_SIDE, open_upright, to_pixels
+from d3hr.decoding import MIN_SIDE, open_upright, to_pixels, to_unit_range
 from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
 from d3hr.progress import SILENT, Progress
 from d3hr.sources.opening import is_hub_id, open_source
@@ -138,11 +138,6 @@ class ImageData:
                 found=f"{error}, where it was an image when the data were checked",
                 do="restore it or run again: the data are checked anew.",
             ) from error
-
-
-def to_unit_range(pixels: Tensor) -> Tensor:
-    """Return images [N, 3, H, W] in [-1, 1] of ``pixels`` uint8 [N, 3, H, W]."""
-    return pixels.float() / 127.5 - 1
 
 
 def load_images(

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+from torch import Tensor
 
 MAX_PIXELS = 89_478_485
 """Largest width x height that is decoded (Pillow's own limit against decompression bombs, here an error)."""
@@ -92,3 +94,13 @@ def to_pixels(image: Image.Image, image_size: int) -> np.ndarray[Any, np.dtype[n
     if image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BICUBIC)
     return np.array(image)
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """Return images [N, 3, H, W] in [-1, 1] of ``pixels`` uint8 [N, 3, H, W]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Return images uint8 [N, 3, H, W] of float images in [-1, 1], rounded to the nearest level."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)

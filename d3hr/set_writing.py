@@ -26,7 +26,8 @@ from d3hr.prior.conditioning import Conditioning
 from d3hr.progress import SILENT, Progress
 from d3hr.set_card import set_card
 from d3hr.staging import StagedFolder, remove
-from d3hr.storage import DistilledSet, to_uint8
+from d3hr.decoding import to_uint8
+from d3hr.storage import DistilledSet
 
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last chunk of every PNG file, with its checksum, which Pillow does not look at."""

@@ -206,8 +206,3 @@ def open_set(path: str | Path) -> DistilledSet | ImageData:
     if (folder / "manifest.json").is_file() or folder.with_name(folder.name + ".partial").is_dir():
         return DistilledSet.load(folder)
     return load_images(path)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Return images uint8 [N, 3, H, W] of float images in [-1, 1], rounded to the nearest level."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)

@@ -38,7 +38,8 @@ from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
 from d3hr.staging import StagedFolder
-from d3hr.storage import DistilledSet, to_uint8
+from d3hr.decoding import to_uint8
+from d3hr.storage import DistilledSet
 
 FILE = "diagnosis.json"
 """Figures and verdicts; those that hang on evaluations may come later."""

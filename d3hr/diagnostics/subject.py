@@ -14,6 +14,7 @@ from torch import Tensor
 
 from d3hr.class_folders import class_folders
 from d3hr.data import ImageData
+from d3hr.decoding import to_unit_range
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import ClassMismatch
 from d3hr.manifest import Manifest
@@ -77,7 +78,7 @@ class Subject:
     def of_class(self, name: str) -> Tensor:
         """Return the images of one class, float [K, 3, H, W] in [-1, 1]."""
         if isinstance(self.distilled, DistilledSet):
-            return self.distilled.of_class(name).float() / 127.5 - 1
+            return to_unit_range(self.distilled.of_class(name))
         return torch.cat(list(self.distilled.batches(name)))
 
     def conditioning(self, images: ImageData, prior: Prior) -> Sequence[Conditioning]:

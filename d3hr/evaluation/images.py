@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from d3hr.data import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.evaluation.scoring import Labelled
-from d3hr.storage import DistilledSet, to_uint8
+from d3hr.decoding import to_uint8
+from d3hr.storage import DistilledSet
 
 _AT_ONCE = 256
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from d3hr.decoding import to_unit_range
+
 TEST_BATCH = 500
 """Images that a network is tested on at once."""
 TOP = 5
@@ -32,7 +34,7 @@ class Labelled:
 
     def read(self, positions: Tensor) -> Tensor:
         """Return the images [n, 3, H, W] in [-1, 1] at ``positions``, int64 [n]."""
-        return to_float(self.images[positions])
+        return to_unit_range(self.images[positions])
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def score(ask: Callable[[Tensor], Tensor], test: Labelled) -> Score:
     """Return what is right of the logits [m, C] that ``ask`` gives of images [m, 3, H, W] in [-1, 1]."""
     classes, ranks, answers = len(test.class_names), [], []
     for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
-        logits = ask(to_float(images)).float().cpu()
+        logits = ask(to_unit_range(images)).float().cpu()
         answers.append(logits.argmax(dim=1))
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(dim=1))
     rank, answer = torch.cat(ranks), torch.cat(answers)
@@ -74,8 +76,3 @@ def score_network(network: nn.Module, test: Labelled) -> Score:
     found = score(lambda images: network(images.to(device)), test)
     network.train(training)
     return found
-
-
-def to_float(images: Tensor) -> Tensor:
-    """Return images float [M, 3, H, W] in [-1, 1] of images uint8 [M, 3, H, W]."""
-    return images.float() / 127.5 - 1

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from d3hr.data import ImageData
-from d3hr.decoding import open_upright, to_pixels
+from d3hr.decoding import open_upright, to_pixels, to_unit_range
 from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
@@ -48,7 +48,7 @@ def reader(images: ImageData | None, image_size: int) -> Callable[[int], Tensor]
 
     def read(n: int) -> Tensor:
         pixels = [to_pixels(open_upright(png), image_size) for _ in range(n)]
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return to_unit_range(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
 
     return read
 

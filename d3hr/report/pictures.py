@@ -17,7 +17,8 @@ from d3hr.data import ImageData
 from d3hr.decoding import open_upright
 from d3hr.encoding import png_of, png_of_pixels
 from d3hr.errors import ResultsError
-from d3hr.storage import DistilledSet, to_uint8
+from d3hr.decoding import to_uint8
+from d3hr.storage import DistilledSet
 
 MAX_IMAGES = 10
 MAX_CLASSES = 100

@@ -9,7 +9,7 @@ from d3hr.distillation.settings import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.prior.networks import SCHEDULER_CONFIG
 from d3hr.prior.schedule import Schedule
-from d3hr.storage import to_uint8
+from d3hr.decoding import to_uint8
 
 QUICK = {"steps": 6, "level": 3, "num_candidates": 20}
 
