@@ -13,10 +13,10 @@ from record import record
 from rows import kept_rows
 
 from d3hr import fit_prior, load_images
-from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
-from d3hr.comparison.running import compare
+from d3hr.comparison.run import compare
 from d3hr.comparison.tables import accuracy_table
+from d3hr.methods.registry import Materials
 from d3hr.progress import OnTerminal
 
 WORK = Path(__file__).parent / "work" / "digits_baselines"

@@ -15,8 +15,7 @@ from typing import Any
 from record import record
 
 import d3hr
-from d3hr.comparison.cells import Setting
-from d3hr.comparison.entries import Entry, compare_entries
+from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.progress import OnTerminal
 

@@ -25,8 +25,8 @@ from PIL import Image
 from record import record
 
 import d3hr
-from d3hr.comparison.cells import Setting, evaluate_once
-from d3hr.distillation.inversion import calls_of_prediction, predictions_of
+from d3hr.comparison.trainings import Setting, evaluate_once
+from d3hr.distillation.ddim import calls_of_prediction, predictions_of
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.progress import OnTerminal

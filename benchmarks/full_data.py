@@ -13,7 +13,7 @@ from pathlib import Path
 
 from record import record
 
-from d3hr.data import load_images
+from d3hr.data.dataset import load_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.progress import OnTerminal

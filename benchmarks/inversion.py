@@ -25,7 +25,7 @@ from record import record
 from torch import Tensor
 
 import d3hr
-from d3hr.distillation.inversion import ddim_step
+from d3hr.distillation.ddim import ddim_step
 from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.progress import OnTerminal
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from d3hr.comparison.differences import Difference, paired_difference
+from d3hr.comparison.statistics import Difference, paired_difference
 from d3hr.evaluation.training import Run
-from d3hr.files import read_json
+from d3hr.fileio.atomic import read_json
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"

@@ -13,12 +13,11 @@ from pathlib import Path
 from record import record
 from rows import kept_rows
 
-from d3hr.baselines.selection import random_real
-from d3hr.comparison.cells import Setting
-from d3hr.comparison.entries import Entry, compare_entries
 from d3hr.comparison.tables import accuracy_table
-from d3hr.data import load_images
+from d3hr.comparison.trainings import Entry, Setting, compare_entries
+from d3hr.data.dataset import load_images
 from d3hr.evaluation.protocols import protocol_named
+from d3hr.methods.selection import random_real
 from d3hr.progress import OnTerminal
 
 WORK = Path(__file__).parent / "work" / "random_real"

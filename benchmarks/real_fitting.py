@@ -15,9 +15,9 @@ from real_priors import fit_one, minutes_of
 from record import record
 from rows import kept_rows
 
-from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
-from d3hr.comparison.running import compare
+from d3hr.comparison.run import compare
+from d3hr.methods.registry import Materials
 from d3hr.progress import OnTerminal
 
 

@@ -18,11 +18,11 @@ from record import record
 from rows import kept_rows
 
 from d3hr import Prior
-from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
-from d3hr.comparison.running import compare
+from d3hr.comparison.run import compare
 from d3hr.comparison.tables import accuracy_table
 from d3hr.evaluation.teachers import Teacher
+from d3hr.methods.registry import Materials
 from d3hr.progress import OnTerminal
 
 HERE = Path(__file__).parent

@@ -14,7 +14,7 @@ from real_data import IMAGE_SIZE, WORK, images_of, real_data
 from record import record
 
 from d3hr import Prior, fit_prior
-from d3hr.files import read_json
+from d3hr.fileio.atomic import read_json
 from d3hr.progress import OnTerminal
 
 PRESET = "compact"

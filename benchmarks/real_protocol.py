@@ -15,8 +15,7 @@ from record import record
 from rows import kept_rows
 
 from d3hr import random_real
-from d3hr.comparison.cells import Setting
-from d3hr.comparison.entries import Entry, compare_entries
+from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.evaluation.protocols import Protocol
 from d3hr.progress import OnTerminal
 

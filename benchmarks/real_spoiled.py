@@ -24,9 +24,9 @@ from record import record
 from rows import kept_rows
 
 from d3hr import DistilledSet, Prior
-from d3hr.baselines.methods import Materials
 from d3hr.comparison.matrix import read_matrix
-from d3hr.comparison.running import compare
+from d3hr.comparison.run import compare
+from d3hr.methods.registry import Materials
 from d3hr.progress import OnTerminal
 
 Spoil = Callable[[datasets.Dataset], datasets.Dataset]

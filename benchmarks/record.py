@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from d3hr.files import write_json
+from d3hr.fileio.atomic import write_json
 
 RESULTS = Path(__file__).parent / "results"
 

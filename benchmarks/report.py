@@ -12,7 +12,7 @@ from typing import Any
 
 from page import DOCS, HERE, RESULTS, Line, Page, accuracy, files_of, marked, rows_of
 
-from d3hr.files import read_json, write_bytes
+from d3hr.fileio.atomic import read_json, write_bytes
 
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "tiny_imagenet10": "Tiny ImageNet"}
 

@@ -18,27 +18,25 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from yaml import YAMLError
 
-from d3hr.commands.baseline import baseline
-from d3hr.commands.compare import compare
-from d3hr.commands.demo import demo
-from d3hr.commands.diagnose import diagnose
-from d3hr.commands.distill import distill
-from d3hr.commands.evaluate import evaluate
-from d3hr.commands.execution import Running
-from d3hr.commands.expand import expand
-from d3hr.commands.fit import fit
-from d3hr.commands.inspect import inspect
-from d3hr.commands.plan import plan
-from d3hr.commands.priors import Loading
-from d3hr.commands.reading import Reading
-from d3hr.commands.recipe import recipe
-from d3hr.commands.report import report
-from d3hr.commands.result import Result
-from d3hr.commands.train_teacher import train_teacher
+from d3hr.cli.baseline import baseline
+from d3hr.cli.compare import compare
+from d3hr.cli.demo import demo
+from d3hr.cli.diagnose import diagnose
+from d3hr.cli.distill import distill
+from d3hr.cli.evaluate import evaluate
+from d3hr.cli.expand import expand
+from d3hr.cli.fit import fit
+from d3hr.cli.inspect import inspect
+from d3hr.cli.options import Loading, Reading, Running
+from d3hr.cli.output import Result
+from d3hr.cli.plan import plan
+from d3hr.cli.recipe import recipe
+from d3hr.cli.report import report
+from d3hr.cli.train_teacher import train_teacher
 from d3hr.errors import D3hrError, OutputError, SettingsError, printable
-from d3hr.files import write_bytes
+from d3hr.fileio.atomic import write_bytes
+from d3hr.fileio.structured import require_plain
 from d3hr.progress import is_first_process
-from d3hr.reading import require_plain
 
 COMMANDS: dict[str, Callable[..., Result]] = {
     "demo": demo,

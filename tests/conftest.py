@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from d3hr.data import ImageData, load_images
+from d3hr.data.dataset import ImageData, load_images
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS

@@ -8,8 +8,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from d3hr.baselines.selection import random_real
-from d3hr.data import ImageData, load_images
+from d3hr.data.dataset import ImageData, load_images
+from d3hr.methods.selection import random_real
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "train_on_distilled.py"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "|nine")

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from d3hr import ClassGaussian, ImageData, Prior, denoise, distill, group_score, invert, load_images, select_groups
-from d3hr.distillation.inversion import ddim_step
+from d3hr.data.codec import to_uint8
+from d3hr.distillation.ddim import ddim_step
 from d3hr.distillation.pool import BLOCK_VALUES
 from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.seeds import generator_for
-from d3hr.storage import to_uint8
 from tests import reference
 from tests.conftest import MakeFolder, untrained_prior
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from d3hr.baselines.methods import METHODS
 from d3hr.errors import SettingsError
 from d3hr.evaluation.protocols import require_protocol
-from d3hr.reading import read_yaml
+from d3hr.fileio.structured import read_yaml
+from d3hr.methods.registry import METHODS
 
 _FILES = Path(__file__).parent / "matrices"
 
@@ -26,7 +26,7 @@ class MatrixRow(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
-    """A name of :data:`~d3hr.baselines.methods.METHODS`."""
+    """A name of :data:`~d3hr.methods.registry.METHODS`."""
     name: str = ""
     """What the table calls it; by default the method."""
     settings: dict[str, Any] = {}

@@ -14,10 +14,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from d3hr.comparison.ranking import ranking
+from d3hr.comparison.statistics import ranking
 from d3hr.evaluation.results import Evaluation
-from d3hr.files import write_bytes, write_json
-from d3hr.reading import validated_json
+from d3hr.fileio.atomic import write_bytes, write_json
+from d3hr.fileio.structured import validated_json
 
 _NESTED = ("runs", "per_class", "class_names", "confusion", "protocol_settings", "teacher")
 """What a row of JSON holds and one of CSV does not."""

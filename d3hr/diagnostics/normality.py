@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from d3hr.diagnostics.spaces import Array
-from d3hr.distillation.latent_sample import LatentSample
-from d3hr.distillation.levels import SIGNIFICANCE, shapiro_pvalues
+from d3hr.distillation.levels import SIGNIFICANCE, LatentSample, shapiro_pvalues
 from d3hr.distillation.settings import DistillSettings
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from d3hr.data import ImageData
-from d3hr.distillation.drawing import draw_images
-from d3hr.distillation.inversion import check_finite, invert
+from d3hr.data.dataset import ImageData
+from d3hr.distillation.ddim import check_finite, draw_images, invert
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import NumericalError
-from d3hr.prior.conditioning import Conditioning
+from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 
 CLASSES, IMAGES = 8, 8

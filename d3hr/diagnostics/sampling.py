@@ -5,19 +5,20 @@ Legend: N real points, K distilled points, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
 
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.neighbours import Nearest, nearest
 from d3hr.diagnostics.spaces import Array, FeatureSpace, Scaling
-from d3hr.diagnostics.subject import Subject
 from d3hr.progress import Progress
 from d3hr.seeds import generator_for
+from d3hr.sets.image_set import Subject
 
 SEARCHED = 5000
 """Real images of a class, at most, among which nearest ones are looked for; one class's are in memory at a time."""
@@ -101,3 +102,32 @@ def pooled(parts: Sequence[Array]) -> Array:
 def first_positions(images: ImageData) -> dict[str, int]:
     """Return the position of the first image of each class."""
     return dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))
+
+
+A_CLASS, IN_ALL = 50, 1000
+"""Points of a class and of all classes at most, of each kind."""
+
+
+def embedding(samples: Sequence[ClassSample], starts: Mapping[str, int]) -> dict[str, Any]:
+    """Return ``method`` and ``points``: x, y, class, kind (real or distilled), and index within the class.
+
+    Args:
+        samples: every class.
+        starts: the position of the first real image of each class.
+    """
+    from sklearn.decomposition import PCA
+
+    most = max(1, min(A_CLASS, IN_ALL // len(samples)))
+    real = pooled([sample.real[:most] for sample in samples]).astype(np.float64)
+    pca = PCA(n_components=min(2, *real.shape), svd_solver="full").fit(real)
+    points = []
+    for sample in samples:
+        real_indices = (sample.positions[:most] - starts[sample.name]).tolist()
+        for kind, features, indices in (
+            ("real", sample.real[:most], real_indices),
+            ("distilled", sample.distilled[:most], range(len(sample.distilled[:most]))),
+        ):
+            for index, place in zip(indices, pca.transform(features.astype(np.float64)), strict=True):
+                x, y = [*place.tolist(), 0.0][:2]
+                points.append({"x": x, "y": y, "class": sample.name, "kind": kind, "index": int(index)})
+    return {"method": f"first two principal components of {len(real)} real images", "points": points}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.distillation.inversion import check_finite
+from d3hr.distillation.ddim import check_finite
 from d3hr.errors import SettingsError
 from d3hr.evaluation.teachers import Teacher
 from d3hr.prior.model import Prior

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.pool import (
     Searching,
@@ -32,8 +32,7 @@ from d3hr.distillation.pool import (
 )
 from d3hr.distillation.settings import GroupSettings, Strategy
 from d3hr.errors import DataError, settings_error
-from d3hr.execution.here import HERE
-from d3hr.execution.work import Execution
+from d3hr.execution.base import HERE, Execution
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed, generator_for
 

@@ -9,12 +9,17 @@ Legend: N latents, D = C*h*w dimensions, K images in a group.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.gaussian import ClassGaussian
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class ClassMixture:
         return ClassMixture(tuple(mine.merge(theirs) for mine, theirs in zip(self.modes, other.modes, strict=True)))
 
     def principal(self) -> ClassMixture:
-        """Return the same mixture, each mode with R loadings (:meth:`~d3hr.distillation.matching.ClassGaussian.principal`)."""
+        """Return the same mixture, each mode with R loadings (:meth:`~d3hr.distillation.gaussian.ClassGaussian.principal`)."""
         return ClassMixture(tuple(mode.principal() for mode in self.modes))
 
     def shares(self, ipc: int) -> tuple[int, ...]:
@@ -85,3 +90,34 @@ def shares(weights: Sequence[int], total: int) -> tuple[int, ...]:
     by_remainder = sorted(range(len(weights)), key=lambda index: -(total * weights[index] % everything))
     given = set(by_remainder[: total - sum(whole)])
     return tuple(count + (index in given) for index, count in enumerate(whole))
+
+
+MOST_LATENTS = 2048
+"""Latents of a class among which its modes are looked for, at most."""
+
+
+def thinned(places: Sequence[int]) -> Sequence[int]:
+    """Return which images of a class are looked at to find its modes: all, or every n-th of more than :data:`MOST_LATENTS`."""
+    return places[:: max(1, -(-len(places) // MOST_LATENTS))]
+
+
+def k_means_centres(features: Tensor, count: int, seed: int) -> NDArray[np.float64]:
+    """Return the centres [K, F] of k-means (Lloyd 1982; k-means++ start, the best of 4 runs).
+
+    Args:
+        features: rows [N, F].
+        count: number of centres, at most N.
+        seed: decides the starts.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # rows that coincide leave centres over, on top of each other
+        found: Any = KMeans(count, n_init=4, random_state=seed % 2**32).fit(features.numpy().astype(np.float64))
+    return np.asarray(found.cluster_centers_)
+
+
+def nearest(latents: Tensor, centres: Tensor) -> Tensor:
+    """Return which centre of [K, F] is the nearest to each latent [N, F], int64 [N]; of equal ones the first."""
+    return torch.cdist(latents.double(), centres.double()).argmin(dim=1)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from d3hr.distillation.matching import ClassGaussian
+from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.settings import GroupSettings
 from d3hr.errors import DataError
 from d3hr.seeds import generator_for

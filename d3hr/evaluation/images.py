@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.data import ImageData
+from d3hr.data.codec import to_uint8
+from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.evaluation.scoring import Labelled
-from d3hr.decoding import to_uint8
-from d3hr.storage import DistilledSet
+from d3hr.evaluation.metrics import Labelled
+from d3hr.sets.distilled_set import DistilledSet
 
 _AT_ONCE = 256
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3hr.errors import SettingsError
-from d3hr.reading import read_yaml
+from d3hr.fileio.structured import read_yaml
 
 _FILES = Path(__file__).parent / "protocol_files"
 _AROUND = ("about", "base", "by_ipc")

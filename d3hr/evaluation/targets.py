@@ -6,13 +6,17 @@ Legend: N images of a batch, C classes, T temperature.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from d3hr.evaluation.augmentation import Mixed
+from d3hr.evaluation.metrics import Labelled
 from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.teachers import BATCH, Teacher
+from d3hr.fileio.atomic import kept, read_tensors, write_tensors
 
 Targets = Callable[[Mixed, Tensor], Tensor]
 """A mixed batch and the positions, int64 [N], of its images in the set, to probabilities [N, C]."""
@@ -44,3 +48,22 @@ def distance(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
     if not protocol.soft:
         return F.cross_entropy(logits, targets)
     return F.kl_div(F.log_softmax(logits / protocol.temperature, dim=1), targets, reduction="batchmean")
+
+
+def soft_labels(train: Labelled, teacher: Teacher, file: Path | None = None) -> Tensor:
+    """Return the teacher's logits float16 [N, C] of a set's images as they are, columns in the set's order of classes.
+
+    Args:
+        train: the images.
+        teacher: the teacher, whose classes are the set's.
+        file: where to keep them, as safetensors of one tensor ``logits``; what lies there is used again, unless it is damaged.
+    """
+    found = None if file is None else kept(file, read_tensors)
+    if found is not None:
+        return found["logits"]
+    positions = torch.arange(len(train.labels)).split(BATCH)
+    logits = torch.cat([teacher.logits(train.read(part)) for part in positions])
+    chosen = logits[:, teacher.columns(train.class_names)].half()
+    if file is not None:
+        write_tensors(file, {"logits": chosen})
+    return chosen

@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
 from d3hr.evaluation.images import labelled_images, real_images
+from d3hr.evaluation.metrics import score_network
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.evaluation.scoring import score_network
 from d3hr.evaluation.targets import hard_targets
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Training, seeded_student
-from d3hr.files import kept, read_checkpoint, write_tensors
-from d3hr.prior.optimization import optimiser_tensors, restore_optimiser
+from d3hr.fileio.atomic import kept, read_checkpoint, write_tensors
+from d3hr.fileio.staging import StagedFolder
+from d3hr.prior.trainer import optimiser_tensors, restore_optimiser
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder
 
 CHECKPOINT_SECONDS = 60.0
 IN_MEMORY = 4 * 2**30

@@ -19,14 +19,13 @@ from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.checksums import verify
-from d3hr.decoding import MAX_PIXELS
+from d3hr.data.codec import MAX_PIXELS
 from d3hr.errors import ClassMismatch, DataError
 from d3hr.evaluation.students import Student, new_student
-from d3hr.files import read_tensors, write_json, write_tensors
-from d3hr.prior.fingerprint import fingerprint
+from d3hr.fileio.atomic import read_tensors, write_json, write_tensors
+from d3hr.fileio.checksums import fingerprint, verify
+from d3hr.fileio.structured import validated_json
 from d3hr.prior.model import default_device
-from d3hr.reading import validated_json
 
 
 class _Facts(BaseModel):

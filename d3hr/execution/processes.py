@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 from d3hr.errors import ExecutionError
-from d3hr.execution.outcome import result_of
-from d3hr.execution.threads import at_least_one
-from d3hr.execution.work import Execution, Result, Task, Work
-from d3hr.execution.worker import Worker, interrupts_held
+from d3hr.execution.base import Execution, Result, Task, Work
+from d3hr.execution.worker import Worker, at_least_one, interrupts_held, result_of
 
 RETRIES = 3
 """How many times a piece is given out again after the worker that did it died."""

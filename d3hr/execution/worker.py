@@ -7,15 +7,48 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from d3hr.execution.outcome import outcome_of
-from d3hr.execution.threads import set_threads, thread_environment
+from d3hr.errors import SettingsError
+
+
+class Traceback(Exception):
+    """The traceback that an error had in the process it comes from."""
+
+    def __str__(self) -> str:
+        return "in another process:\n" + "".join(self.args)
+
+
+def outcome_of(piece: Callable[[], Any]) -> bytes:
+    """Do a piece and return its result, or its error with the traceback, for :func:`result_of` elsewhere.
+
+    Plain pickle carries the values themselves: what is sent must not die with the process that sent it, as tensors in shared memory do.
+    """
+    try:
+        return pickle.dumps((piece(), None, ""), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        text = traceback.format_exc()
+        try:
+            blob = pickle.dumps((None, error, text), pickle.HIGHEST_PROTOCOL)
+            pickle.loads(blob)
+        except Exception:  # not every exception of other libraries can be pickled, or comes out again
+            blob = pickle.dumps((None, RuntimeError(f"{type(error).__qualname__}: {error}"), text), pickle.HIGHEST_PROTOCOL)
+        return blob
+
+
+def result_of(outcome: bytes) -> Any:
+    """Return the result of a piece, or raise its error here, as it is, caused by the traceback that it had."""
+    result, error, text = pickle.loads(outcome)
+    if error is not None:
+        raise error from Traceback(text)
+    return result
+
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _READY = b""
@@ -159,3 +192,24 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
+
+
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the environment in which numerical libraries start with that many threads; they read it when they are imported."""
+    return dict.fromkeys(_VARIABLES, str(threads))
+
+
+def set_threads(threads: int) -> None:
+    """Let torch compute with that many threads in this process, whatever it was imported with."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def at_least_one(flag: str, value: int) -> None:
+    """Refuse a number of workers or threads below one, by the name of its flag."""
+    if value < 1:
+        raise SettingsError(f"{flag} must be at least 1.", found=str(value), do="give 1 or more.")

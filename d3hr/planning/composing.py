@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from d3hr.distillation.inversion import calls_of_prediction
+from d3hr.distillation.ddim import calls_of_prediction
+from d3hr.evaluation.metrics import TEST_BATCH
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.scoring import TEST_BATCH
 from d3hr.planning.costs import Workload, batches_of, longest_share, training_batch, training_steps
 from d3hr.planning.counting import PriorNeeds, StudentNeeds
 from d3hr.planning.probe import ASSUMED_PREDICTIONS, Measured

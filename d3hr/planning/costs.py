@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from d3hr.distillation.ddim import calls_of_prediction, predictions_of
+from d3hr.distillation.estimation import images_needed
 from d3hr.distillation.grouping import searches
-from d3hr.distillation.inversion import calls_of_prediction, predictions_of
-from d3hr.distillation.modes import thinned
+from d3hr.distillation.mixture import thinned
 from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
-from d3hr.distillation.subsampling import images_needed
 from d3hr.evaluation.protocols import Protocol
 
 FLOAT32, FLOAT64 = 4, 8

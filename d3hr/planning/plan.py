@@ -8,20 +8,20 @@ from typing import Any, Literal
 
 import torch
 
-from d3hr.data import ImageData
-from d3hr.distillation.inversion import calls_of_prediction
+from d3hr.data.dataset import ImageData
+from d3hr.distillation.ddim import calls_of_prediction
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import DataError, SettingsError, listed
+from d3hr.evaluation.evaluate import SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.evaluation.scores import SEEDS
+from d3hr.execution.memory import total_bytes
 from d3hr.planning.composing import composed
 from d3hr.planning.costs import Workload
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
-from d3hr.planning.memory import total_bytes
 from d3hr.planning.probe import Largest, probe
 from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import Plan
-from d3hr.prior.conditioning import match_classes
+from d3hr.prior.class_matching import match_classes
 from d3hr.prior.model import Prior, default_device
 
 _SHARE = 4

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from d3hr.data import ImageData
-from d3hr.distillation.inversion import invert
-from d3hr.distillation.matching import ClassGaussian
+from d3hr.data.dataset import ImageData
+from d3hr.distillation.ddim import invert
+from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.evaluation.protocols import Protocol
+from d3hr.execution.memory import device_name, peak_bytes, resident_bytes
 from d3hr.planning.costs import Workload, occurring
-from d3hr.planning.memory import device_name, peak_bytes, resident_bytes
-from d3hr.planning.timing import LONGEST, Timing, chosen_sizes, measure, seconds_of
-from d3hr.planning.trials import files, reader, search_and_draw, student_runs
+from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, files, measure, reader, search_and_draw, seconds_of, student_runs
 from d3hr.prior.model import Prior
 
 _CPU = torch.device("cpu")

@@ -13,14 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3hr.checksums import verify
 from d3hr.errors import PriorError, SettingsError
-from d3hr.files import explained, write_bytes, write_json
+from d3hr.fileio.atomic import explained, write_bytes, write_json
+from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
-from d3hr.prior.class_names import class_names_in
-from d3hr.prior.fingerprint import fingerprint
-from d3hr.prior.loading import load_autoencoder, load_transformer
-from d3hr.prior.repository import Repository
+from d3hr.prior.repository import Repository, class_names_in, load_autoencoder, load_transformer
 from d3hr.prior.schedule import Schedule
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

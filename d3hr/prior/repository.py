@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from d3hr.errors import PriorError
+from d3hr.prior.autoencoder import CLASSES
 
 _KNOWN_LICENCES = {"facebook/DiT-XL-2-256": "cc-by-nc-4.0", "facebook/DiT-XL-2-512": "cc-by-nc-4.0"}
 """Licences that a repository's card does not tell (github.com/facebookresearch/DiT, LICENSE.txt)."""
@@ -100,3 +103,75 @@ class Repository:
 def _weights(parts: Sequence[str], suffix: str) -> list[str]:
     """Return the patterns of the weights of ``parts`` and of nothing beside them."""
     return [f"{'' if part == '.' else part + '/'}diffusion_pytorch_model*.{suffix}" for part in parts]
+
+
+def class_names_of(path_or_hub_id: str | Path) -> tuple[str, ...]:
+    """Return the class names of a prior without loading, or downloading, its weights.
+
+    Raises:
+        PriorError: there is no such prior, or it is not a DiTPipeline.
+    """
+    return class_names_in(Repository(str(path_or_hub_id), ()))
+
+
+def class_names_in(repository: Repository) -> tuple[str, ...]:
+    """Return the class names of the prior in a repository; where it gives none, their numbers.
+
+    Raises:
+        PriorError: it is not a DiTPipeline.
+    """
+    index = repository.json("model_index.json")
+    if index.get("_class_name") != "DiTPipeline":
+        raise repository.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
+    labels = index.get("id2label")
+    if not labels:
+        return tuple(str(number) for number in range(repository.json("transformer/config.json")["num_embeds_ada_norm"]))
+    return tuple(labels[key] for key in sorted(labels, key=int))
+
+
+def load_transformer(repository: Repository, dtype: torch.dtype) -> Any:
+    """Return the ``DiTTransformer2DModel`` of a pipeline.
+
+    Raises:
+        PriorError: its files are missing, damaged or of another network.
+    """
+    from diffusers import DiTTransformer2DModel
+
+    return _load(DiTTransformer2DModel, repository, "transformer", dtype)
+
+
+def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
+    """Return the autoencoder of a pipeline (in ``vae``) or of a repository of its own.
+
+    Raises:
+        PriorError: its files are missing, damaged or of another kind of network.
+    """
+    import diffusers
+
+    part = autoencoder_part(repository.folder)
+    kind = repository.json(f"{part}/config.json").get("_class_name")
+    if kind not in CLASSES:
+        raise repository.unusable(f"its autoencoder is of class {kind}; d3hr can use {', '.join(CLASSES[:-1])} and {CLASSES[-1]}")
+    return _load(getattr(diffusers, kind), repository, part, dtype)
+
+
+def autoencoder_part(folder: Path) -> str:
+    """Return the folder of a repository's autoencoder: ``vae`` of a pipeline, or ``.``."""
+    return "vae" if (folder / "vae").is_dir() else "."
+
+
+def _load(kind: Any, repository: Repository, part: str, dtype: torch.dtype) -> Any:
+    """Load one network; a file that lacks some of its weights is refused, where diffusers would draw them at random."""
+    folder = repository.folder / part
+    try:
+        network, info = kind.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=repository.has_safetensors(part),
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise repository.unusable(f"{part}: {error}") from error
+    if info["missing_keys"]:
+        raise repository.unusable(f"{part} lacks {len(info['missing_keys'])} weights, such as {sorted(info['missing_keys'])[0]}")
+    return network

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from d3hr.distillation.settings import PRESETS
 from d3hr.errors import SettingsError
 from d3hr.evaluation.protocols import protocol_names
-from d3hr.reading import read_yaml
+from d3hr.fileio.structured import read_yaml
 
 
 class _Section(BaseModel):
@@ -145,7 +145,7 @@ class Recipe(_Section):
     prior: str | None = None
     """Folder or Hub id of a prior that is used as it is."""
     class_map: dict[str, str] | None = None
-    """Class -> class of the pretrained prior, for classes whose names do not tell (see :func:`~d3hr.prior.conditioning.match_classes`)."""
+    """Class -> class of the pretrained prior, where names do not tell (see :func:`~d3hr.prior.class_matching.match_classes`)."""
     fit: FitSection | None = None
     """How a prior is made."""
     distill: DistillSection

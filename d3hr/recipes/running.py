@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from d3hr.comparison.beside_baselines import compare_with_baselines
-from d3hr.data import ImageData, load_images
-from d3hr.distillation.pipeline import distill, expand
+from d3hr.comparison.run import compare_with_baselines
+from d3hr.data.dataset import ImageData, load_images
 from d3hr.errors import DataError, listed
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
+from d3hr.pipeline import distill, expand
+from d3hr.prior.fit import fit_prior
 from d3hr.prior.model import PRECISIONS, Prior
-from d3hr.prior.training import fit_prior
 from d3hr.progress import SILENT, Progress
 from d3hr.recipes.recipe import DataSection, Recipe
 

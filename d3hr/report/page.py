@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from d3hr.files import write_bytes
-from d3hr.report.words import in_words
+from d3hr.fileio.atomic import write_bytes
+from d3hr.formatting import in_words
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

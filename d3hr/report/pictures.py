@@ -13,12 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from d3hr.data import ImageData
-from d3hr.decoding import open_upright
-from d3hr.encoding import png_of, png_of_pixels
+from d3hr.data.codec import open_upright, png_of, png_of_pixels, to_uint8
+from d3hr.data.dataset import ImageData
 from d3hr.errors import ResultsError
-from d3hr.decoding import to_uint8
-from d3hr.storage import DistilledSet
+from d3hr.sets.distilled_set import DistilledSet
 
 MAX_IMAGES = 10
 MAX_CLASSES = 100

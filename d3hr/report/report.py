@@ -10,19 +10,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from d3hr.class_folders import class_folders
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
+from d3hr.diagnostics.result import DiagnosisFile, read_diagnosis
 from d3hr.errors import ClassMismatch, OutputError
-from d3hr.report.confusion import Confusion, confusion_of
-from d3hr.report.diagnosis import DiagnosisFile, read_diagnosis
-from d3hr.report.embedding import drawing_of
-from d3hr.report.figures import COLOURS, NORMALITY_COLOURS, accuracy_chart, normality_chart
-from d3hr.report.headline import verdicts
+from d3hr.fileio.names import class_folders
+from d3hr.formatting import flat, size_in_words
+from d3hr.report.figures import COLOURS, NORMALITY_COLOURS, Confusion, accuracy_chart, confusion_of, drawing_of, normality_chart
 from d3hr.report.page import write_page
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import Comparison, ResultRow, comparisons, read_results
-from d3hr.report.words import flat, size_in_words
-from d3hr.storage import DistilledSet, open_set
+from d3hr.report.summary import verdicts
+from d3hr.sets.distilled_set import DistilledSet, open_set
 
 MARKER = '<meta name="generator" content="d3hr report">'
 """By this a page is known as a report, which another report may replace."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from d3hr.baselines.methods import METHODS
-from d3hr.reading import validated_json
+from d3hr.fileio.structured import validated_json
+from d3hr.methods.registry import METHODS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 METHOD_NAMES = {**{name: method.summary for name, method in METHODS.items()}, "folder": "images of this folder"}

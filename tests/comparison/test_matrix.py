@@ -10,12 +10,12 @@ import pytest
 
 from d3hr import ImageData, Prior, load_images
 from d3hr.__main__ import main
-from d3hr.baselines.methods import METHODS, Materials
 from d3hr.comparison.matrix import matrix_from, matrix_names, read_matrix
-from d3hr.comparison.running import compare
+from d3hr.comparison.run import compare
 from d3hr.errors import OutputError, SettingsError
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teacher_training import train_teacher
+from d3hr.methods.registry import METHODS, Materials
 from tests.conftest import MakeFolder, untrained_prior
 
 BRIEF = Path(__file__).parent.parent / "recipes" / "brief.yaml"

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from d3hr import DistilledSet, ImageData, Prior, distill, load_images, random_real
-from d3hr.comparison.beside_baselines import compare_with_baselines
-from d3hr.comparison.cells import Setting
-from d3hr.comparison.entries import Entry, compare_entries
-from d3hr.comparison.ranking import label_robust_score, ranking
+from d3hr.comparison.run import compare_with_baselines
+from d3hr.comparison.statistics import label_robust_score, ranking
+from d3hr.comparison.summary import verdicts
 from d3hr.comparison.tables import accuracy_table, as_rows
-from d3hr.comparison.verdicts import verdicts
+from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher

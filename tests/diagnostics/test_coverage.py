@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from d3hr.diagnostics.coverage import Support, diversity, mean_support, support
-from d3hr.diagnostics.neighbours import nearest, share_copied
+from d3hr.diagnostics.neighbours import Support, diversity, mean_support, nearest, share_copied, support
 
 
 def _line(*values: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d3hr.diagnostics.labels import LabelAgreement, label_agreement
+from d3hr.diagnostics.neighbours import LabelAgreement, label_agreement
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.2])

@@ -14,9 +14,9 @@ from d3hr.diagnostics.normality import (
     shares,
     spread_levels,
 )
-from d3hr.distillation.latent_sample import LatentSample
+from d3hr.distillation.levels import LatentSample
 from d3hr.distillation.settings import distill_settings
-from d3hr.prior.conditioning import match_classes
+from d3hr.prior.class_matching import match_classes
 from tests.conftest import MakeFolder, untrained_prior
 
 DIMENSIONS = 1000

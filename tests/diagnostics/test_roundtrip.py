@@ -8,7 +8,7 @@ import torch
 from d3hr import ImageData, Prior
 from d3hr.diagnostics.roundtrip import psnr_db, round_trip
 from d3hr.distillation.settings import distill_settings
-from d3hr.prior.conditioning import match_classes
+from d3hr.prior.class_matching import match_classes
 
 
 def test_psnr_by_hand() -> None:

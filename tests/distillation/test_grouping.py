@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from d3hr.distillation import pool
+from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
-from d3hr.distillation.matching import ClassGaussian
 from d3hr.distillation.pool import Winners, better_of, draw_block, number_of_blocks, pool_scores, pool_variances, search_blocks
 from d3hr.distillation.settings import GroupSettings, distill_settings
 from d3hr.errors import DataError, SettingsError

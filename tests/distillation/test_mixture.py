@@ -6,16 +6,15 @@ import pytest
 import torch
 
 from d3hr import DistilledSet, ImageData, Prior, distill, load_images
+from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, draw_mixture, mode_name, search_candidates, search_mixtures
-from d3hr.distillation.matching import ClassGaussian
-from d3hr.distillation.mixture import ClassMixture, shares
-from d3hr.distillation.modes import k_means_centres, nearest
-from d3hr.distillation.pipeline import expand
+from d3hr.distillation.mixture import ClassMixture, k_means_centres, nearest, shares
 from d3hr.distillation.settings import GroupSettings, distill_settings
-from d3hr.distillation.statistics_file import read_mixtures, write_mixtures
 from d3hr.errors import DataError, SettingsError
 from d3hr.execution.processes import WorkerProcesses
+from d3hr.pipeline import expand
 from d3hr.seeds import derive_seed
+from d3hr.sets.statistics import read_mixtures, write_mixtures
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 QUICK = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "inversion_guidance": 1.0}

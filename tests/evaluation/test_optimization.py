@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from d3hr.evaluation.optimization import learning_rate_at, learning_rate_share, new_optimiser, parameter_groups
 from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.training import learning_rate_at, learning_rate_share, new_optimiser, parameter_groups
 
 SGD = Protocol(name="sgd", steps=4, batch_size=2, learning_rate=0.1, weight_decay=0.5)
 ADAMW = Protocol(

@@ -9,11 +9,11 @@ from d3hr import ImageData, evaluate, load_images, random_real
 from d3hr.__main__ import main
 from d3hr.errors import ClassMismatch, DataError, OutputError, ResultsError, SettingsError
 from d3hr.evaluation import teacher_training
+from d3hr.evaluation.evaluate import teacher_record
 from d3hr.evaluation.images import labelled_images, real_images, training_images
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.scores import teacher_record
-from d3hr.evaluation.soft_labels import soft_labels
 from d3hr.evaluation.students import new_student
+from d3hr.evaluation.targets import soft_labels
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.evaluation.teachers import Teacher
 from d3hr.progress import Silent

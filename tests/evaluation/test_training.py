@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from d3hr import load_images, random_real
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
 from d3hr.errors import NumericalError
 from d3hr.evaluation.images import real_images, training_images
+from d3hr.evaluation.metrics import Labelled
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.evaluation.scoring import Labelled
 from d3hr.evaluation.targets import hard_targets
 from d3hr.evaluation.training import Run, Training, seeded_student, train_and_test
 

@@ -13,10 +13,9 @@ import pytest
 
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.execution import processes
-from d3hr.execution.here import Here
-from d3hr.execution.outcome import outcome_of, result_of
+from d3hr.execution.base import Execution, Here
 from d3hr.execution.processes import WorkerProcesses, cuda_devices
-from d3hr.execution.work import Execution
+from d3hr.execution.worker import outcome_of, result_of
 from tests.execution.works import Awkward, CannotOpen, Echo, FloatSums, Interrupted, ObservedSums, Sleeping, alive, wait_until
 
 ROOT = Path(__file__).parents[2]

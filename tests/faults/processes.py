@@ -19,9 +19,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel  # noqa: F401
 
 import d3hr
-from d3hr import Prior, distill, load_images
+from d3hr import Prior, distill, load_images, pipeline
 from d3hr.__main__ import main
-from d3hr.distillation import pipeline
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0

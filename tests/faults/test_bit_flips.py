@@ -13,22 +13,22 @@ import torch
 from PIL import Image
 
 from d3hr import DistilledSet, ImageData, Prior, distill, load_images, random_real
-from d3hr.comparison.cells import Setting, evaluate_once
+from d3hr.comparison.trainings import Setting, evaluate_once
 from d3hr.errors import DamagedFile
 from d3hr.evaluation import teacher_training
 from d3hr.evaluation.images import training_images
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.soft_labels import soft_labels
 from d3hr.evaluation.students import new_student
+from d3hr.evaluation.targets import soft_labels
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.evaluation.teachers import Teacher
-from d3hr.prior.latents import Latents
+from d3hr.fileio.staging import StagedFolder
+from d3hr.prior.latent_cache import Latents
 from d3hr.progress import SILENT, Progress
-from d3hr.staging import StagedFolder
 from tests.conftest import Heard, MakeFolder, tree, untrained_prior
 from tests.evaluation.test_teachers import Stopped, StopsAt
 from tests.faults.conftest import flip_bit
-from tests.prior.test_training import OneProcess, line
+from tests.prior.test_fit import OneProcess, line
 
 FLIPS = range(3)
 BRIEF = protocol_named("teacher").model_copy(update={"epochs": 1, "flip": False, "shift": 0.0})
@@ -139,7 +139,7 @@ def test_a_finished_set_that_is_damaged_is_never_overwritten(under_way: UnderWay
 
 def test_a_checkpoint_of_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = line(tmp_path / "whole", 30)
-    monkeypatch.setattr("d3hr.prior.optimization.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
     for seed in range(10):
         folder = tmp_path / str(seed)
         with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from d3hr.__main__ import main
-from d3hr.files import read_json, read_tensors
+from d3hr.fileio.atomic import read_json, read_tensors
 from tests.conftest import tree
 from tests.faults.conftest import Place
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3hr import load_images
-from d3hr.decoding import open_upright, to_pixels
+from d3hr.data.codec import open_upright, to_pixels
 from d3hr.errors import D3hrError
 from tests.conftest import tree
 from tests.faults.hostile import FILES, FUZZ, GOOD, NAMES, VALUES

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3hr import DistilledSet, Prior, distill, evaluate, load_images
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
 from d3hr.errors import D3hrError
 from d3hr.evaluation.protocols import protocol_from
 from tests.conftest import untrained_prior

@@ -7,7 +7,7 @@ import pytest
 
 from d3hr.errors import ExecutionError
 from d3hr.execution import processes
-from d3hr.execution.here import Here
+from d3hr.execution.base import Here
 from d3hr.execution.processes import WorkerProcesses
 from tests.execution.works import DyingSums, FloatSums
 

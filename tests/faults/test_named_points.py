@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from d3hr import ImageData, Prior, distill, files, load_images, staging
-from d3hr.distillation import pieces, pipeline
-from d3hr.distillation.pieces import Matched, Matching, Part
+from d3hr import ImageData, Prior, distill, load_images, pipeline
+from d3hr.distillation import tasks
+from d3hr.distillation.tasks import Matched, Matching, Part
+from d3hr.fileio import atomic, staging
 from tests.conftest import MakeFolder, tree, untrained_prior
 from tests.faults.processes import finish, start
 
@@ -20,8 +21,8 @@ SETTINGS = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "
 def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
     """Distil, and die by SIGKILL at the n-th call of a function, half-way through it where it writes a file."""
     points: dict[str, tuple[Any, str, Callable[..., object]]] = {
-        "invert": (pieces, "invert", lambda *_: None),
-        "statistics": (files, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
+        "invert": (tasks, "invert", lambda *_: None),
+        "statistics": (atomic, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
         "search": (pipeline, "search_mixtures", lambda *_: None),
         "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
         "publish": (staging.StagedFolder, "publish", lambda *_, **__: None),

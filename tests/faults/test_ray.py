@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from d3hr.errors import ClassMismatch, ExecutionError, SettingsError
-from d3hr.execution import on_ray
-from d3hr.execution.here import Here
-from d3hr.execution.on_ray import RayCluster
+from d3hr.execution import ray as on_ray
+from d3hr.execution.base import Here
+from d3hr.execution.ray import RayCluster
 from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums, StuckOnNode, wait_until
 
 ray = pytest.importorskip("ray")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from d3hr import Prior, distill, load_images
-from d3hr.execution.on_ray import RayCluster
-from d3hr.execution.work import Result, Task, Work
+from d3hr.execution.base import Result, Task, Work
+from d3hr.execution.ray import RayCluster
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 ray = pytest.importorskip("ray")

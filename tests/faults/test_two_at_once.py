@@ -10,8 +10,8 @@ import pytest
 
 from d3hr.__main__ import main
 from d3hr.errors import OutputError
-from d3hr.locking import locked
-from d3hr.staging import StagedFolder, claim
+from d3hr.fileio.locking import locked
+from d3hr.fileio.staging import StagedFolder, claim
 from tests.conftest import tree
 from tests.faults.conftest import Place
 from tests.faults.processes import finish, held, start, wait_for
@@ -71,7 +71,7 @@ def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
 
 def test_what_appeared_while_waiting_for_the_lock_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at the finished folder and the lock, another run publishes: this one finds it, and leaves nothing behind."""
-    from d3hr import staging
+    from d3hr.fileio import staging
 
     lock = staging.lock_folder
 

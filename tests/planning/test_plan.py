@@ -12,11 +12,11 @@ from d3hr.evaluation.protocols import protocol_named
 from d3hr.planning.composing import composed
 from d3hr.planning.costs import Workload
 from d3hr.planning.counting import Need, PriorNeeds, StudentNeeds
+from d3hr.planning.measure import Timing
 from d3hr.planning.plan import plan
 from d3hr.planning.probe import Measured
 from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import Plan, human_bytes, human_time
-from d3hr.planning.timing import Timing
 
 PRIOR = PriorNeeds(transformer=Need(1000, 10), encoder=Need(200, 40), decoder=Need(300, 50), weights=1_000_000, tensors=5)
 STUDENT = StudentNeeds(test=Need(7, 1), training=Need(20, 3))

@@ -9,7 +9,7 @@ import torch
 
 from d3hr import ImageData, Prior, fit_prior, load_images
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.prior.finetuning import add_lora, merge_lora, replace_classes
+from d3hr.prior.transformer import add_lora, merge_lora, replace_classes
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 OLD = ("ant", "bee", "cat", "dog")
@@ -146,11 +146,11 @@ def test_a_stopped_lora_fit_ends_with_the_same_weights(
     init: Prior, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped while batch 7 of 12 is loaded, with a checkpoint after every step: the second sitting gives what one sitting gives."""
-    from d3hr.prior.latents import Latents
+    from d3hr.prior.latent_cache import Latents
 
     settings = {"init": init, "adapt": "lora", "steps": 12}
     whole = fit(images, tmp_path / "whole", **settings)
-    monkeypatch.setattr("d3hr.prior.optimization.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
     gather, calls = Latents.gather, []
 
     def stopping(latents: Latents, positions: torch.Tensor) -> torch.Tensor:

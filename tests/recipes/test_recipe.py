@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from d3hr.errors import SettingsError
-from d3hr.prior.conditioning import match_classes
+from d3hr.prior.class_matching import match_classes
 from d3hr.prior.imagenet import imagenet_labels
 from d3hr.recipes.recipe import FitSection, Recipe, read_recipe
 

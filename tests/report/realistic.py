@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from d3hr.baselines.selection import random_real
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.files import write_json
-from d3hr.storage import DistilledSet
+from d3hr.fileio.atomic import write_json
+from d3hr.methods.selection import random_real
+from d3hr.sets.distilled_set import DistilledSet
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 QUOTED = f"\" ' {HOSTILE}"

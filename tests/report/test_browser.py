@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
 from d3hr.report.report import write_report
 from tests.report.browser import Browser, find_chromium
 from tests.report.realistic import HOSTILE, write_everything
@@ -84,6 +84,6 @@ def test_the_page_works_alone_in_a_browser(chromium: str, digits: ImageData, tmp
 
 
 def distilled_names(distilled: Path) -> tuple[str, ...]:
-    from d3hr.storage import DistilledSet
+    from d3hr.sets.distilled_set import DistilledSet
 
     return DistilledSet.load(distilled).class_names

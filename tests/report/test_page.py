@@ -1,12 +1,12 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from d3hr.contact_sheet import contact_sheet
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.training import Run
 from d3hr.report.figures import accuracy_chart, loss_chart
 from d3hr.report.page import write_page
+from d3hr.sets.card import contact_sheet
 
 PROTOCOL = protocol_named("quick")
 NAMES = {"d3hr": "ours", "random_real": "real"}

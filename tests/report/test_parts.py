@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d3hr.data import load_images
-from d3hr.report.confusion import MAX_TABLE, confusion_of
-from d3hr.report.diagnosis import Embedding
-from d3hr.report.embedding import HEIGHT, MARGIN, MAX_POINTS, WIDTH, drawing_of
-from d3hr.report.figures import accuracy_chart
-from d3hr.report.headline import beside, verdicts
+from d3hr.data.dataset import load_images
+from d3hr.diagnostics.result import Embedding
+from d3hr.formatting import flat, size_in_words
+from d3hr.report.figures import HEIGHT, MARGIN, MAX_POINTS, MAX_TABLE, WIDTH, accuracy_chart, confusion_of, drawing_of
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import ResultRow, comparisons
-from d3hr.report.words import flat, size_in_words
+from d3hr.report.summary import beside, verdicts
 from tests.conftest import MakeFolder
 
 

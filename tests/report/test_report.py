@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from d3hr.__main__ import main
-from d3hr.data import ImageData
+from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, D3hrError, OutputError
-from d3hr.files import read_json
+from d3hr.fileio.atomic import read_json
 from d3hr.report.report import MARKER, write_report
 from tests.conftest import MakeFolder
 from tests.report.realistic import HOSTILE, QUOTED, write_everything

@@ -1,0 +1,65 @@
+"""``d3hr baseline``: a set by any method, the ones that a distilled set must beat first of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from d3hr.cli.options import LOADING, READING, Loading, Reading
+from d3hr.cli.output import Result
+from d3hr.progress import OnTerminal
+
+
+def baseline(
+    method: str,
+    data: str,
+    *,
+    out: str,
+    ipc: int = 10,
+    settings: dict[str, Any] | None = None,
+    prior: str | None = None,
+    teacher: str | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    shared: str | None = None,
+    split: str | None = None,
+    loading: Loading = LOADING,
+    reading: Reading = READING,
+) -> Result:
+    """Make a set by a method that a distilled set must beat, or by d3hr itself, through the one interface they share.
+
+    Args:
+        method: d3hr, random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian, prototypes or patches
+        data: folder of class folders, folder of parquet files, Hub id, or digits
+        out: folder to write the set to
+        ipc: images per class
+        settings: settings of the method that differ from its own, such as '{space: latent}'; an unknown one is answered with the list
+        prior: folder or Hub id of a diffusion prior, for methods that draw from one and for space latent
+        teacher: folder of a teacher, for patches and for space teacher
+        image_size: side of the images in pixels, by default the prior's, or without one the data's
+        seed: seed of whatever the method draws
+        shared: folder for what all sets of the same data share, such as class statistics, by default OUT-shared
+        split: train, validation, test, ...; train by default
+        loading: how the prior is loaded
+        reading: how images are read
+    """
+    from d3hr.evaluation.teachers import Teacher
+    from d3hr.methods.registry import Materials, Need, method_named
+
+    chosen, options = method_named(method), settings or {}
+    flags: dict[Need, str | None] = {"prior": prior, "teacher": teacher}
+    chosen.parse(options, [need for need, value in flags.items() if value])  # complains before anything is read
+    progress = OnTerminal()
+    named = loading.classes()
+    loaded = loading.load(prior, progress) if prior else None
+    judge = Teacher.load(teacher, device=loading.device) if teacher else None
+    images = reading.load(data, split, progress)
+    materials = Materials(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
+    made = chosen.make(materials, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
+    manifest = made.manifest
+    text = (
+        f"{ipc} image(s) of each of {len(made.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
+        f"Next: d3hr evaluate {out} --test DATA --test_split test"
+    )
+    values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(made.class_names), "settings": manifest.settings}
+    return Result(text, values, Path(out))

@@ -1,0 +1,107 @@
+"""``d3hr diagnose``: what is wrong with a distilled set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from d3hr.cli.options import READING, Reading, load_prior, or_else, prior_of_set
+from d3hr.cli.output import Result
+from d3hr.errors import PriorError, SettingsError
+from d3hr.progress import OnTerminal
+
+if TYPE_CHECKING:
+    from d3hr.prior.model import Prior
+    from d3hr.sets.manifest import Manifest
+
+
+def diagnose(
+    distilled: str,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    prior: str | None = None,
+    teacher: str | None = None,
+    evaluation: Sequence[str] = (),
+    space: Literal["pixel", "latent", "teacher"] | None = None,
+    levels: int = 6,
+    seed: int = 0,
+    out: str | None = None,
+    reading: Reading = READING,
+) -> Result:
+    """Say what is wrong with a distilled set: diversity, drift, transfer, cost, copies, normality of its latents.
+
+    Args:
+        distilled: a distilled set, or any folder of class folders
+        data: the real images to hold it against, by default those the set was made from
+        split: split of those images
+        prior: the prior, by default the one the set was made with, if it is still there
+        teacher: folder of a teacher, whose features images are then compared by
+        evaluation: folder of 'd3hr evaluate' or 'd3hr compare', by default DISTILLED-evaluation; give the flag again for more
+        space: what images are compared by; by default the teacher's features, else the prior's latents, else pixels
+        levels: how many levels normality is tested at
+        seed: seed of samples and projections
+        out: folder for the result, by default DISTILLED-diagnosis
+        reading: how images are read
+    """
+    from d3hr.diagnostics.diagnose import FILE, diagnosis_key, with_evaluations
+    from d3hr.diagnostics.diagnose import diagnose as examine
+    from d3hr.diagnostics.result import as_text, read_diagnosis
+    from d3hr.evaluation.teachers import Teacher
+    from d3hr.fileio.atomic import read_json, write_json
+    from d3hr.fileio.checksums import verify
+    from d3hr.fileio.locking import locked
+    from d3hr.fileio.staging import StagedFolder
+    from d3hr.sets.distilled_set import DistilledSet, open_set
+
+    progress = OnTerminal()
+    subject = open_set(distilled)
+    manifest = subject.manifest if isinstance(subject, DistilledSet) else None
+    source = data or (manifest.data.get("source") if manifest else None)
+    if source is None:
+        raise SettingsError("A diagnosis needs the real images.", found="no --data", do="tell where they are with --data.")
+    real_split = split or (manifest.data.get("split") if manifest and data is None else None)
+    with or_else("--data", "A diagnosis needs the images that the set was made from."):
+        images = reading.load(source, real_split, progress)
+    loaded = _prior(manifest, prior, progress)
+    place = Path(distilled)
+    folder = Path(out) if out else place.with_name(place.name + "-diagnosis")
+    rows = [row for name in evaluation for row in _rows(Path(name))]
+    if not evaluation:
+        rows = _rows(place.with_name(place.name + "-evaluation"), required=False)
+    given: dict[str, Any] = {"teacher": Teacher.load(teacher) if teacher else None, "space": space, "levels": levels, "seed": seed}
+    with StagedFolder(folder, diagnosis_key(subject, images, loaded, **given)) as stage:
+        if not stage.finished:
+            examine(subject, images, loaded, rows=rows, progress=progress, **given).write(stage)
+    verify(folder)
+    read_diagnosis(folder)  # refuses what is no diagnosis
+    with locked(folder, wait=True):
+        kept = read_json(folder / FILE)
+        values = with_evaluations(kept, rows)
+        if values != kept:
+            write_json(folder / FILE, values)
+    return Result(f"{as_text(values)}\nKept in {folder}.", {"out": str(folder), **values}, folder)
+
+
+def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:
+    """Load the prior that is named or, if it is still there, the one that the set was made with."""
+    where = name or (manifest.prior.get("source") if manifest else None)
+    if where is None:
+        return None
+    try:
+        return prior_of_set(manifest, where, progress=progress) if manifest else load_prior(where, progress=progress)
+    except PriorError as error:
+        if name:
+            raise
+        progress.say(f"left out: latents, normality, round trip and time, for want of the prior ({error.what}); give --prior")
+        return None
+
+
+def _rows(folder: Path, *, required: bool = True) -> list[dict[str, Any]]:
+    """Return the rows that an evaluation kept; none if there is none and it need not be there."""
+    from d3hr.report.results import read_results
+
+    if not required and not (folder / "results.json").is_file():
+        return []
+    return [row.model_dump() for row in read_results([folder])]

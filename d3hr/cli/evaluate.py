@@ -1,0 +1,88 @@
+"""``d3hr evaluate``: what a distilled set is worth, beside what it must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from d3hr.cli.options import READING, Reading, or_else, prior_of_set, warn_of_leak
+from d3hr.cli.output import Result
+from d3hr.progress import OnTerminal
+
+
+def evaluate(
+    distilled: str,
+    *,
+    test: str,
+    test_split: str | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    prior: str | None = None,
+    student: str = "convnet3",
+    protocol: str = "hard",
+    teacher: str | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    image_size: int | None = None,
+    out: str | None = None,
+    reading: Reading = READING,
+) -> Result:
+    """Train a student on a distilled set and test it, beside random real images and images drawn from the prior.
+
+    Args:
+        distilled: a distilled set, or a folder of class folders that another tool made
+        test: the real images to test on
+        test_split: split of the test images
+        data: the real images to draw the random baseline from, by default those the set was made from
+        split: split of those images
+        prior: the prior to draw the other baseline from, by default the one the set was made with
+        student: network to train, such as convnet3 or resnet18
+        protocol: how to train it: hard, quick, paper-hard, paper-cifar, paper-imagenet, stored, rd3, or a YAML file
+        teacher: folder of a teacher, for protocols of soft labels
+        seeds: training seeds; each baseline is drawn anew for each
+        image_size: side in pixels that students see, in training and in testing, by default the set's own
+        out: folder for baselines and results, by default DISTILLED-evaluation
+        reading: how images are read
+    """
+    from d3hr.comparison.run import compare_with_baselines, images_per_class
+    from d3hr.comparison.summary import verdicts
+    from d3hr.comparison.tables import accuracy_table, as_rows
+    from d3hr.evaluation.evaluate import required_teacher
+    from d3hr.evaluation.protocols import protocol_named, require_protocol
+    from d3hr.sets.distilled_set import DistilledSet, open_set
+
+    require_protocol(protocol)
+    progress = OnTerminal()
+    subject = open_set(distilled)
+    made = subject.manifest if isinstance(subject, DistilledSet) else None
+    if isinstance(subject, DistilledSet):
+        subject.require_images()
+    chosen = protocol_named(protocol, ipc=images_per_class(subject))
+    asked = required_teacher(chosen, teacher, subject.class_names)
+    source = data or (made.data.get("source") if made else None)
+    where = prior or (made.prior.get("source") if made else None)
+    folder = Path(out) if out else Path(distilled).with_name(Path(distilled).name + "-evaluation")
+    real_split = split or (made.data.get("split") if made and data is None else None)
+    with or_else("--data", "The random-real row needs the images that the set was made from."):
+        real = reading.load(source, real_split, progress) if source else None
+    if real is None:
+        progress.say("no row of random real images: give the real training images with --data")
+    with or_else("--prior", "The prior-only row needs the prior that the set was made with."):
+        loaded = prior_of_set(made, where, progress=progress) if made and where else None
+    tested = reading.load(test, test_split, progress)
+    if real is not None:
+        warn_of_leak(real, tested, progress)
+    rows = compare_with_baselines(
+        subject,
+        tested,
+        folder,
+        real=real,
+        prior=loaded,
+        student=student,
+        protocol=chosen,
+        teacher=asked,
+        seeds=seeds,
+        image_size=image_size,
+        progress=progress,
+    )
+    text = "\n".join([accuracy_table(rows), *verdicts(rows), f"Kept in {folder}/results.json."])
+    return Result(text, {"out": str(folder), "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)

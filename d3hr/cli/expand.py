@@ -1,0 +1,50 @@
+"""``d3hr expand``: another number of images per class, from statistics alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d3hr.cli.options import RUNNING, Running, prior_of_set
+from d3hr.cli.output import Result
+from d3hr.errors import PriorError
+from d3hr.progress import OnTerminal
+
+
+def expand(
+    distilled: str,
+    *,
+    out: str,
+    ipc: int,
+    prior: str | None = None,
+    seed: int | None = None,
+    temperature: float | None = None,
+    device: str | None = None,
+    running: Running = RUNNING,
+) -> Result:
+    """Make a set of another IPC from the statistics of a distilled set; no real image is needed.
+
+    Args:
+        distilled: a distilled set
+        out: folder to write the new set to
+        ipc: images per class
+        prior: folder or Hub id of the prior, by default where it was when the set was made; precision and autoencoder are the set's
+        seed: seed of the group draws, by default that of the set
+        temperature: factor on the spread with which groups are drawn, by default that of the set
+        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        running: where the work runs
+    """
+    from d3hr.pipeline import expand as expand_set
+    from d3hr.sets.distilled_set import DistilledSet
+
+    execution, memory = running.chosen(), running.budget()
+    source = DistilledSet.load(distilled)
+    where = prior or source.manifest.prior.get("source")
+    if where is None:
+        raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", do="give --prior.")
+    progress = OnTerminal()
+    loaded = prior_of_set(source.manifest, where, progress=progress, device=device)
+    expanded = expand_set(
+        source, loaded, out, ipc=ipc, seed=seed, execution=execution, memory_budget=memory, progress=progress, temperature=temperature
+    )
+    values = {"out": out, "ipc": ipc, "classes": list(expanded.class_names), "settings": expanded.manifest.settings}
+    return Result(f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out}.", values, Path(out))

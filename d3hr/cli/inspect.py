@@ -1,0 +1,56 @@
+"""``d3hr inspect``: what is in a data set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from d3hr.cli.options import READING, Reading
+from d3hr.cli.output import Result, table
+from d3hr.errors import SettingsError
+from d3hr.progress import OnTerminal
+
+
+def inspect(
+    data: str,
+    *,
+    prior: str | None = None,
+    class_map: str | None = None,
+    split: str | None = None,
+    reading: Reading = READING,
+) -> Result:
+    """Read every image once and say what is there: classes, counts, sizes, files that cannot be read, what a prior makes of the classes.
+
+    Args:
+        data: folder of class folders, folder of parquet files, Hub id, or digits
+        prior: folder or Hub id of a prior; shows which of its classes each class would be drawn as, without loading its weights
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        split: train, validation, test, ...; train by default
+        reading: how images are read
+    """
+    from d3hr.prior.class_matching import match_classes, read_class_map
+    from d3hr.prior.repository import class_names_of
+
+    if class_map and not prior:
+        raise SettingsError("--class_map is for --prior.", found="no --prior", do="give the prior whose classes it names.")
+    named = read_class_map(class_map) if class_map else None
+    images = reading.load(data, split, OnTerminal())
+    values: dict[str, Any] = {
+        "source": images.source,
+        "split": images.split,
+        "images": len(images),
+        "classes": images.counts,
+        "sizes": {f"{width}x{height}": count for (width, height), count in sorted(images.sizes.items())},
+        "skipped": list(images.skipped),
+        "ignored": list(images.ignored),
+        "fingerprint": images.fingerprint,
+    }
+    if prior is None:
+        return Result("\n".join(f"{count:>9,}  {name}" for name, count in images.counts.items()), values)
+    matches = match_classes(images.class_names, class_names_of(prior), of=data, prior=prior, class_map=named)
+    values["conditioning"] = [asdict(match) for match in matches]
+    rows = [
+        (f"{images.counts[match.class_name]:,}", match.class_name, str(match.conditioning_id), match.prior_class, match.how)
+        for match in matches
+    ]
+    return Result(table(("images", "class", "id", f"class of {prior}", "matched by"), rows, right=(0, 2)), values)

@@ -1,0 +1,242 @@
+"""How commands load the prior that a person names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from d3hr.data.dataset import ImageData, load_images
+from d3hr.errors import DataError, PriorError, SettingsError
+from d3hr.execution.base import HERE, Execution
+from d3hr.execution.processes import WorkerProcesses
+from d3hr.execution.ray import RayCluster
+from d3hr.progress import OnTerminal, Progress
+
+if TYPE_CHECKING:
+    from d3hr.execution.base import Execution
+    from d3hr.prior.model import Prior
+    from d3hr.sets.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: flags of every command that reads them.
+
+    Args:
+        on_bad_image: stop at unreadable images, or leave them out and count them
+        image_column: column of images of a parquet or Hub source
+        label_column: column of classes of a parquet or Hub source
+        data_config: configuration of a Hub source that has several, such as full_size
+    """
+
+    on_bad_image: Literal["error", "skip"] = "error"
+    image_column: str | None = None
+    label_column: str | None = None
+    data_config: str | None = None
+
+    def load(self, source: str, split: str | None, progress: OnTerminal) -> ImageData:
+        """Open a source and report what is in it."""
+        images = load_images(
+            source,
+            split=split,
+            on_bad_image=self.on_bad_image,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            config=self.data_config,
+            progress=progress,
+        )
+        progress.say(_about(images))
+        return images
+
+
+READING = Reading()
+
+
+def warn_of_leak(images: ImageData, test: ImageData, progress: OnTerminal) -> None:
+    """Say so where the images to test on are those that were trained on or drawn from."""
+    if images.fingerprint == test.fingerprint:
+        progress.say(
+            "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
+        )
+
+
+@contextmanager
+def or_else(flag: str, what: str) -> Iterator[None]:
+    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
+    try:
+        yield
+    except (DataError, PriorError) as error:
+        kind = PriorError if isinstance(error, PriorError) else DataError
+        raise kind(what, found=error.what, do=f"tell where it is with {flag}.") from error
+
+
+def _about(images: ImageData) -> str:
+    split = f", split {images.split}" if images.split else ""
+    sizes = sorted(images.sizes)
+    extent = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes from {min(sizes)} to {max(sizes)}"
+    lines = [
+        f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, read at {images.image_size} px"
+    ]
+    lines += [f"left out, unreadable: {reason}" for reason in images.skipped]
+    if images.ignored:
+        lines.append(f"ignored, no PNG, JPEG or WebP: {len(images.ignored)} file(s), such as {images.ignored[0]}")
+    return "\n".join(lines)
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a prior is loaded, and its classes matched: flags of every command that draws from one.
+
+    Args:
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
+        precision: arithmetic of the prior's networks; statistics are float64 in any case
+        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        compile: translate the transformer by torch.compile: minutes at first; meant for GPUs, no gain measured on CPUs
+    """
+
+    class_map: str | None = None
+    autoencoder: str | None = None
+    precision: Precision = "fp32"
+    device: str | None = None
+    compile: bool = False
+
+    def load(self, name: str, progress: Progress) -> Prior:
+        """Load a prior and say under which licence its weights are."""
+        return load_prior(
+            name,
+            progress=progress,
+            precision=self.precision,
+            autoencoder=self.autoencoder,
+            device=self.device,
+            compile=self.compile,
+        )
+
+    def classes(self) -> dict[str, str] | None:
+        """Return class -> prior's class, as far as a file names them."""
+        from d3hr.prior.class_matching import read_class_map
+
+        return read_class_map(self.class_map) if self.class_map else None
+
+
+LOADING = Loading()
+
+
+def load_prior(
+    name: str,
+    *,
+    progress: Progress,
+    precision: Precision = "fp32",
+    autoencoder: str | None = None,
+    device: str | None = None,
+    compile: bool = False,
+) -> Prior:
+    """Load a prior and say under which licence its weights are."""
+    from d3hr.prior.model import PRECISIONS, Prior
+
+    prior = Prior.from_pretrained(name, device=device, dtype=PRECISIONS[precision], autoencoder=autoencoder, compile=compile)
+    say_licence(prior, progress)
+    return prior
+
+
+def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:
+    """Load the prior called ``name`` in the precision, and with the autoencoder, that a distilled set was made with."""
+    from d3hr.prior.model import PRECISIONS
+
+    precision = manifest.prior.get("precision") or "fp32"
+    if precision not in PRECISIONS:
+        raise PriorError(
+            "The precision that the set was made in is unknown.", found=repr(precision), do=f"use one of {', '.join(PRECISIONS)}."
+        )
+    return load_prior(
+        name, progress=progress, precision=cast(Precision, precision), autoencoder=manifest.prior.get("autoencoder"), device=device
+    )
+
+
+def say_licence(prior: Prior, progress: Progress) -> None:
+    """Say what is known of the licence of a prior's weights, once in a command."""
+    if prior.licence:
+        progress.say(f"the weights of {prior.source} are under {prior.licence}; it applies to what is made with them")
+
+
+ExecutionName = Literal["here", "processes", "ray"]
+
+
+def execution_named(
+    name: ExecutionName, *, workers: int | None = None, threads: int | None = None, address: str | None = None
+) -> Execution:
+    """Return the execution of that name.
+
+    Args:
+        name: ``here``, ``processes`` or ``ray``.
+        workers: pieces done at once: worker processes, which must be given; on Ray by default as many as there is room for.
+        threads: threads of each of them, by default 1.
+        address: of the Ray cluster, by default ``auto``.
+
+    Raises:
+        SettingsError: a flag is given that has no part in this execution, or one that it needs is not.
+    """
+    if name != "ray" and address is not None:
+        raise _no_part("--address", address, name, "--execution ray")
+    if name == "here":
+        if workers is not None:
+            raise _no_part("--workers", workers, name, "--execution processes")
+        if threads is not None:
+            raise _no_part("--threads", threads, name, "--execution processes, or set OMP_NUM_THREADS")
+        return HERE
+    if name == "processes":
+        if workers is None:
+            raise SettingsError("--execution processes needs --workers.", found="none given", do="give one a GPU, or one a core.")
+        return WorkerProcesses(workers, 1 if threads is None else threads)
+    return RayCluster(address or "auto", workers, 1 if threads is None else threads)
+
+
+def _no_part(flag: str, value: object, name: str, instead: str) -> SettingsError:
+    return SettingsError(f"{flag} has no part in --execution {name}.", found=f"{flag} {value}", do=f"leave it out, or use {instead}.")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where pieces of work run: flags of every command whose work can be shared out.
+
+    Args:
+        execution: here (in this process), processes (workers on this machine, one GPU each where there are any) or ray (a Ray cluster)
+        workers: how many pieces to do at once; on Ray as many as there is room for by default
+        threads: threads of each worker, 1 by default
+        address: Ray cluster to use: auto (the default), host:port, or local for one on this machine alone
+        memory_budget: memory that a group search may hold, and a batch of --batch_size auto: 512MiB, 4GiB, ...
+    """
+
+    execution: Literal["here", "processes", "ray"] = "here"
+    workers: int | None = None
+    threads: int | None = None
+    address: str | None = None
+    memory_budget: str | None = None
+
+    def chosen(self) -> Execution:
+        """Return the execution, or complain of flags that contradict each other."""
+
+        return execution_named(self.execution, workers=self.workers, threads=self.threads, address=self.address)
+
+    def budget(self) -> int | None:
+        """Return the memory budget in bytes, or complain of one that is no amount of memory."""
+        if self.memory_budget is None:
+            return None
+        try:
+            return int(TypeAdapter(ByteSize).validate_python(self.memory_budget))
+        except ValidationError:
+            raise SettingsError(
+                "--memory_budget is no amount of memory.",
+                found=repr(self.memory_budget),
+                do="give bytes with a unit, such as 512MiB or 4GiB.",
+            ) from None
+
+
+RUNNING = Running()

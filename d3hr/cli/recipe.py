@@ -1,0 +1,44 @@
+"""``d3hr recipe``: a whole setting of the paper with one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d3hr.cli.output import Result
+from d3hr.progress import OnTerminal
+
+
+def recipe(
+    file: str,
+    *,
+    out: str,
+    ipc: int,
+    data: str | None = None,
+    test: str | None = None,
+    prior: str | None = None,
+    teacher: str | None = None,
+    device: str | None = None,
+) -> Result:
+    """Fit, distil and evaluate as a recipe file says, such as recipes/cifar10.yaml; what is finished is not done again.
+
+    Args:
+        file: the recipe, a YAML file
+        out: folder to write; other numbers of images per class share its prior and statistics
+        ipc: images per class, one of those that the recipe lists
+        data: folder or Hub id of the training images, instead of the recipe's, with the same columns and class names
+        test: the test images likewise, by default those of --data
+        prior: folder or Hub id of the pretrained prior, instead of the recipe's
+        teacher: folder of a teacher (d3hr train-teacher): students learn from its labels, by the paper's protocol
+        device: where the prior runs in distillation: cpu, cuda, mps; by default the fastest there is
+    """
+    from d3hr.comparison.summary import verdicts
+    from d3hr.comparison.tables import accuracy_table, as_rows
+    from d3hr.recipes.recipe import read_recipe
+    from d3hr.recipes.running import run_recipe
+
+    rows = run_recipe(
+        read_recipe(file), out, ipc=ipc, progress=OnTerminal(), data=data, test=test, prior=prior, teacher=teacher, device=device
+    )
+    folder = Path(out) / f"ipc{ipc}-evaluation"
+    text = "\n".join([accuracy_table(rows), *verdicts(rows), f"The set is in {out}/ipc{ipc}, the table in {folder}/results.json."])
+    return Result(text, {"out": out, "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)

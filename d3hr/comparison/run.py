@@ -1,0 +1,196 @@
+"""Runs a matrix: every set is made once and every student trained once, whatever stops the run in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from d3hr.comparison.matrix import Matrix, MatrixRow
+from d3hr.comparison.tables import write_rows
+from d3hr.comparison.trainings import Entry, Setting, compare_entries, identity
+from d3hr.data.dataset import ImageData
+from d3hr.errors import SettingsError
+from d3hr.evaluation.evaluate import SEEDS, required_teacher, teacher_record
+from d3hr.evaluation.images import real_images
+from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.teachers import Teacher
+from d3hr.fileio.staging import claim
+from d3hr.methods.prior_only import prior_only
+from d3hr.methods.registry import METHODS, Materials
+from d3hr.methods.selection import random_real
+from d3hr.prior.model import Prior
+from d3hr.progress import SILENT, Progress
+from d3hr.sets.distilled_set import DistilledSet
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of a matrix.
+
+    Attributes:
+        rows: in the order of IPC, student, protocol and method.
+        full_data: student -> its accuracy, 0 to 1, on the same test images when trained on all the real ones.
+    """
+
+    rows: list[Evaluation]
+    full_data: dict[str, float]
+
+
+def compare(
+    matrix: Matrix,
+    materials: Materials,
+    test: ImageData,
+    out: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    full_data: Sequence[Teacher] = (),
+    image_size: int | None = None,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Make every set of a matrix, train every student on it, and return the rows.
+
+    Results are written to ``results.json`` and ``results.csv`` after each number of images per class. The same folder takes further
+    matrices of the same data, prior and teacher: what they share is not done again.
+
+    Args:
+        matrix: which sets, students and protocols.
+        materials: real images, prior and teacher.
+        test: real images to test on.
+        out: folder to write.
+        settings: settings of all methods that take them; a row's own come before them.
+        full_data: networks trained on all the real images, from which HLR follows for students of the same name.
+        image_size: side in pixels that students see; by default that of the sets.
+        progress: where to report.
+
+    Raises:
+        SettingsError: a method lacks what it needs, a setting is unknown to every method, or soft labels lack a teacher.
+        ClassMismatch: classes of test images, prior or teacher differ.
+        OutputError: ``out`` holds something else.
+    """
+    common = dict(settings or {})
+    unused = common.keys() - {name for row in matrix.methods for name in METHODS[row.method].options}
+    if unused:
+        raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), do="correct --settings.")
+    for row in matrix.methods:
+        METHODS[row.method].check(materials, _settings(row, common))
+    names, folder = materials.images.class_names, Path(out)
+    for protocol in matrix.protocols:
+        required_teacher(protocol_named(protocol, ipc=1), materials.teacher, names)
+    tested = real_images(test, names, image_size or materials.image_size)
+    accuracies = {}
+    for known in full_data:
+        known.require_classes(names, "the data")
+        accuracies[known.student] = float(teacher_record(known, tested)["accuracy"])
+    with claim(folder, _key(materials, test)):
+        found: list[Evaluation] = []
+        for ipc in matrix.ipc:
+            trained = [
+                Setting(student, protocol_named(protocol, ipc=ipc), materials.teacher, image_size)
+                for student in matrix.students
+                for protocol in matrix.protocols
+            ]
+            rows = [(row, _settings(row, common)) for row in matrix.methods_at(ipc)]
+            entries = _entries(rows, matrix, materials, ipc, folder, progress)
+            found += compare_entries(entries, test, trained, cells=folder / "cells", total=matrix.cells_at(ipc), progress=progress)
+            write_rows(folder, found, accuracies)
+    return Comparison(found, accuracies)
+
+
+def _entries(
+    rows: Sequence[tuple[MatrixRow, dict[str, Any]]], matrix: Matrix, materials: Materials, ipc: int, folder: Path, progress: Progress
+) -> Iterator[Entry]:
+    """Make the sets of one IPC, each when it is its turn to be trained on."""
+    for place, seed in enumerate(matrix.distillation_seeds):
+        # Every set is trained on with seeds of its own, so that a method which draws nothing still shows the spread of training.
+        trainings = [place * len(matrix.training_seeds) + trained for trained in matrix.training_seeds]
+        for row, settings in rows:
+            out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}-seed{seed}"
+            made = METHODS[row.method].make(materials, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **settings)
+            yield Entry(made, trainings, row.label)
+
+
+def _settings(row: MatrixRow, common: Mapping[str, Any]) -> dict[str, Any]:
+    taken = METHODS[row.method].options
+    return {**{name: value for name, value in common.items() if name in taken}, **row.settings}
+
+
+def _key(materials: Materials, test: ImageData) -> dict[str, Any]:
+    return {
+        "kind": "comparison",
+        "data": materials.images.fingerprint,
+        "test": test.fingerprint,
+        "prior": materials.prior.fingerprint if materials.prior else None,
+        "teacher": materials.teacher.fingerprint if materials.teacher else None,
+        "image_size": materials.image_size,
+    }
+
+
+def compare_with_baselines(
+    subject: DistilledSet | ImageData,
+    test: ImageData,
+    out: Path,
+    *,
+    real: ImageData | None,
+    prior: Prior | None,
+    student: str = "convnet3",
+    protocol: Protocol,
+    teacher: Teacher | None = None,
+    seeds: Sequence[int] = SEEDS,
+    image_size: int | None = None,
+    progress: Progress = SILENT,
+) -> list[Evaluation]:
+    """Evaluate a set beside random real images and images drawn from its prior, of the same IPC and size.
+
+    The set is trained on once a seed; each baseline is drawn anew for each seed and trained on once.
+
+    Args:
+        subject: the set, of d3hr or any folder.
+        test: real images of the same classes.
+        out: folder for baselines and results; an earlier run's are used again.
+        real: what to draw real images from; None, or too few, leaves the row out.
+        prior: what to draw prior-only images from; None leaves the row out.
+        student: the network.
+        protocol: how to train it.
+        teacher: gives soft labels, where the protocol asks for them.
+        seeds: training seeds.
+        image_size: side in pixels that students see, in training and in testing; by default the set's own.
+        progress: where to report.
+
+    Raises:
+        OutputError: ``out`` holds something else.
+    """
+    about = subject.manifest.model_dump(mode="json") if isinstance(subject, DistilledSet) else identity(subject)
+    with claim(out, {"kind": "evaluation", "set": about, "test": test.fingerprint}):
+        names, ipc, side = subject.class_names, images_per_class(subject), _side(subject)
+        entries = [Entry(subject, seeds)]
+        if real is not None and min(real.counts.values()) < ipc:
+            progress.say(f"no row of random real images: a class has fewer than {ipc} of them")
+            real = None
+        for seed in seeds:
+            if real is not None:
+                folder = out / "baselines" / f"random_real-ipc{ipc}-seed{seed}"
+                entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=side, seed=seed), [seed]))
+            if prior is not None and isinstance(subject, DistilledSet):
+                manifest = subject.manifest
+                folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
+                guidance = float(manifest.settings.get("denoising_guidance", 1.0))
+                known = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.get("fingerprint") else None
+                drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=known, seed=seed)
+                entries.append(Entry(drawn, [seed]))
+        setting = Setting(student, protocol, teacher, image_size)
+        rows = compare_entries(entries, test, [setting], cells=out / "cells", progress=progress)
+        write_rows(out, rows, {})
+        return rows
+
+
+def images_per_class(distilled: DistilledSet | ImageData) -> int:
+    """Return the IPC of a set; of a folder whose classes differ, the mean, rounded down."""
+    return distilled.manifest.ipc if isinstance(distilled, DistilledSet) else len(distilled) // len(distilled.class_names)
+
+
+def _side(distilled: DistilledSet | ImageData) -> int:
+    return distilled.manifest.image_size if isinstance(distilled, DistilledSet) else distilled.image_size

@@ -1,0 +1,112 @@
+"""Figures that rank a set fairly, beside its accuracy (DD-Ranking, arXiv 2505.13300)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.training import Run
+
+REAL = "random_real"
+"""The method that improvement is measured over."""
+WEIGHT = 0.5
+"""w: how much improvement over random weighs against hard-label recovery."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How a row stands; None where a row or number that it needs is missing.
+
+    Attributes:
+        hlr: hard-label recovery, accuracy on all the real data less accuracy on the set, both with hard labels; lower is better.
+        ior: improvement over random, accuracy less that of as many random real images under the same protocol.
+        lrs: label-robust score of both, 0 to 1.
+    """
+
+    hlr: float | None
+    ior: float | None
+    lrs: float | None
+
+
+def label_robust_score(ior: float, hlr: float, weight: float = WEIGHT) -> float:
+    """Return (exp(a) - exp(-1)) / (e - exp(-1)) with a = w IOR - (1 - w) HLR; accuracies are shares from 0 to 1."""
+    a = weight * ior - (1 - weight) * hlr
+    return (math.exp(a) - math.exp(-1)) / (math.e - math.exp(-1))
+
+
+def ranking(row: Evaluation, rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> Ranking:
+    """Return how ``row`` stands among ``rows``.
+
+    Args:
+        row: the row.
+        rows: all rows: random real images of the same IPC, student and protocol are looked for among them, and, for a row of soft
+            labels, the same set with hard labels.
+        full_data: student -> its accuracy, 0 to 1, when trained on all the real images with hard labels.
+    """
+    same = [other for other in rows if (other.ipc, other.student, other.image_size) == (row.ipc, row.student, row.image_size)]
+    real = _only(other for other in same if other.method == REAL and other.protocol == row.protocol)
+    hard = _only(other for other in same if _label(other) == _label(row) and not other.protocol.soft) if row.protocol.soft else row
+    ior = None if real is None or real is row else row.accuracy_mean - real.accuracy_mean
+    hlr = None if hard is None or row.student not in full_data else full_data[row.student] - hard.accuracy_mean
+    return Ranking(hlr, ior, None if ior is None or hlr is None else label_robust_score(ior, hlr))
+
+
+def _label(row: Evaluation) -> str:
+    return row.name or row.method
+
+
+def _only(rows: Iterable[Evaluation]) -> Evaluation | None:
+    return next(iter(rows), None)
+
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate one row is than another.
+
+    Attributes:
+        mean: mean difference of last-epoch accuracies, -1 to 1.
+        low: lower end of the 95 % confidence interval; minus infinity where one pair is all there is.
+        high: its upper end.
+        pairs: how many independent differences it rests on: sets, or trainings where all are of one pair of sets.
+    """
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(ours: Sequence[Run], other: Sequence[Run]) -> Difference | None:
+    """Return the mean difference over runs of equal training seed, with the interval of Student's t; None where no seeds are shared.
+
+    Runs on one pair of sets are not independent, so their differences are averaged first. With a single pair of sets the interval is that
+    over its trainings and says nothing of other sets.
+    """
+    theirs = {run.training_seed: run for run in other}
+    by_sets: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for run in ours:
+        if pair := theirs.get(run.training_seed):
+            by_sets[run.distillation_seed, pair.distillation_seed].append(run.last_epoch - pair.last_epoch)
+    if not by_sets:
+        return None
+    groups = list(by_sets.values())
+    values = [statistics.fmean(group) for group in groups] if len(groups) > 1 else groups[0]
+    mean, count = statistics.fmean(values), len(values)
+    if count == 1:
+        return Difference(mean, -math.inf, math.inf, 1)
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+    return Difference(mean, mean - half, mean + half, count)

@@ -1,0 +1,1 @@
+"""Real images by class: where they come from, decoded within limits, read in bounded memory."""

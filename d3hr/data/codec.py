@@ -1,0 +1,133 @@
+"""Encoded images into upright RGB pixels, within limits that are checked before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from torch import Tensor
+
+MAX_PIXELS = 89_478_485
+"""Largest width x height that is decoded (Pillow's own limit against decompression bombs, here an error)."""
+MAX_BYTES = 2**28
+"""Largest encoded image that is read: 256 MiB, over what :data:`MAX_PIXELS` of any photograph take."""
+MIN_SIDE = 4
+"""Smallest side, in pixels, that counts as a picture."""
+_READERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile}
+"""First bytes -> the one reader that is asked; Pillow's others, of which one starts Ghostscript, never see a file."""
+_ORIENTATION = 0x0112
+
+
+def content_of(path: Path) -> bytes:
+    """Return what is in a plain file of at most :data:`MAX_BYTES`; nothing of anything else."""
+    try:
+        about = path.stat()
+        return path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_size <= MAX_BYTES else b""
+    except (OSError, ValueError):
+        return b""
+
+
+def open_upright(blob: bytes) -> Image.Image:
+    """Decode one encoded image to RGB: EXIF rotation applied, transparency laid on white, 16-bit grey scaled to 8 bits.
+
+    Raises:
+        ValueError: it is no PNG, JPEG or WebP image, is damaged, too small or too large; the size is checked before pixels are decoded.
+    """
+    image = open_header(blob)
+    try:
+        image = _upright(image)
+        if image.mode.startswith("I;16") or image.mode == "I":
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise from many unrelated trees
+        raise ValueError(f"damaged: {error}") from error
+
+
+def open_header(blob: bytes) -> Image.Image:
+    """Read the header of one encoded image; its pixels are not decoded.
+
+    Raises:
+        ValueError: it is empty, is no PNG, JPEG or WebP image, its header is damaged, or it says a size that is too small or too large.
+    """
+    if not blob:
+        raise ValueError(f"no content: an empty file, none at all, one that may not be read, or over {MAX_BYTES:,} bytes")
+    reader = next((reader for start, reader in _READERS.items() if blob.startswith(start)), None)
+    if reader is None:
+        raise ValueError("not a PNG, JPEG or WebP image")
+    try:
+        image = reader(io.BytesIO(blob))
+    except Exception as error:  # Pillow's readers raise from many unrelated trees
+        raise ValueError(f"damaged: {error}") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS:,}")
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"{width} x {height} pixels, under {MIN_SIDE} a side")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF tells; damaged EXIF tells nothing, which is no reason to refuse a picture."""
+    image.load()
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # see above
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def read_square(file: Path, image_size: int) -> Tensor:
+    """Return the pixels uint8 [3, H, W] of an image file of exactly ``image_size`` pixels a side.
+
+    Raises:
+        ValueError: it is over :data:`MAX_BYTES`, no image, or of another size; both are checked before pixels are decoded.
+        OSError: it cannot be read.
+    """
+    if file.stat().st_size > MAX_BYTES:
+        raise ValueError(f"over {MAX_BYTES:,} bytes")
+    blob = file.read_bytes()
+    if (found := open_header(blob).size) != (image_size, image_size):
+        raise ValueError(f"{found[0]} x {found[1]} pixels, where the manifest says {image_size} x {image_size}")
+    return torch.from_numpy(np.array(open_upright(blob))).permute(2, 0, 1)
+
+
+def to_pixels(image: Image.Image, image_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return uint8 [H, W, 3] of side ``image_size``: the shorter side scaled to it, the centre kept."""
+    if image.size != (image_size, image_size):
+        image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BICUBIC)
+    return np.array(image)
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """Return images [N, 3, H, W] in [-1, 1] of ``pixels`` uint8 [N, 3, H, W]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Return images uint8 [N, 3, H, W] of float images in [-1, 1], rounded to the nearest level."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+def png_of(image: Image.Image) -> bytes:
+    """Return an image as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def png_of_pixels(pixels: Tensor) -> bytes:
+    """Return pixels uint8 [3, H, W] as PNG."""
+    return png_of(Image.fromarray(pixels.permute(1, 2, 0).numpy()))

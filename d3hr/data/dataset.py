@@ -1,0 +1,256 @@
+"""Real images in, classes by name: checked once, then read one class at a time in bounded memory.
+
+Legend: N images, H = W image size in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d3hr.data.codec import MIN_SIDE, open_upright, to_pixels, to_unit_range
+from d3hr.data.sources import Source, is_hub_id, open_source
+from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
+from d3hr.progress import SILENT, Progress
+
+_SCAN_CHUNK = 512
+_DECODERS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images of named classes, read from their source as they are asked for.
+
+    Iterating yields ``(class name, batches)`` one class at a time, where ``batches`` yields float tensors [n, 3, H, W] in [-1, 1];
+    memory holds one batch. An index gives ``(image [3, H, W], label)``.
+
+    Attributes:
+        source: the source as it was named by the user.
+        split: the split that was read, if the source has several.
+        image_size: side H = W, in pixels, that images are delivered in (shorter side resized, centre kept).
+        fingerprint: SHA-256 over class names and the contents of all images in order.
+        sizes: how often each (width, height) occurs.
+        skipped: unreadable images that were left out, each with its reason.
+        ignored: files of the source that are no PNG, JPEG or WebP.
+    """
+
+    source: str
+    split: str | None
+    image_size: int
+    fingerprint: str
+    sizes: dict[tuple[int, int], int]
+    skipped: tuple[str, ...]
+    ignored: tuple[str, ...]
+    _images: Source
+    _by_class: tuple[np.ndarray[Any, np.dtype[np.int64]], ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; the position of a name is its label."""
+        return self._images.class_names
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each class."""
+        return {name: len(indices) for name, indices in zip(self.class_names, self._by_class, strict=True)}
+
+    def __len__(self) -> int:
+        return sum(len(indices) for indices in self._by_class)
+
+    def __iter__(self) -> Iterator[tuple[str, Iterator[Tensor]]]:
+        for name in self.class_names:
+            yield name, self.batches(name)
+
+    def batches(self, class_name: str, batch_size: int = 64) -> Iterator[Tensor]:
+        """Yield the images of one class, in order, as tensors [n <= batch_size, 3, H, W] in [-1, 1]."""
+        indices = self._by_class[self.class_names.index(class_name)]
+        for start in range(0, len(indices), batch_size):
+            yield to_unit_range(self._decode(indices[start : start + batch_size]))
+
+    def pixels(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
+        """Return the images uint8 [n, 3, H, W] at ``places`` of one class; place 0 is its first image."""
+        return self._decode(self._by_class[self.class_names.index(class_name)][np.asarray(places)])
+
+    def pick(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
+        """Return the images [n, 3, H, W] in [-1, 1] at ``places`` of one class; place 0 is its first image."""
+        return to_unit_range(self.pixels(class_name, places))
+
+    def gather(self, positions: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``(images [n, 3, H, W] in [-1, 1], labels [n])`` at ``positions``; position 0 is the first image of the first class."""
+        ends = np.cumsum([len(indices) for indices in self._by_class])
+        wanted = np.asarray(positions)
+        labels = np.searchsorted(ends, wanted, side="right")
+        starts = ends - np.array([len(indices) for indices in self._by_class])
+        indices = [int(self._by_class[label][position - starts[label]]) for label, position in zip(labels, wanted, strict=True)]
+        return to_unit_range(self._decode(indices)), torch.from_numpy(labels.astype(np.int64))
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        images, labels = self.gather([position])
+        return images[0], int(labels[0])
+
+    def at_size(self, image_size: int) -> ImageData:
+        """Return the same images, delivered at another size."""
+        return replace(self, image_size=_checked_size(image_size))
+
+    def renamed(self, class_names: Sequence[str]) -> ImageData:
+        """Return the same images with other names for the classes, in the order of the labels; the fingerprint tells of them.
+
+        Raises:
+            DataError: there are more or fewer names than classes, or a name occurs twice.
+        """
+        if len(class_names) != len(self.class_names) or len(set(class_names)) < len(class_names):
+            raise DataError(
+                f"{self.source} cannot be given these class names.",
+                found=f"{len(set(class_names))} different names for {len(self.class_names)} classes",
+                do="give each class a name of its own.",
+            )
+        images = copy(self._images)
+        images.class_names = tuple(class_names)
+        digest = hashlib.sha256(f"{self.fingerprint} {images.class_names!r}".encode())
+        return replace(self, fingerprint=digest.hexdigest(), _images=images)
+
+    def _decode(self, indices: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        places = [int(index) for index in indices]
+        with ThreadPoolExecutor(_DECODERS) as pool:
+            pixels = list(pool.map(self._pixels, places, self._images.read(places)))
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+    def _pixels(self, index: int, blob: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        try:
+            return to_pixels(open_upright(blob), self.image_size)
+        except ValueError as error:
+            raise DataError(
+                f"{self._images.name(index)} of {self.source} can no longer be read.",
+                found=f"{error}, where it was an image when the data were checked",
+                do="restore it or run again: the data are checked anew.",
+            ) from error
+
+
+def load_images(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    image_size: int | None = None,
+    on_bad_image: Literal["error", "skip"] = "error",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    config: str | None = None,
+    progress: Progress = SILENT,
+) -> ImageData:
+    """Open a data set; every image is read and checked once before anything else is done with it.
+
+    Args:
+        source: a folder of class folders (PNG, JPEG, WebP), a folder of parquet files, a Hugging Face Hub id, or ``"digits"``.
+        split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
+        image_size: side in pixels that images are delivered in; by default the median shorter side.
+        on_bad_image: raise, or leave out and count, images that cannot be read.
+        image_column: the column of images of a parquet or Hub source, where there are several.
+        label_column: the column of classes of a parquet or Hub source, where there are several.
+        config: the configuration of a Hub source that has several, such as ``full_size``.
+        progress: where to report the scan.
+
+    Raises:
+        DataError: the source is missing, empty, has fewer than two classes, or a class without images.
+        UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.codec.MAX_PIXELS`.
+        SettingsError: an argument is out of range.
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise SettingsError("Unknown --on_bad_image.", found=repr(on_bad_image), do="use error or skip.")
+    name = str(source)
+    if is_hub_id(name):
+        progress.say(f"no folder {name} here: asking the Hugging Face Hub")
+    images, found_split = open_source(name, split, image_column, label_column, config)
+    if len(images.class_names) < 2:
+        raise DataError(
+            f"{name} has fewer than two classes.",
+            found=f"classes: {listed(images.class_names) or 'none'}",
+            do="give a folder that contains one folder of images per class.",
+        )
+    scan = _scan(images, name, progress)
+    if scan.bad and on_bad_image == "error":
+        raise UnreadableImages(name, [reason for _, reason in scan.bad])
+    bad = np.array([index for index, _ in scan.bad], dtype=np.int64)
+    by_class = []
+    for label, class_name in enumerate(images.class_names):
+        indices = np.flatnonzero(images.labels == label)
+        by_class.append(np.setdiff1d(indices, bad, assume_unique=True))
+        if len(by_class[-1]) == 0:
+            raise DataError(
+                f"Class {class_name!r} of {name} has no readable image.",
+                found=f"{len(indices)} file(s), none readable",
+                do="add images to it, or remove the empty class.",
+            )
+    return ImageData(
+        source=name,
+        split=found_split,
+        image_size=_median_side(scan.sizes) if image_size is None else _checked_size(image_size),
+        fingerprint=scan.fingerprint,
+        sizes=dict(scan.sizes),
+        skipped=tuple(reason for _, reason in scan.bad),
+        ignored=images.ignored,
+        _images=images,
+        _by_class=tuple(by_class),
+    )
+
+
+@dataclass(frozen=True)
+class _Scan:
+    bad: list[tuple[int, str]]
+    sizes: Counter[tuple[int, int]]
+    fingerprint: str
+
+
+def _scan(images: Source, name: str, progress: Progress) -> _Scan:
+    """Read and decode every image once; memory holds one chunk of encoded images."""
+    bad: list[tuple[int, str]] = []
+    sizes: Counter[tuple[int, int]] = Counter()
+    digest = hashlib.sha256(repr(images.class_names).encode())
+    digest.update(images.labels.tobytes())
+
+    def check(blob: bytes) -> tuple[bytes, tuple[int, int] | str]:
+        try:
+            return hashlib.sha256(blob).digest(), open_upright(blob).size
+        except ValueError as error:
+            return b"", str(error)
+
+    total = len(images.labels)
+    with progress.bar(f"checking {name}", total) as bar, ThreadPoolExecutor(_DECODERS) as pool:
+        for start in range(0, total, _SCAN_CHUNK):
+            indices = range(start, min(start + _SCAN_CHUNK, total))
+            for index, (content, size) in zip(indices, pool.map(check, images.read(indices)), strict=True):
+                digest.update(content)
+                if isinstance(size, str):
+                    bad.append((index, f"{images.name(index)}: {size}"))
+                else:
+                    sizes[size] += 1
+            bar.update(indices.stop)
+    return _Scan(bad, sizes, digest.hexdigest())
+
+
+def _median_side(sizes: Counter[tuple[int, int]]) -> int:
+    sides = sorted((min(size), count) for size, count in sizes.items())
+    half, seen = sum(count for _, count in sides) / 2, 0
+    for side, count in sides:
+        seen += count
+        if seen >= half:
+            return side
+    raise AssertionError("a scan without readable images ends before")
+
+
+def _checked_size(image_size: int) -> int:
+    if image_size < MIN_SIDE:
+        raise SettingsError("The image size is too small.", found=f"{image_size}", do=f"use at least {MIN_SIDE} pixels.")
+    return image_size

@@ -1,0 +1,65 @@
+"""Decodes batches of real images ahead of their use, in worker processes that live as long as the work.
+
+Legend: N images, H = W image size in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from d3hr.data.codec import to_unit_range
+from d3hr.data.dataset import ImageData
+from d3hr.errors import D3hrError, SettingsError
+
+_Request = tuple[str, tuple[int, ...]]
+
+
+class Batches:
+    """Batches of the images of a data set, as they are asked for.
+
+    Args:
+        images: the real images.
+        decoders: worker processes that read, decode and resize; 0 does it in this process, when a batch is needed. A program that
+            asks for some must guard its main module, as Python's ``multiprocessing`` wants it.
+
+    Raises:
+        SettingsError: fewer than no decoders.
+    """
+
+    def __init__(self, images: ImageData, decoders: int = 0) -> None:
+        if decoders < 0:
+            raise SettingsError("--decoders is out of range.", found=f"{decoders}", do="give the number of decoding processes, or 0.")
+        self._requests: list[_Request] = []
+        # The list is the sampler: each pass over the loader serves what then stands in it, with the same workers.
+        self._loader = DataLoader(
+            _Decoded(images),
+            sampler=self._requests,
+            batch_size=None,
+            num_workers=decoders,
+            persistent_workers=decoders > 0,
+            multiprocessing_context="spawn" if decoders else None,
+        )
+
+    def of(self, class_name: str, places: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        """Yield the images at ``places`` of a class, in order, as tensors [N <= batch_size, 3, H, W] in [-1, 1]."""
+        self._requests[:] = [(class_name, tuple(places[start : start + batch_size])) for start in range(0, len(places), batch_size)]
+        for pixels in self._loader:
+            if isinstance(pixels, D3hrError):
+                raise pixels
+            yield to_unit_range(pixels)
+
+
+class _Decoded(Dataset[Tensor | D3hrError]):
+    """The pixels of a request, or why there are none: what is raised in a worker would arrive as the text of a traceback."""
+
+    def __init__(self, images: ImageData) -> None:
+        self._images = images
+
+    def __getitem__(self, request: _Request) -> Tensor | D3hrError:
+        try:
+            return self._images.pixels(*request).contiguous()
+        except D3hrError as error:
+            return error

@@ -1,0 +1,72 @@
+"""Opens the source that a name means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from d3hr.data.digits import Digits
+from d3hr.data.folders import ClassFolders, split_folder
+from d3hr.data.tables import open_table
+from d3hr.errors import DataError, printable
+
+
+class Source(Protocol):
+    """Encoded images with a class each, in a fixed order."""
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+    ignored: tuple[str, ...]
+
+    def read(self, indices: Sequence[int]) -> list[bytes]:
+        """Return the encoded images at ``indices``; one that cannot be read is empty."""
+
+    def name(self, index: int) -> str:
+        """Return how to call an image in a message."""
+
+
+def open_source(
+    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None = None
+) -> tuple[Source, str | None]:
+    """Return the source called ``name`` and the split it was read from; ``config`` is the configuration of a table that has several.
+
+    Raises:
+        DataError: there is no such source, it cannot be read, or it has no such split or column.
+    """
+    try:
+        return _open(name, split, image_column, label_column, config)
+    except OSError as error:
+        raise DataError(
+            f"{printable(name)} cannot be read.",
+            found=f"{printable(str(error.filename or name))}: {error.strerror or error}",
+            do="check the path and who may read it.",
+        ) from error
+
+
+def _open(
+    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None
+) -> tuple[Source, str | None]:
+    if name == "digits":
+        return Digits(split or "train"), split or "train"
+    path = Path(name)
+    if path.is_dir():
+        if any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet")):
+            return open_table(str(path.resolve()), split, image_column, label_column, config)
+        folder, found_split = split_folder(path, split)
+        return ClassFolders(folder), found_split
+    if path.exists():
+        raise DataError(f"{name} is not a folder.", found="a file", do="give a folder that contains one folder of images per class.")
+    if is_hub_id(name):
+        return open_table(name, split, image_column, label_column, config)
+    raise DataError(
+        f"There is no folder {name}.", found=f"nothing at {path.absolute()}", do="check the path, or name a Hub id such as owner/name."
+    )
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a name can only mean a repository of the Hub."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not Path(name).exists()

@@ -1,0 +1,146 @@
+"""Tables of encoded images, parquet files or of the Hugging Face Hub, read through ``datasets``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d3hr.data.codec import MAX_BYTES, content_of
+from d3hr.errors import DataError, listed
+
+PARQUET_EXPORT = "refs/convert/parquet"
+"""Branch in which the Hub keeps every data set as parquet files, a folder for each configuration."""
+
+
+def open_table(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> tuple[Table, str]:
+    """Return the table called ``name``, a folder or a Hub id, and the split that was read: ``train`` or the first, if none is asked for.
+
+    Raises:
+        DataError: it cannot be opened, has no such split or column, or which columns to use is not clear.
+    """
+    import datasets
+
+    try:
+        splits = _load_table(name, config)
+    except Exception as error:  # the Hub client raises from many unrelated trees
+        raise DataError(
+            f"{name} cannot be opened as a data set.",
+            found=f"no folder of that name here; {type(error).__name__}: {error}",
+            do="check the path or Hub id, and the network if it is a Hub id.",
+        ) from error
+    chosen = split or ("train" if "train" in splits else next(iter(splits)))
+    if chosen not in splits:
+        raise DataError(f"{name} has no split {chosen!r}.", found=f"splits: {listed(list(splits))}", do="name one of these with --split.")
+    table = splits[chosen]
+    kinds = {"image": (datasets.Image,), "label": (datasets.ClassLabel,)}
+    image = _choose_column(name, table.features, image_column, kinds["image"], ("image", "img"), "--image_column")
+    label = _choose_column(name, table.features, label_column, kinds["label"], ("label", "labels", "fine_label"), "--label_column")
+    return Table(name, table, image, label), chosen
+
+
+class Table:
+    """A table of encoded images, read through Hugging Face ``datasets``."""
+
+    def __init__(self, name: str, table: Any, image_column: str, label_column: str) -> None:
+        import datasets
+
+        self._name = name
+        self._column = image_column
+        self._roots = _roots(name)
+        labels = table.features[label_column]
+        values = table[label_column][:]
+        if isinstance(labels, datasets.ClassLabel):
+            names = tuple(str(label) for label in labels.names)
+            self.labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+        else:
+            distinct = sorted({value for value in values if isinstance(value, str | int)}, key=lambda value: (str(type(value)), value))
+            names = tuple(str(value) for value in distinct)
+            place = {value: label for label, value in enumerate(distinct)}
+            self.labels = np.array([place[value] if isinstance(value, str | int) else -1 for value in values], dtype=np.int64)
+        if len(set(names)) < len(names) or (self.labels < 0).any() or (self.labels >= len(names)).any():
+            raise DataError(
+                f"Column {label_column!r} of {name} does not give every image one named class.",
+                found=f"{int((self.labels < 0).sum())} rows without a class, {len(names) - len(set(names))} repeated names",
+                do="choose another --label_column or --split.",
+            )
+        self.class_names = names
+        self.ignored: tuple[str, ...] = ()
+        try:
+            self._images = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        except Exception as error:  # Arrow raises from a tree of its own
+            raise DataError(
+                f"Column {image_column!r} of {name} does not hold images.",
+                found=f"{table.features[image_column]}",
+                do="choose another --image_column.",
+            ) from error
+
+    def read(self, indices: Sequence[int]) -> list[bytes]:
+        """Return the encoded images at ``indices``; one that is not in the table, or lies outside its folders, is empty."""
+        rows = self._images[indices if isinstance(indices, range) else list(indices)][self._column]
+        return [self._content(row) for row in rows]
+
+    def _content(self, row: dict[str, Any] | None) -> bytes:
+        if row is None:
+            return b""
+        if row["bytes"] is not None:
+            return bytes(row["bytes"]) if len(row["bytes"]) <= MAX_BYTES else b""
+        if not row["path"] or "\0" in row["path"]:
+            return b""
+        path = Path(row["path"]).resolve()
+        return content_of(path) if any(path.is_relative_to(root) for root in self._roots) else b""
+
+    def name(self, index: int) -> str:
+        """Return how to call an image in a message: its row."""
+        return f"{self._name} row {index}"
+
+
+def _roots(name: str) -> tuple[Path, ...]:
+    """Return the folders in which the images that a table keeps as files may lie: its own, or the caches that hold what the Hub sent.
+
+    A table names such files itself, and one from elsewhere might name any picture on this machine.
+    """
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    own = Path(name)
+    return (
+        (own.resolve(),)
+        if own.is_dir()
+        else tuple(Path(root).resolve() for root in (datasets.config.HF_CACHE_HOME, HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE))
+    )
+
+
+def _load_table(name: str, config: str | None) -> Any:
+    """Return the splits of a table; where the Hub's repository is a script, which ``datasets`` no longer runs, the Hub's export of it."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config, cache_dir=_own_cache(Path(name)) if Path(name).is_dir() else None)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        return datasets.load_dataset(name, data_dir=config, revision=PARQUET_EXPORT)
+
+
+def _own_cache(folder: Path) -> str:
+    """Return a cache for one state of a local table: ``datasets`` takes two folders of one name and card for the same data."""
+    import datasets
+
+    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*.parquet"))]
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "d3hr" / hashlib.sha256(repr(files).encode()).hexdigest()[:16])
+
+
+def _choose_column(name: str, features: Any, given: str | None, kinds: tuple[type, ...], usual: tuple[str, ...], flag: str) -> str:
+    fitting = [column for column, feature in features.items() if isinstance(feature, kinds)]
+    candidates = [given] if given is not None else [column for column in usual if column in features][:1] or fitting
+    if len(candidates) != 1 or candidates[0] not in features:
+        raise DataError(
+            f"{name}: the column to use is not clear.",
+            found=f"columns: {listed(list(features))}; of the right kind: {listed(fitting) or 'none'}",
+            do=f"name it with {flag}.",
+        )
+    return candidates[0]

@@ -1,0 +1,124 @@
+"""Evaluates a set: students trained on it by a protocol, once a seed, and tested on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from d3hr.data.dataset import ImageData
+from d3hr.errors import SettingsError
+from d3hr.evaluation.images import real_images, training_images
+from d3hr.evaluation.metrics import Labelled, score
+from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.targets import Targets, hard_targets, online_targets, soft_labels, stored_targets
+from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.training import train_and_test
+from d3hr.prior.model import default_device
+from d3hr.progress import SILENT, Progress
+from d3hr.sets.distilled_set import DistilledSet
+
+SEEDS = (0, 1, 2)
+
+
+def evaluate(
+    distilled: DistilledSet | ImageData,
+    test: ImageData,
+    *,
+    student: str = "convnet3",
+    protocol: str | Protocol = "hard",
+    teacher: Teacher | str | Path | None = None,
+    seeds: Sequence[int] = SEEDS,
+    image_size: int | None = None,
+    soft_label_file: Path | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Train a student on a distilled set, once a seed, and test it on real images.
+
+    Args:
+        distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images`.
+        test: real images of the same classes, matched by name.
+        student: the network.
+        protocol: how to train it, or a protocol's name or file.
+        teacher: the teacher of soft labels, or its folder; its accuracy on ``test`` is measured before it is used.
+        seeds: training seeds.
+        image_size: side in pixels that the student sees, in training and in testing; by default the set's own.
+        soft_label_file: where stored soft labels are kept; by default they are not.
+        progress: where to report.
+
+    Raises:
+        ClassMismatch: the classes of set, test and teacher differ.
+        SettingsError: an unknown student or protocol, no seed, soft labels without a teacher, or images too small for the student.
+    """
+    if not seeds:
+        raise SettingsError("An evaluation needs at least one seed.", found="none", do="give --seeds.")
+    train = training_images(distilled, image_size)
+    per_class = len(train.labels) // len(train.class_names)
+    chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
+    tested = real_images(test, train.class_names, train.images.shape[-1])
+    asked = required_teacher(chosen, teacher, train.class_names)
+    record = None if asked is None else teacher_record(asked, tested)
+    targets, kept = _targets(train, chosen, asked, soft_label_file)
+    method, set_seed = "folder", 0
+    if isinstance(distilled, DistilledSet):
+        method, set_seed = distilled.manifest.method, int(distilled.manifest.settings.get("seed", 0))
+    runs = []
+    with progress.bar(f"training {student}", len(seeds)) as bar:
+        for seed in seeds:
+            run = train_and_test(train, tested, student=student, protocol=chosen, targets=targets, seed=seed, distillation_seed=set_seed)
+            runs.append(run)
+            bar.update(len(runs))
+    return Evaluation(
+        method,
+        per_class,
+        student,
+        chosen,
+        tuple(runs),
+        image_size,
+        class_names=train.class_names,
+        teacher=record,
+        soft_label_bytes=0 if kept is None else kept.numel() * kept.element_size(),
+    )
+
+
+def required_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, class_names: Sequence[str]) -> Teacher | None:
+    """Return the teacher that a protocol needs, or None where it needs none.
+
+    Raises:
+        SettingsError: it needs one and none is given.
+        ClassMismatch: the teacher's classes are not these; it shows both lists.
+    """
+    if not protocol.soft:
+        return None
+    if teacher is None:
+        raise SettingsError(
+            f"Protocol {protocol.name} needs a teacher.",
+            found=f"{protocol.labels} labels, no --teacher",
+            do="give one, or train it: 'd3hr train-teacher DATA --test TEST --out TEACHER'.",
+        )
+    asked = teacher if isinstance(teacher, Teacher) else Teacher.load(teacher)
+    asked.require_classes(class_names, "the training set")
+    return asked
+
+
+def teacher_record(teacher: Teacher, test: Labelled) -> dict[str, Any]:
+    """Return what a table says of a teacher, its accuracy measured on ``test``, whose classes are its own in whatever order."""
+    place = teacher.columns(test.class_names)
+    own = Labelled(test.images, place[test.labels], teacher.class_names)
+    found = score(teacher.logits, own)
+    return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(found.accuracy, 6)}
+
+
+def _targets(train: Labelled, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, Tensor | None]:
+    """Return what to teach about each image, and the soft labels where they are stored."""
+    device = default_device()
+    if teacher is None:
+        return hard_targets(train.labels.to(device), len(train.class_names), protocol.label_smoothing), None
+    if protocol.labels == "stored":
+        kept = soft_labels(train, teacher, file)
+        return stored_targets(kept.to(device), protocol.temperature), kept
+    columns = teacher.columns(train.class_names)
+    return online_targets(lambda images: teacher.logits(images)[:, columns.to(images.device)], protocol.temperature), None

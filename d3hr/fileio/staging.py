@@ -1,0 +1,244 @@
+"""Output folders that appear whole or not at all.
+
+A folder is built as ``<out>.partial`` and renamed to ``<out>`` when it is complete; until then the partial folder holds the finished
+pieces, from which the same run goes on. What a folder is made of (settings, fingerprints) stands in its ``run.json``. One run at a time
+works in a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import BaseFileLock
+
+from d3hr.errors import DamagedFile, OutputError
+from d3hr.fileio.atomic import read_json, write_bytes, write_json
+from d3hr.fileio.checksums import write_sums
+from d3hr.fileio.locking import LOCK, lock_folder, remove_lock, unlock_folder
+
+_KEY_FILE = "run.json"
+
+
+class StagedFolder:
+    """A folder under construction, or finished by an earlier run of the same key; inside ``with``, no other run works on it.
+
+    Args:
+        out: where the finished folder will stand.
+        key: what the work is made of, as JSON values.
+        leading: whether this process, of those that work together, is the one that keeps others out and publishes.
+
+    Attributes:
+        path: the folder to write finished pieces into.
+        finished: whether ``out`` already holds the finished work of this key; nothing is left to do then.
+        resumed: whether finished pieces of an earlier, interrupted run may lie in ``path``.
+
+    Raises:
+        OutputError: ``out`` holds something else, ``path`` holds an unfinished run of another key, or another run works there.
+        DamagedFile: it cannot be told whose work ``out`` or ``path`` holds.
+    """
+
+    def __init__(self, out: str | Path, key: dict[str, Any], *, leading: bool = True) -> None:
+        self.out = Path(out)
+        self.path = self.out.with_name(self.out.name + ".partial")
+        self.resumed = False
+        self._lock: BaseFileLock | None = None
+        self._key = json.loads(json.dumps(key))
+        self.finished = _read_key(self.out) == self._key
+        if self.finished:
+            remove_lock(self.out)
+            return
+        require_free(self.out)
+        if self.path.is_symlink():
+            raise _linked(self.path)
+        if leading:
+            self._take()
+        else:
+            self.resumed = True
+
+    def __enter__(self) -> StagedFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other runs in."""
+        if self._lock is not None:
+            unlock_folder(self.path if self.path.is_dir() else self.out, self._lock)
+            self._lock = None
+
+    def publish(self, without: Sequence[str] = (), *, growing: Sequence[str] = ()) -> None:
+        """Make the folder appear under its final name, with the checksums of its files.
+
+        Args:
+            without: pieces that only the run needed.
+            growing: files that will change later; they carry a checksum of their own.
+        """
+        for name in without:
+            remove(self.path / name)
+        write_sums(self.path, write_bytes, without=(LOCK, *growing))
+        _sync_folders(self.path)
+        self.path.replace(self.out)
+        self.close()
+        _sync(self.out.parent)
+
+    def _take(self) -> None:
+        """Lock the partial folder, unless another run has published it meanwhile."""
+        try:
+            self._lock = _lock(self.path, self._key, wait=False)
+        except FileNotFoundError:
+            if _read_key(self.out) != self._key:
+                raise
+            self.finished = True
+            return
+        try:
+            if _read_key(self.out) == self._key:
+                self.finished = True
+                if {entry.name for entry in self.path.iterdir()} <= {LOCK}:
+                    remove(self.path)
+                self.close()
+            else:
+                self.resumed = _go_on(self.path, self._key)
+        except BaseException:
+            self.close()
+            raise
+
+
+@contextmanager
+def claim(folder: Path, key: dict[str, Any], *, wait: bool = False) -> Iterator[bool]:
+    """Make ``folder`` the place of the work of ``key``, alone, and yield whether pieces of that work may already lie in it.
+
+    Args:
+        folder: a folder that grows in place.
+        key: what the work is made of, as JSON values.
+        wait: whether to wait for another run that works there.
+
+    Raises:
+        OutputError: the folder holds something else, or work of another key, or another run works there.
+        DamagedFile: it cannot be told whose work the folder holds.
+    """
+    key = json.loads(json.dumps(key))
+    lock = _lock(folder, key, wait=wait)
+    try:
+        yield _go_on(folder, key)
+    finally:
+        unlock_folder(folder, lock)
+
+
+def require_free(out: Path) -> None:
+    """Raise :class:`OutputError` unless ``out`` does not exist or is an empty folder."""
+    if not out.is_symlink() and (not out.exists() or (out.is_dir() and not any(out.iterdir()))):
+        return
+    kind = f"a folder that holds {sum(1 for _ in out.iterdir())} entries" if out.is_dir() else "a file"
+    raise OutputError(
+        f"{out} already exists and is not the result of this very command.",
+        found="a symbolic link" if out.is_symlink() else kind,
+        do="choose another --out, or move it away; d3hr never overwrites.",
+    )
+
+
+def require_no_links(folder: Path) -> None:
+    """Raise :class:`OutputError` if a symbolic link lies below ``folder``: what is written there would end up elsewhere."""
+    for path in _below(folder):
+        if path.is_symlink():
+            raise _linked(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(folder: Path, key: dict[str, Any], *, wait: bool) -> BaseFileLock:
+    """Lock a folder, made if need be; one that holds something else is refused before anything is written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be created.", found=str(error), do="choose another --out.") from error
+    _require_ours(folder, key)
+    return lock_folder(folder, wait=wait)
+
+
+def _go_on(folder: Path, key: dict[str, Any]) -> bool:
+    """Make a locked folder the place of ``key``, clear what a killed run left half-written, and return whether it was so before."""
+    require_no_links(folder)
+    if not _require_ours(folder, key):
+        write_json(folder / _KEY_FILE, key)
+        return False
+    for path in _below(folder):
+        if path.name.startswith(".") and path.name.endswith(".tmp"):
+            path.unlink(missing_ok=True)
+    return True
+
+
+def _require_ours(folder: Path, key: dict[str, Any]) -> bool:
+    """Return whether a folder holds work of ``key``, or False where it is empty; refuse anything else."""
+    before = _read_key(folder)
+    if before is None:
+        if any(entry for entry in folder.iterdir() if entry.name != LOCK and not entry.name.endswith(".tmp")):
+            raise OutputError(
+                f"{folder} holds something that is not a run of d3hr.",
+                found=f"no {_KEY_FILE} in it",
+                do="choose another --out, or move that folder away.",
+            )
+        return False
+    if before != key:
+        raise OutputError(
+            f"{folder} holds a run with other settings or inputs.",
+            found=_difference(before, key),
+            do="repeat that run's command to go on with it, choose another --out, or delete that folder.",
+        )
+    return True
+
+
+def _read_key(folder: Path) -> dict[str, Any] | None:
+    path = folder / _KEY_FILE
+    if not path.is_file():
+        return None
+    try:
+        key = read_json(path)
+    except DamagedFile as error:
+        raise DamagedFile(
+            f"{path} is damaged: nothing else tells which run made {folder}.",
+            found=error.found,
+            do=f"delete {folder} and repeat the command that made it, or choose another --out.",
+        ) from error
+    return key if isinstance(key, dict) else None
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
+
+
+def _linked(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is a symbolic link.", found=f"to {path.readlink()}", do="remove it; d3hr does not write through links below --out."
+    )
+
+
+def _below(folder: Path) -> list[Path]:
+    return [Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files)]
+
+
+def _sync_folders(folder: Path) -> None:
+    for path in [folder, *(entry for entry in _below(folder) if entry.is_dir())]:
+        _sync(path)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""Patches of real images that a teacher takes for their class without doubt, tiled to images (after RDED, arXiv 2312.03526, section 4).
+
+Legend: N images, R crops of each, P = patches in one image, C classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from d3hr.data.dataset import ImageData
+from d3hr.errors import DataError, SettingsError, listed
+from d3hr.evaluation.teachers import Teacher
+from d3hr.fileio.atomic import kept, read_tensors, write_tensors
+from d3hr.fileio.staging import claim
+from d3hr.methods.base import Materials, MethodSettings, Need, Order, real_origin, write_baseline
+from d3hr.seeds import generator_for
+from d3hr.sets.distilled_set import DistilledSet
+
+
+class PatchSettings(MethodSettings):
+    """Settings of cropping and tiling."""
+
+    factor: int = Field(default=2, ge=1)
+    """Patches along each side of an image."""
+    crops: int = Field(default=5, ge=1)
+    """Random square crops of each real image."""
+    smallest: float = Field(default=0.25, gt=0, le=1)
+    """Smallest share of the image's area that a crop has; the largest is all of it. At 1 / factor^2 a patch keeps the resolution."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """A teacher."""
+        return frozenset({"teacher"})
+
+    def check(self, materials: Materials) -> None:
+        """Refuse a side that does not split, and a teacher of other classes."""
+        assert materials.teacher is not None
+        if materials.image_size % self.factor:
+            raise SettingsError(
+                "The image does not split into patches of whole pixels.",
+                found=f"{materials.image_size} pixels, factor {self.factor}",
+                do="use a factor, or an --image_size, that fits.",
+            )
+        materials.teacher.require_classes(materials.images.class_names, materials.images.source)
+
+
+def write_patches(order: Order, settings: PatchSettings) -> DistilledSet:
+    """Write images of factor x factor patches: those of the lowest loss of the teacher for the true class.
+
+    Each real image first gives its best crop, in the order of the loss; only where all images have given one, their second best follow.
+    Crops follow from the seed and the class's name, so that more images per class contain the fewer.
+    """
+    images, wanted = order.images, order.ipc * settings.factor**2
+    small = [f"{name} ({count * settings.crops})" for name, count in images.counts.items() if count * settings.crops < wanted]
+    if small:
+        raise DataError(
+            f"Some classes have fewer than {wanted} crops to choose from.", found=listed(small), do="use a lower --ipc, or more crops."
+        )
+    values = {"seed": order.seed, **settings.model_dump(), "teacher": order.teacher.fingerprint}
+    side = images.image_size // settings.factor
+
+    def images_of(name: str) -> Tensor:
+        boxes, losses = _judged(order, settings, name)
+        best = torch.from_numpy(best_first(losses.numpy())[:wanted])
+        made = []
+        for places in best.view(order.ipc, -1):
+            rows, chosen = places // settings.crops, boxes.flatten(0, 1)[places]
+            patches = [cropped(image, box, side) for image, box in zip(images.pick(name, rows), chosen, strict=True)]
+            made.append(tiled(torch.stack(patches), settings.factor))
+        return torch.stack(made)
+
+    return write_baseline(order.out, real_origin(order.method, images, ipc=order.ipc, settings=values), images_of, order.progress)
+
+
+def crop_boxes(count: int, crops: int, image_size: int, smallest: float, generator: torch.Generator) -> Tensor:
+    """Return (top, left, side) int64 [N, R, 3] of square crops: shares of the area even in [smallest, 1], places even in the image."""
+    share, down, right = torch.rand(count, crops, 3, generator=generator, dtype=torch.float64).unbind(-1)
+    sides = (image_size * (smallest + (1 - smallest) * share).sqrt()).round().clamp(min=1)
+    room = image_size - sides + 1
+    return torch.stack([(down * room).floor(), (right * room).floor(), sides], dim=-1).long()
+
+
+def best_first(losses: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the places 0 to N * R - 1 of crops of losses [N, R]: the best of each image by loss, then the second best of each, ..."""
+    turn = losses.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    return np.lexsort((losses.ravel(), turn.ravel()))
+
+
+def tiled(patches: Tensor, factor: int) -> Tensor:
+    """Return one image [3, factor * h, factor * w] of patches [P, 3, h, w], row by row."""
+    rows = [torch.cat(list(row), dim=-1) for row in patches.split(factor)]
+    return torch.cat(rows, dim=-2)
+
+
+def cropped(image: Tensor, box: Tensor, side: int) -> Tensor:
+    """Return the crop (top, left, side) of an image [3, H, W], resized to [3, side, side]."""
+    top, left, extent = box.tolist()
+    crop = image[None, :, top : top + extent, left : left + extent]
+    return crop[0] if extent == side else F.interpolate(crop, (side, side), mode="bilinear", antialias=True)[0]
+
+
+def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, Tensor]:
+    """Return boxes [N, R, 3] and losses [N, R] of a class, from the shared folder where another set of the same seed left them."""
+    images, teacher = order.images, order.teacher
+    key = {
+        "kind": "patches",
+        "data": images.fingerprint,
+        "image_size": images.image_size,
+        "teacher": teacher.fingerprint,
+        "crops": settings.crops,
+        "smallest": settings.smallest,
+        "seed": order.seed,
+    }
+    folder = order.shared_folder("patches", key)
+    file = folder / f"{images.class_names.index(name):06d}.safetensors"
+    with claim(folder, key, wait=True):
+        found = kept(file, read_tensors, order.progress)
+        if found is None:
+            generator = generator_for(order.seed, "patches", name)
+            boxes = crop_boxes(images.counts[name], settings.crops, images.image_size, settings.smallest, generator)
+            found = {"boxes": boxes, "losses": _losses(images, teacher, name, boxes)}
+            write_tensors(file, found)
+    return found["boxes"], found["losses"]
+
+
+def _losses(images: ImageData, teacher: Teacher, name: str, boxes: Tensor) -> Tensor:
+    """Return the cross-entropy float32 [N, R] of the teacher for the true class of every crop."""
+    label, losses, done = teacher.columns([name]), list[Tensor](), 0
+    for batch in images.batches(name):
+        mine = boxes[done : done + len(batch)]
+        crops = [cropped(image, box, teacher.image_size) for image, row in zip(batch, mine, strict=True) for box in row]
+        logits = teacher.logits(torch.stack(crops)).float()
+        losses.append(F.cross_entropy(logits, label.expand(len(logits)), reduction="none").view(len(batch), -1))
+        done += len(batch)
+    return torch.cat(losses).cpu()

@@ -1,0 +1,108 @@
+"""Images drawn from a diffusion prior without the inversion of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from d3hr.distillation.ddim import draw_images
+from d3hr.errors import NumericalError
+from d3hr.methods.base import DrawnSettings, Materials, Order, require_images_per_class, write_baseline
+from d3hr.prior.class_matching import Conditioning, match_classes
+from d3hr.prior.model import Prior
+from d3hr.progress import SILENT, Progress
+from d3hr.seeds import generator_for
+from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.writer import Origin
+
+
+class PriorOnlySettings(DrawnSettings):
+    """A preset of d3hr, of which sampling takes grid and guidance, and what differs from it; None is the preset's."""
+
+    fixed: ClassVar[dict[str, Any]] = {"level": "auto"}  # levels play no part, but must be on the grid
+
+    steps: int | None = None
+    denoising_guidance: float | None = None
+
+    def check(self, materials: Materials) -> None:
+        """Refuse what a prior cannot draw, and a grid that it does not have."""
+        super().check(materials)
+        assert materials.prior is not None
+        materials.prior.schedule.grid(self.resolved.steps)
+
+
+def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
+    """Write :func:`prior_only`."""
+    return prior_only(
+        order.prior,
+        order.images.class_names,
+        order.out,
+        ipc=order.ipc,
+        steps=settings.resolved.steps,
+        guidance_scale=settings.resolved.denoising_guidance,
+        conditioning=order.materials.conditioning,
+        seed=order.seed,
+        progress=order.progress,
+    )
+
+
+def prior_only(
+    prior: Prior,
+    class_names: tuple[str, ...],
+    out: str | Path,
+    *,
+    ipc: int,
+    steps: int = 50,
+    guidance_scale: float = 4.0,
+    conditioning: Sequence[Conditioning] | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> DistilledSet:
+    """Draw ``ipc`` images of each class from the prior: pure noise denoised from the top of the grid, no inversion, no matching.
+
+    Args:
+        prior: the diffusion prior.
+        class_names: the classes to draw.
+        out: folder to write.
+        ipc: images per class.
+        steps: points of the sampling grid.
+        guidance_scale: classifier-free guidance.
+        conditioning: the prior's class for each class; by default they are matched by name.
+        seed: seed of the noise; a class's images depend on it and on the class's name.
+        progress: where to report.
+
+    Raises:
+        ClassMismatch: the prior lacks a class.
+        OutputError: ``out`` holds something else.
+        NumericalError: an image is not finite.
+    """
+    require_images_per_class(ipc)
+    matches = conditioning or match_classes(class_names, prior.class_names, of="the data")
+    ids = {match.class_name: match.conditioning_id for match in matches}
+
+    def images_of(name: str) -> Tensor:
+        noise = torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
+        with NumericalError.naming(name):
+            return draw_images(prior, noise, ids[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
+
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
+    return write_baseline(
+        out,
+        Origin(
+            method="prior_only",
+            class_names=class_names,
+            ipc=ipc,
+            image_size=prior.image_size,
+            settings=settings,
+            data={},
+            prior=prior.origin,
+            real_counts={},
+            conditioning=matches,
+        ),
+        images_of,
+        progress,
+    )

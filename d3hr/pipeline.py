@@ -1,0 +1,180 @@
+"""From real images to a distilled set: for each class encode, invert (or noise) and match; then group, denoise and decode.
+
+A class is the unit of work. What is finished stays in the staged folder, so a run that was stopped goes on where it was and ends with the
+same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from d3hr.data.dataset import ImageData
+from d3hr.distillation.batching import BatchChoice, choose_batch_size
+from d3hr.distillation.levels import LevelChoice, choose_level
+from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.tasks import Matched, Matching, merged
+from d3hr.errors import DataError, listed
+from d3hr.execution.base import HERE, Execution
+from d3hr.fileio.atomic import kept, read_json, write_json
+from d3hr.fileio.staging import StagedFolder
+from d3hr.prior.class_matching import match_classes
+from d3hr.prior.model import Prior
+from d3hr.progress import SILENT, Progress
+from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.expansion import write_drawn_set
+from d3hr.sets.manifest import Sample
+from d3hr.sets.statistics import KeptMixtures
+from d3hr.sets.writer import Origin
+
+
+def distill(
+    images: ImageData,
+    prior: Prior,
+    out: str | Path,
+    *,
+    ipc: int = 10,
+    preset: str = "paper",
+    level: int | Literal["auto"] | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    store: Literal["images", "statistics"] = "images",
+    class_map: Mapping[str, str] | None = None,
+    seed: int = 0,
+    execution: Execution = HERE,
+    decoders: int = 0,
+    memory_budget: int | None = None,
+    progress: Progress = SILENT,
+    **changes: Any,
+) -> DistilledSet:
+    """Distil a data set into ``ipc`` images per class (D3HR, arXiv 2505.18399).
+
+    Args:
+        images: the real images.
+        prior: a diffusion prior that knows every class by name.
+        out: folder to write.
+        ipc: images per class.
+        preset: ``paper``, ``released``, ``fast``, ``mixture`` or ``gentle``.
+        level: level of statistics and of denoising, both; ``"auto"`` takes the knee of normality on a sample of classes (see
+            :func:`~d3hr.distillation.levels.choose_level`), says why, and keeps the evidence in ``level.json``.
+        batch_size: images in one network call; ``"auto"`` finds the size that makes the most images a second (see
+            :func:`~d3hr.distillation.batching.choose_batch_size`) and keeps the evidence in ``batch_size.json``.
+        store: ``"images"`` with the statistics beside them, or the ``"statistics"`` alone, from which ``expand`` makes any number.
+        class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.class_matching.match_classes`).
+        seed: seed of the group draws.
+        execution: where the work is done: here, in worker processes, or on a cluster (:mod:`d3hr.execution`); it decides nothing.
+        decoders: worker processes that read and decode images ahead, for each that does the work; 0 decodes when images are needed.
+        memory_budget: bytes that a search may hold, and a batch of ``batch_size="auto"``; by default 256 MiB, and what is free.
+        progress: where to report.
+        changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`.
+
+    Raises:
+        ClassMismatch: a class matches no class of the prior, or several.
+        DataError: a class has fewer than two images.
+        SettingsError: a setting is unknown, out of range, or contradicts another.
+        OutputError: ``out`` holds something else.
+        NumericalError: a latent is not finite; the message names class and level.
+    """
+    automatic = {name: "auto" for name, value in (("level", level), ("batch_size", batch_size)) if value == "auto"}
+    given = {**changes, "batch_size": None if batch_size == "auto" else batch_size}
+    settings = distill_settings(preset, level=level, ipc=ipc, seed=seed, **given)
+    if store == "images":
+        settings.require_no_copies()
+    prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
+    conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
+    small = [f"{name} ({count})" for name, count in images.counts.items() if count < 2]
+    if small:
+        raise DataError(
+            "A class needs at least two images, for its spread to be measured.",
+            found=listed(small),
+            do="add images to these classes or remove them.",
+        )
+    origin = Origin(
+        method=settings.method,
+        class_names=images.class_names,
+        ipc=ipc if store == "images" else 0,
+        image_size=prior.image_size,
+        settings=settings.model_dump(mode="json"),
+        data={
+            "source": images.source,
+            "split": images.split,
+            "fingerprint": images.fingerprint,
+            "images": len(images),
+            "skipped": list(images.skipped),
+        },
+        prior=prior.origin,
+        real_counts=images.counts,
+        conditioning=conditioning,
+    )
+    with StagedFolder(out, {**origin.key(), **automatic}) as stage:
+        if stage.finished:
+            return DistilledSet.load(out)
+        if stage.resumed:
+            progress.say(f"going on with {stage.path}")
+        sized = images.at_size(prior.image_size)
+        if level == "auto":
+            chosen = _kept_choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
+            settings = settings.model_copy(update={"statistics_level": chosen["level"], "denoising_level": chosen["level"]})
+        if batch_size == "auto":
+            largest = max(images.counts.values())
+            chosen = _kept_choice(
+                stage.path / "batch_size.json",
+                lambda: choose_batch_size(prior, settings, memory_budget=memory_budget, largest=largest),
+                progress,
+            )
+            settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
+        ids = {match.class_name: match.conditioning_id for match in conditioning}
+        matching = Matching(sized, prior, settings, ids, decoders)
+        with execution.standing() as place:
+            mixtures = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
+            samples = _samples(mixtures) if settings.subsampled else None
+            origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
+            write_drawn_set(stage, origin, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
+    return DistilledSet.load(out)
+
+
+def expand(distilled: DistilledSet, prior: Prior, out: str | Path, *, ipc: int, **options: Any) -> DistilledSet:
+    """Make a set of another IPC from the statistics of ``distilled``: :meth:`DistilledSet.expand`, whose options it takes."""
+    return distilled.expand(prior, ipc, out, **options)
+
+
+def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
+    """Return what an earlier run chose, or choose and say why."""
+    chosen: dict[str, Any] | None = kept(file, read_json, progress)
+    if chosen is None:
+        choice = choose()
+        progress.say(choice.as_text())
+        chosen = choice.as_values()
+        write_json(file, chosen)
+    return chosen
+
+
+def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptMixtures:
+    """Return the Gaussian of each class, from its finished file where an earlier run left one."""
+    finished = KeptMixtures(folder, class_names, matching.settings.modes, matching.settings.rank, progress)
+    parts = {name: matching.parts(name) for name in class_names}
+    tasks = [part for name in class_names if name not in finished for part in parts[name]]
+    total = sum(part.images for name in class_names for part in parts[name])
+    done = total - sum(part.images for part in tasks)
+    waiting: dict[str, dict[int, Matched]] = {}
+    with progress.bar("inverting images" if matching.settings.inversion_level else "encoding images", total) as bar:
+        bar.update(done)
+        for index, matched in execution.run(matching, tasks):
+            name = tasks[index].class_name
+            found = waiting.setdefault(name, {})
+            found[tasks[index].start] = matched
+            done += tasks[index].images
+            bar.update(done, note=name)
+            if len(found) == len(parts[name]):
+                whole = merged(found[part.start] for part in parts[name])
+                finished.keep(name, whole.mixture, whole.error, matching.settings.statistics_dtype)
+                del waiting[name]
+    # What is on disk is what expand will see, so groups are drawn from that.
+    return finished
+
+
+def _samples(finished: KeptMixtures) -> dict[str, Sample]:
+    """Return what is told of samples in a manifest."""
+    errors = {name: finished.error(name) for name in finished}
+    return {name: Sample(images=finished[name].count, mean_error=error.mean, std_error=error.std) for name, error in errors.items()}

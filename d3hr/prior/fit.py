@@ -1,0 +1,269 @@
+"""Fits a prior to a data set: from scratch, behind a given autoencoder, or from a pretrained prior."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from d3hr.data.dataset import ImageData
+from d3hr.errors import SettingsError
+from d3hr.fileio.atomic import write_bytes, write_json
+from d3hr.fileio.checksums import fingerprint
+from d3hr.fileio.staging import StagedFolder
+from d3hr.prior.autoencoder import downsampling, train_autoencoder
+from d3hr.prior.class_matching import match_classes
+from d3hr.prior.latent_cache import Latents
+from d3hr.prior.model import Prior, default_device
+from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
+from d3hr.prior.presets import LABEL_DROPOUT
+from d3hr.prior.repository import Repository, load_autoencoder
+from d3hr.prior.schedule import Schedule
+from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
+from d3hr.prior.trainer import Curve, Process, Run
+from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
+from d3hr.progress import SILENT, Progress
+from d3hr.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Networks for the classes of a data set, before training.
+
+    Attributes:
+        transformer: diffusers ``DiTTransformer2DModel`` whose parameters to be trained need a gradient.
+        vae: the autoencoder.
+        image_size: side, in pixels, of the images it takes.
+        scheduler_config: configuration of the noise schedule.
+        began_as: class -> class of the pretrained prior whose row of the label table it begins with.
+        licence: licence of the pretrained weights.
+    """
+
+    transformer: Any
+    vae: Any
+    image_size: int
+    scheduler_config: Mapping[str, Any]
+    began_as: dict[str, str] = field(default_factory=dict)
+    licence: str | None = None
+
+
+def untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> StartingPoint:
+    """Return untrained networks of the settings' preset, behind ``vae`` if there is one.
+
+    Raises:
+        SettingsError: the image size is out of range or cannot be halved often enough.
+    """
+    size = fitting_image_size(settings, image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(settings.seed, "weights"))
+        autoencoder = vae or new_autoencoder(settings.networks, size)
+        factor = downsampling(autoencoder)
+        if size % factor:
+            raise SettingsError(
+                "The autoencoder cannot take this image size.",
+                found=f"{size} pixels",
+                do=f"give an --image_size that is a multiple of {factor}.",
+            )
+        transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
+    return StartingPoint(transformer, autoencoder, size, SCHEDULER_CONFIG)
+
+
+def pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *, of: str) -> StartingPoint:
+    """Return a copy of a pretrained prior's transformer, with a label table for other classes, behind the prior's autoencoder.
+
+    Raises:
+        SettingsError: an image size that is not the prior's.
+        ClassMismatch: a class may be several of the prior's, or the class map names what is none.
+    """
+    if settings.image_size not in (None, init.image_size):
+        raise SettingsError(
+            "The pretrained prior does not take this image size.",
+            found=f"--image_size {settings.image_size}, the prior's {init.image_size}",
+            do="leave --image_size out: images are brought to the prior's size.",
+        )
+    matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
+    rows = {match.class_name: match.conditioning_id for match in matches}
+    transformer = copy.deepcopy(init.transformer).float().requires_grad_(True)
+    replace_classes(transformer, [rows.get(name) for name in class_names])
+    if settings.adapt == "lora":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(settings.seed, "lora"))
+            add_lora(transformer, settings.lora_rank)
+    began_as = {match.class_name: match.prior_class for match in matches}
+    return StartingPoint(transformer, init.vae, init.image_size, init.scheduler_config, began_as, init.licence)
+
+
+AUTOENCODER_SHARE = 0.25
+"""Share of ``max_minutes`` that the autoencoder gets."""
+
+
+def fit_prior(
+    images: ImageData,
+    out: str | Path,
+    *,
+    preset: str = "tiny",
+    init: Prior | str | Path | None = None,
+    autoencoder: str | Path | None = None,
+    latent_cache: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+    **changes: Any,
+) -> Prior:
+    """Fit a prior to a data set and save it as a diffusers ``DiTPipeline`` folder.
+
+    From scratch an autoencoder is trained and then a transformer on its latents; behind a given autoencoder only the transformer. From a
+    pretrained prior its transformer goes on, with a label table of the data's classes, behind the prior's autoencoder. A run that was
+    stopped goes on from its last checkpoint when called again with the same arguments; under ``accelerate launch`` several processes share
+    the work. Beside the pipeline, ``fit.json`` holds the settings and the reconstruction error, ``loss.csv`` the loss curves.
+
+    Args:
+        images: training images.
+        out: folder to write.
+        preset: ``tiny``, ``compact``, ``small`` or ``base``; with ``init`` it has no part.
+        init: pretrained prior to start from: a folder, a Hub id such as ``facebook/DiT-XL-2-256``, or a loaded prior, which stays as it is.
+        autoencoder: folder or Hub id of an autoencoder to use as it is, instead of training one or of the one of ``init``.
+        latent_cache: folder that keeps the encoded images for other fits on the same data and autoencoder; by default they are not kept.
+        seed: seed of weights, order and noise.
+        progress: where to report.
+        changes: settings that differ from the usual, by the names of :class:`~d3hr.prior.settings.FitSettings`.
+
+    Raises:
+        SettingsError: a setting is unknown, out of range, or contradicts another.
+        PriorError: ``init`` or ``autoencoder`` cannot be loaded.
+        ClassMismatch: a class may be several of the pretrained prior's, or the class map names what is none.
+        OutputError: ``out`` or ``latent_cache`` holds something else, or another run works on ``out``.
+        DamagedFile: ``out`` is finished, but not what was written.
+        NumericalError: the loss became infinite.
+    """
+    from accelerate import Accelerator
+
+    name = (init.source or "a prior in memory") if isinstance(init, Prior) else init and str(init)
+    settings = fit_settings(preset=preset, init=name, autoencoder=autoencoder and str(autoencoder), seed=seed, **changes)
+    # Its precision is global to the interpreter, ours belongs to the run; told nothing, it takes several processes on CPUs for strangers.
+    process = Accelerator(mixed_precision="no", cpu=default_device().type == "cpu")
+    _check_batches(settings, process)
+    given: dict[str, str] = {}
+    if init is not None:
+        base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder)
+        given["init"] = base.fingerprint
+        start = pretrained(settings, images.class_names, base, of=images.source)
+    else:
+        vae = load_autoencoder(Repository(str(autoencoder), (".", "vae")), torch.float32) if autoencoder else None
+        given |= {"autoencoder": fingerprint([vae], dict(vae.config))} if vae is not None else {}
+        start = untrained(settings, images.class_names, images.image_size, vae)
+    key = {
+        "kind": "prior",
+        "data": images.fingerprint,
+        "pretrained": given,
+        "settings": settings.model_dump(mode="json", exclude={"init", "autoencoder"}),
+        "image_size": start.image_size,
+        "training": settings.transformer_training.model_dump(mode="json"),
+        "preset": settings.networks.model_dump(mode="json") if init is None else None,
+    }
+    with process.main_process_first():
+        stage = StagedFolder(out, key, leading=process.is_main_process)
+    process.wait_for_everyone()
+    with stage:
+        if stage.resumed:
+            progress.say(f"going on with {stage.path}")
+        if not stage.finished:
+            work = stage.path / "checkpoints"
+            work.mkdir(exist_ok=True)
+            run = Run(seed, settings.precision == "bf16", process, work, progress)
+            sized = images.at_size(start.image_size)
+            prior, curves = _train(start, settings, sized, run, Path(latent_cache) if latent_cache else work / "latents")
+            if process.is_main_process:
+                _write(prior, start, settings, sized, curves, stage)
+                stage.publish(without=[work.name])
+            process.wait_for_everyone()
+    return Prior.from_pretrained(stage.out)
+
+
+def _check_batches(settings: FitSettings, process: Process) -> None:
+    for training in (settings.transformer_training, settings.autoencoder_training):
+        if training.batch_size % process.num_processes:
+            raise SettingsError(
+                "A batch cannot be shared out evenly.",
+                found=f"{training.batch_size} images, {process.num_processes} processes",
+                do=f"give a --batch_size that is a multiple of {process.num_processes}, or start another number of processes.",
+            )
+
+
+def _train(start: StartingPoint, settings: FitSettings, images: ImageData, run: Run, latent_cache: Path) -> tuple[Prior, dict[str, Curve]]:
+    """Train what there is to train, in place, and return it as a prior with the loss curves."""
+    vae, curves, scale = start.vae, {}, 1.0
+    seconds = settings.max_minutes and 60 * settings.max_minutes
+    if settings.trains_autoencoder:
+        curves["autoencoder"] = train_autoencoder(
+            vae,
+            images,
+            run,
+            training=settings.autoencoder_training,
+            kl_weight=settings.networks.kl_weight,
+            max_seconds=seconds and AUTOENCODER_SHARE * seconds,
+        )
+        seconds = seconds and seconds - curves["autoencoder"].seconds
+        vae.register_to_config(scaling_factor=1.0)
+    latents = Latents(images, vae.to(run.process.device), latent_cache, run.process, run.progress)
+    if settings.trains_autoencoder:
+        scale = 1 / latents.root_mean_square()
+        vae.register_to_config(scaling_factor=scale)
+    if settings.gradient_checkpointing:
+        start.transformer.enable_gradient_checkpointing()
+    curves["transformer"] = train_transformer(
+        start.transformer,
+        latents,
+        list(images.counts.values()),
+        run,
+        schedule=Schedule.from_config(start.scheduler_config),
+        training=settings.transformer_training,
+        label_dropout=LABEL_DROPOUT,
+        scale=scale,
+        max_seconds=seconds,
+    )
+    if settings.adapt == "lora":
+        merge_lora(start.transformer)
+    return Prior(start.transformer, vae, start.scheduler_config, images.class_names, licence=start.licence), curves
+
+
+def _write(
+    prior: Prior, start: StartingPoint, settings: FitSettings, images: ImageData, curves: Mapping[str, Curve], stage: StagedFolder
+) -> None:
+    """Complete the staged folder."""
+    prior.save_pretrained(stage.path)
+    about = {
+        "data": {"source": images.source, "split": images.split, "images": len(images), "skipped": len(images.skipped)},
+        "init": settings.init,
+        "autoencoder": settings.autoencoder,
+        "began_as": start.began_as,
+        "reconstruction_psnr_db": _reconstruction_psnr(prior, images),
+        "seconds": {network: round(curve.seconds, 1) for network, curve in curves.items()},
+        "steps": {network: curve.steps for network, curve in curves.items()},
+    }
+    write_json(stage.path / "fit.json", about)
+    write_bytes(stage.path / "loss.csv", _loss_table(curves))
+
+
+def _reconstruction_psnr(prior: Prior, images: ImageData, sample: int = 256) -> float:
+    """Return the PSNR, in dB of the range [-1, 1], of encode and decode over evenly spaced training images."""
+    positions = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
+    x = images.gather(positions)[0]
+    error = torch.cat([F.mse_loss(prior.decode(prior.encode(part)).cpu(), part)[None] for part in x.split(64)]).mean()
+    return round(10 * math.log10(4 / max(float(error), 1e-12)), 2)
+
+
+def _loss_table(curves: Mapping[str, Curve]) -> bytes:
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["network", "step", "loss"])
+    for name, curve in curves.items():
+        table.writerows([name, step, f"{value:.6g}"] for step, value in curve.points)
+    return buffer.getvalue().encode()

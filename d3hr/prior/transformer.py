@@ -1,0 +1,120 @@
+"""Trains a class-conditional diffusion transformer on latents.
+
+Legend: N latents, C h w latent axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from d3hr.errors import SettingsError
+from d3hr.prior.latent_cache import Latents
+from d3hr.prior.presets import Training
+from d3hr.prior.schedule import Schedule
+from d3hr.prior.trainer import Curve, Run, optimise
+
+
+def train_transformer(
+    transformer: Any,
+    latents: Latents,
+    counts: Sequence[int],
+    run: Run,
+    *,
+    schedule: Schedule,
+    training: Training,
+    label_dropout: float,
+    scale: float = 1.0,
+    max_seconds: float | None = None,
+) -> Curve:
+    """Train ``transformer`` in place: minimise |eps - eps_theta(z_t, t, y)|^2 (DDPM, arXiv 2006.11239, eq. 14), or the same for what the
+    schedule says it predicts. Of a transformer with learned variance only the first half of the output is trained: DDIM uses no other.
+
+    Args:
+        transformer: diffusers ``DiTTransformer2DModel``; parameters that need no gradient stay as they are.
+        latents: latents [N, C, h, w] class by class.
+        counts: how many of them each class has, in the order of the label table.
+        run: the fit this is part of.
+        schedule: the noise schedule.
+        training: hyper-parameters.
+        label_dropout: share of latents whose class is replaced by the null class.
+        scale: brings the latents to unit scale.
+        max_seconds: end after this time.
+    """
+    order = run.order("transformer", sum(counts), training)
+    label_at = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    signal = schedule.alphas_cumprod.float().to(run.process.device)
+
+    def load(step: int) -> tuple[Tensor, Tensor]:
+        positions = run.share(order.at(step))
+        return latents.gather(positions) * scale, label_at[positions]
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor], noise: torch.Generator) -> Tensor:
+        z, y = (part.to(run.process.device) for part in batch)
+        t = torch.randint(len(signal), (len(z),), generator=noise, device=z.device)
+        eps = torch.randn(z.shape, generator=noise, device=z.device)
+        drop = torch.rand(len(z), generator=noise, device=z.device) < label_dropout
+        alpha = signal[t].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * z + (1 - alpha).sqrt() * eps
+        output = model(noisy, timestep=t, class_labels=torch.where(drop, len(counts), y), return_dict=False)[0]
+        return F.mse_loss(output[:, : z.shape[1]].float(), schedule.target(z, eps, alpha))
+
+    # diffusers' DiT drops labels by itself in training mode, in every block apart from the others: evaluation mode leaves it to us.
+    return optimise("transformer", transformer.eval(), load, loss, run, training=training, max_seconds=max_seconds)
+
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+"""Linear layers of a DiT block that get a low-rank adapter: attention and feed-forward."""
+
+
+def replace_classes(transformer: Any, kept: Sequence[int | None]) -> None:
+    """Give ``transformer`` a label table for new classes, in place.
+
+    A class that the old table knows keeps its row. The row of a new class starts as the null class, so that the network begins with the
+    best it can say of an image whose class it does not know. The null class stays the last row.
+
+    Args:
+        transformer: diffusers ``DiTTransformer2DModel``; each of its blocks has a label table of its own.
+        kept: for each new class, its row in the old table, or None.
+    """
+    null = transformer.config.num_embeds_ada_norm
+    rows = [null if row is None else row for row in kept] + [null]
+    for block in transformer.transformer_blocks:
+        embedder = block.norm1.emb.class_embedder
+        old = embedder.embedding_table.weight.detach()
+        embedder.embedding_table = nn.Embedding.from_pretrained(old[torch.tensor(rows, device=old.device)].clone(), freeze=False)
+        embedder.num_classes = len(kept)
+    transformer.register_to_config(num_embeds_ada_norm=len(kept))
+
+
+def add_lora(transformer: Any, rank: int) -> None:
+    """Freeze ``transformer`` but for its label tables, and add low-rank adapters (LoRA, arXiv 2106.09685), in place.
+
+    Raises:
+        SettingsError: the rank is out of range, or peft is not installed.
+    """
+    if rank < 1:
+        raise SettingsError("--lora_rank must be at least 1.", found=f"{rank}", do="give the rank of the adapters.")
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise SettingsError("--adapt lora needs the package peft.", found=str(error), do="pip install 'd3hr[lora]'.") from error
+    transformer.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)), transformer)
+    for block in transformer.transformer_blocks:
+        block.norm1.emb.class_embedder.requires_grad_(True)
+
+
+def merge_lora(transformer: Any) -> None:
+    """Fold the adapters of :func:`add_lora` into the weights, in place, so that the network has its former layout again."""
+    from peft.tuners.lora import LoraLayer
+
+    for parent in list(transformer.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, LoraLayer):
+                layer.merge()
+                setattr(parent, name, layer.get_base_layer())

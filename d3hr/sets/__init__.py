@@ -1,0 +1,1 @@
+"""The distilled set on disk: manifest, statistics, card, and how it is written, read and expanded."""

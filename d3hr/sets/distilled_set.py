@@ -1,0 +1,254 @@
+"""The distilled set on disk, and how it is read: images by class, a manifest, class statistics, a data-set card and a contact sheet.
+
+    OUT/train/<class folder>/<index>.png     the images
+    OUT/manifest.json                        class name -> label, conditioning id and folder; settings; where everything came from
+    OUT/statistics.safetensors               mean and std [C, D] (float32), count [C], rows in the manifest's order of classes;
+                                             of classes of m modes [C, m, D] and [C, m]; loadings [C, R, D] of those of rank R
+    OUT/contact-sheet.png, OUT/README.md     for people
+
+Sets are written by :mod:`d3hr.sets.writer`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from d3hr.data.codec import read_square
+from d3hr.data.dataset import ImageData, load_images
+from d3hr.distillation.gaussian import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture
+from d3hr.errors import DistilledSetError, PriorError
+from d3hr.execution.base import HERE, Execution
+from d3hr.fileio.checksums import verify
+from d3hr.prior.model import Prior
+from d3hr.progress import SILENT, Progress
+from d3hr.sets.expansion import expand_statistics
+from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
+from d3hr.sets.statistics import read_mixtures, require_size
+
+if TYPE_CHECKING:
+    from d3hr.prior.model import Prior
+
+MOST_VALUES_A_PIXEL = 16
+"""Most dimensions of a latent that statistics may have for each pixel of the set's images; autoencoders give fewer than 1."""
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """A distilled set on disk; its images are read when first asked for."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: str | Path) -> DistilledSet:
+        """Open a finished set.
+
+        Raises:
+            DistilledSetError: the folder is not one, its manifest contradicts itself, an image is missing, or a file is a link out of it.
+            DamagedFile: a file is not what was written.
+        """
+        folder = Path(path)
+        distilled = cls(folder, read_manifest(folder))
+        missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
+        if missing:
+            raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], do="make the set again.")
+        require_size(distilled._statistics_file, **distilled._sizes)
+        verify(folder)  # last: only now are there no links to follow, and no more to read than a set holds
+        return distilled
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; the position of a name is its label."""
+        return tuple(entry.name for entry in self.manifest.classes)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Images uint8 [N, 3, H, W], class by class.
+
+        Raises:
+            DistilledSetError: only statistics are kept.
+        """
+        self.require_images()
+        return torch.cat([self.of_class(name) for name in self.class_names])
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels int64 [N] of :attr:`images`."""
+        return torch.repeat_interleave(
+            torch.tensor([entry.label for entry in self.manifest.classes]), torch.tensor([entry.images for entry in self.manifest.classes])
+        )
+
+    @property
+    def statistics(self) -> dict[str, ClassGaussian]:
+        """The Gaussian of each class, of all its modes together; empty for a set that was made without.
+
+        Raises:
+            DistilledSetError: as :attr:`mixtures`.
+        """
+        return {name: mixture.whole for name, mixture in self.mixtures.items()}
+
+    @cached_property
+    def mixtures(self) -> dict[str, ClassMixture]:
+        """The Gaussian of each mode of each class; empty for a set that was made without.
+
+        Raises:
+            DistilledSetError: the file is damaged, or does not fit the manifest.
+        """
+        file = self._statistics_file
+        if not file.is_file():
+            return {}
+        manifest = self.manifest
+        if not manifest.tells_statistics:
+            raise DistilledSetError(
+                f"{file} does not fit the manifest.",
+                found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
+                do="make the set again.",
+            )
+        mixtures = read_mixtures(file, **self._sizes)
+        return dict(zip(self.class_names, mixtures, strict=True))
+
+    def require_images(self) -> None:
+        """Raise :class:`DistilledSetError` if only statistics are kept."""
+        if self.manifest.ipc == 0:
+            raise DistilledSetError(
+                f"{self.path} has no images.", found="statistics alone", do=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'."
+            )
+
+    def require_prior(self, prior: Prior) -> None:
+        """Refuse another prior than the one that the set was made with.
+
+        Raises:
+            PriorError: it has another fingerprint.
+            DistilledSetError: its classes, latents or images are not those of the manifest and the statistics.
+        """
+        made_with = self.manifest.prior
+        if prior.fingerprint != made_with["fingerprint"]:
+            raise PriorError(
+                "This is not the prior that the set was made with; its latents mean something else.",
+                found=f"prior {prior.fingerprint[:12]}, {prior.precision}; the set's is {made_with['fingerprint'][:12]}, "
+                f"{made_with.get('precision')} ({made_with['source']})",
+                do="give that prior, in that precision and with the same autoencoder.",
+            )
+        self.manifest.conditioning_in(prior.class_names)
+        ours = (self.manifest.image_size, next(iter(self.mixtures.values())).dimensions)
+        theirs = (prior.image_size, torch.Size(prior.latent_shape).numel())
+        if ours != theirs:
+            raise DistilledSetError(
+                f"{self.path} does not fit the prior it names.",
+                found="images of {} px and {} dimensions, where the prior has {} px and {}".format(*ours, *theirs),
+                do="make the set again.",
+            )
+
+    def of_class(self, name: str) -> Tensor:
+        """Return the images uint8 [K, 3, H, W] of one class.
+
+        Raises:
+            DistilledSetError: an image is damaged or not of the manifest's size; the size is checked before pixels are decoded.
+        """
+        entry = self.manifest.classes[self.class_names.index(name)]
+        return torch.stack([self._pixels(file) for file in entry.files(self.path)])
+
+    def expand(
+        self,
+        prior: Prior,
+        ipc: int,
+        out: str | Path,
+        *,
+        seed: int | None = None,
+        execution: Execution = HERE,
+        memory_budget: int | None = None,
+        progress: Progress = SILENT,
+        **changes: Any,
+    ) -> DistilledSet:
+        """Make a set of another IPC from the stored statistics; no real image is needed. The same IPC and seed give the same images.
+
+        Args:
+            prior: the prior that the set was made with.
+            ipc: images per class.
+            out: folder to write.
+            seed: seed of the group draws, by default that of this set.
+            execution: where the work is done.
+            memory_budget: bytes that a search may hold.
+            progress: where to report.
+            changes: settings of grouping and denoising that differ from those of this set.
+
+        Raises:
+            DistilledSetError: the set has no statistics.
+            PriorError: the prior is another one.
+            SettingsError: ``ipc`` is out of range, or a change is, or it would need other statistics.
+            OutputError: ``out`` holds something else.
+        """
+        if not self.mixtures:
+            raise DistilledSetError(
+                f"{self.path} has no statistics to expand.",
+                found=f"a set of method {self.manifest.method!r}",
+                do="give a set written by 'd3hr distill'.",
+            )
+        self.require_prior(prior)
+        expand_statistics(
+            self.manifest,
+            self.mixtures,
+            prior,
+            out,
+            ipc=ipc,
+            seed=seed,
+            execution=execution,
+            memory_budget=memory_budget,
+            progress=progress,
+            **changes,
+        )
+        return DistilledSet.load(out)
+
+    @property
+    def _statistics_file(self) -> Path:
+        return require_inside(self.path, self.path / "statistics.safetensors")
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """What the manifest says of the statistics: classes, modes, rank, and the most dimensions that latents of such images may have."""
+        most = MOST_VALUES_A_PIXEL * self.manifest.image_size**2
+        return {"classes": len(self.class_names), "modes": self.manifest.modes, "rank": self.manifest.rank, "most": most}
+
+    def _missing(self, entry: ClassEntry) -> list[str]:
+        """Return which of a class's images is missing, if any; as many files are looked at as lie there, whatever the manifest says."""
+        if entry.images == 0:
+            return []
+        folder = require_inside(self.path, self.path / "train" / entry.folder)
+        try:
+            with os.scandir(folder) as entries:
+                there = {file.name: file.is_symlink() for file in entries if file.is_file()}
+        except FileNotFoundError:
+            there = {}
+        for name in (name for name, is_link in there.items() if is_link):
+            require_inside(self.path, folder / name)
+        for index in range(entry.images):  # ends at the first that is missing
+            if f"{index:05d}.png" not in there:
+                return [f"no {folder / f'{index:05d}.png'}, of {entry.images} images"]
+        return []
+
+    def _pixels(self, file: Path) -> Tensor:
+        try:
+            return read_square(file, self.manifest.image_size)
+        except (ValueError, OSError) as error:
+            raise DistilledSetError(f"{file} is damaged.", found=str(error), do="make the set again.") from error
+
+
+def open_set(path: str | Path) -> DistilledSet | ImageData:
+    """Open a distilled set: one of d3hr, or any image source that another tool left, such as a folder of class folders.
+
+    Raises:
+        DistilledSetError: the folder is an unfinished or damaged set of d3hr.
+        DataError: it is neither.
+    """
+    folder = Path(path)
+    if (folder / "manifest.json").is_file() or folder.with_name(folder.name + ".partial").is_dir():
+        return DistilledSet.load(folder)
+    return load_images(path)

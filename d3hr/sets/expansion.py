@@ -1,0 +1,135 @@
+"""From class statistics to the images of a set: search groups, draw, denoise and decode them class by class, and write the set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from d3hr.distillation.grouping import search_mixtures
+from d3hr.distillation.mixture import ClassMixture
+from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
+from d3hr.distillation.tasks import Drawing, Draws
+from d3hr.errors import SettingsError
+from d3hr.execution.base import HERE, Execution
+from d3hr.fileio.atomic import kept, read_json, write_json
+from d3hr.fileio.staging import StagedFolder
+from d3hr.prior.model import Prior
+from d3hr.progress import SILENT, Progress
+from d3hr.sets.manifest import Manifest
+from d3hr.sets.writer import Origin, write_set
+
+
+def expand_statistics(
+    manifest: Manifest,
+    mixtures: Mapping[str, ClassMixture],
+    prior: Prior,
+    out: str | Path,
+    *,
+    ipc: int,
+    seed: int | None = None,
+    execution: Execution = HERE,
+    memory_budget: int | None = None,
+    progress: Progress = SILENT,
+    **changes: Any,
+) -> None:
+    """Write a set of another IPC from class statistics; one that is there already, of the same settings, stays.
+
+    Args:
+        manifest: that of the set which has the statistics.
+        mixtures: the statistics of each class.
+        prior: the prior that they were measured with.
+        out: folder to write.
+        ipc: images per class.
+        seed: seed of the group draws, by default that of the manifest.
+        execution: where the work is done.
+        memory_budget: bytes that a search may hold.
+        progress: where to report.
+        changes: settings of grouping and denoising that differ from the manifest's; None is no change.
+
+    Raises:
+        SettingsError: ``ipc`` is out of range, or a change is, or it would need other statistics.
+        OutputError: ``out`` holds something else.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    fixed = sorted(STATISTICS_SETTINGS & changes.keys())
+    if fixed:
+        raise SettingsError(f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", do="distil anew.")
+    seed = manifest.settings["seed"] if seed is None else seed
+    settings = distill_settings("paper", **{**manifest.settings, **changes, "ipc": ipc, "seed": seed})
+    settings.require_no_copies()
+    origin = Origin(
+        method=manifest.method,
+        class_names=[entry.name for entry in manifest.classes],
+        ipc=ipc,
+        image_size=manifest.image_size,
+        settings=settings.model_dump(mode="json"),
+        data=manifest.data,
+        prior=manifest.prior,
+        real_counts={entry.name: entry.real_images for entry in manifest.classes if entry.real_images is not None},
+        conditioning=manifest.conditioning,
+        samples={entry.name: entry.sample for entry in manifest.classes if entry.sample},
+    )
+    with StagedFolder(out, origin.key()) as stage, execution.standing() as place:
+        if not stage.finished:
+            write_drawn_set(stage, origin, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
+
+
+def write_drawn_set(
+    stage: StagedFolder,
+    origin: Origin,
+    prior: Prior,
+    settings: DistillSettings,
+    mixtures: Mapping[str, ClassMixture],
+    *,
+    execution: Execution = HERE,
+    memory_budget: int | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Complete a staged set with images drawn from class statistics; with none where ``origin`` has an IPC of 0.
+
+    Args:
+        stage: the folder under construction.
+        origin: what the set is.
+        prior: the prior that the statistics were measured with.
+        settings: how groups are chosen and denoised.
+        mixtures: the statistics of each class, looked up when its turn comes.
+        execution: where the work is done.
+        memory_budget: bytes that a search may hold, by default 256 MiB.
+        progress: where to report.
+
+    Raises:
+        DataError: at temperature 0 a class has fewer modes than images.
+        NumericalError: a latent or a pixel is not finite; the message names the class.
+    """
+
+    def search() -> dict[str, int]:
+        device = prior.device.type
+        return search_mixtures(mixtures, settings, progress, memory_budget=memory_budget, device=device, execution=execution)
+
+    candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if origin.ipc else {}
+    drawing = Drawing(prior, settings, {match.class_name: match.conditioning_id for match in origin.conditioning or ()})
+
+    def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        return ((names[index], images) for index, images in execution.run(drawing, Draws(names, mixtures, candidates)))
+
+    write_set(
+        stage,
+        origin,
+        draw,
+        mixtures=mixtures,
+        statistics_dtype=settings.statistics_dtype,
+        temporary=("statistics", "candidates.json"),
+        progress=progress,
+    )
+
+
+def _kept_candidates(file: Path, search: Callable[[], dict[str, int]], progress: Progress) -> dict[str, int]:
+    """Return what an earlier run found, or search."""
+    found: dict[str, dict[str, int]] | None = kept(file, read_json, progress)
+    if found is None:
+        found = {"candidates": search()}
+        write_json(file, found)
+    return found["candidates"]

@@ -1,0 +1,236 @@
+"""What a distilled set says of itself, in ``manifest.json``: checked as a whole before any other file of the set is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from d3hr.data.codec import MAX_PIXELS
+from d3hr.distillation.settings import MOST_MODES, MOST_RANK, DistillSettings
+from d3hr.errors import DistilledSetError
+from d3hr.fileio.atomic import read_json
+from d3hr.fileio.names import class_folders
+from d3hr.prior.class_matching import Conditioning
+
+MAX_BYTES = 2**26
+"""Largest manifest that is read: 64 MiB, which is room for some hundred thousand classes."""
+
+
+class Sample(BaseModel):
+    """The real images of a class from which its statistics come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int = Field(ge=2)
+    """How many, drawn at random without replacement."""
+    mean_error: float = Field(ge=0)
+    """Standard error of the mean, as a share of sigma, root mean square over the dimensions."""
+    std_error: float = Field(ge=0)
+    """Standard error of the standard deviation, likewise."""
+
+
+class ClassEntry(BaseModel):
+    """One class of a distilled set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    label: int = Field(ge=0)
+    """Position of the class in the set's order."""
+    folder: str
+    """Folder under ``train``, which follows from the names of the classes (:func:`~d3hr.fileio.names.class_folders`)."""
+    images: int = Field(ge=0)
+    """Distilled images."""
+    real_images: int | None = Field(ge=0)
+    """Real images of the class."""
+    sample: Sample | None = None
+    """What was looked at of them, where that is not all."""
+    conditioning_id: int | None = Field(ge=0)
+    """Row of the prior's label table."""
+    prior_class: str | None = None
+    """The prior's name of that row."""
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the image files of the class in the set at ``folder``."""
+        return [folder / "train" / self.folder / f"{index:05d}.png" for index in range(self.images)]
+
+
+class _SettingsFacts(BaseModel):
+    """What is asked of :attr:`Manifest.settings`, whatever the method."""
+
+    seed: int = Field(default=0, strict=True)
+    denoising_guidance: float = 1.0
+    modes: int = Field(default=1, strict=True, ge=1, le=MOST_MODES)
+    rank: int = Field(default=0, strict=True, ge=0, le=MOST_RANK)
+
+
+class _DataFacts(BaseModel):
+    """What is asked of :attr:`Manifest.data`."""
+
+    source: str | None = None
+    split: str | None = None
+    fingerprint: str | None = None
+
+
+class _PriorFacts(BaseModel):
+    """What is asked of :attr:`Manifest.prior`."""
+
+    source: str | None = None
+    fingerprint: str | None = None
+    precision: str | None = None
+    autoencoder: str | None = None
+    licence: str | None = None
+    bytes: int = Field(default=0, ge=0)
+
+
+class Manifest(BaseModel):
+    """What a distilled set is and where it came from.
+
+    Raises:
+        pydantic.ValidationError: a field is missing or out of range, or two contradict; :func:`read_manifest` says which in words.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["d3hr-set-1"] = "d3hr-set-1"
+    method: str
+    """``d3hr``, or the name of a baseline."""
+    image_size: int = Field(ge=1, le=int(MAX_PIXELS**0.5))
+    """Side H = W, in pixels."""
+    ipc: int = Field(ge=0)
+    """Images per class; 0 where only the statistics are kept."""
+    classes: tuple[ClassEntry, ...] = Field(min_length=1)
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    """Source, split, fingerprint and skipped files of the real images."""
+    prior: dict[str, Any]
+    """Source, fingerprint, precision, autoencoder, licence and bytes of the diffusion prior."""
+    storage: dict[str, int] = {}
+    """Bytes of what the set needs, each apart: ``images``, ``statistics``, ``soft_labels``, and the ``prior`` that ``expand`` needs."""
+    versions: dict[str, str]
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_facts(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        _SettingsFacts.model_validate(settings)
+        if "statistics_level" in settings:
+            DistillSettings(**settings)
+        return settings
+
+    @field_validator("data")
+    @classmethod
+    def _data_facts(cls, data: dict[str, Any]) -> dict[str, Any]:
+        _DataFacts.model_validate(data)
+        return data
+
+    @field_validator("prior")
+    @classmethod
+    def _prior_facts(cls, prior: dict[str, Any]) -> dict[str, Any]:
+        _PriorFacts.model_validate(prior)
+        return prior
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Manifest:
+        names = [entry.name for entry in self.classes]
+        if len(set(names)) < len(names):
+            raise ValueError("two classes have one name")
+        if [entry.label for entry in self.classes] != list(range(len(names))):
+            raise ValueError("the labels are not 0, 1, 2, ... in the order of the classes")
+        folders = class_folders(names)
+        for entry in self.classes:
+            if entry.folder != folders[entry.name]:
+                raise ValueError(f"class {entry.name!r} has folder {entry.folder!r:.80}, where its name makes {folders[entry.name]!r}")
+            if entry.images != self.ipc:
+                raise ValueError(f"class {entry.name!r} has {entry.images} images, where ipc is {self.ipc}")
+        asked = [(entry.conditioning_id is not None, entry.prior_class is not None) for entry in self.classes]
+        if len({*asked, *((them, us) for us, them in asked)}) > 1:
+            raise ValueError("some classes, but not all, tell what the prior was asked for")
+        return self
+
+    @property
+    def conditioning(self) -> list[Conditioning]:
+        """What the prior was asked for, class by class; empty for a set made without one."""
+        return [
+            Conditioning(entry.name, entry.conditioning_id, entry.prior_class, "exact name")
+            for entry in self.classes
+            if entry.conditioning_id is not None and entry.prior_class is not None
+        ]
+
+    @property
+    def modes(self) -> int:
+        """Gaussians that describe a class."""
+        return int(self.settings.get("modes", 1))
+
+    @property
+    def rank(self) -> int:
+        """Directions that are kept of each covariance, at most."""
+        return int(self.settings.get("rank", 0))
+
+    @property
+    def tells_statistics(self) -> bool:
+        """Whether it tells how statistics were made, and of which classes of which prior."""
+        made = "statistics_level" in self.settings and self.prior.get("fingerprint") and "source" in self.prior
+        return bool(made and self.conditioning)
+
+    def conditioning_in(self, prior_classes: Sequence[str]) -> list[Conditioning]:
+        """Return :attr:`conditioning`, of a prior with these classes.
+
+        Raises:
+            DistilledSetError: the prior has other classes at those places.
+        """
+        for match in self.conditioning:
+            if match.prior_class not in prior_classes[match.conditioning_id : match.conditioning_id + 1]:
+                raise DistilledSetError(
+                    f"The manifest does not fit the prior: class {match.class_name!r}.",
+                    found=f"conditioning id {match.conditioning_id} for {match.prior_class!r}, of a prior of {len(prior_classes)} classes",
+                    do="make the set again.",
+                )
+        return self.conditioning
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a finished set.
+
+    Raises:
+        DistilledSetError: there is none, it contradicts itself, or it lies elsewhere.
+        DamagedFile: it is no JSON, or not what was written.
+    """
+    file = require_inside(folder, folder / "manifest.json")
+    if not file.is_file():
+        partial = folder.with_name(folder.name + ".partial")
+        raise DistilledSetError(
+            f"{folder} is not a distilled set.",
+            found=f"an unfinished run in {partial}" if partial.is_dir() else "no manifest.json in it",
+            do="repeat the command that made it." if partial.is_dir() else "give a folder written by 'd3hr distill'.",
+        )
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{file.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
+        return Manifest.model_validate(read_json(file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        found = f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+        raise DistilledSetError(f"{file} is damaged.", found=found, do="make the set again.") from error
+    except ValueError as error:
+        raise DistilledSetError(f"{file} is damaged.", found=str(error), do="make the set again.") from error
+
+
+def require_inside(folder: Path, path: Path) -> Path:
+    """Return ``path``, unless it is or lies behind a link that leads out of the set in ``folder``.
+
+    Raises:
+        DistilledSetError: it is one; what it leads to is not opened.
+    """
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no disk takes, links in a circle
+        raise DistilledSetError(f"{path} cannot be opened.", found=str(error), do="check the path.") from error
+    if not inside:
+        raise DistilledSetError(
+            f"{path} leads out of the set.", found="a symbolic link", do="replace links by copies of what they lead to, if you trust it."
+        )
+    return path

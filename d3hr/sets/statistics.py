@@ -1,0 +1,161 @@
+"""The Gaussians of classes on disk, as safetensors: mean and std [C, D], count [C], and the standard errors [C, 2] of what is a sample.
+
+Those of rank R have their loadings [C, R, D] too. Classes of m modes have all of it in a second axis: [C, m, D], [C, m] and [C, m, R, D].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from d3hr.distillation.estimation import StandardError
+from d3hr.distillation.gaussian import ClassGaussian
+from d3hr.distillation.mixture import ClassMixture
+from d3hr.errors import DistilledSetError
+from d3hr.fileio.atomic import kept, read_tensors, write_tensors
+from d3hr.progress import SILENT, Progress
+
+StatisticsDtype = Literal["float32", "float16"]
+_DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}
+_OPTIONAL = {"loadings": _DTYPES["mean"], "standard_error": ("F64",)}
+_MOST_HEADER = 2**16
+
+
+def write_mixtures(
+    path: Path, mixtures: Collection[ClassMixture], dtype: StatisticsDtype = "float32", errors: Sequence[StandardError] = ()
+) -> None:
+    """Write classes of equally many modes in float32, or in float16 at half the size and a relative error of 5e-4.
+
+    Gaussians of a rank have as many loadings (:meth:`~d3hr.distillation.mixture.ClassMixture.principal`), which are written as they are:
+    what was read is written again to the same bytes. Standard errors, if any, stand beside them. Classes are taken one after the other:
+    memory holds all of them in the precision of the file only.
+    """
+    first = next(iter(mixtures))
+    shape, rank, kind = (len(mixtures), len(first.modes), first.dimensions), first.rank, getattr(torch, dtype)
+    tensors = {name: torch.empty(shape, dtype=kind) for name in ("mean", "std")} | {"count": torch.empty(shape[:2], dtype=torch.int64)}
+    if rank:
+        tensors["loadings"] = torch.empty(*shape[:2], rank, shape[2], dtype=kind)
+    for row, mixture in enumerate(mixtures):
+        for mode, gaussian in enumerate(mixture.modes):
+            for name, tensor in tensors.items():
+                tensor[row, mode] = getattr(gaussian, name)
+    if shape[1] == 1:
+        tensors = {name: tensor.squeeze(1) for name, tensor in tensors.items()}
+    if errors:
+        tensors["standard_error"] = torch.tensor([[error.mean, error.std] for error in errors], dtype=torch.float64)
+    write_tensors(path, tensors)
+
+
+def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, rank: int = 0, most: int | None = None) -> list[ClassMixture]:
+    """Read what :func:`write_mixtures` wrote, as float64; the header is checked before any value is loaded.
+
+    Args:
+        path: the file.
+        classes: how many classes it must hold, C.
+        modes: how many modes each class must have, m.
+        rank: how many loadings each mode must have, or D of them if that is less.
+        most: largest number of dimensions D.
+
+    Raises:
+        DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are no statistics.
+        DamagedFile: it is not what was written.
+    """
+    if most is not None:
+        require_size(path, classes=classes, modes=modes, rank=rank, most=most)  # safetensors maps the whole file into memory
+    try:
+        with safe_open(path, framework="pt") as file:
+            _check_header({name: file.get_slice(name) for name in file.keys()}, (classes, modes, rank), most)  # noqa: SIM118 (no mapping)
+        tensors = read_tensors(path)
+        mean, std, count = (tensors[name] for name in ("mean", "std", "count"))
+        loadings = tensors.get("loadings", mean.new_empty(*mean.shape[:-1], 0, mean.shape[-1]))
+        if not (mean.isfinite().all() and std.isfinite().all() and loadings.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
+            raise ValueError("a mean or spread that is not finite, or a negative spread or count")
+        if not count.view(classes, modes).any(dim=1).all():
+            raise ValueError("a class of no latents")
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
+    every = zip(mean.flatten(0, -2).double(), std.flatten(0, -2).double(), count.flatten().tolist(), loadings.flatten(0, -3), strict=True)
+    rows = [ClassGaussian(mean, std, count, len(some), some.double() if len(some) else None) for mean, std, count, some in every]
+    return [ClassMixture(tuple(rows[start : start + modes])) for start in range(0, len(rows), modes)]
+
+
+def require_size(path: Path, *, classes: int, modes: int = 1, rank: int = 0, most: int) -> None:
+    """Refuse a file that is larger than statistics of so many classes, modes, loadings and dimensions are.
+
+    Where there is none, none is too large.
+
+    Raises:
+        DistilledSetError: it is larger.
+    """
+    largest = classes * (modes * (4 * (2 + min(rank, most)) * most + 8) + 16) + _MOST_HEADER
+    if path.is_file() and path.stat().st_size > largest:
+        found = f"{path.stat().st_size:,} bytes, of at most {largest:,}"
+        raise DistilledSetError(f"{path} is damaged.", found=found, do="make the set again.")
+
+
+def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int | None) -> None:
+    classes, modes, rank = sizes
+    if slices.keys() - _OPTIONAL.keys() != _DTYPES.keys():
+        raise ValueError(f"tensors {', '.join(sorted(slices)) or 'none'}, where mean, std and count are needed")
+    shapes = {name: list(each.get_shape()) for name, each in slices.items()}
+    for name, each in slices.items():
+        if each.get_dtype() not in (_DTYPES | _OPTIONAL)[name]:
+            raise ValueError(f"{name} of type {each.get_dtype()}")
+    rows = [classes] if modes == 1 else [classes, modes]
+    if shapes["mean"][:-1] != rows or shapes["std"] != shapes["mean"] or shapes["count"] != rows:
+        raise ValueError(f"shapes {shapes}, for {classes} class(es) of {modes} mode(s)")
+    if shapes.get("standard_error", [classes, 2]) != [classes, 2]:
+        raise ValueError(f"standard errors of shape {shapes['standard_error']}, for {classes} class(es)")
+    *_, dimensions = shapes["mean"]
+    if shapes.get("loadings") != ([*rows, min(rank, dimensions), dimensions] if rank else None):
+        raise ValueError(f"loadings of shape {shapes.get('loadings')}, for rank {rank}")
+    if dimensions < 1 or (most is not None and dimensions > most):
+        raise ValueError(f"{dimensions:,} dimensions, of at most {most:,}" if most else "no dimensions")
+
+
+class KeptMixtures(Mapping[str, ClassMixture]):
+    """The statistics of the classes that are finished, a file each, read when they are looked up: memory holds none of them.
+
+    Args:
+        folder: where the files lie; it is made if it is not there. Those that an earlier run left are looked at, and damaged ones removed.
+        class_names: all classes, finished or not, in their order.
+        modes: how many modes each class has.
+        rank: how many loadings each of them has, at most.
+        progress: where to say that a file is damaged.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str], modes: int, rank: int = 0, progress: Progress = SILENT) -> None:
+        folder.mkdir(exist_ok=True)
+        self._modes, self._rank = modes, rank
+        self._files = {name: folder / f"{index:06d}.safetensors" for index, name in enumerate(class_names)}
+        for file in self._files.values():
+            kept(file, read_tensors, progress)
+
+    def keep(self, class_name: str, mixture: ClassMixture, error: StandardError, dtype: StatisticsDtype) -> None:
+        """Write the statistics of a class with their standard error, which makes it finished."""
+        write_mixtures(self._files[class_name], [mixture.principal()], dtype, [error])
+
+    def error(self, class_name: str) -> StandardError:
+        """Return the standard error of a class's statistics."""
+        with safe_open(self._files[class_name], framework="pt") as file:
+            mean, std = file.get_tensor("standard_error")[0].tolist()
+        return StandardError(mean, std)
+
+    def __getitem__(self, class_name: str) -> ClassMixture:
+        file = self._files[class_name]
+        if not file.is_file():
+            raise KeyError(class_name)
+        return read_mixtures(file, modes=self._modes, rank=self._rank)[0]
+
+    def __contains__(self, class_name: object) -> bool:
+        return class_name in self._files and self._files[str(class_name)].is_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, file in self._files.items() if file.is_file())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,58 @@
+"""Executions by name, and flags that contradict them."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from d3hr.cli.options import RUNNING, Running, execution_named
+from d3hr.errors import ExecutionError, SettingsError
+from d3hr.execution.base import Here
+from d3hr.execution.processes import WorkerProcesses
+from d3hr.execution.ray import RayCluster
+from tests.execution.works import FloatSums
+
+
+def test_executions_by_name() -> None:
+    assert RUNNING.chosen() == execution_named("here") == Here()
+    assert Running("processes", workers=3, threads=2).chosen() == WorkerProcesses(3, 2)
+    assert execution_named("processes", workers=1) == WorkerProcesses(1, 1)
+    assert execution_named("ray") == RayCluster("auto", None, 1)
+    assert Running("ray", workers=8, threads=4, address="head:6379").chosen() == RayCluster("head:6379", 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "flag"),
+    [
+        ("here", {"workers": 2}, "--workers"),
+        ("here", {"threads": 2}, "--threads"),
+        ("here", {"address": "auto"}, "--address"),
+        ("processes", {"workers": 2, "address": "auto"}, "--address"),
+        ("processes", {}, "--workers"),
+        ("processes", {"workers": 0}, "--workers"),
+        ("processes", {"workers": 2, "threads": 0}, "--threads"),
+        ("ray", {"workers": 0}, "--workers"),
+        ("ray", {"threads": -1}, "--threads"),
+    ],
+)
+def test_contradictions_are_refused_by_the_flag(name: Any, flags: dict[str, Any], flag: str) -> None:
+    with pytest.raises(SettingsError, match=flag):
+        execution_named(name, **flags)
+
+
+def test_ray_that_is_not_installed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingsError, match=r"pip install 'd3hr\[ray\]'"):
+        next(RayCluster().run(FloatSums(), [1]))
+
+
+def test_a_cluster_that_is_not_there_is_told_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own answer, by which address it was, takes the place of a search: other tests may have clusters up."""
+    ray = pytest.importorskip("ray")
+
+    def refuse(address: str, **_: object) -> None:
+        raise ConnectionError(f"Could not find any running Ray instance at {address}.")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ExecutionError, match=r"(?s)--address auto.*Could not find any running Ray instance.*ray start --head"):
+        next(RayCluster().run(FloatSums(), [1]))

@@ -1,0 +1,124 @@
+import pytest
+import torch
+
+from d3hr.distillation.ddim import invert
+from d3hr.distillation.gaussian import ClassGaussian, leading
+from tests.conftest import GaussianPrior
+
+
+def test_streaming_equals_the_whole() -> None:
+    """Batches in any order and merged in any order give the mean and unbiased std of all latents; float32 far from zero is no harm."""
+    x = torch.randn(1000, 7, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8) + 1e4
+    whole = x.double()
+    parts = list(x.split([1, 2, 300, 97, 600]))
+    forward = backward = ClassGaussian.empty(7)
+    for part in parts:
+        forward = forward.update(part)
+    for part in reversed(parts):
+        backward = backward.merge(ClassGaussian.empty(7).update(part))
+    for gaussian in (forward, backward):
+        assert gaussian.count == 1000
+        torch.testing.assert_close(gaussian.mean, whole.mean(0), rtol=1e-12, atol=0)
+        torch.testing.assert_close(gaussian.std, whole.std(0), rtol=1e-6, atol=0)
+
+
+def test_update_returns_a_new_gaussian() -> None:
+    empty = ClassGaussian.empty(2)
+    empty.update(torch.ones(3, 2))
+    assert empty.count == 0
+
+
+def test_one_latent_has_no_spread() -> None:
+    gaussian = ClassGaussian.empty(3).update(torch.tensor([[1.0, 2.0, 3.0]]))
+    assert gaussian.mean.tolist() == [1, 2, 3]
+    assert gaussian.std.tolist() == [0, 0, 0]
+    assert gaussian.merge(ClassGaussian.empty(3)) is gaussian
+
+
+def test_matching_finds_the_known_gaussian(gaussian_prior: GaussianPrior) -> None:
+    """Data N(m, s^2) at timestep 620 is N(sqrt(a) m, q^2) with q = s sqrt(a s^2 + 1 - a) / sqrt(a0 s^2 + 1 - a0), because clean latents
+    are taken to stand at a0. Of 20,000 draws the mean has standard error q / sqrt(n), the std q / sqrt(2n); 500 steps leave 1 %."""
+    prior, n = gaussian_prior, 20_000
+    noise = torch.randn(n, 4, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gaussian = ClassGaussian.empty(16)
+    for batch in (prior.mean + prior.std * noise).split(4096):
+        gaussian = gaussian.update(invert(prior, batch, torch.zeros(len(batch)), level=310, steps=500, guidance_scale=1.0).flatten(1))
+    expected_mean = prior.transported(prior.mean, 620).flatten()
+    expected_std = (prior.transported(prior.mean + prior.std, 620) - prior.transported(prior.mean, 620)).flatten()
+    assert float(((gaussian.mean - expected_mean) / expected_std).abs().max()) < 4 / n**0.5 + 0.01
+    assert gaussian.std.numpy() == pytest.approx(expected_std.numpy(), rel=4 / (2 * n) ** 0.5 + 0.01)
+
+
+def decaying(count: int, dimensions: int, seed: int = 0) -> torch.Tensor:
+    """Latents whose directions, turned at random, vary less and less, far from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(dimensions, dimensions, generator=generator, dtype=torch.float64))[0]
+    scale = 0.7 ** torch.arange(dimensions, dtype=torch.float64)
+    return (torch.randn(count, dimensions, generator=generator, dtype=torch.float64) * scale) @ turn + 5
+
+
+def covariance(gaussian: ClassGaussian) -> torch.Tensor:
+    """L^T L + diag(psi)."""
+    assert gaussian.loadings is not None
+    return gaussian.loadings.T @ gaussian.loadings + torch.diag(gaussian.residual**2)
+
+
+def seen(latents: torch.Tensor, sizes: list[int], rank: int) -> ClassGaussian:
+    """The Gaussian of latents that came in two streams of batches, which were then merged."""
+    streams = [ClassGaussian.empty(latents.shape[1], rank)] * 2
+    for index, part in enumerate(latents.split(sizes)):
+        streams[index % 2] = streams[index % 2].update(part)
+    return streams[0].merge(streams[1])
+
+
+@pytest.mark.parametrize("rank", [12, 40])
+def test_a_full_rank_keeps_the_whole_covariance(rank: int) -> None:
+    """In whatever parts the latents come, of more of them than dimensions or fewer; there are never more directions than dimensions."""
+    latents = decaying(80, 12)
+    gaussian = seen(latents, [1, 30, 2, 40, 7], rank)
+    assert gaussian.rank == 12
+    for found in (gaussian, gaussian.principal()):
+        torch.testing.assert_close(covariance(found), latents.T.cov(), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.mean, latents.mean(0))
+    few = seen(latents[:5], [2, 3], rank).principal()
+    torch.testing.assert_close(covariance(few), latents[:5].T.cov(), rtol=1e-9, atol=1e-12)
+    assert few.loadings is not None and (few.loadings[4:].abs() < 1e-12).all()
+
+
+def test_a_low_rank_keeps_the_directions_of_most_variance() -> None:
+    """Nearly as much of the variance as the best three directions hold, at right angles, the longest first; every dimension's variance is
+    what it was; and no more rows are held than twice the rank."""
+    latents = decaying(600, 10)
+    gaussian = seen(latents, [50] * 12, 3)
+    found = gaussian.principal().loadings
+    assert gaussian.loadings is not None and found is not None
+    assert len(gaussian.loadings) <= 6 and found.shape == (3, 10)
+    torch.testing.assert_close(covariance(gaussian.principal()).diag(), latents.var(0), rtol=1e-9, atol=0)
+    best = torch.linalg.eigvalsh(latents.T.cov())[-3:].flip(0)
+    lengths = found.square().sum(dim=1)
+    torch.testing.assert_close(lengths, best, rtol=1e-2, atol=0)
+    torch.testing.assert_close(found @ found.T, torch.diag(lengths), rtol=0, atol=1e-9)
+
+
+def test_directions_have_one_sign() -> None:
+    """Of two directions that differ in sign alone, the one whose largest component is positive."""
+    rows = decaying(20, 6) - 5
+    for flipped in (rows, -rows):
+        found = leading(flipped, 4)
+        assert (found.gather(1, found.abs().argmax(dim=1, keepdim=True)) > 0).all()
+        torch.testing.assert_close(found, leading(rows, 4))
+
+
+def test_coordinates_are_placed_with_the_covariance() -> None:
+    """Of 40,000 draws the covariance is that of the Gaussian, within four standard errors of the largest variance; at temperature one half
+    it is a quarter; without a rank it is what independent dimensions have."""
+    latents = decaying(300, 6)
+    n, generator = 40_000, torch.Generator().manual_seed(2)
+    for rank, expected in ((2, None), (0, torch.diag(latents.var(0)))):
+        gaussian = seen(latents, [100, 200], rank).principal()
+        expected = covariance(gaussian) if expected is None else expected
+        noise = torch.randn(n, len(gaussian.spread), generator=generator, dtype=torch.float64)
+        whole, half = gaussian.placed(noise.clone()), gaussian.placed(noise.clone(), 0.5)
+        assert float((whole.T.cov() - expected).abs().max()) < 4 * float(expected.max()) * (2 / n) ** 0.5
+        torch.testing.assert_close(half - gaussian.mean, (whole - gaussian.mean) / 2)
+        assert float(((whole.mean(0) - gaussian.mean) / gaussian.std).abs().max()) < 4 / n**0.5

@@ -1,0 +1,129 @@
+"""A distillation in pieces: which they are, and that it does not matter where or in which order they are done."""
+
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, invert, load_images
+from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.tasks import Matching, Part
+from d3hr.errors import PriorError
+from d3hr.execution.base import Result, Task, Work
+from d3hr.execution.processes import WorkerProcesses
+from d3hr.prior.model import _reopened
+from d3hr.seeds import generator_for
+from tests.conftest import MakeFolder, tree, untrained_prior
+
+QUICK = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "ipc": 2}
+
+
+class Backwards:
+    """Does the last piece first."""
+
+    def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        do = work.open()
+        for index in reversed(range(len(tasks))):
+            yield index, do(tasks[index])
+
+    def standing(self) -> AbstractContextManager["Backwards"]:
+        return nullcontext(self)
+
+
+@pytest.fixture
+def small(image_folder: MakeFolder) -> tuple[ImageData, Prior]:
+    return load_images(image_folder({"ant": 20, "bee": 5, "cat": 4})), untrained_prior(("ant", "bee", "cat"))
+
+
+def test_classes_fall_into_pieces_of_eight_batches(small: tuple[ImageData, Prior]) -> None:
+    images, prior = small
+
+    def parts(**changes: object) -> list[Part]:
+        return Matching(images, prior, distill_settings("paper", batch_size=1, **changes), {"ant": 0}).parts("ant")
+
+    assert parts() == [Part("ant", 0, 8), Part("ant", 8, 16), Part("ant", 16, 20)]
+    assert parts(max_images_per_class=12) == [Part("ant", 0, 12)]
+    assert parts(tolerance=0.1) == parts(carrying="forward_noise") == [Part("ant", 0, 20)]
+
+
+def test_the_order_of_the_pieces_changes_nothing(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    images, prior = small
+    usual = distill(images, prior, tmp_path / "usual", batch_size=1, **QUICK)
+    other = distill(images, prior, tmp_path / "other", batch_size=1, execution=Backwards(), **QUICK)
+    assert tree(usual.path) == tree(other.path)
+
+
+def test_worker_processes_make_the_same_set(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Statistics, search and drawing by two workers of one thread: the bytes of one thread here."""
+    folder = image_folder({"ant": 20, "bee": 5, "cat": 4})
+    untrained_prior(("ant", "bee", "cat")).save_pretrained(tmp_path / "prior")
+    images, prior = load_images(folder), Prior.from_pretrained(tmp_path / "prior")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        here = distill(images, prior, tmp_path / "here", batch_size=1, **QUICK)
+    finally:
+        torch.set_num_threads(threads)
+    made = distill(images, prior, tmp_path / "workers", batch_size=1, execution=WorkerProcesses(2), **QUICK)
+    assert tree(made.path) == tree(here.path)
+
+
+def test_pieces_together_are_the_class(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Mean and spread of 20 images in three pieces are those of all latents at once."""
+    images, prior = small
+    made = distill(images, prior, tmp_path / "set", batch_size=1, **QUICK)
+    clean = prior.encode(torch.cat(list(images.batches("ant"))))
+    latents = invert(prior, clean, torch.zeros(20).long(), level=3, steps=6).flatten(1).double()
+    torch.testing.assert_close(made.statistics["ant"].mean, latents.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made.statistics["ant"].std, latents.std(0), rtol=1e-5, atol=1e-5)
+    assert made.manifest.classes[0].sample is None
+
+
+def test_a_sample_is_random_nested_and_told_of(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Seven of twenty ants: the first seven of a permutation that follows from the class's name; the manifest states the errors,
+    sqrt((1 - 7/20) / 7) for the mean. A class of fewer is seen whole."""
+    images, prior = small
+    made = distill(images, prior, tmp_path / "set", max_images_per_class=7, batch_size=3, **QUICK)
+    order = torch.randperm(20, generator=generator_for("subsample", "ant"))
+    clean = prior.encode(images.pick("ant", order[:7]))
+    latents = invert(prior, clean, torch.zeros(7).long(), level=3, steps=6).flatten(1)
+    torch.testing.assert_close(made.statistics["ant"].mean, ClassGaussian.empty(64).update(latents).mean, rtol=1e-5, atol=1e-5)
+    ant, bee, _ = made.manifest.classes
+    assert ant.sample is not None and bee.sample is not None
+    assert (ant.real_images, ant.sample.images) == (20, 7)
+    assert ant.sample.mean_error == pytest.approx(((1 - 7 / 20) / 7) ** 0.5)
+    assert (bee.sample.images, bee.sample.mean_error, bee.sample.std_error) == (5, 0.0, 0.0)
+    assert "7 of 20" in (made.path / "README.md").read_text()
+    assert DistilledSet.load(made.path).manifest.settings["max_images_per_class"] == 7
+
+
+def test_a_tolerance_stops_where_both_errors_are_below(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """At 0.2 the mean needs 1 / (0.04 + 1/20) = 11.1 images, so 12 in batches of 2, if the spread's error allows; all are never needed."""
+    images, prior = small
+    made = distill(images, prior, tmp_path / "set", tolerance=0.2, batch_size=2, **QUICK)
+    ant = made.manifest.classes[0].sample
+    assert ant is not None and 12 <= ant.images < 20
+    assert max(ant.mean_error, ant.std_error) <= 0.2
+    assert made.statistics["ant"].count == ant.images
+    strict = distill(images, prior, tmp_path / "strict", tolerance=0.01, batch_size=2, **QUICK)
+    assert strict.manifest.classes[0].sample == made.manifest.classes[0].sample.model_copy(
+        update={"images": 20, "mean_error": 0.0, "std_error": 0.0}
+    )
+
+
+def test_a_prior_travels_as_its_name(tmp_path: Path) -> None:
+    """The copy has the same weights and precision; one that is not on disk, or has changed there, cannot travel."""
+    with pytest.raises(PriorError, match="in memory"):
+        pickle.dumps(untrained_prior(("ant", "bee")))
+    untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
+    prior = Prior.from_pretrained(tmp_path / "prior", dtype=torch.bfloat16)
+    sent = pickle.dumps(prior)
+    assert len(sent) < 1000
+    assert pickle.loads(sent).fingerprint == prior.fingerprint
+    untrained_prior(("cow", "dog")).save_pretrained(tmp_path / "prior")
+    _reopened.cache_clear()  # another process has not loaded it
+    with pytest.raises(PriorError, match="not the same prior"):
+        pickle.loads(sent)

@@ -1,0 +1,214 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+
+from d3hr import ImageData, Prior, fit_prior, load_images
+from d3hr.errors import NumericalError, OutputError, SettingsError
+from d3hr.prior.presets import PRESETS, Training
+from d3hr.prior.trainer import Indices, Run, optimise, rate
+from d3hr.progress import SILENT
+from tests.conftest import SMALL, MakeFolder, tree
+
+
+class OneProcess:
+    """A process without mixed precision or others beside it."""
+
+    num_processes, process_index, is_main_process, device = 1, 0, True, torch.device("cpu")
+
+    def prepare(self, *parts: object) -> tuple[object, ...]:
+        return parts
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def clip_grad_norm_(self, parameters: object, max_norm: float) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def wait_for_everyone(self) -> None:
+        pass
+
+
+def line(folder: Path, steps: int, *, until: int | None = None, poison: bool = False) -> torch.nn.Linear:
+    """Fit y = 3x - 1 with noisy inputs; ``until`` stops the run as Ctrl-C would, keeping the last checkpoint."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1)
+    order = Indices(64, 16, seed=1)
+    x = torch.linspace(-1, 1, 64)[:, None]
+
+    def load(step: int) -> torch.Tensor:
+        if step == until:
+            raise KeyboardInterrupt
+        return x[order.at(step)]
+
+    def loss(network: torch.nn.Module, batch: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+        noisy = batch + 0.01 * torch.randn(batch.shape, generator=noise)
+        return (network(noisy) - 3 * batch + 1).square().mean() + (torch.nan if poison else 0)
+
+    folder.mkdir(exist_ok=True)
+    training = Training(steps=steps, batch_size=16, learning_rate=0.1, warmup_steps=10, ema_decay=0.9)
+    optimise("line", model, load, loss, Run(2, False, OneProcess(), folder, SILENT), training=training, max_seconds=None)
+    return model
+
+
+def test_optimiser_finds_the_line(tmp_path: Path) -> None:
+    model = line(tmp_path / "run", 300)
+    assert [model.weight.item(), model.bias.item()] == pytest.approx([3, -1], abs=0.05)
+
+
+def test_a_run_continued_from_a_checkpoint_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at step 41 and 83 of 120, with a checkpoint after every step: bit for bit what one sitting gives."""
+    whole = line(tmp_path / "whole", 120)
+    monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
+    for until in (41, 83):
+        with pytest.raises(KeyboardInterrupt):
+            line(tmp_path / "parts", 120, until=until)
+    parts = line(tmp_path / "parts", 120)
+    assert torch.equal(whole.weight, parts.weight)
+    assert torch.equal(whole.bias, parts.bias)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(NumericalError, match="step 0"):
+        line(tmp_path / "run", 10, poison=True)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    """Half-way up the warm-up at its middle; half of the peak at the middle of the cosine; nothing at the end."""
+    assert rate(0.0, 4, 10) == pytest.approx(0.5)
+    assert rate(0.5, 500, 10) == pytest.approx(0.5)
+    assert rate(1.0, 1000, 10) == pytest.approx(0.0)
+
+
+def test_every_epoch_visits_each_image_once_in_a_new_order() -> None:
+    order = Indices(10, 5, seed=0)
+    epochs = [torch.cat([order.at(2 * epoch), order.at(2 * epoch + 1)]).tolist() for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert order.at(1).tolist() == Indices(10, 5, seed=0).at(1).tolist()
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny preset with smaller networks and batches."""
+    training = {
+        name: getattr(SMALL, name).model_copy(update={"batch_size": 16}) for name in ("autoencoder_training", "transformer_training")
+    }
+    monkeypatch.setitem(PRESETS, "tiny", SMALL.model_copy(update=training))
+
+
+def fit(digits: ImageData, out: Path, **changes: object) -> Prior:
+    return fit_prior(digits, out, **{"steps": 12, "autoencoder_steps": 8, **changes})
+
+
+def test_a_fitted_prior_is_a_whole_folder(digits: ImageData, tmp_path: Path) -> None:
+    """DiTPipeline parts, loss curves and figures are there, the work is gone; latents have unit scale; training moved the networks."""
+    prior = fit(digits, tmp_path / "prior")
+    assert prior.class_names == digits.class_names
+    assert sorted(path.name for path in (tmp_path / "prior").iterdir()) == [
+        "SHA256SUMS", "fit.json", "loss.csv", "model_index.json", "run.json", "scheduler", "transformer", "vae",
+    ]  # fmt: skip
+    with (tmp_path / "prior" / "loss.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["network"]: row["step"] for row in rows} == {"autoencoder": "8", "transformer": "12"}
+    assert json.loads((tmp_path / "prior" / "fit.json").read_text())["steps"] == {"autoencoder": 8, "transformer": 12}
+    latents = prior.encode(digits.gather(range(0, 1197, 3))[0])
+    assert float(latents.square().mean().sqrt()) == pytest.approx(1, rel=0.02)
+    assert prior.predict_noise(latents[:2], 500, torch.tensor([0, 1])).any()
+    before = tree(tmp_path / "prior")
+    fit(digits, tmp_path / "prior")
+    assert tree(tmp_path / "prior") == before
+
+
+@pytest.mark.parametrize(("side", "latent"), [(16, 8), (32, 8), (64, 8)])
+def test_a_compact_prior_opens_in_diffusers(side: int, latent: int, image_folder: MakeFolder, tmp_path: Path) -> None:
+    """The autoencoder folds pixels into channels, whatever the side; latents have unit scale and DiTPipeline draws from the folder."""
+    images = load_images(image_folder({"ant": 6, "bee": 6}, size=side))
+    prior = fit_prior(images, tmp_path / "prior", preset="compact", steps=1, autoencoder_steps=2, batch_size=4)
+    assert (prior.image_size, prior.latent_shape) == (side, (8, latent, latent))
+    pictures = next(images.batches("ant"))
+    latents = prior.encode(pictures)
+    assert latents.shape == (6, 8, latent, latent)
+    assert 0.5 < float(latents.square().mean().sqrt()) < 2
+    assert prior.decode(latents).shape == pictures.shape
+    assert torch.equal(Prior.from_pretrained(tmp_path / "prior").encode(pictures), latents)
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "prior")
+    drawn = pipeline([0], guidance_scale=1, num_inference_steps=2, output_type="np").images
+    assert drawn.shape == (1, side, side, 3)
+
+
+def test_loss_falls(digits: ImageData, tmp_path: Path) -> None:
+    fit(digits, tmp_path / "prior", steps=150, autoencoder_steps=60)
+    with (tmp_path / "prior" / "loss.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for network in ("autoencoder", "transformer"):
+        losses = [float(row["loss"]) for row in rows if row["network"] == network]
+        assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_time_limit_ends_the_fit(digits: ImageData, tmp_path: Path) -> None:
+    """Without a number of steps as many are made as fit into the time, and the loss curve ends with the last."""
+    started = time.monotonic()
+    fit_prior(digits, tmp_path / "prior", max_minutes=0.1)
+    assert time.monotonic() - started < 60
+    steps = json.loads((tmp_path / "prior" / "fit.json").read_text())["steps"]
+    assert steps["transformer"] > 5
+    with (tmp_path / "prior" / "loss.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)][-1] == str(steps["transformer"])
+
+
+def test_bf16_fits(digits: ImageData, tmp_path: Path) -> None:
+    assert torch.isfinite(fit(digits, tmp_path / "prior", precision="bf16").encode(digits[0][0][None])).all()
+
+
+def test_bad_settings_are_refused(digits: ImageData, tmp_path: Path) -> None:
+    for changes, words in [
+        ({"preset": "huge"}, "tiny, compact, small, base"),
+        ({"steps": 0}, "--steps"),
+        ({"autoencoder_steps": -1}, "--autoencoder_steps"),
+        ({"max_minutes": 0}, "--max_minutes"),
+        ({"image_size": 64}, "8 to 32 pixels"),
+        ({"image_size": 9}, "multiple of 2"),
+    ]:
+        with pytest.raises(SettingsError, match=words):
+            fit(digits, tmp_path / "prior", **changes)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x").write_text("x")
+    with pytest.raises(OutputError, match="never overwrites"):
+        fit(digits, tmp_path / "taken")
+
+
+SCRIPT = """
+import sys
+import d3hr.prior.trainer as optimization
+from d3hr import fit_prior, load_images
+optimization.CHECKPOINT_SECONDS = -1.0
+fit_prior(load_images("digits", split="validation"), sys.argv[1], steps=20, autoencoder_steps=4)
+"""
+
+
+def test_a_killed_fit_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL once the transformer has a checkpoint; the second sitting gives the bytes of an undisturbed fit."""
+    monkeypatch.undo()
+    few = load_images("digits", split="validation")
+    fit_prior(few, tmp_path / "whole", steps=20, autoencoder_steps=4)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")])
+    checkpoint = tmp_path / "killed.partial" / "checkpoints" / "transformer.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed").exists()
+    fit_prior(few, tmp_path / "killed", steps=20, autoencoder_steps=4)
+    for part in ("vae", "transformer"):
+        assert tree(tmp_path / "killed" / part) == tree(tmp_path / "whole" / part)
