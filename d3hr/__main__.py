@@ -139,7 +139,7 @@ def _require_no_nul(values: Namespace) -> None:
     """Refuse a NUL character, which no path can have and the operating system takes for the end of one."""
     for flag, value in vars(values).items():
         if any("\0" in text for text in _texts(value)):
-            raise SettingsError(f"--{flag} holds a NUL character.", found=repr(value), do="take it out.")
+            raise SettingsError(f"--{flag} holds a NUL character.", found=repr(value), hint="take it out.")
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -217,7 +217,7 @@ def _too_large(error: Exception) -> D3hrError:
     return SettingsError(
         "There is not enough memory for this.",
         found=str(error).splitlines()[0] if str(error) else "no memory left",
-        do="ask for fewer or smaller images, or give a smaller --batch_size; what is finished is kept.",
+        hint="ask for fewer or smaller images, or give a smaller --batch_size; what is finished is kept.",
     )
 
 
@@ -245,7 +245,7 @@ def _refused(error: OSError) -> D3hrError:
     return OutputError(
         f"{where!s} cannot be read or written.",
         found=error.strerror or str(error),
-        do=advice.get(error.errno or 0, "check the path and repeat the command."),
+        hint=advice.get(error.errno or 0, "check the path and repeat the command."),
     )
 
 

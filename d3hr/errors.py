@@ -35,12 +35,12 @@ class D3hrError(Exception):
     Args:
         what: what is wrong, one sentence.
         found: what was found instead.
-        do: what to do next.
+        hint: what to do next.
     """
 
-    def __init__(self, what: str, *, found: str = "", do: str = "") -> None:
-        self.what, self.found, self.do = what, found, do
-        lines = [what, f"  found: {found}" if found else "", f"  do:    {do}" if do else ""]
+    def __init__(self, what: str, *, found: str = "", hint: str = "") -> None:
+        self.what, self.found, self.hint = what, found, hint
+        lines = [what, f"  found: {found}" if found else "", f"  do:    {hint}" if hint else ""]
         super().__init__("\n".join(line for line in lines if line))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -60,7 +60,7 @@ class UnreadableImages(DataError):
         super().__init__(
             f"{len(files)} image(s) of {source} cannot be read.",
             found=listed(files, separator="\n         "),
-            do="repair or remove them, or pass --on_bad_image skip to leave them out (counted in the manifest).",
+            hint="repair or remove them, or pass --on_bad_image skip to leave them out (counted in the manifest).",
         )
 
 
@@ -81,7 +81,7 @@ class ClassMismatch(D3hrError):
         theirs: the thing that must have them.
         their_classes: its classes.
         wrong: what does not match, a sentence each; by default, which of our classes are not theirs by exact name.
-        do: what to do next.
+        hint: what to do next.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class ClassMismatch(D3hrError):
         their_classes: Iterable[str],
         *,
         wrong: Sequence[str] = (),
-        do: str = "classes are matched by exact name: rename the folders, or use a teacher or test set of the same classes.",
+        hint: str = "classes are matched by exact name: rename the folders, or use a teacher or test set of the same classes.",
     ) -> None:
         mine, other = list(our_classes), list(their_classes)
         unknown = [name for name in mine if name not in set(other)]
         super().__init__(
             listed(wrong, separator="\n") or f"{len(unknown)} class(es) of {ours} are not classes of {theirs}: {listed(unknown)}.",
             found=f"{ours} has [{_classes(mine)}]; {theirs} has [{_classes(other)}]",
-            do=do,
+            hint=hint,
         )
 
 
@@ -129,7 +129,7 @@ class NumericalError(D3hrError):
         try:
             yield
         except NumericalError as error:
-            raise cls(f"Class {class_name!r}: {error.what}", found=error.found, do=error.do) from error
+            raise cls(f"Class {class_name!r}: {error.what}", found=error.found, hint=error.hint) from error
 
 
 class ExecutionError(D3hrError):
@@ -164,5 +164,5 @@ def settings_error(error: ValidationError) -> SettingsError:
     return SettingsError(
         f"{flag}: {first['msg']}.",
         found=repr(first["input"]) if first["loc"] else "",
-        do="correct the value; --help lists what each setting takes.",
+        hint="correct the value; --help lists what each setting takes.",
     )

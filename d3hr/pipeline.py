@@ -17,8 +17,8 @@ from d3hr.distillation.levels import LevelChoice, choose_level
 from d3hr.distillation.settings import distill_settings
 from d3hr.distillation.tasks import Matched, Matching, merged
 from d3hr.errors import DataError, listed
-from d3hr.execution.base import HERE, Execution
-from d3hr.fileio.atomic import kept, read_json, write_json
+from d3hr.execution.base import SERIAL, Execution
+from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.model import Prior
@@ -42,7 +42,7 @@ def distill(
     store: Literal["images", "statistics"] = "images",
     class_map: Mapping[str, str] | None = None,
     seed: int = 0,
-    execution: Execution = HERE,
+    execution: Execution = SERIAL,
     decoders: int = 0,
     memory_budget: int | None = None,
     progress: Progress = SILENT,
@@ -88,7 +88,7 @@ def distill(
         raise DataError(
             "A class needs at least two images, for its spread to be measured.",
             found=listed(small),
-            do="add images to these classes or remove them.",
+            hint="add images to these classes or remove them.",
         )
     origin = Origin(
         method=settings.method,
@@ -126,7 +126,7 @@ def distill(
             settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
         ids = {match.class_name: match.conditioning_id for match in conditioning}
         matching = Matching(sized, prior, settings, ids, decoders)
-        with execution.standing() as place:
+        with execution.session() as place:
             mixtures = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
             samples = _samples(mixtures) if settings.subsampled else None
             origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
@@ -141,7 +141,7 @@ def expand(distilled: DistilledSet, prior: Prior, out: str | Path, *, ipc: int, 
 
 def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
     """Return what an earlier run chose, or choose and say why."""
-    chosen: dict[str, Any] | None = kept(file, read_json, progress)
+    chosen: dict[str, Any] | None = load_if_valid(file, read_json, progress)
     if chosen is None:
         choice = choose()
         progress.say(choice.as_text())

@@ -16,8 +16,8 @@ def raised(kind: type[D3hrError]) -> D3hrError:
     if issubclass(kind, UnreadableImages):
         return kind("a folder", ["one.png: no image", "two.png: cut off"])
     if issubclass(kind, ClassMismatch):
-        return kind("a set", ["ant", "bee"], "a teacher", ["bee"], do="rename it.")
-    return kind("It is wrong.", found="this", do="that.")
+        return kind("a set", ["ant", "bee"], "a teacher", ["bee"], hint="rename it.")
+    return kind("It is wrong.", found="this", hint="that.")
 
 
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])

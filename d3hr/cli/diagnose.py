@@ -60,7 +60,7 @@ def diagnose(
     manifest = subject.manifest if isinstance(subject, DistilledSet) else None
     source = data or (manifest.data.get("source") if manifest else None)
     if source is None:
-        raise SettingsError("A diagnosis needs the real images.", found="no --data", do="tell where they are with --data.")
+        raise SettingsError("A diagnosis needs the real images.", found="no --data", hint="tell where they are with --data.")
     real_split = split or (manifest.data.get("split") if manifest and data is None else None)
     with or_else("--data", "A diagnosis needs the images that the set was made from."):
         images = reading.load(source, real_split, progress)

@@ -40,7 +40,7 @@ def expand(
     source = DistilledSet.load(distilled)
     where = prior or source.manifest.prior.get("source")
     if where is None:
-        raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", do="give --prior.")
+        raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
     progress = OnTerminal()
     loaded = prior_of_set(source.manifest, where, progress=progress, device=device)
     expanded = expand_set(

@@ -11,7 +11,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from d3hr.data.dataset import ImageData, load_images
 from d3hr.errors import DataError, PriorError, SettingsError
-from d3hr.execution.base import HERE, Execution
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.execution.ray import RayCluster
 from d3hr.progress import OnTerminal, Progress
@@ -71,7 +71,7 @@ def or_else(flag: str, what: str) -> Iterator[None]:
         yield
     except (DataError, PriorError) as error:
         kind = PriorError if isinstance(error, PriorError) else DataError
-        raise kind(what, found=error.what, do=f"tell where it is with {flag}.") from error
+        raise kind(what, found=error.what, hint=f"tell where it is with {flag}.") from error
 
 
 def _about(images: ImageData) -> str:
@@ -153,7 +153,7 @@ def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: s
     precision = manifest.prior.get("precision") or "fp32"
     if precision not in PRECISIONS:
         raise PriorError(
-            "The precision that the set was made in is unknown.", found=repr(precision), do=f"use one of {', '.join(PRECISIONS)}."
+            "The precision that the set was made in is unknown.", found=repr(precision), hint=f"use one of {', '.join(PRECISIONS)}."
         )
     return load_prior(
         name, progress=progress, precision=cast(Precision, precision), autoencoder=manifest.prior.get("autoencoder"), device=device
@@ -190,16 +190,16 @@ def execution_named(
             raise _no_part("--workers", workers, name, "--execution processes")
         if threads is not None:
             raise _no_part("--threads", threads, name, "--execution processes, or set OMP_NUM_THREADS")
-        return HERE
+        return SERIAL
     if name == "processes":
         if workers is None:
-            raise SettingsError("--execution processes needs --workers.", found="none given", do="give one a GPU, or one a core.")
+            raise SettingsError("--execution processes needs --workers.", found="none given", hint="give one a GPU, or one a core.")
         return WorkerProcesses(workers, 1 if threads is None else threads)
     return RayCluster(address or "auto", workers, 1 if threads is None else threads)
 
 
 def _no_part(flag: str, value: object, name: str, instead: str) -> SettingsError:
-    return SettingsError(f"{flag} has no part in --execution {name}.", found=f"{flag} {value}", do=f"leave it out, or use {instead}.")
+    return SettingsError(f"{flag} has no part in --execution {name}.", found=f"{flag} {value}", hint=f"leave it out, or use {instead}.")
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Running:
             raise SettingsError(
                 "--memory_budget is no amount of memory.",
                 found=repr(self.memory_budget),
-                do="give bytes with a unit, such as 512MiB or 4GiB.",
+                hint="give bytes with a unit, such as 512MiB or 4GiB.",
             ) from None
 
 

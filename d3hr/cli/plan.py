@@ -108,7 +108,7 @@ def plan(
             data, ipc=ipc, prior=prior, devices=devices, given=[name for name, value in changes.items() if value is not None]
         )
     if prior is None:
-        raise SettingsError("A plan needs a prior.", found="no --prior", do="give the prior that you will distil with.")
+        raise SettingsError("A plan needs a prior.", found="no --prior", hint="give the prior that you will distil with.")
     distill_settings(preset, ipc=ipc, **changes)  # complains before any image is read
     require_protocol(protocol)
     named = read_class_map(class_map) if class_map else None
@@ -144,7 +144,7 @@ def _plan_recipe(file: str, *, ipc: int, prior: str | None, devices: int, given:
 
     if given:
         raise SettingsError(
-            "The settings of a recipe stand in its file.", found=", ".join(f"--{name}" for name in given), do="change a copy of the file."
+            "The settings of a recipe stand in its file.", found=", ".join(f"--{name}" for name in given), hint="change a copy of the file."
         )
     progress = OnTerminal()
     recipe = read_recipe(file)

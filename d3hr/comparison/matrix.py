@@ -124,14 +124,14 @@ def read_matrix(name: str | Path, changes: Mapping[str, Any] | None = None) -> M
     file = Path(name) if str(name).endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
     if not file.is_file():
         raise SettingsError(
-            "Unknown matrix.", found=repr(str(name)), do=f"use one of: {', '.join(matrix_names())}; or a .yaml file of your own."
+            "Unknown matrix.", found=repr(str(name)), hint=f"use one of: {', '.join(matrix_names())}; or a .yaml file of your own."
         )
     try:
         fields = read_yaml(file)
     except (ValueError, OSError) as error:
-        raise SettingsError(f"{name} cannot be read.", found=str(error), do="give a YAML file.") from error
+        raise SettingsError(f"{name} cannot be read.", found=str(error), hint="give a YAML file.") from error
     if not isinstance(fields, dict):
-        raise SettingsError(f"{name} is not a matrix.", found=type(fields).__name__, do="write a line 'field: value' for each field.")
+        raise SettingsError(f"{name} is not a matrix.", found=type(fields).__name__, hint="write a line 'field: value' for each field.")
     return matrix_from({**fields, **{field: value for field, value in (changes or {}).items() if value is not None}})
 
 
@@ -149,7 +149,7 @@ def matrix_from(fields: Mapping[str, Any]) -> Matrix:
         raise SettingsError(
             f"{where}: {first['msg'].removeprefix('Value error, ')}.",
             found=repr(first["input"]),
-            do=f"the fields of a matrix are: {', '.join(Matrix.model_fields)}.",
+            hint=f"the fields of a matrix are: {', '.join(Matrix.model_fields)}.",
         ) from None
     for protocol in matrix.protocols:
         require_protocol(protocol)

@@ -18,7 +18,7 @@ from d3hr.evaluation.images import real_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
-from d3hr.fileio.staging import claim
+from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.prior_only import prior_only
 from d3hr.methods.registry import METHODS, Materials
 from d3hr.methods.selection import random_real
@@ -74,7 +74,7 @@ def compare(
     common = dict(settings or {})
     unused = common.keys() - {name for row in matrix.methods for name in METHODS[row.method].options}
     if unused:
-        raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), do="correct --settings.")
+        raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), hint="correct --settings.")
     for row in matrix.methods:
         METHODS[row.method].check(materials, _settings(row, common))
     names, folder = materials.images.class_names, Path(out)
@@ -85,7 +85,7 @@ def compare(
     for known in full_data:
         known.require_classes(names, "the data")
         accuracies[known.student] = float(teacher_record(known, tested)["accuracy"])
-    with claim(folder, _key(materials, test)):
+    with lock_workdir(folder, _key(materials, test)):
         found: list[Evaluation] = []
         for ipc in matrix.ipc:
             trained = [
@@ -164,7 +164,7 @@ def compare_with_baselines(
         OutputError: ``out`` holds something else.
     """
     about = subject.manifest.model_dump(mode="json") if isinstance(subject, DistilledSet) else identity(subject)
-    with claim(out, {"kind": "evaluation", "set": about, "test": test.fingerprint}):
+    with lock_workdir(out, {"kind": "evaluation", "set": about, "test": test.fingerprint}):
         names, ipc, side = subject.class_names, images_per_class(subject), _side(subject)
         entries = [Entry(subject, seeds)]
         if real is not None and min(real.counts.values()) < ipc:

@@ -45,7 +45,7 @@ def write_rows(folder: Path, rows: Sequence[Evaluation], full_data: Mapping[str,
         ResultsError: the rows that are there are not what was written.
     """
     file = folder / "results.json"
-    before = validated_json(file, _ROWS, do="move it away: what the cells hold is written anew.") if file.is_file() else []
+    before = validated_json(file, _ROWS, hint="move it away: what the cells hold is written anew.") if file.is_file() else []
     values = as_rows(rows, full_data)
     new = [_identity(row) for row in values]
     everything = [row for row in before if _identity(row) not in new] + values

@@ -15,7 +15,7 @@ from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Run
-from d3hr.fileio.atomic import kept, read_json, write_json
+from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.names import class_folders
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
@@ -53,7 +53,7 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{setting.student}-{setting.protocol.name}"
     path = folder / f"{class_folders([name])[name]}-{digest}.json"  # a protocol's own file may call it anything
-    found = kept(path, read_json)
+    found = load_if_valid(path, read_json)
     if found is None:
         made = evaluate(
             distilled,

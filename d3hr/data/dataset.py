@@ -115,7 +115,7 @@ class ImageData:
             raise DataError(
                 f"{self.source} cannot be given these class names.",
                 found=f"{len(set(class_names))} different names for {len(self.class_names)} classes",
-                do="give each class a name of its own.",
+                hint="give each class a name of its own.",
             )
         images = copy(self._images)
         images.class_names = tuple(class_names)
@@ -135,7 +135,7 @@ class ImageData:
             raise DataError(
                 f"{self._images.name(index)} of {self.source} can no longer be read.",
                 found=f"{error}, where it was an image when the data were checked",
-                do="restore it or run again: the data are checked anew.",
+                hint="restore it or run again: the data are checked anew.",
             ) from error
 
 
@@ -168,7 +168,7 @@ def load_images(
         SettingsError: an argument is out of range.
     """
     if on_bad_image not in ("error", "skip"):
-        raise SettingsError("Unknown --on_bad_image.", found=repr(on_bad_image), do="use error or skip.")
+        raise SettingsError("Unknown --on_bad_image.", found=repr(on_bad_image), hint="use error or skip.")
     name = str(source)
     if is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")
@@ -177,7 +177,7 @@ def load_images(
         raise DataError(
             f"{name} has fewer than two classes.",
             found=f"classes: {listed(images.class_names) or 'none'}",
-            do="give a folder that contains one folder of images per class.",
+            hint="give a folder that contains one folder of images per class.",
         )
     scan = _scan(images, name, progress)
     if scan.bad and on_bad_image == "error":
@@ -191,7 +191,7 @@ def load_images(
             raise DataError(
                 f"Class {class_name!r} of {name} has no readable image.",
                 found=f"{len(indices)} file(s), none readable",
-                do="add images to it, or remove the empty class.",
+                hint="add images to it, or remove the empty class.",
             )
     return ImageData(
         source=name,
@@ -252,5 +252,5 @@ def _median_side(sizes: Counter[tuple[int, int]]) -> int:
 
 def _checked_size(image_size: int) -> int:
     if image_size < MIN_SIDE:
-        raise SettingsError("The image size is too small.", found=f"{image_size}", do=f"use at least {MIN_SIDE} pixels.")
+        raise SettingsError("The image size is too small.", found=f"{image_size}", hint=f"use at least {MIN_SIDE} pixels.")
     return image_size

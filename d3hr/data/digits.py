@@ -23,7 +23,7 @@ class Digits:
         train, validation = train_test_split(rest, test_size=240, stratify=digits.target[rest], random_state=0)
         parts = {"train": train, "validation": validation, "test": test}
         if split not in parts:
-            raise DataError(f"digits has no split {split!r}.", found=f"splits: {listed(list(parts))}", do="name one of these.")
+            raise DataError(f"digits has no split {split!r}.", found=f"splits: {listed(list(parts))}", hint="name one of these.")
         self._rows = np.sort(parts[split])
         self._pixels = np.round(digits.images[self._rows] * (255 / 16)).astype(np.uint8)
         self.labels = digits.target[self._rows].astype(np.int64)

@@ -28,7 +28,7 @@ def split_folder(path: Path, split: str | None) -> tuple[Path, str | None]:
         raise DataError(
             f"{path} has no split {split!r}.",
             found=f"splits: {listed(sorted(splits)) or 'none'}",
-            do="leave --split out, or name one of these.",
+            hint="leave --split out, or name one of these.",
         )
     return path / split, split
 
@@ -45,14 +45,14 @@ class ClassFolders:
             raise DataError(
                 f"{root} has no class folders.",
                 found=f"{len(loose)} image(s) directly in it" if loose else "no folder in it",
-                do="put the images of each class into a folder named after the class.",
+                hint="put the images of each class into a folder named after the class.",
             )
         unnameable = [printable(folder.name) for folder in folders if not _is_text(folder.name)]
         if unnameable:
             raise DataError(
                 f"{len(unnameable)} class folder(s) of {root} have names that are no text.",
                 found=listed(unnameable),
-                do="rename them in UTF-8.",
+                hint="rename them in UTF-8.",
             )
         self.class_names = tuple(folder.name for folder in folders)
         self._files: list[str] = []

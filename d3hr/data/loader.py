@@ -31,7 +31,7 @@ class Batches:
 
     def __init__(self, images: ImageData, decoders: int = 0) -> None:
         if decoders < 0:
-            raise SettingsError("--decoders is out of range.", found=f"{decoders}", do="give the number of decoding processes, or 0.")
+            raise SettingsError("--decoders is out of range.", found=f"{decoders}", hint="give the number of decoding processes, or 0.")
         self._requests: list[_Request] = []
         # The list is the sampler: each pass over the loader serves what then stands in it, with the same workers.
         self._loader = DataLoader(

@@ -43,7 +43,7 @@ def open_source(
         raise DataError(
             f"{printable(name)} cannot be read.",
             found=f"{printable(str(error.filename or name))}: {error.strerror or error}",
-            do="check the path and who may read it.",
+            hint="check the path and who may read it.",
         ) from error
 
 
@@ -59,11 +59,11 @@ def _open(
         folder, found_split = split_folder(path, split)
         return ClassFolders(folder), found_split
     if path.exists():
-        raise DataError(f"{name} is not a folder.", found="a file", do="give a folder that contains one folder of images per class.")
+        raise DataError(f"{name} is not a folder.", found="a file", hint="give a folder that contains one folder of images per class.")
     if is_hub_id(name):
         return open_table(name, split, image_column, label_column, config)
     raise DataError(
-        f"There is no folder {name}.", found=f"nothing at {path.absolute()}", do="check the path, or name a Hub id such as owner/name."
+        f"There is no folder {name}.", found=f"nothing at {path.absolute()}", hint="check the path, or name a Hub id such as owner/name."
     )
 
 

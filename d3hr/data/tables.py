@@ -30,11 +30,11 @@ def open_table(name: str, split: str | None, image_column: str | None, label_col
         raise DataError(
             f"{name} cannot be opened as a data set.",
             found=f"no folder of that name here; {type(error).__name__}: {error}",
-            do="check the path or Hub id, and the network if it is a Hub id.",
+            hint="check the path or Hub id, and the network if it is a Hub id.",
         ) from error
     chosen = split or ("train" if "train" in splits else next(iter(splits)))
     if chosen not in splits:
-        raise DataError(f"{name} has no split {chosen!r}.", found=f"splits: {listed(list(splits))}", do="name one of these with --split.")
+        raise DataError(f"{name} has no split {chosen!r}.", found=f"splits: {listed(list(splits))}", hint="name one of these with --split.")
     table = splits[chosen]
     kinds = {"image": (datasets.Image,), "label": (datasets.ClassLabel,)}
     image = _choose_column(name, table.features, image_column, kinds["image"], ("image", "img"), "--image_column")
@@ -65,7 +65,7 @@ class Table:
             raise DataError(
                 f"Column {label_column!r} of {name} does not give every image one named class.",
                 found=f"{int((self.labels < 0).sum())} rows without a class, {len(names) - len(set(names))} repeated names",
-                do="choose another --label_column or --split.",
+                hint="choose another --label_column or --split.",
             )
         self.class_names = names
         self.ignored: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Table:
             raise DataError(
                 f"Column {image_column!r} of {name} does not hold images.",
                 found=f"{table.features[image_column]}",
-                do="choose another --image_column.",
+                hint="choose another --image_column.",
             ) from error
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
@@ -141,6 +141,6 @@ def _choose_column(name: str, features: Any, given: str | None, kinds: tuple[typ
         raise DataError(
             f"{name}: the column to use is not clear.",
             found=f"columns: {listed(list(features))}; of the right kind: {listed(fitting) or 'none'}",
-            do=f"name it with {flag}.",
+            hint=f"name it with {flag}.",
         )
     return candidates[0]

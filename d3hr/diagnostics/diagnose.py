@@ -87,7 +87,7 @@ class Diagnosis:
                 pixels = to_uint8(self.images.gather([position])[0])[0]
                 write_bytes(place / f"{index:05d}.png", png_of_pixels(pixels))
         write_json(stage.path / FILE, self.values)
-        stage.publish(growing=[FILE])
+        stage.commit(mutable=[FILE])
 
 
 def diagnose(
@@ -198,7 +198,7 @@ def diagnosis_key(
         ClassMismatch, DistilledSetError, SettingsError: as :func:`diagnose` does.
     """
     if levels < 1:
-        raise SettingsError("--levels must be positive.", found=f"{levels}", do="give at least 1.")
+        raise SettingsError("--levels must be positive.", found=f"{levels}", hint="give at least 1.")
     subject = Subject(distilled)
     subject.require_same_classes(images)
     if teacher:

@@ -170,7 +170,7 @@ def read_diagnosis(folder: Path) -> DiagnosisFile:
     Raises:
         ResultsError: the file is missing or damaged.
     """
-    return validated_json(folder / "diagnosis.json", _FILE, do="make it with 'd3hr diagnose'.")
+    return validated_json(folder / "diagnosis.json", _FILE, hint="make it with 'd3hr diagnose'.")
 
 
 _NAMES = {

@@ -60,15 +60,15 @@ def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, 
     """
     chosen = name or ("teacher" if teacher else "latent" if prior else "pixel")
     if chosen not in get_args(SpaceName):
-        raise SettingsError("Unknown space.", found=repr(chosen), do=f"use one of: {', '.join(get_args(SpaceName))}.")
+        raise SettingsError("Unknown space.", found=repr(chosen), hint=f"use one of: {', '.join(get_args(SpaceName))}.")
     if chosen == "pixel":
         return FeatureSpace("pixel", f"colours at most {PIXEL_SIDE} pixels a side", lambda images: _at_most(images, PIXEL_SIDE))
     if chosen == "latent":
         if prior is None:
-            raise SettingsError("Latent space needs a prior.", found="none", do="give --prior, or take --space pixel.")
+            raise SettingsError("Latent space needs a prior.", found="none", hint="give --prior, or take --space pixel.")
         return FeatureSpace("latent", "clean latents of the prior", lambda images: prior.encode(_resized(images, prior.image_size)))
     if teacher is None:
-        raise SettingsError("Teacher space needs a teacher.", found="none", do="give --teacher, or take --space pixel.")
+        raise SettingsError("Teacher space needs a teacher.", found="none", hint="give --teacher, or take --space pixel.")
     return FeatureSpace("teacher", f"features of the teacher, {teacher.student}", teacher.embed)
 
 

@@ -132,7 +132,7 @@ def find_batch_size(
         pays = before is None or trial.images_per_second >= (1 + least_gain) ** (misses + 1) * before.images_per_second
         size, misses = 2 * size, 0 if pays else misses + 1
     if not evidence:
-        raise SettingsError("The device has too little memory.", found="not even one image fits", do="use another device or precision.")
+        raise SettingsError("The device has too little memory.", found="not even one image fits", hint="use another device or precision.")
     if misses:
         reason = f"twice as many images at once make less than {100 * least_gain:g} % more a second"
     if torch.cuda.is_available():

@@ -116,10 +116,10 @@ def inversion_path(
 ) -> Iterator[Tensor]:
     """Yield what :func:`invert` finds at each of :func:`visited_levels` after level 0, one after the other."""
     if solver not in ("ddim", "fixed_point", "multistep"):
-        raise SettingsError("Unknown solver.", found=repr(solver), do="use ddim, fixed_point or multistep.")
+        raise SettingsError("Unknown solver.", found=repr(solver), hint="use ddim, fixed_point or multistep.")
     if stride < 1 or (stride > 1 and solver == "fixed_point"):
         raise SettingsError(
-            "This stride cannot be taken.", found=f"stride {stride}, solver {solver}", do="use 1, or more with ddim or multistep."
+            "This stride cannot be taken.", found=f"stride {stride}, solver {solver}", hint="use 1, or more with ddim or multistep."
         )
     timesteps, alphas = zip(*prior.schedule.path(level, steps), strict=True)
     ratios = [((1 - alpha) / alpha) ** 0.5 for alpha in alphas]
@@ -167,7 +167,7 @@ def check_finite(z: Tensor, work: str, where: str) -> None:
         raise NumericalError(
             f"The {work} left the finite numbers.",
             found=f"NaN or infinity {where}",
-            do="load the prior as bf16 or fp32 (--precision), or use a lower guidance.",
+            hint="load the prior as bf16 or fp32 (--precision), or use a lower guidance.",
         )
 
 
@@ -227,7 +227,7 @@ def _fixed_point(
     raise NumericalError(
         "The exact inversion step was not reached.",
         found=f"residual {before:.2e} after {MAX_ITERATIONS} iterations at timestep {timestep}",
-        do="use more --steps, a lower inversion guidance, or --solver ddim.",
+        hint="use more --steps, a lower inversion guidance, or --solver ddim.",
     )
 
 

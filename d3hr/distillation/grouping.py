@@ -32,7 +32,7 @@ from d3hr.distillation.pool import (
 )
 from d3hr.distillation.settings import GroupSettings, Strategy
 from d3hr.errors import DataError, settings_error
-from d3hr.execution.base import HERE, Execution
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed, generator_for
 
@@ -122,7 +122,7 @@ def search_candidates(
     *,
     memory_budget: int | None = None,
     device: str = "cpu",
-    execution: Execution = HERE,
+    execution: Execution = SERIAL,
 ) -> dict[str, int]:
     """Return the index of each class's best candidate in the shared pool; empty where the strategy does not search.
 
@@ -152,7 +152,7 @@ def _best_candidates(
     *,
     memory_budget: int | None = None,
     device: str = "cpu",
-    execution: Execution = HERE,
+    execution: Execution = SERIAL,
 ) -> list[int]:
     """Return the index of the best candidate of each column of ``variances`` [D, C]."""
     work = Searching(variances, settings, memory_budget, device)
@@ -234,7 +234,7 @@ def _shares(name: str, mixture: ClassMixture, settings: GroupSettings) -> tuple[
         raise DataError(
             f"Class {name!r} has too few modes for a set without copies: at temperature 0 each gives its mean, and nothing else.",
             found=f"{sum(found)} modes with images for {settings.ipc} images",
-            do="give --temperature above 0, or more --modes where the class has more images.",
+            hint="give --temperature above 0, or more --modes where the class has more images.",
         )
     return found
 

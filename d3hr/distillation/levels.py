@@ -188,7 +188,7 @@ def _normality_by_level(
         raise SettingsError(
             f"--level auto needs a class of at least {FEWEST} images.",
             found=f"{max(images.counts.values())} in the largest",
-            do="give a number.",
+            hint="give a number.",
         )
     shares = torch.zeros(len(sample.classes), settings.steps)
     with progress.bar("measuring normality by level", len(sample.classes)) as bar:

@@ -106,7 +106,7 @@ def side_by_side(rows: Sequence[Tensor]) -> Tensor:
     sizes = sorted({len(row) for row in rows})
     if len(sizes) > 1:
         raise DataError(
-            "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", do="use statistics of one prior."
+            "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", hint="use statistics of one prior."
         )
     return torch.stack(list(rows)).T
 

@@ -97,7 +97,7 @@ class DistillSettings(GroupSettings):
             raise SettingsError(
                 "At temperature 0 every mode of a class draws its mean, and nothing else.",
                 found=f"{self.ipc} images of {self.modes} mode(s)",
-                do="give --temperature above 0, or as few images as there are modes.",
+                hint="give --temperature above 0, or as few images as there are modes.",
             )
 
     @property
@@ -191,15 +191,15 @@ def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None,
         SettingsError: the preset or a setting is unknown, out of range, contradicts another, or decides nothing beside the others.
     """
     if preset not in PRESETS:
-        raise SettingsError("Unknown preset.", found=repr(preset), do=f"use one of: {', '.join(PRESETS)}.")
+        raise SettingsError("Unknown preset.", found=repr(preset), hint=f"use one of: {', '.join(PRESETS)}.")
     given = {name: value for name, value in changes.items() if value is not None}
     beside = [name for name in ("statistics_level", "denoising_level") if name in given]
     if level is not None and beside:
         raise SettingsError(
-            "--level sets both levels.", found=f"--level beside --{' and --'.join(beside)}", do="give --level, or the other two."
+            "--level sets both levels.", found=f"--level beside --{' and --'.join(beside)}", hint="give --level, or the other two."
         )
     if level == "auto" and given.get("carrying") == "forward_noise":
-        raise SettingsError("--level auto measures inverted latents.", found="forward noise", do="give a number.")
+        raise SettingsError("--level auto measures inverted latents.", found="forward noise", hint="give a number.")
     if level == "auto":
         usual = DistillSettings(**PRESETS[preset])
         level = max(1, usual.statistics_level * given.get("steps", usual.steps) // usual.steps)
@@ -214,6 +214,6 @@ def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None,
         raise SettingsError(
             f"--{unused[0]} decides nothing here.",
             found=f"statistics at level {settings.statistics_level}, reached by {settings.carrying}",
-            do="leave it out.",
+            hint="leave it out.",
         )
     return settings

@@ -54,7 +54,7 @@ def evaluate(
         SettingsError: an unknown student or protocol, no seed, soft labels without a teacher, or images too small for the student.
     """
     if not seeds:
-        raise SettingsError("An evaluation needs at least one seed.", found="none", do="give --seeds.")
+        raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
     train = training_images(distilled, image_size)
     per_class = len(train.labels) // len(train.class_names)
     chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
@@ -97,7 +97,7 @@ def required_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, c
         raise SettingsError(
             f"Protocol {protocol.name} needs a teacher.",
             found=f"{protocol.labels} labels, no --teacher",
-            do="give one, or train it: 'd3hr train-teacher DATA --test TEST --out TEACHER'.",
+            hint="give one, or train it: 'd3hr train-teacher DATA --test TEST --out TEACHER'.",
         )
     asked = teacher if isinstance(teacher, Teacher) else Teacher.load(teacher)
     asked.require_classes(class_names, "the training set")

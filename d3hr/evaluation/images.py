@@ -27,7 +27,7 @@ def training_images(distilled: DistilledSet | ImageData, image_size: int | None 
         SettingsError: the side is not positive.
     """
     if image_size is not None and image_size < 1:
-        raise SettingsError("--image_size must be positive.", found=f"{image_size}", do="give a side in pixels, or leave it out.")
+        raise SettingsError("--image_size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
     if isinstance(distilled, DistilledSet):
         return Labelled(_resized(distilled.images, image_size), distilled.labels, distilled.class_names)
     whole = labelled_images(distilled)

@@ -143,11 +143,11 @@ def protocol_named(name: str | Path, *, ipc: int | None = None) -> Protocol:
     file = _file_of(str(name))
     if not file.is_file():
         known = ", ".join(protocol_names())
-        raise SettingsError("Unknown protocol.", found=repr(str(name)), do=f"use one of: {known}; or a .yaml file of your own.")
+        raise SettingsError("Unknown protocol.", found=repr(str(name)), hint=f"use one of: {known}; or a .yaml file of your own.")
     fields = _fields(file)
     by_ipc = fields.pop("by_ipc", {})
     if by_ipc and ipc is None:
-        raise SettingsError(f"Protocol {name} depends on the images per class.", found="none given", do="give ipc.")
+        raise SettingsError(f"Protocol {name} depends on the images per class.", found="none given", hint="give ipc.")
     for least in sorted(by_ipc):
         if ipc is not None and ipc >= least:
             fields |= by_ipc[least]
@@ -171,7 +171,7 @@ def protocol_from(fields: Mapping[str, Any]) -> Protocol:
         raise SettingsError(
             f"{where}: {first['msg'].removeprefix('Value error, ')}.",
             found=repr(first["input"]),
-            do=f"the fields of a protocol are: {', '.join(Protocol.model_fields)}.",
+            hint=f"the fields of a protocol are: {', '.join(Protocol.model_fields)}.",
         ) from None
 
 
@@ -185,12 +185,12 @@ def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         read = read_yaml(file)
     except (ValueError, OSError) as error:
-        raise SettingsError(f"{file} cannot be read.", found=str(error), do="give a YAML file.") from error
+        raise SettingsError(f"{file} cannot be read.", found=str(error), hint="give a YAML file.") from error
     if not isinstance(read, dict) or not _is_by_number(read.get("by_ipc", {})):
         raise SettingsError(
             f"{file} is not a protocol.",
             found="by_ipc that is no mapping of numbers to fields" if isinstance(read, dict) else type(read).__name__,
-            do="write a line 'field: value' for each field; by_ipc maps a number of images per class to such fields.",
+            hint="write a line 'field: value' for each field; by_ipc maps a number of images per class to such fields.",
         )
     below: dict[str, Any] = {}
     if (base := read.get("base")) is not None:
@@ -199,7 +199,7 @@ def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
             raise SettingsError(
                 f"{file} starts from an unknown protocol, or from itself.",
                 found=repr(base),
-                do=f"use one of: {', '.join(protocol_names())}; or a .yaml file beside it.",
+                hint=f"use one of: {', '.join(protocol_names())}; or a .yaml file beside it.",
             )
         below = _fields(start, (*above, file))
     own = {field: value for field, value in read.items() if field not in _AROUND}

@@ -47,6 +47,6 @@ def new_student(name: str, num_classes: int, image_size: int) -> Student:
         return TimmNetwork(num_classes, image_size, name=name.removeprefix(_TIMM))
     if name not in _BUILDERS:
         raise SettingsError(
-            "Unknown student.", found=repr(name), do=f"use one of {', '.join(STUDENTS)}, or {_TIMM}NAME with timm installed."
+            "Unknown student.", found=repr(name), hint=f"use one of {', '.join(STUDENTS)}, or {_TIMM}NAME with timm installed."
         )
     return _BUILDERS[name](num_classes, image_size)

@@ -16,7 +16,7 @@ from d3hr.evaluation.augmentation import Mixed
 from d3hr.evaluation.metrics import Labelled
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.teachers import BATCH, Teacher
-from d3hr.fileio.atomic import kept, read_tensors, write_tensors
+from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 
 Targets = Callable[[Mixed, Tensor], Tensor]
 """A mixed batch and the positions, int64 [N], of its images in the set, to probabilities [N, C]."""
@@ -58,7 +58,7 @@ def soft_labels(train: Labelled, teacher: Teacher, file: Path | None = None) -> 
         teacher: the teacher, whose classes are the set's.
         file: where to keep them, as safetensors of one tensor ``logits``; what lies there is used again, unless it is damaged.
     """
-    found = None if file is None else kept(file, read_tensors)
+    found = None if file is None else load_if_valid(file, read_tensors)
     if found is not None:
         return found["logits"]
     positions = torch.arange(len(train.labels)).split(BATCH)

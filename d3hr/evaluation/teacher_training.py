@@ -16,7 +16,7 @@ from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.targets import hard_targets
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Training, seeded_student
-from d3hr.fileio.atomic import kept, read_checkpoint, write_tensors
+from d3hr.fileio.atomic import load_if_valid, read_checkpoint, write_tensors
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.trainer import optimiser_tensors, restore_optimiser
 from d3hr.progress import SILENT, Progress
@@ -58,7 +58,7 @@ def train_teacher(
     per_class = len(images) // len(images.class_names)
     chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
     if chosen.soft:
-        raise SettingsError("A teacher learns from hard labels.", found=f"{chosen.labels} labels", do="use --protocol teacher.")
+        raise SettingsError("A teacher learns from hard labels.", found=f"{chosen.labels} labels", hint="use --protocol teacher.")
     sized = images if image_size is None else images.at_size(image_size)
     key = {
         "kind": "teacher",
@@ -86,7 +86,7 @@ def train_teacher(
         }
         network = training.network.eval()
         Teacher(network, student, images.class_names, sized.image_size, about).save(stage.path)  # type: ignore[arg-type]
-        stage.publish(without=(_CHECKPOINT,))
+        stage.commit(exclude=(_CHECKPOINT,))
     return Teacher.load(out)
 
 
@@ -103,7 +103,7 @@ def _training(images: ImageData, student: str, protocol: Protocol, seed: int) ->
 
 
 def _train(training: Training, checkpoint: Path, title: str, progress: Progress) -> None:
-    found = kept(checkpoint, read_checkpoint, progress)
+    found = load_if_valid(checkpoint, read_checkpoint, progress)
     if found is not None:
         _resume(training, *found)
         progress.say(f"going on at step {training.step} of {training.steps}")

@@ -74,17 +74,17 @@ class Teacher:
         file = folder / "teacher.json"
         if not file.is_file():
             raise DataError(
-                f"{folder} is not a teacher.", found="no teacher.json in it", do="give a folder written by 'd3hr train-teacher'."
+                f"{folder} is not a teacher.", found="no teacher.json in it", hint="give a folder written by 'd3hr train-teacher'."
             )
         verify(folder)
-        about = validated_json(file, _ABOUT, do="train it again: 'd3hr train-teacher'.")
-        facts = validated_json(file, _FACTS, do="train it again: 'd3hr train-teacher'.")
+        about = validated_json(file, _ABOUT, hint="train it again: 'd3hr train-teacher'.")
+        facts = validated_json(file, _FACTS, hint="train it again: 'd3hr train-teacher'.")
         names, side = facts.class_names, facts.image_size
         network = new_student(facts.student, len(names), side)
         try:
             network.load_state_dict(read_tensors(folder / "model.safetensors"))
         except (RuntimeError, OSError) as error:
-            raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], do="train it again.") from error
+            raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], hint="train it again.") from error
         network.to(device or default_device()).eval()
         return cls(network, facts.student, names, side, about, str(path))
 

@@ -164,7 +164,7 @@ class Training:
             raise NumericalError(
                 "The training of a student left the finite numbers.",
                 found=f"loss {float(loss)} at step {self.step} of {self.steps}",
-                do="use a protocol with a lower learning rate, or precision: fp32.",
+                hint="use a protocol with a lower learning rate, or precision: fp32.",
             )
 
     def _batch(self) -> Tensor:

@@ -35,12 +35,12 @@ class Execution(Protocol):
             ExecutionError: the place cannot do the work.
         """
 
-    def standing(self) -> AbstractContextManager[Execution]:
+    def session(self) -> AbstractContextManager[Execution]:
         """Keep what it takes to work, such as processes or a connection, from one run to the next for as long as the context lasts."""
 
 
 @dataclass(frozen=True)
-class Here:
+class Serial:
     """This process: one piece after the other, in order, each when it is asked for."""
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
@@ -49,9 +49,9 @@ class Here:
         for index, task in enumerate(tasks):
             yield index, do(task)
 
-    def standing(self) -> AbstractContextManager[Here]:
+    def session(self) -> AbstractContextManager[Serial]:
         """This process stands anyway."""
         return nullcontext(self)
 
 
-HERE = Here()
+SERIAL = Serial()

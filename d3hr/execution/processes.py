@@ -46,22 +46,22 @@ class WorkerProcesses:
         Raises:
             ExecutionError: a worker cannot start, or one died ``RETRIES`` + 1 times over the same piece.
         """
-        with self.standing() as team:
+        with self.session() as team:
             yield from team.run(work, tasks)
 
     @contextmanager
-    def standing(self) -> Iterator[Execution]:
+    def session(self) -> Iterator[Execution]:
         """Keep the workers from one run to the next."""
         team = _Team(self.threads)
         try:
-            yield _Standing(self.workers, team)
+            yield _Session(self.workers, team)
             team.end(_PATIENCE)
         finally:
             team.end(0)
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _Session:
     """Workers that stay from run to run."""
 
     workers: int
@@ -93,7 +93,7 @@ class _Standing:
             for worker in self.team.busy():  # with pieces that nobody waits for any more
                 self.team.dismiss(worker)
 
-    def standing(self) -> AbstractContextManager[_Standing]:
+    def session(self) -> AbstractContextManager[_Session]:
         return nullcontext(self)
 
 
@@ -148,7 +148,7 @@ def _bereaved(worker: Worker, deaths: Counter[int]) -> list[int]:
         raise ExecutionError(
             "A worker process ended before it could begin.",
             found=f"{worker.ended_by()}; what it printed stands above",
-            do="in a script, begin the work under `if __name__ == '__main__':`, since each worker imports the script.",
+            hint="in a script, begin the work under `if __name__ == '__main__':`, since each worker imports the script.",
         )
     if worker.piece is None:
         return []
@@ -157,7 +157,7 @@ def _bereaved(worker: Worker, deaths: Counter[int]) -> list[int]:
         raise ExecutionError(
             f"A worker process died {deaths[worker.piece]} times over the same piece of work.",
             found=f"piece {worker.piece}, the last time by {worker.ended_by()}",
-            do="likely there was no memory left: use fewer --workers.",
+            hint="likely there was no memory left: use fewer --workers.",
         )
     return [worker.piece]
 

@@ -86,7 +86,7 @@ class RayCluster:
                     ray.cancel(unwanted, force=True)
 
     @contextmanager
-    def standing(self) -> Iterator[RayCluster]:
+    def session(self) -> Iterator[RayCluster]:
         """Stay connected."""
         with _session(_ray(), self.address):
             yield self
@@ -102,7 +102,7 @@ class RayCluster:
             raise SettingsError(
                 "No node of the Ray cluster has what a piece of work needs.",
                 found=f"a piece takes {self.threads} CPUs (--threads) and {gpus:g} GPUs; the nodes have {has}",
-                do="use fewer --threads, or start nodes that have as much.",
+                hint="use fewer --threads, or start nodes that have as much.",
             )
         return gpus
 
@@ -153,7 +153,7 @@ def _outcome(ray: Any, done: Any, index: int) -> bytes:
         raise ExecutionError(
             f"The Ray cluster could not do piece {index} of the work.",
             found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-            do="where memory ran out, use fewer --workers; where d3hr cannot be imported, install the same version on every node.",
+            hint="where memory ran out, use fewer --workers; where d3hr cannot be imported, install the same version on every node.",
         ) from error
     return outcome
 
@@ -188,7 +188,7 @@ def _session(ray: Any, address: str) -> Iterator[None]:
         raise ExecutionError(
             f"There is no Ray cluster at --address {address}.",
             found=str(error).strip().splitlines()[0],
-            do="start one with `ray start --head`, join other machines as it says, or use --address local for this machine alone.",
+            hint="start one with `ray start --head`, join other machines as it says, or use --address local for this machine alone.",
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread() and on_terminate is not None:
@@ -204,5 +204,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise SettingsError("--execution ray needs Ray.", found="not installed", do="pip install 'd3hr[ray]'") from error
+        raise SettingsError("--execution ray needs Ray.", found="not installed", hint="pip install 'd3hr[ray]'") from error
     return ray

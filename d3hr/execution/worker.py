@@ -212,4 +212,4 @@ def set_threads(threads: int) -> None:
 def at_least_one(flag: str, value: int) -> None:
     """Refuse a number of workers or threads below one, by the name of its flag."""
     if value < 1:
-        raise SettingsError(f"{flag} must be at least 1.", found=str(value), do="give 1 or more.")
+        raise SettingsError(f"{flag} must be at least 1.", found=str(value), hint="give 1 or more.")

@@ -93,7 +93,7 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OutputError(
-            f"{path} cannot be written.", found=str(error), do="free some space; the same command then goes on from there."
+            f"{path} cannot be written.", found=str(error), hint="free some space; the same command then goes on from there."
         ) from error
     except OSError as error:
         error.filename = error.filename or str(path)
@@ -126,7 +126,7 @@ def read_json(path: Path) -> Any:
         raise _damaged(path, f"no JSON: {error}") from error
 
 
-def kept(path: Path, read: Callable[[Path], Piece], progress: Progress = SILENT) -> Piece | None:
+def load_if_valid(path: Path, read: Callable[[Path], Piece], progress: Progress = SILENT) -> Piece | None:
     """Return a piece that an earlier run finished; None where there is none, or a damaged one, which is removed to be made again.
 
     Args:
@@ -146,5 +146,5 @@ def kept(path: Path, read: Callable[[Path], Piece], progress: Progress = SILENT)
 
 def _damaged(path: Path, found: str) -> DamagedFile:
     return DamagedFile(
-        f"{path} is damaged.", found=found, do="delete it, or the folder it stands in, and repeat the command that wrote it."
+        f"{path} is damaged.", found=found, hint="delete it, or the folder it stands in, and repeat the command that wrote it."
     )

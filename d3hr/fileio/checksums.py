@@ -76,9 +76,9 @@ def sum_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     return digest.hexdigest()
 
 
-def write_sums(folder: Path, write: Callable[[Path, bytes], None], *, without: Iterable[str] = ()) -> None:
+def write_sums(folder: Path, write: Callable[[Path, bytes], None], *, exclude: Iterable[str] = ()) -> None:
     """Write the ``SHA256SUMS`` of every file below ``folder``, by ``write``, less those named: they check themselves or go away."""
-    left_out = {SUMS, *without}
+    left_out = {SUMS, *exclude}
     names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
     text = "".join(_line(folder, name) for name in names if name not in left_out).encode(errors="surrogateescape")
     write(folder / SUMS, text + f"{_OWN}{hashlib.sha256(text).hexdigest()}\n".encode())
@@ -97,10 +97,10 @@ def verify(folder: str | Path) -> None:
     advice = f"delete {root} and repeat the command that made it; if the change is yours, delete {file} instead."
     text, _, own = file.read_bytes().rpartition(_OWN.encode())
     if own != f"{hashlib.sha256(text).hexdigest()}\n".encode():
-        raise DamagedFile(f"{file} is damaged.", found="its checksum does not fit its content", do=advice)
+        raise DamagedFile(f"{file} is damaged.", found="its checksum does not fit its content", hint=advice)
     wrong = [f"{name} ({why})" for name, why in _wrong(root, text.decode(errors="surrogateescape"))]
     if wrong:
-        raise DamagedFile(f"{root} is damaged: {len(wrong)} of its files are not what was written.", found=listed(wrong), do=advice)
+        raise DamagedFile(f"{root} is damaged: {len(wrong)} of its files are not what was written.", found=listed(wrong), hint=advice)
 
 
 def _wrong(root: Path, lines: str) -> Iterator[tuple[str, str]]:

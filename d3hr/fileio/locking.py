@@ -31,7 +31,7 @@ def lock_folder(folder: Path, *, wait: bool = False) -> BaseFileLock:
     """
     file = folder / LOCK
     if file.is_symlink():
-        raise OutputError(f"{file} is a symbolic link.", found=f"to {file.readlink()}", do="remove it; d3hr writes through none.")
+        raise OutputError(f"{file} is a symbolic link.", found=f"to {file.readlink()}", hint="remove it; d3hr writes through none.")
     lock = FileLock(file, thread_local=False)
     try:
         lock.acquire(blocking=wait)
@@ -39,10 +39,12 @@ def lock_folder(folder: Path, *, wait: bool = False) -> BaseFileLock:
         raise OutputError(
             f"Another run works in {folder}.",
             found=_holder(file),
-            do="wait until it has ended, or stop it, then repeat the command; or choose another --out.",
+            hint="wait until it has ended, or stop it, then repeat the command; or choose another --out.",
         ) from None
     except NotImplementedError as error:
-        raise OutputError(f"{folder} cannot be locked.", found=str(error), do="choose an --out on a disk that knows file locks.") from error
+        raise OutputError(
+            f"{folder} cannot be locked.", found=str(error), hint="choose an --out on a disk that knows file locks."
+        ) from error
     with suppress(OSError):  # who holds it is only for the message; a full disk is met later, where something is lost
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         file.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), encoding="utf-8")

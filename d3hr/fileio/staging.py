@@ -74,16 +74,16 @@ class StagedFolder:
             unlock_folder(self.path if self.path.is_dir() else self.out, self._lock)
             self._lock = None
 
-    def publish(self, without: Sequence[str] = (), *, growing: Sequence[str] = ()) -> None:
+    def commit(self, exclude: Sequence[str] = (), *, mutable: Sequence[str] = ()) -> None:
         """Make the folder appear under its final name, with the checksums of its files.
 
         Args:
-            without: pieces that only the run needed.
-            growing: files that will change later; they carry a checksum of their own.
+            exclude: pieces that only the run needed.
+            mutable: files that will change later; they carry a checksum of their own.
         """
-        for name in without:
+        for name in exclude:
             remove(self.path / name)
-        write_sums(self.path, write_bytes, without=(LOCK, *growing))
+        write_sums(self.path, write_bytes, exclude=(LOCK, *mutable))
         _sync_folders(self.path)
         self.path.replace(self.out)
         self.close()
@@ -112,7 +112,7 @@ class StagedFolder:
 
 
 @contextmanager
-def claim(folder: Path, key: dict[str, Any], *, wait: bool = False) -> Iterator[bool]:
+def lock_workdir(folder: Path, key: dict[str, Any], *, wait: bool = False) -> Iterator[bool]:
     """Make ``folder`` the place of the work of ``key``, alone, and yield whether pieces of that work may already lie in it.
 
     Args:
@@ -140,7 +140,7 @@ def require_free(out: Path) -> None:
     raise OutputError(
         f"{out} already exists and is not the result of this very command.",
         found="a symbolic link" if out.is_symlink() else kind,
-        do="choose another --out, or move it away; d3hr never overwrites.",
+        hint="choose another --out, or move it away; d3hr never overwrites.",
     )
 
 
@@ -164,7 +164,7 @@ def _lock(folder: Path, key: dict[str, Any], *, wait: bool) -> BaseFileLock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be created.", found=str(error), do="choose another --out.") from error
+        raise OutputError(f"{folder} cannot be created.", found=str(error), hint="choose another --out.") from error
     _require_ours(folder, key)
     return lock_folder(folder, wait=wait)
 
@@ -189,14 +189,14 @@ def _require_ours(folder: Path, key: dict[str, Any]) -> bool:
             raise OutputError(
                 f"{folder} holds something that is not a run of d3hr.",
                 found=f"no {_KEY_FILE} in it",
-                do="choose another --out, or move that folder away.",
+                hint="choose another --out, or move that folder away.",
             )
         return False
     if before != key:
         raise OutputError(
             f"{folder} holds a run with other settings or inputs.",
             found=_difference(before, key),
-            do="repeat that run's command to go on with it, choose another --out, or delete that folder.",
+            hint="repeat that run's command to go on with it, choose another --out, or delete that folder.",
         )
     return True
 
@@ -211,7 +211,7 @@ def _read_key(folder: Path) -> dict[str, Any] | None:
         raise DamagedFile(
             f"{path} is damaged: nothing else tells which run made {folder}.",
             found=error.found,
-            do=f"delete {folder} and repeat the command that made it, or choose another --out.",
+            hint=f"delete {folder} and repeat the command that made it, or choose another --out.",
         ) from error
     return key if isinstance(key, dict) else None
 
@@ -223,7 +223,7 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _linked(path: Path) -> OutputError:
     return OutputError(
-        f"{path} is a symbolic link.", found=f"to {path.readlink()}", do="remove it; d3hr does not write through links below --out."
+        f"{path} is a symbolic link.", found=f"to {path.readlink()}", hint="remove it; d3hr does not write through links below --out."
     )
 
 

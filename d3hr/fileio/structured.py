@@ -19,27 +19,27 @@ MAX_DEPTH = 50
 Model = TypeVar("Model")
 
 
-def validated_json(file: Path, adapter: TypeAdapter[Model], *, do: str) -> Model:
+def validated_json(file: Path, adapter: TypeAdapter[Model], *, hint: str) -> Model:
     """Return what ``file`` holds; numbers that JSON does not know (NaN, Infinity) are read as null.
 
     Args:
         file: the file.
         adapter: what it must hold.
-        do: which command writes it.
+        hint: which command writes it.
 
     Raises:
         ResultsError: the file is missing, no JSON, not what was written, or not of that form.
     """
     if not file.is_file():
-        raise ResultsError(f"There is no {file}.", found="a folder without it" if file.parent.is_dir() else "no such folder", do=do)
+        raise ResultsError(f"There is no {file}.", found="a folder without it" if file.parent.is_dir() else "no such folder", hint=hint)
     try:
         return adapter.validate_python(json.loads(json.dumps(read_json(file)), parse_constant=lambda _: None))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ResultsError(f"{file} is damaged.", found=f"{where}: {first['msg']}, got {first['input']!r:.80}", do=do) from error
+        raise ResultsError(f"{file} is damaged.", found=f"{where}: {first['msg']}, got {first['input']!r:.80}", hint=hint) from error
     except DamagedFile as error:
-        raise ResultsError(f"{file} is damaged.", found=error.found, do=do) from error
+        raise ResultsError(f"{file} is damaged.", found=error.found, hint=hint) from error
 
 
 def read_yaml(path: str | Path) -> Any:

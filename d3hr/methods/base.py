@@ -66,14 +66,14 @@ def source_of(images: ImageData) -> dict[str, Any]:
 def require_images_per_class(ipc: int) -> None:
     """Raise :class:`SettingsError` unless there is at least one image per class."""
     if ipc < 1:
-        raise SettingsError("--ipc must be at least 1.", found=f"{ipc}", do="give the number of images per class.")
+        raise SettingsError("--ipc must be at least 1.", found=f"{ipc}", hint="give the number of images per class.")
 
 
 def require_real_images(images: ImageData, count: int) -> None:
     """Raise :class:`DataError` unless every class has at least ``count`` images."""
     small = [f"{name} ({found})" for name, found in images.counts.items() if found < count]
     if small:
-        raise DataError(f"Some classes have fewer than {count} real images to draw.", found=listed(small), do="use a lower --ipc.")
+        raise DataError(f"Some classes have fewer than {count} real images to draw.", found=listed(small), hint="use a lower --ipc.")
 
 
 Need = Literal["prior", "teacher"]
@@ -160,7 +160,7 @@ class DrawnSettings(MethodSettings):
             raise SettingsError(
                 "Images that a prior draws have its size.",
                 found=f"--image_size {materials.image_size}",
-                do=f"use --image_size {materials.prior.image_size}, or leave it out.",
+                hint=f"use --image_size {materials.prior.image_size}, or leave it out.",
             )
         _ = materials.conditioning
 
@@ -248,7 +248,7 @@ class Method(Generic[S]):
             raise SettingsError(
                 f"Method {self.name} has no setting {unknown[0]!r}.",
                 found=f"--settings with {', '.join(unknown)}",
-                do=f"use: {', '.join(self.options)}." if self.options else "it takes none: leave out --settings.",
+                hint=f"use: {', '.join(self.options)}." if self.options else "it takes none: leave out --settings.",
             )
         try:
             parsed = self.settings(**settings)
@@ -259,7 +259,7 @@ class Method(Generic[S]):
         except SettingsError as error:
             raise self._wrong(error.what, error.found) from None
         for need in sorted(parsed.needs - set(given)):
-            raise SettingsError(f"Method {self.name} needs a {need}.", found=f"no {need}", do=f"give --{need}.")
+            raise SettingsError(f"Method {self.name} needs a {need}.", found=f"no {need}", hint=f"give --{need}.")
         return parsed
 
     def check(self, materials: Materials, settings: Mapping[str, Any]) -> S:
@@ -307,4 +307,4 @@ class Method(Generic[S]):
         return self.write(Order(self.name, materials, Path(out), ipc, seed, Path(shared), progress), parsed)
 
     def _wrong(self, what: str, found: str) -> SettingsError:
-        return SettingsError(f"Method {self.name}, --settings {what.rstrip('.')}.", found=found, do="correct the value.")
+        return SettingsError(f"Method {self.name}, --settings {what.rstrip('.')}.", found=found, hint="correct the value.")

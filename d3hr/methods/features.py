@@ -14,8 +14,8 @@ from torch import Tensor
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import check_finite
 from d3hr.errors import NumericalError
-from d3hr.fileio.atomic import kept, read_tensors, write_tensors
-from d3hr.fileio.staging import claim
+from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
+from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.base import Order
 
 Space = Literal["pixel", "latent", "teacher"]
@@ -33,8 +33,8 @@ def class_features(order: Order, space: Space, name: str) -> Tensor:
     key = {"kind": "features", "space": space, "data": images.fingerprint, "image_size": images.image_size, "network": network}
     folder = order.shared_folder(f"features-{space}", key)
     file = folder / f"{images.class_names.index(name):06d}.safetensors"
-    with claim(folder, key, wait=True):
-        found = kept(file, read_tensors, order.progress)
+    with lock_workdir(folder, key, wait=True):
+        found = load_if_valid(file, read_tensors, order.progress)
         if found is None:
             features = torch.cat([embed(batch).flatten(1).float().cpu() for batch in images.batches(name)])
             with NumericalError.naming(name):

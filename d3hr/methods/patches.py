@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from d3hr.data.dataset import ImageData
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.teachers import Teacher
-from d3hr.fileio.atomic import kept, read_tensors, write_tensors
-from d3hr.fileio.staging import claim
+from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
+from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.base import Materials, MethodSettings, Need, Order, real_origin, write_baseline
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
@@ -44,7 +44,7 @@ class PatchSettings(MethodSettings):
             raise SettingsError(
                 "The image does not split into patches of whole pixels.",
                 found=f"{materials.image_size} pixels, factor {self.factor}",
-                do="use a factor, or an --image_size, that fits.",
+                hint="use a factor, or an --image_size, that fits.",
             )
         materials.teacher.require_classes(materials.images.class_names, materials.images.source)
 
@@ -59,7 +59,7 @@ def write_patches(order: Order, settings: PatchSettings) -> DistilledSet:
     small = [f"{name} ({count * settings.crops})" for name, count in images.counts.items() if count * settings.crops < wanted]
     if small:
         raise DataError(
-            f"Some classes have fewer than {wanted} crops to choose from.", found=listed(small), do="use a lower --ipc, or more crops."
+            f"Some classes have fewer than {wanted} crops to choose from.", found=listed(small), hint="use a lower --ipc, or more crops."
         )
     values = {"seed": order.seed, **settings.model_dump(), "teacher": order.teacher.fingerprint}
     side = images.image_size // settings.factor
@@ -118,8 +118,8 @@ def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, T
     }
     folder = order.shared_folder("patches", key)
     file = folder / f"{images.class_names.index(name):06d}.safetensors"
-    with claim(folder, key, wait=True):
-        found = kept(file, read_tensors, order.progress)
+    with lock_workdir(folder, key, wait=True):
+        found = load_if_valid(file, read_tensors, order.progress)
         if found is None:
             generator = generator_for(order.seed, "patches", name)
             boxes = crop_boxes(images.counts[name], settings.crops, images.image_size, settings.smallest, generator)

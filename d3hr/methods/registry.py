@@ -37,5 +37,5 @@ def method_named(name: str) -> Method[Any]:
         SettingsError: there is none of that name.
     """
     if name not in METHODS:
-        raise SettingsError("Unknown method.", found=repr(name), do=f"use one of: {', '.join(METHODS)}.")
+        raise SettingsError("Unknown method.", found=repr(name), hint=f"use one of: {', '.join(METHODS)}.")
     return METHODS[name]

@@ -114,11 +114,11 @@ def _check(counts: Mapping[str, int], test_images: int, evaluation_runs: int, de
         raise DataError(
             "A class needs at least two images, for its spread to be measured.",
             found=listed(small) or "no class",
-            do="add images to these classes or remove them.",
+            hint="add images to these classes or remove them.",
         )
     for flag, value, least in (("--test_images", test_images, 0), ("--evaluation_runs", evaluation_runs, 0), ("--devices", devices, 1)):
         if value < least:
-            raise SettingsError(f"{flag} is out of range.", found=f"{value}", do=f"give at least {least}.")
+            raise SettingsError(f"{flag} is out of range.", found=f"{value}", hint=f"give at least {least}.")
 
 
 def _largest(prior: PriorNeeds, student: StudentNeeds, rows: int) -> Largest:

@@ -86,7 +86,7 @@ def match_classes(
             prior,
             prior_classes,
             wrong=wrong,
-            do='rename the folders, or give --class_map FILE with lines "class: prior class" (or its conditioning id).',
+            hint='rename the folders, or give --class_map FILE with lines "class: prior class" (or its conditioning id).',
         )
     return tuple(Conditioning(name, found, known.classes[found], how) for name, how, (found,) in matches)
 
@@ -101,19 +101,23 @@ def read_class_map(path: str | Path) -> dict[str, str]:
     try:
         node = yaml.compose(plain_yaml(path), Loader=yaml.BaseLoader)
     except OSError as error:
-        raise SettingsError(f"The class map {path} cannot be read.", found=error.strerror or str(error), do="check --class_map.") from error
+        raise SettingsError(
+            f"The class map {path} cannot be read.", found=error.strerror or str(error), hint="check --class_map."
+        ) from error
     except ValueError as error:
-        raise SettingsError(f"The class map {path} is not YAML of plain values.", found=str(error), do=do) from error
+        raise SettingsError(f"The class map {path} is not YAML of plain values.", found=str(error), hint=do) from error
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     odd = [key.start_mark.line + 1 for key, value in pairs if not (_is_text(key) and _is_text(value))]
     if odd or not pairs:
         found = f"something else in line(s) {listed([str(line) for line in odd])}" if odd else "no line of that form"
-        raise SettingsError(f"The class map {path} is not a mapping of class names to class names.", found=found, do=do)
+        raise SettingsError(f"The class map {path} is not a mapping of class names to class names.", found=found, hint=do)
     class_map = {key.value: value.value for key, value in pairs}
     if len(class_map) < len(pairs):
         keys = [key.value for key, _ in pairs]
         twice = [name for name in class_map if keys.count(name) > 1]
-        raise SettingsError(f"The class map {path} names a class more than once.", found=listed(twice), do="keep one line for each class.")
+        raise SettingsError(
+            f"The class map {path} names a class more than once.", found=listed(twice), hint="keep one line for each class."
+        )
     return class_map
 
 
@@ -194,7 +198,7 @@ def _decisions(class_map: Mapping[str, str], class_names: Sequence[str], known: 
             prior,
             known.classes,
             wrong=[f"The class map does not fit {of} and {prior}:", *wrong],
-            do='correct the lines "class: prior class" of --class_map; a conditioning id does for a prior class.',
+            hint='correct the lines "class: prior class" of --class_map; a conditioning id does for a prior class.',
         )
     return decided
 

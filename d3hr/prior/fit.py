@@ -70,7 +70,7 @@ def untrained(settings: FitSettings, class_names: Sequence[str], image_size: int
             raise SettingsError(
                 "The autoencoder cannot take this image size.",
                 found=f"{size} pixels",
-                do=f"give an --image_size that is a multiple of {factor}.",
+                hint=f"give an --image_size that is a multiple of {factor}.",
             )
         transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
     return StartingPoint(transformer, autoencoder, size, SCHEDULER_CONFIG)
@@ -87,7 +87,7 @@ def pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *
         raise SettingsError(
             "The pretrained prior does not take this image size.",
             found=f"--image_size {settings.image_size}, the prior's {init.image_size}",
-            do="leave --image_size out: images are brought to the prior's size.",
+            hint="leave --image_size out: images are brought to the prior's size.",
         )
     matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
     rows = {match.class_name: match.conditioning_id for match in matches}
@@ -182,7 +182,7 @@ def fit_prior(
             prior, curves = _train(start, settings, sized, run, Path(latent_cache) if latent_cache else work / "latents")
             if process.is_main_process:
                 _write(prior, start, settings, sized, curves, stage)
-                stage.publish(without=[work.name])
+                stage.commit(exclude=[work.name])
             process.wait_for_everyone()
     return Prior.from_pretrained(stage.out)
 
@@ -193,7 +193,7 @@ def _check_batches(settings: FitSettings, process: Process) -> None:
             raise SettingsError(
                 "A batch cannot be shared out evenly.",
                 found=f"{training.batch_size} images, {process.num_processes} processes",
-                do=f"give a --batch_size that is a multiple of {process.num_processes}, or start another number of processes.",
+                hint=f"give a --batch_size that is a multiple of {process.num_processes}, or start another number of processes.",
             )
 
 

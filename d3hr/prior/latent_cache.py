@@ -12,7 +12,7 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.errors import DamagedFile, OutputError
-from d3hr.fileio.atomic import kept, read_json, read_tensors, write_json, write_tensors
+from d3hr.fileio.atomic import load_if_valid, read_json, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.locking import LOCK, locked
 from d3hr.fileio.staging import require_no_links
@@ -58,7 +58,7 @@ class Latents:
             with progress.bar("encoding images", len(images)) as bar:
                 for start in starts[process.process_index :: process.num_processes]:
                     stop = min(start + _ROWS, len(images))
-                    if kept(_shard(folder, start), read_tensors, progress) is None:
+                    if load_if_valid(_shard(folder, start), read_tensors, progress) is None:
                         write_tensors(_shard(folder, start), {"latents": _encode(images, vae, start, stop)})
                     bar.update(stop)
             process.wait_for_everyone()
@@ -94,7 +94,7 @@ def _claim(folder: Path, key: dict[str, Any], progress: Progress) -> None:
         return
     if found is None and any(entry.name != LOCK for entry in folder.iterdir()):
         raise OutputError(
-            f"{folder} is no cache of latents.", found=f"files, but no {_KEY_FILE}", do="give an empty folder as --latent_cache."
+            f"{folder} is no cache of latents.", found=f"files, but no {_KEY_FILE}", hint="give an empty folder as --latent_cache."
         )
     if found is not None:
         changed = ", ".join(sorted(name for name in key if found.get(name) != key[name]))

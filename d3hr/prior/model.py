@@ -55,14 +55,14 @@ class Prior:
             raise PriorError(
                 "The prior's transformer and its class names disagree.",
                 found=f"{known} classes in the transformer, {len(class_names)} names",
-                do="repair id2label in model_index.json.",
+                hint="repair id2label in model_index.json.",
             )
         channels = transformer.config.in_channels
         if channels != vae.config.latent_channels or transformer.out_channels not in (channels, 2 * channels):
             raise PriorError(
                 "The prior's transformer does not fit its autoencoder.",
                 found=f"{channels} input channels, {vae.config.latent_channels} latent channels, {transformer.out_channels} outputs",
-                do="combine a transformer with the autoencoder it was trained on.",
+                hint="combine a transformer with the autoencoder it was trained on.",
             )
         self.transformer = transformer.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
@@ -125,7 +125,7 @@ class Prior:
             raise PriorError(
                 "A prior in memory cannot be used by other processes.",
                 found="a prior that was not loaded from anywhere",
-                do="save it (save_pretrained), and load it (Prior.from_pretrained).",
+                hint="save it (save_pretrained), and load it (Prior.from_pretrained).",
             )
         return _reopened, (self.source, self.device.type, self.precision, self.autoencoder, self._compiler, self.fingerprint)
 
@@ -158,7 +158,7 @@ class Prior:
             SettingsError: an unknown precision, or no compiler that works.
         """
         if dtype is not None and dtype not in PRECISIONS.values():
-            raise SettingsError("Unknown precision.", found=f"{dtype}", do="use float32, bfloat16 or float16.")
+            raise SettingsError("Unknown precision.", found=f"{dtype}", hint="use float32, bfloat16 or float16.")
         verify(path_or_hub_id)
         repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
         names = class_names_in(repository)  # refuses other pipelines before their weights are read
@@ -197,7 +197,7 @@ class Prior:
             raise SettingsError(
                 "The prior could not be compiled.",
                 found=str(getattr(error, "inner_exception", error)).strip().split("\n", 1)[0],
-                do="install a C++ compiler (for the CPU) or Triton (for CUDA), or leave --compile out.",
+                hint="install a C++ compiler (for the CPU) or Triton (for CUDA), or leave --compile out.",
             ) from error
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -229,7 +229,7 @@ class Prior:
             raise SettingsError(
                 "The images do not fit the prior.",
                 found=f"shape {tuple(images.shape)}",
-                do=f"give images of shape [N, 3, {self.image_size}, {self.image_size}].",
+                hint=f"give images of shape [N, 3, {self.image_size}, {self.image_size}].",
             )
         return to_latents(self.vae, images)
 
@@ -281,7 +281,7 @@ def _reopened(source: str, device: str, precision: str, autoencoder: str | None,
         raise PriorError(
             f"{source} is not the same prior for every process.",
             found=f"fingerprint {prior.fingerprint[:12]} here, {fingerprint[:12]} where the work began",
-            do="leave its folder as it is while it is used, and let every machine see the same one.",
+            hint="leave its folder as it is while it is used, and let every machine see the same one.",
         )
     if compiler:
         prior.compile(compiler)

@@ -30,7 +30,7 @@ def _halvings(preset: PriorPreset, image_size: int) -> int:
         raise SettingsError(
             "The image size cannot be halved often enough.",
             found=f"{image_size} pixels, {halvings} halvings",
-            do=f"use a multiple of {2**halvings}.",
+            hint=f"use a multiple of {2**halvings}.",
         )
     return halvings
 

@@ -142,5 +142,5 @@ def prior_preset(name: str) -> PriorPreset:
         SettingsError: there is none of that name.
     """
     if name not in PRESETS:
-        raise SettingsError("Unknown prior preset.", found=repr(name), do=f"use one of: {', '.join(PRESETS)}.")
+        raise SettingsError("Unknown prior preset.", found=repr(name), hint=f"use one of: {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -33,7 +33,7 @@ class Repository:
         self._local = Path(name).is_dir()
         if not self._local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1):
             raise PriorError(
-                f"There is no prior at {name}.", found="no such folder", do="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
+                f"There is no prior at {name}.", found="no such folder", hint="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
             )
         self.folder = Path(name)
         if not self._local:
@@ -76,7 +76,7 @@ class Repository:
         return PriorError(
             f"{self.name} cannot be loaded as a prior.",
             found=found,
-            do="give a folder written by 'd3hr fit' or by diffusers' DiTPipeline.save_pretrained.",
+            hint="give a folder written by 'd3hr fit' or by diffusers' DiTPipeline.save_pretrained.",
         )
 
     def _snapshot(self, patterns: list[str]) -> Path:
@@ -96,7 +96,7 @@ class Repository:
                 do = f"the Hub is out of reach: connect, or bring a copy ('hf download {self.name}' elsewhere) and give its folder."
             first = str(error).splitlines()[0] if str(error) else ""
             raise PriorError(
-                f"There is no prior {self.name} here.", found=f"no such folder; from the Hub: {type(error).__name__}: {first}", do=do
+                f"There is no prior {self.name} here.", found=f"no such folder; from the Hub: {type(error).__name__}: {first}", hint=do
             ) from error
 
 

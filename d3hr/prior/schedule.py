@@ -67,7 +67,7 @@ class Schedule:
         """
         timesteps = len(self.alphas_cumprod)
         if not 1 <= steps <= timesteps:
-            raise SettingsError("The number of steps is out of range.", found=f"{steps}", do=f"use 1 to {timesteps} steps.")
+            raise SettingsError("The number of steps is out of range.", found=f"{steps}", hint=f"use 1 to {timesteps} steps.")
         if self.spacing == "leading":
             grid = torch.arange(steps) * (timesteps // steps) + self.steps_offset
         elif self.spacing == "trailing":
@@ -85,11 +85,11 @@ class Schedule:
         grid = self.grid(steps)
         if not 0 <= level < steps:
             raise SettingsError(
-                "The level is not on the grid.", found=f"level {level} of {steps} steps", do=f"use a level from 0 to {steps - 1}."
+                "The level is not on the grid.", found=f"level {level} of {steps} steps", hint=f"use a level from 0 to {steps - 1}."
             )
         alphas = self.alphas_cumprod[grid[: level + 1]].tolist()
         if alphas[-1] <= 0:
-            raise SettingsError("No signal is left at this level.", found=f"level {level} of {steps} steps", do="use a lower level.")
+            raise SettingsError("No signal is left at this level.", found=f"level {level} of {steps} steps", hint="use a lower level.")
         return list(zip(grid[: level + 1].tolist(), [float(self.alphas_cumprod[0]), *alphas[1:]], strict=True))
 
     def noise(self, output: Tensor, latents: Tensor, timestep: int) -> Tensor:
@@ -108,5 +108,5 @@ class Schedule:
         return clean if self.prediction == "sample" else noise
 
 
-def _unusable(why: str, found: str, do: str) -> PriorError:
-    return PriorError(f"The prior's noise schedule cannot be used: {why}.", found=found, do=do)
+def _unusable(why: str, found: str, hint: str) -> PriorError:
+    return PriorError(f"The prior's noise schedule cannot be used: {why}.", found=found, hint=hint)

@@ -115,6 +115,6 @@ def fitting_image_size(settings: FitSettings, image_size: int) -> int:
         raise SettingsError(
             f"Preset {settings.preset!r} does not take this image size.",
             found=f"{settings.image_size} pixels",
-            do=f"use {networks.min_image_size} to {networks.max_image_size} pixels, or another preset.",
+            hint=f"use {networks.min_image_size} to {networks.max_image_size} pixels, or another preset.",
         )
     return settings.image_size

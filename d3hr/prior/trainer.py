@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from d3hr.errors import NumericalError
-from d3hr.fileio.atomic import kept, read_checkpoint, write_tensors
+from d3hr.fileio.atomic import load_if_valid, read_checkpoint, write_tensors
 from d3hr.prior.presets import Training
 from d3hr.progress import Progress
 from d3hr.seeds import derive_seed, generator_for
@@ -148,7 +148,7 @@ def optimise(
     weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
     average = {name: value.detach().clone() for name, value in weights.items()}
     optimiser = torch.optim.AdamW(weights.values(), lr=training.learning_rate, weight_decay=0.0)
-    found = kept(checkpoint, read_checkpoint, run.progress)
+    found = load_if_valid(checkpoint, read_checkpoint, run.progress)
     curve = _restore(*found, weights, average, optimiser) if found else Curve()
     wrapped, wrapped_optimiser = process.prepare(model, optimiser)
     started = time.monotonic() - curve.seconds
@@ -223,7 +223,7 @@ def _finite(loss: float, title: str, step: int) -> float:
         raise NumericalError(
             f"The loss of the {title} is not finite.",
             found=f"{loss} at step {step}",
-            do="use --precision fp32 or bf16, or a lower learning rate.",
+            hint="use --precision fp32 or bf16, or a lower learning rate.",
         )
     return loss
 

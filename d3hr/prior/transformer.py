@@ -98,11 +98,11 @@ def add_lora(transformer: Any, rank: int) -> None:
         SettingsError: the rank is out of range, or peft is not installed.
     """
     if rank < 1:
-        raise SettingsError("--lora_rank must be at least 1.", found=f"{rank}", do="give the rank of the adapters.")
+        raise SettingsError("--lora_rank must be at least 1.", found=f"{rank}", hint="give the rank of the adapters.")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise SettingsError("--adapt lora needs the package peft.", found=str(error), do="pip install 'd3hr[lora]'.") from error
+        raise SettingsError("--adapt lora needs the package peft.", found=str(error), hint="pip install 'd3hr[lora]'.") from error
     transformer.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)), transformer)
     for block in transformer.transformer_blocks:

@@ -17,7 +17,7 @@ from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.fileio.atomic import atomic_file, read_json
-from d3hr.fileio.staging import claim
+from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.prior_only import prior_only
 from d3hr.methods.selection import random_real
 from d3hr.pipeline import distill, expand
@@ -50,7 +50,7 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
         OutputError: ``out`` holds something else.
     """
     started = time.monotonic()
-    with claim(out, {"kind": "demo", "version": version("d3hr"), "seed": seed}):
+    with lock_workdir(out, {"kind": "demo", "version": version("d3hr"), "seed": seed}):
         images, test = load_images("digits"), load_images("digits", split="test")
         progress.say(f"digits: {len(images):,} real training images of {len(images.class_names)} classes, {len(test)} test images")
         prior = fit_prior(images, out / "prior", preset="tiny", seed=seed, progress=progress)

@@ -37,7 +37,7 @@ def plan_recipe(recipe: Recipe, *, ipc: int, prior: Prior | None = None, devices
         raise SettingsError(
             "The shape of the recipe's prior is not known beforehand.",
             found=recipe.starts_from,
-            do=f"give --prior, or plan with one of: {', '.join(SHAPES)}.",
+            hint=f"give --prior, or plan with one of: {', '.join(SHAPES)}.",
         )
     of_network = replace(shape, dtype=PRECISIONS[section.precision])
     each, more = divmod(data.train_images, data.classes)

@@ -167,7 +167,7 @@ class Recipe(_Section):
             raise SettingsError(
                 "The recipe does not cover this number of images per class.",
                 found=f"--ipc {ipc}",
-                do=f"use one of: {', '.join(map(str, self.ipc))}; or make that set from its statistics with 'd3hr expand'.",
+                hint=f"use one of: {', '.join(map(str, self.ipc))}; or make that set from its statistics with 'd3hr expand'.",
             )
 
     @property
@@ -188,19 +188,19 @@ def read_recipe(path: str | Path) -> Recipe:
         content = read_yaml(path)
     except OSError as error:
         raise SettingsError(
-            f"The recipe {path} cannot be read.", found=error.strerror or str(error), do="check the path; recipes/ holds the paper's."
+            f"The recipe {path} cannot be read.", found=error.strerror or str(error), hint="check the path; recipes/ holds the paper's."
         ) from error
     except ValueError as error:
-        raise SettingsError(f"The recipe {path} is not YAML of plain values.", found=str(error), do=do) from error
+        raise SettingsError(f"The recipe {path} is not YAML of plain values.", found=str(error), hint=do) from error
     if not isinstance(content, dict):
-        raise SettingsError(f"The recipe {path} is not a mapping.", found=type(content).__name__, do=do)
+        raise SettingsError(f"The recipe {path} is not a mapping.", found=type(content).__name__, hint=do)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
         found = "nothing" if first["type"] == "missing" else repr(first["input"]) if first["loc"][1:] else ""
-        raise SettingsError(f"{path}: {field}: {first['msg'].removeprefix('Value error, ')}.", found=found, do=do) from None
+        raise SettingsError(f"{path}: {field}: {first['msg'].removeprefix('Value error, ')}.", found=found, hint=do) from None
 
 
 def _one_of(name: str, known: Collection[str]) -> str:

@@ -139,6 +139,6 @@ def corrected(images: ImageData, names: Mapping[str, str]) -> ImageData:
         raise DataError(
             f"The classes of {images.source} are not those that the recipe corrects the names of.",
             found=f"[{listed(images.class_names)}], not [{listed(list(names))}]",
-            do="see whether the source has been put right, then take data.class_names out of the recipe.",
+            hint="see whether the source has been put right, then take data.class_names out of the recipe.",
         )
     return images.renamed(list(names.values()))

@@ -148,4 +148,4 @@ def _checked(file: Path) -> bytes:
     try:
         return png_of(open_upright(file.read_bytes()).convert("RGB"))
     except ValueError as error:
-        raise ResultsError(f"{file} is damaged.", found=str(error), do="make it again with 'd3hr diagnose'.") from error
+        raise ResultsError(f"{file} is damaged.", found=str(error), hint="make it again with 'd3hr diagnose'.") from error

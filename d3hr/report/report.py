@@ -138,7 +138,7 @@ def require_replaceable(out: Path) -> None:
     raise OutputError(
         f"{out} exists and is not a report of d3hr.",
         found="a folder" if out.is_dir() else "another file",
-        do="choose another --out, or move it away.",
+        hint="choose another --out, or move it away.",
     )
 
 

@@ -96,7 +96,7 @@ def read_results(folders: Sequence[Path]) -> list[ResultRow]:
     """
     rows: list[ResultRow] = []
     for folder in folders:
-        read = validated_json(folder / "results.json", _ROWS, do="make it with 'd3hr evaluate' or 'd3hr compare'.")
+        read = validated_json(folder / "results.json", _ROWS, hint="make it with 'd3hr evaluate' or 'd3hr compare'.")
         rows += [row for row in read if row not in rows]
     return rows
 

@@ -25,7 +25,7 @@ from d3hr.data.dataset import ImageData, load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.errors import DistilledSetError, PriorError
-from d3hr.execution.base import HERE, Execution
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
@@ -59,7 +59,7 @@ class DistilledSet:
         distilled = cls(folder, read_manifest(folder))
         missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
         if missing:
-            raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], do="make the set again.")
+            raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], hint="make the set again.")
         require_size(distilled._statistics_file, **distilled._sizes)
         verify(folder)  # last: only now are there no links to follow, and no more to read than a set holds
         return distilled
@@ -110,7 +110,7 @@ class DistilledSet:
             raise DistilledSetError(
                 f"{file} does not fit the manifest.",
                 found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
-                do="make the set again.",
+                hint="make the set again.",
             )
         mixtures = read_mixtures(file, **self._sizes)
         return dict(zip(self.class_names, mixtures, strict=True))
@@ -119,7 +119,7 @@ class DistilledSet:
         """Raise :class:`DistilledSetError` if only statistics are kept."""
         if self.manifest.ipc == 0:
             raise DistilledSetError(
-                f"{self.path} has no images.", found="statistics alone", do=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'."
+                f"{self.path} has no images.", found="statistics alone", hint=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'."
             )
 
     def require_prior(self, prior: Prior) -> None:
@@ -135,7 +135,7 @@ class DistilledSet:
                 "This is not the prior that the set was made with; its latents mean something else.",
                 found=f"prior {prior.fingerprint[:12]}, {prior.precision}; the set's is {made_with['fingerprint'][:12]}, "
                 f"{made_with.get('precision')} ({made_with['source']})",
-                do="give that prior, in that precision and with the same autoencoder.",
+                hint="give that prior, in that precision and with the same autoencoder.",
             )
         self.manifest.conditioning_in(prior.class_names)
         ours = (self.manifest.image_size, next(iter(self.mixtures.values())).dimensions)
@@ -144,7 +144,7 @@ class DistilledSet:
             raise DistilledSetError(
                 f"{self.path} does not fit the prior it names.",
                 found="images of {} px and {} dimensions, where the prior has {} px and {}".format(*ours, *theirs),
-                do="make the set again.",
+                hint="make the set again.",
             )
 
     def of_class(self, name: str) -> Tensor:
@@ -163,7 +163,7 @@ class DistilledSet:
         out: str | Path,
         *,
         seed: int | None = None,
-        execution: Execution = HERE,
+        execution: Execution = SERIAL,
         memory_budget: int | None = None,
         progress: Progress = SILENT,
         **changes: Any,
@@ -190,7 +190,7 @@ class DistilledSet:
             raise DistilledSetError(
                 f"{self.path} has no statistics to expand.",
                 found=f"a set of method {self.manifest.method!r}",
-                do="give a set written by 'd3hr distill'.",
+                hint="give a set written by 'd3hr distill'.",
             )
         self.require_prior(prior)
         expand_statistics(
@@ -238,7 +238,7 @@ class DistilledSet:
         try:
             return read_square(file, self.manifest.image_size)
         except (ValueError, OSError) as error:
-            raise DistilledSetError(f"{file} is damaged.", found=str(error), do="make the set again.") from error
+            raise DistilledSetError(f"{file} is damaged.", found=str(error), hint="make the set again.") from error
 
 
 def open_set(path: str | Path) -> DistilledSet | ImageData:

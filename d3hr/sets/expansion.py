@@ -13,8 +13,8 @@ from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
 from d3hr.distillation.tasks import Drawing, Draws
 from d3hr.errors import SettingsError
-from d3hr.execution.base import HERE, Execution
-from d3hr.fileio.atomic import kept, read_json, write_json
+from d3hr.execution.base import SERIAL, Execution
+from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
@@ -30,7 +30,7 @@ def expand_statistics(
     *,
     ipc: int,
     seed: int | None = None,
-    execution: Execution = HERE,
+    execution: Execution = SERIAL,
     memory_budget: int | None = None,
     progress: Progress = SILENT,
     **changes: Any,
@@ -56,7 +56,7 @@ def expand_statistics(
     changes = {name: value for name, value in changes.items() if value is not None}
     fixed = sorted(STATISTICS_SETTINGS & changes.keys())
     if fixed:
-        raise SettingsError(f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", do="distil anew.")
+        raise SettingsError(f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", hint="distil anew.")
     seed = manifest.settings["seed"] if seed is None else seed
     settings = distill_settings("paper", **{**manifest.settings, **changes, "ipc": ipc, "seed": seed})
     settings.require_no_copies()
@@ -72,7 +72,7 @@ def expand_statistics(
         conditioning=manifest.conditioning,
         samples={entry.name: entry.sample for entry in manifest.classes if entry.sample},
     )
-    with StagedFolder(out, origin.key()) as stage, execution.standing() as place:
+    with StagedFolder(out, origin.key()) as stage, execution.session() as place:
         if not stage.finished:
             write_drawn_set(stage, origin, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
 
@@ -84,7 +84,7 @@ def write_drawn_set(
     settings: DistillSettings,
     mixtures: Mapping[str, ClassMixture],
     *,
-    execution: Execution = HERE,
+    execution: Execution = SERIAL,
     memory_budget: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
@@ -128,7 +128,7 @@ def write_drawn_set(
 
 def _kept_candidates(file: Path, search: Callable[[], dict[str, int]], progress: Progress) -> dict[str, int]:
     """Return what an earlier run found, or search."""
-    found: dict[str, dict[str, int]] | None = kept(file, read_json, progress)
+    found: dict[str, dict[str, int]] | None = load_if_valid(file, read_json, progress)
     if found is None:
         found = {"candidates": search()}
         write_json(file, found)

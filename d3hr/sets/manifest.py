@@ -186,7 +186,7 @@ class Manifest(BaseModel):
                 raise DistilledSetError(
                     f"The manifest does not fit the prior: class {match.class_name!r}.",
                     found=f"conditioning id {match.conditioning_id} for {match.prior_class!r}, of a prior of {len(prior_classes)} classes",
-                    do="make the set again.",
+                    hint="make the set again.",
                 )
         return self.conditioning
 
@@ -204,7 +204,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise DistilledSetError(
             f"{folder} is not a distilled set.",
             found=f"an unfinished run in {partial}" if partial.is_dir() else "no manifest.json in it",
-            do="repeat the command that made it." if partial.is_dir() else "give a folder written by 'd3hr distill'.",
+            hint="repeat the command that made it." if partial.is_dir() else "give a folder written by 'd3hr distill'.",
         )
     try:
         if file.stat().st_size > MAX_BYTES:
@@ -214,9 +214,9 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         found = f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
-        raise DistilledSetError(f"{file} is damaged.", found=found, do="make the set again.") from error
+        raise DistilledSetError(f"{file} is damaged.", found=found, hint="make the set again.") from error
     except ValueError as error:
-        raise DistilledSetError(f"{file} is damaged.", found=str(error), do="make the set again.") from error
+        raise DistilledSetError(f"{file} is damaged.", found=str(error), hint="make the set again.") from error
 
 
 def require_inside(folder: Path, path: Path) -> Path:
@@ -228,9 +228,9 @@ def require_inside(folder: Path, path: Path) -> Path:
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # a name that no disk takes, links in a circle
-        raise DistilledSetError(f"{path} cannot be opened.", found=str(error), do="check the path.") from error
+        raise DistilledSetError(f"{path} cannot be opened.", found=str(error), hint="check the path.") from error
     if not inside:
         raise DistilledSetError(
-            f"{path} leads out of the set.", found="a symbolic link", do="replace links by copies of what they lead to, if you trust it."
+            f"{path} leads out of the set.", found="a symbolic link", hint="replace links by copies of what they lead to, if you trust it."
         )
     return path

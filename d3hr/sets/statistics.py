@@ -16,7 +16,7 @@ from d3hr.distillation.estimation import StandardError
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.errors import DistilledSetError
-from d3hr.fileio.atomic import kept, read_tensors, write_tensors
+from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 from d3hr.progress import SILENT, Progress
 
 StatisticsDtype = Literal["float32", "float16"]
@@ -77,7 +77,7 @@ def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, rank: int = 0
         if not count.view(classes, modes).any(dim=1).all():
             raise ValueError("a class of no latents")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DistilledSetError(f"{path} is damaged.", found=str(error), do="make the set again.") from error
+        raise DistilledSetError(f"{path} is damaged.", found=str(error), hint="make the set again.") from error
     every = zip(mean.flatten(0, -2).double(), std.flatten(0, -2).double(), count.flatten().tolist(), loadings.flatten(0, -3), strict=True)
     rows = [ClassGaussian(mean, std, count, len(some), some.double() if len(some) else None) for mean, std, count, some in every]
     return [ClassMixture(tuple(rows[start : start + modes])) for start in range(0, len(rows), modes)]
@@ -94,7 +94,7 @@ def require_size(path: Path, *, classes: int, modes: int = 1, rank: int = 0, mos
     largest = classes * (modes * (4 * (2 + min(rank, most)) * most + 8) + 16) + _MOST_HEADER
     if path.is_file() and path.stat().st_size > largest:
         found = f"{path.stat().st_size:,} bytes, of at most {largest:,}"
-        raise DistilledSetError(f"{path} is damaged.", found=found, do="make the set again.")
+        raise DistilledSetError(f"{path} is damaged.", found=found, hint="make the set again.")
 
 
 def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int | None) -> None:
@@ -133,7 +133,7 @@ class KeptMixtures(Mapping[str, ClassMixture]):
         self._modes, self._rank = modes, rank
         self._files = {name: folder / f"{index:06d}.safetensors" for index, name in enumerate(class_names)}
         for file in self._files.values():
-            kept(file, read_tensors, progress)
+            load_if_valid(file, read_tensors, progress)
 
     def keep(self, class_name: str, mixture: ClassMixture, error: StandardError, dtype: StatisticsDtype) -> None:
         """Write the statistics of a class with their standard error, which makes it finished."""

@@ -117,7 +117,7 @@ def write_set(
     manifest = manifest.model_copy(update={"storage": _bytes(stage.path, manifest)})
     write_bytes(stage.path / "README.md", set_card(manifest).encode())
     write_json(stage.path / "manifest.json", manifest.model_dump(mode="json"))
-    stage.publish(without=temporary)
+    stage.commit(exclude=temporary)
 
 
 def _write_images(

@@ -7,14 +7,14 @@ import pytest
 
 from d3hr.cli.options import RUNNING, Running, execution_named
 from d3hr.errors import ExecutionError, SettingsError
-from d3hr.execution.base import Here
+from d3hr.execution.base import Serial
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.execution.ray import RayCluster
 from tests.execution.works import FloatSums
 
 
 def test_executions_by_name() -> None:
-    assert RUNNING.chosen() == execution_named("here") == Here()
+    assert RUNNING.chosen() == execution_named("here") == Serial()
     assert Running("processes", workers=3, threads=2).chosen() == WorkerProcesses(3, 2)
     assert execution_named("processes", workers=1) == WorkerProcesses(1, 1)
     assert execution_named("ray") == RayCluster("auto", None, 1)

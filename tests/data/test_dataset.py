@@ -259,7 +259,7 @@ def test_a_file_that_vanishes_after_the_check_is_named(image_folder: MakeFolder)
     with pytest.raises(DataError, match=r"b/1\.png of .* can no longer be read") as caught:
         next(images.batches("b"))
     assert "no content" in caught.value.found
-    assert "run again" in caught.value.do
+    assert "run again" in caught.value.hint
     next(images.batches("a"))
 
 

@@ -29,7 +29,7 @@ class Backwards:
         for index in reversed(range(len(tasks))):
             yield index, do(tasks[index])
 
-    def standing(self) -> AbstractContextManager["Backwards"]:
+    def session(self) -> AbstractContextManager["Backwards"]:
         return nullcontext(self)
 
 

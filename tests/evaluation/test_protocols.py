@@ -56,7 +56,7 @@ def test_what_is_written_can_be_read(name: str) -> None:
 def test_bad_fields_are_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
         protocol_from({**FIELDS, **changes})
-    assert "the fields of a protocol are: name, labels, temperature" in caught.value.do
+    assert "the fields of a protocol are: name, labels, temperature" in caught.value.hint
 
 
 def test_a_tick_is_an_epoch_or_a_step() -> None:

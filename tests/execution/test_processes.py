@@ -13,7 +13,7 @@ import pytest
 
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.execution import processes
-from d3hr.execution.base import Execution, Here
+from d3hr.execution.base import Execution, Serial
 from d3hr.execution.processes import WorkerProcesses, cuda_devices
 from d3hr.execution.worker import outcome_of, result_of
 from tests.execution.works import Awkward, CannotOpen, Echo, FloatSums, Interrupted, ObservedSums, Sleeping, alive, wait_until
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_here_works_in_order_and_no_further_than_it_is_asked(tmp_path: Path) -> None:
-    pieces = Here().run(ObservedSums(tmp_path), range(5))
+    pieces = Serial().run(ObservedSums(tmp_path), range(5))
     assert not list(tmp_path.iterdir())
     assert [next(pieces)[0], next(pieces)[0]] == [0, 1]
     assert [index for index, _ in pieces] == [2, 3, 4]
@@ -35,7 +35,7 @@ def test_results_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(processes, "cuda_devices", lambda: ["3", "GPU-77"])
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     results = dict(WorkerProcesses(workers, threads=2).run(ObservedSums(tmp_path, workers), range(7)))
-    assert {index: total for index, (total, _) in results.items()} == dict(Here().run(FloatSums(), range(7)))
+    assert {index: total for index, (total, _) in results.items()} == dict(Serial().run(FloatSums(), range(7)))
     seen = {around.process: around for _, around in results.values()}
     assert os.getpid() not in seen and len(seen) == workers
     assert {(around.openings, around.omp, around.threads) for around in seen.values()} == {(1, "2", 2)}
@@ -89,7 +89,7 @@ def test_errors_of_other_libraries_bring_the_traceback_they_had() -> None:
         result_of(outcome_of(lambda: lambda: None))
 
 
-@pytest.mark.parametrize("execution", [Here(), WorkerProcesses(1)], ids=["here", "processes"])
+@pytest.mark.parametrize("execution", [Serial(), WorkerProcesses(1)], ids=["here", "processes"])
 def test_an_error_of_opening_is_raised_as_it_is(execution: Execution) -> None:
     with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]"):
         list(execution.run(CannotOpen(), [1, 2]))

@@ -74,7 +74,7 @@ def under_way(tmp_path_factory: pytest.TempPathFactory) -> UnderWay:
             Image.fromarray(pixels).save(folder / "images" / name / f"{index}.png")
     images, prior = load_images(folder / "images"), untrained_prior(("ant", "bee"))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(StagedFolder, "publish", stops)
+        patch.setattr(StagedFolder, "commit", stops)
         distill(images, prior, folder / "out", **SETTINGS)
     shutil.copytree(folder / "out.partial", folder / "saved")
     distill(images, prior, folder / "out", **SETTINGS)
@@ -179,7 +179,7 @@ def teacher(tmp_path: Path) -> Teacher:
     torch.manual_seed(0)
     with StagedFolder(tmp_path / "teacher", {"kind": "teacher"}) as stage:
         Teacher(new_student("convnet1", 2, 8).eval(), "convnet1", ("ant", "bee"), 8, {"accuracy": 0.5}).save(stage.path)
-        stage.publish()
+        stage.commit()
     return Teacher.load(tmp_path / "teacher")
 
 
@@ -207,7 +207,7 @@ def test_every_file_of_what_is_finished(image_folder: MakeFolder, teacher: Teach
     random_real(load_images(image_folder({"ant": 5, "bee": 5})), tmp_path / "set", ipc=2, image_size=8)
     with StagedFolder(tmp_path / "prior", {"kind": "prior"}) as stage:
         untrained_prior(("ant", "bee")).save_pretrained(stage.path)
-        stage.publish()
+        stage.commit()
     loaders: dict[str, Callable[[Path], object]] = {"set": DistilledSet.load, "prior": Prior.from_pretrained, "teacher": Teacher.load}
     for kind, load in loaders.items():
         load(tmp_path / kind)

@@ -59,7 +59,7 @@ def read_or_refused(source: Path | str, **options: object) -> None:
     except D3hrError as error:
         assert error.what
         assert error.found
-        assert error.do
+        assert error.hint
         return
     seen = {name: torch.cat(list(batches)) for name, batches in images}
     assert {name: len(batch) for name, batch in seen.items()} == images.counts

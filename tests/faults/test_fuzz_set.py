@@ -83,7 +83,7 @@ def check(place: Place, *, one_in: int = 1, of: bytes = b"") -> bool:
         except D3hrError as error:
             assert error.what
             assert error.found
-            assert error.do
+            assert error.hint
             taken = False
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(out.with_name("out.partial"), ignore_errors=True)

@@ -7,7 +7,7 @@ import pytest
 
 from d3hr.errors import ExecutionError
 from d3hr.execution import processes
-from d3hr.execution.base import Here
+from d3hr.execution.base import Serial
 from d3hr.execution.processes import WorkerProcesses
 from tests.execution.works import DyingSums, FloatSums
 
@@ -19,7 +19,7 @@ def test_results_are_complete_though_workers_die(tmp_path: Path) -> None:
     results = list(WorkerProcesses(2).run(DyingSums(tmp_path, fatal), tasks))
     assert len(list(tmp_path.iterdir())) == 2
     assert len(results) == 12
-    assert dict(results) == dict(Here().run(FloatSums(), tasks))
+    assert dict(results) == dict(Serial().run(FloatSums(), tasks))
 
 
 def test_a_piece_that_always_kills_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -31,4 +31,4 @@ def test_a_piece_that_always_kills_is_given_up(monkeypatch: pytest.MonkeyPatch, 
             results.append(index)
     assert results == [0, 1]
     assert "piece 2" in caught.value.found and "SIGKILL" in caught.value.found
-    assert "fewer --workers" in caught.value.do
+    assert "fewer --workers" in caught.value.hint

@@ -25,7 +25,7 @@ def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
         "statistics": (atomic, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
         "search": (pipeline, "search_mixtures", lambda *_: None),
         "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
-        "publish": (staging.StagedFolder, "publish", lambda *_, **__: None),
+        "publish": (staging.StagedFolder, "commit", lambda *_, **__: None),
     }
     owner, name, before = points[target]
     inner, calls = getattr(owner, name), [0]

@@ -9,7 +9,7 @@ import pytest
 
 from d3hr.errors import ClassMismatch, ExecutionError, SettingsError
 from d3hr.execution import ray as on_ray
-from d3hr.execution.base import Here
+from d3hr.execution.base import Serial
 from d3hr.execution.ray import RayCluster
 from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums, StuckOnNode, wait_until
 
@@ -37,7 +37,7 @@ def session(cluster: Any) -> Iterator[Any]:
 
 
 def expected() -> dict[int, float]:
-    return dict(Here().run(FloatSums(), TASKS))
+    return dict(Serial().run(FloatSums(), TASKS))
 
 
 def test_a_process_that_dies_takes_no_result_with_it(cluster: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

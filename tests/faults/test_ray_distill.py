@@ -32,8 +32,8 @@ class Struck:
         yield from results
 
     @contextmanager
-    def standing(self) -> Iterator["Struck"]:
-        with self.cluster.standing():
+    def session(self) -> Iterator["Struck"]:
+        with self.cluster.session():
             yield self
 
 

@@ -11,7 +11,7 @@ import pytest
 from d3hr.__main__ import main
 from d3hr.errors import OutputError
 from d3hr.fileio.locking import locked
-from d3hr.fileio.staging import StagedFolder, claim
+from d3hr.fileio.staging import StagedFolder, lock_workdir
 from tests.conftest import tree
 from tests.faults.conftest import Place
 from tests.faults.processes import finish, held, start, wait_for
@@ -59,13 +59,13 @@ def test_started_together(place: Place, tmp_path: Path) -> None:
 
 def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
     """However the block ends; and a lock taken inside another folder's does not matter to it."""
-    with pytest.raises(KeyboardInterrupt), claim(tmp_path / "grow", {}), StagedFolder(tmp_path / "grow" / "set", {}):
-        with pytest.raises(OutputError, match=r"(?s)Another run works in .*grow\.\n.*process \d+ on"), claim(tmp_path / "grow", {}):
+    with pytest.raises(KeyboardInterrupt), lock_workdir(tmp_path / "grow", {}), StagedFolder(tmp_path / "grow" / "set", {}):
+        with pytest.raises(OutputError, match=r"(?s)Another run works in .*grow\.\n.*process \d+ on"), lock_workdir(tmp_path / "grow", {}):
             pass
         with pytest.raises(OutputError, match=r"set\.partial"):
             StagedFolder(tmp_path / "grow" / "set", {})
         raise KeyboardInterrupt
-    with claim(tmp_path / "grow", {}), StagedFolder(tmp_path / "grow" / "set", {}) as stage:
+    with lock_workdir(tmp_path / "grow", {}), StagedFolder(tmp_path / "grow" / "set", {}) as stage:
         assert stage.resumed
 
 
@@ -79,7 +79,7 @@ def test_what_appeared_while_waiting_for_the_lock_is_used(tmp_path: Path, monkey
         monkeypatch.setattr(staging, "lock_folder", lock)
         with StagedFolder(tmp_path / "out", {"a": 1}) as other:
             (other.path / "piece").touch()
-            other.publish()
+            other.commit()
         folder.mkdir()
         return lock(folder, wait=wait)
 
@@ -93,7 +93,7 @@ def test_what_appeared_while_waiting_for_the_lock_is_used(tmp_path: Path, monkey
 def test_a_lock_left_in_a_finished_folder_is_removed(tmp_path: Path) -> None:
     """A run was killed just after its folder appeared; a lock that somebody holds stays."""
     with StagedFolder(tmp_path / "out", {}) as stage:
-        stage.publish()
+        stage.commit()
     with locked(tmp_path / "out"):
         assert StagedFolder(tmp_path / "out", {}).finished
         assert (tmp_path / "out" / ".lock").exists()

@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from d3hr.errors import DamagedFile, OutputError
-from d3hr.fileio.atomic import kept, read_checkpoint, read_json, read_tensors, write_json, write_tensors
+from d3hr.fileio.atomic import load_if_valid, read_checkpoint, read_json, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import verify
-from d3hr.fileio.staging import StagedFolder, claim
+from d3hr.fileio.staging import StagedFolder, lock_workdir
 from d3hr.sets.writer import _is_sound
 from tests.conftest import Heard
 
@@ -111,12 +111,12 @@ def test_no_flip_in_an_image_is_overlooked(tmp_path: Path) -> None:
 
 def test_a_damaged_piece_is_removed_and_this_is_said(tmp_path: Path) -> None:
     heard = Heard()
-    assert kept(tmp_path / "x.json", read_json, heard) is None
+    assert load_if_valid(tmp_path / "x.json", read_json, heard) is None
     write_json(tmp_path / "x.json", {"a": 1})
-    assert kept(tmp_path / "x.json", read_json, heard) == {"a": 1}
+    assert load_if_valid(tmp_path / "x.json", read_json, heard) == {"a": 1}
     assert heard.lines == []
     (tmp_path / "x.json").write_text('{"a": 2, "sha256": "0"}')
-    assert kept(tmp_path / "x.json", read_json, heard) is None
+    assert load_if_valid(tmp_path / "x.json", read_json, heard) is None
     assert not (tmp_path / "x.json").exists()
     assert "x.json is damaged" in heard.lines[0]
 
@@ -127,7 +127,7 @@ def test_a_finished_folder_is_listed_for_sha256sum(tmp_path: Path) -> None:
         (stage.path / "a folder").mkdir()
         for name in ("plain", "a folder/ä b", "back\\slash", "line\nbreak", "grows"):
             (stage.path / name).write_text(name)
-        stage.publish(growing=["grows"])
+        stage.commit(mutable=["grows"])
     (tmp_path / "out" / "grows").write_text("later")
     (tmp_path / "out" / "settings.yaml").write_text("later")
     done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "out", capture_output=True, text=True, check=False)
@@ -160,9 +160,9 @@ def test_sums_that_point_elsewhere_are_not_followed(tmp_path: Path) -> None:
 def test_links_are_not_written_through(tmp_path: Path) -> None:
     """A link below a stage or a claimed folder, a link as the partial folder, as the lock, as the temporary file, and as the output."""
     (tmp_path / "elsewhere").mkdir()
-    with claim(tmp_path / "grow", {}):
+    with lock_workdir(tmp_path / "grow", {}):
         (tmp_path / "grow" / "cells").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="cells is a symbolic link"), claim(tmp_path / "grow", {}):
+    with pytest.raises(OutputError, match="cells is a symbolic link"), lock_workdir(tmp_path / "grow", {}):
         pass
     (tmp_path / "linked.partial").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match=r"linked\.partial is a symbolic link"):
@@ -172,7 +172,7 @@ def test_links_are_not_written_through(tmp_path: Path) -> None:
         StagedFolder(tmp_path / "out", {})
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / ".lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(OutputError, match=r"\.lock is a symbolic link"), claim(tmp_path / "locked", {}):
+    with pytest.raises(OutputError, match=r"\.lock is a symbolic link"), lock_workdir(tmp_path / "locked", {}):
         pass
     (tmp_path / ".x.json.tmp").symlink_to(tmp_path / "victim")
     (tmp_path / "x.json").symlink_to(tmp_path / "victim")

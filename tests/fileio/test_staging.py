@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 
 from d3hr.errors import OutputError
 from d3hr.fileio.atomic import atomic_file, write_tensors
-from d3hr.fileio.staging import StagedFolder, claim
+from d3hr.fileio.staging import StagedFolder, lock_workdir
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_folder_appears_when_it_is_published(tmp_path: Path) -> None:
         assert not stage.resumed
     with StagedFolder(tmp_path / "out", {"a": 1}) as again:
         assert again.resumed
-        again.publish(without=["work", "never made"])
+        again.commit(exclude=["work", "never made"])
     assert sorted(path.name for path in stage.out.iterdir()) == ["SHA256SUMS", "piece", "run.json"]
     assert not stage.path.exists()
     assert StagedFolder(tmp_path / "out", {"a": 1}).finished
@@ -62,7 +62,7 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     (tmp_path / "file").write_text("x")
-    StagedFolder(tmp_path / "done", {"a": 1}).publish()
+    StagedFolder(tmp_path / "done", {"a": 1}).commit()
     StagedFolder(tmp_path / "open", {"a": 1}).close()
     (tmp_path / "odd.partial").mkdir()
     (tmp_path / "odd.partial" / "x").write_text("x")
@@ -82,17 +82,17 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with StagedFolder(tmp_path / "out", {}) as stage:
-        stage.publish()
+        stage.commit()
     assert stage.out.is_dir()
 
 
 def test_claim_keeps_a_growing_folder_to_one_work(tmp_path: Path) -> None:
-    with claim(tmp_path / "grow", {"a": 1}) as resumed:
+    with lock_workdir(tmp_path / "grow", {"a": 1}) as resumed:
         assert not resumed
-    with claim(tmp_path / "grow", {"a": 1}) as resumed:
+    with lock_workdir(tmp_path / "grow", {"a": 1}) as resumed:
         assert resumed
-    with pytest.raises(OutputError, match="other settings"), claim(tmp_path / "grow", {"a": 2}):
+    with pytest.raises(OutputError, match="other settings"), lock_workdir(tmp_path / "grow", {"a": 2}):
         pass
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot be created"), claim(tmp_path / "file", {}):
+    with pytest.raises(OutputError, match="cannot be created"), lock_workdir(tmp_path / "file", {}):
         pass

@@ -237,7 +237,7 @@ def test_files_that_are_no_class_map_are_refused(tmp_path: Path, content: bytes,
         read_class_map(path)
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
-    assert caught.value.do
+    assert caught.value.hint
 
 
 def test_a_missing_class_map_is_refused(tmp_path: Path) -> None:

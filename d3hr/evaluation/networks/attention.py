@@ -77,7 +77,7 @@ class SwinTiny(Student):
             raise SettingsError(
                 f"Images of {image_size} pixels are too small for swin-t.",
                 found=f"{image_size}",
-                do=f"use images of at least {_SMALLEST_SWIN} pixels.",
+                hint=f"use images of at least {_SMALLEST_SWIN} pixels.",
             )
         if image_size <= SMALL_IMAGE:
             patch, window = math.ceil(image_size / 16), 4

@@ -35,7 +35,7 @@ class ConvNet(Student):
             raise SettingsError(
                 f"Images of {image_size} pixels are too small for {depth} halvings.",
                 found=f"{image_size}",
-                do=f"use images of at least {2**depth} pixels.",
+                hint=f"use images of at least {2**depth} pixels.",
             )
         blocks: list[nn.Module] = []
         for index in range(depth):

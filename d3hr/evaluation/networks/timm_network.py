@@ -31,7 +31,7 @@ class TimmNetwork(Student):
         super().__init__()
         timm = _timm(name)
         if not timm.is_model(name):
-            raise SettingsError(f"timm has no network {name!r}.", found=_like(timm, name), do="list them with timm.list_models().")
+            raise SettingsError(f"timm has no network {name!r}.", found=_like(timm, name), hint="list them with timm.list_models().")
         try:
             network = timm.create_model(name, pretrained=False, num_classes=0)
             if network.pretrained_cfg.get("fixed_input_size"):
@@ -44,7 +44,7 @@ class TimmNetwork(Student):
             raise SettingsError(
                 f"timm:{name} cannot be built for images of {image_size} pixels.",
                 found=f"{type(error).__name__}: {error}",
-                do="use another --image_size or another student.",
+                hint="use another --image_size or another student.",
             ) from error
         self.network, self.classifier = network, nn.Linear(features, num_classes)
 
@@ -61,7 +61,7 @@ def _timm(name: str) -> Any:
         raise SettingsError(
             f"The student timm:{name} needs the library timm.",
             found=f"{type(error).__name__}: {error}",
-            do="install it with 'pip install timm torchvision', of a torchvision made for your PyTorch, or use another student.",
+            hint="install it with 'pip install timm torchvision', of a torchvision made for your PyTorch, or use another student.",
         ) from error
 
 
