@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from d3hr.comparison.statistics import Difference, paired_difference
-from d3hr.evaluation.training import Run
+from d3hr.evaluation.results import TrainingResult
 from d3hr.fileio.atomic import read_json
 
 HERE = Path(__file__).parent
@@ -118,9 +118,9 @@ def marked(rows: Iterable[Row], by: str) -> dict[tuple[str, Any], str]:
     }
 
 
-def runs_of(row: Row) -> list[Run]:
+def runs_of(row: Row) -> list[TrainingResult]:
     """Return the runs of a row, for paired differences."""
-    return [Run(value, value, training_seed=trained, distillation_seed=made) for made, trained, value in row["runs"]]
+    return [TrainingResult(value, value, training_seed=trained, distillation_seed=made) for made, trained, value in row["runs"]]
 
 
 def points(difference: Difference | None) -> str:

@@ -46,7 +46,7 @@ def evaluate(
     from d3hr.comparison.run import compare_with_baselines, images_per_class
     from d3hr.comparison.summary import verdicts
     from d3hr.comparison.tables import accuracy_table, as_rows
-    from d3hr.evaluation.evaluate import required_teacher
+    from d3hr.evaluation.evaluate import require_teacher
     from d3hr.evaluation.protocols import protocol_named, require_protocol
     from d3hr.sets.distilled_set import DistilledSet, open_set
 
@@ -57,7 +57,7 @@ def evaluate(
     if isinstance(subject, DistilledSet):
         subject.require_images()
     chosen = protocol_named(protocol, ipc=images_per_class(subject))
-    asked = required_teacher(chosen, teacher, subject.class_names)
+    asked = require_teacher(chosen, teacher, subject.class_names)
     source = data or (made.data.get("source") if made else None)
     where = prior or (made.prior.get("source") if made else None)
     folder = Path(out) if out else Path(distilled).with_name(Path(distilled).name + "-evaluation")

@@ -13,7 +13,7 @@ from d3hr.comparison.tables import write_rows
 from d3hr.comparison.trainings import Entry, Setting, compare_entries, identity
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
-from d3hr.evaluation.evaluate import SEEDS, required_teacher, teacher_record
+from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_teacher
 from d3hr.evaluation.images import real_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
@@ -79,12 +79,12 @@ def compare(
         METHODS[row.method].check(materials, _settings(row, common))
     names, folder = materials.images.class_names, Path(out)
     for protocol in matrix.protocols:
-        required_teacher(protocol_named(protocol, ipc=1), materials.teacher, names)
+        require_teacher(protocol_named(protocol, ipc=1), materials.teacher, names)
     tested = real_images(test, names, image_size or materials.image_size)
     accuracies = {}
     for known in full_data:
         known.require_classes(names, "the data")
-        accuracies[known.student] = float(teacher_record(known, tested)["accuracy"])
+        accuracies[known.student] = float(describe_teacher(known, tested)["accuracy"])
     with lock_workdir(folder, _key(materials, test)):
         found: list[Evaluation] = []
         for ipc in matrix.ipc:
@@ -139,7 +139,7 @@ def compare_with_baselines(
     student: str = "convnet3",
     protocol: Protocol,
     teacher: Teacher | None = None,
-    seeds: Sequence[int] = SEEDS,
+    seeds: Sequence[int] = TRAINING_SEEDS,
     image_size: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Evaluation]:

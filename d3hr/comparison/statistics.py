@@ -8,8 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from d3hr.evaluation.results import Evaluation
-from d3hr.evaluation.training import Run
+from d3hr.evaluation.results import Evaluation, TrainingResult
 
 REAL = "random_real"
 """The method that improvement is measured over."""
@@ -88,7 +87,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def paired_difference(ours: Sequence[Run], other: Sequence[Run]) -> Difference | None:
+def paired_difference(ours: Sequence[TrainingResult], other: Sequence[TrainingResult]) -> Difference | None:
     """Return the mean difference over runs of equal training seed, with the interval of Student's t; None where no seeds are shared.
 
     Runs on one pair of sets are not independent, so their differences are averaged first. With a single pair of sets the interval is that

@@ -12,9 +12,8 @@ from typing import Any
 from d3hr.data.dataset import ImageData
 from d3hr.evaluation.evaluate import evaluate
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.evaluation.teachers import Teacher
-from d3hr.evaluation.training import Run
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.names import class_folders
 from d3hr.progress import SILENT, Progress
@@ -73,7 +72,7 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
         found["ipc"],
         setting.student,
         setting.protocol,
-        (Run(**{**run, "confusion": tuple(tuple(row) for row in run["confusion"])}),),
+        (TrainingResult(**{**run, "confusion": tuple(tuple(row) for row in run["confusion"])}),),
         setting.image_size,
         class_names=tuple(found["class_names"]),
         teacher=found["teacher"],

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
-from d3hr.evaluation.images import real_images, training_images
-from d3hr.evaluation.metrics import Labelled, score
+from d3hr.evaluation.images import LabelledImages, real_images, training_images
+from d3hr.evaluation.metrics import score
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.targets import Targets, hard_targets, online_targets, soft_labels, stored_targets
@@ -21,7 +21,7 @@ from d3hr.prior.model import default_device
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
 
-SEEDS = (0, 1, 2)
+TRAINING_SEEDS = (0, 1, 2)
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
     student: str = "convnet3",
     protocol: str | Protocol = "hard",
     teacher: Teacher | str | Path | None = None,
-    seeds: Sequence[int] = SEEDS,
+    seeds: Sequence[int] = TRAINING_SEEDS,
     image_size: int | None = None,
     soft_label_file: Path | None = None,
     progress: Progress = SILENT,
@@ -59,8 +59,8 @@ def evaluate(
     per_class = len(train.labels) // len(train.class_names)
     chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
     tested = real_images(test, train.class_names, train.images.shape[-1])
-    asked = required_teacher(chosen, teacher, train.class_names)
-    record = None if asked is None else teacher_record(asked, tested)
+    asked = require_teacher(chosen, teacher, train.class_names)
+    record = None if asked is None else describe_teacher(asked, tested)
     targets, kept = _targets(train, chosen, asked, soft_label_file)
     method, set_seed = "folder", 0
     if isinstance(distilled, DistilledSet):
@@ -84,7 +84,7 @@ def evaluate(
     )
 
 
-def required_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, class_names: Sequence[str]) -> Teacher | None:
+def require_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, class_names: Sequence[str]) -> Teacher | None:
     """Return the teacher that a protocol needs, or None where it needs none.
 
     Raises:
@@ -104,15 +104,15 @@ def required_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, c
     return asked
 
 
-def teacher_record(teacher: Teacher, test: Labelled) -> dict[str, Any]:
+def describe_teacher(teacher: Teacher, test: LabelledImages) -> dict[str, Any]:
     """Return what a table says of a teacher, its accuracy measured on ``test``, whose classes are its own in whatever order."""
     place = teacher.columns(test.class_names)
-    own = Labelled(test.images, place[test.labels], teacher.class_names)
+    own = LabelledImages(test.images, place[test.labels], teacher.class_names)
     found = score(teacher.logits, own)
     return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(found.accuracy, 6)}
 
 
-def _targets(train: Labelled, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, Tensor | None]:
+def _targets(train: LabelledImages, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, Tensor | None]:
     """Return what to teach about each image, and the soft labels where they are stored."""
     device = default_device()
     if teacher is None:

@@ -6,21 +6,40 @@ Legend: N images, H = W image side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.data.codec import to_uint8
+from d3hr.data.codec import to_uint8, to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.evaluation.metrics import Labelled
 from d3hr.sets.distilled_set import DistilledSet
 
 _AT_ONCE = 256
 
 
-def training_images(distilled: DistilledSet | ImageData, image_size: int | None = None) -> Labelled:
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with labels, in memory.
+
+    Attributes:
+        images: uint8 [M, 3, H, W].
+        labels: int64 [M].
+        class_names: the name of each label.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def read(self, positions: Tensor) -> Tensor:
+        """Return the images [n, 3, H, W] in [-1, 1] at ``positions``, int64 [n]."""
+        return to_unit_range(self.images[positions])
+
+
+def training_images(distilled: DistilledSet | ImageData, image_size: int | None = None) -> LabelledImages:
     """Return a set's images in memory, resized where a side in pixels is given.
 
     Raises:
@@ -29,19 +48,19 @@ def training_images(distilled: DistilledSet | ImageData, image_size: int | None 
     if image_size is not None and image_size < 1:
         raise SettingsError("--image_size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
     if isinstance(distilled, DistilledSet):
-        return Labelled(_resized(distilled.images, image_size), distilled.labels, distilled.class_names)
+        return LabelledImages(_resized(distilled.images, image_size), distilled.labels, distilled.class_names)
     whole = labelled_images(distilled)
-    return Labelled(_resized(whole.images, image_size), whole.labels, whole.class_names)
+    return LabelledImages(_resized(whole.images, image_size), whole.labels, whole.class_names)
 
 
-def labelled_images(images: ImageData) -> Labelled:
+def labelled_images(images: ImageData) -> LabelledImages:
     """Return real images in memory, in their own order of classes; the floats of one batch are held beside."""
     pixels = torch.cat([to_uint8(batch) for name in images.class_names for batch in images.batches(name, _AT_ONCE)])
     counts = torch.tensor(list(images.counts.values()))
-    return Labelled(pixels, torch.repeat_interleave(torch.arange(len(counts)), counts), images.class_names)
+    return LabelledImages(pixels, torch.repeat_interleave(torch.arange(len(counts)), counts), images.class_names)
 
 
-def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> Labelled:
+def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> LabelledImages:
     """Return test images in memory, at a side in pixels and labelled in the order of ``class_names``.
 
     Raises:
@@ -54,7 +73,7 @@ def real_images(test: ImageData, class_names: Sequence[str], image_size: int) ->
         raise ClassMismatch("the training set", names, f"the test set {test.source}", test.class_names)
     own = labelled_images(test.at_size(image_size))
     place = torch.tensor([names.index(name) for name in test.class_names])
-    return Labelled(own.images, place[own.labels], names)
+    return LabelledImages(own.images, place[own.labels], names)
 
 
 def _resized(images: Tensor, image_size: int | None) -> Tensor:

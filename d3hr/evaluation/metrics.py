@@ -12,29 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from d3hr.data.codec import to_unit_range
+from d3hr.evaluation.images import LabelledImages
 
 TEST_BATCH = 500
 """Images that a network is tested on at once."""
 TOP = 5
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images with labels, in memory.
-
-    Attributes:
-        images: uint8 [M, 3, H, W].
-        labels: int64 [M].
-        class_names: the name of each label.
-    """
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-
-    def read(self, positions: Tensor) -> Tensor:
-        """Return the images [n, 3, H, W] in [-1, 1] at ``positions``, int64 [n]."""
-        return to_unit_range(self.images[positions])
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,7 @@ class Score:
 
 
 @torch.no_grad()
-def score(ask: Callable[[Tensor], Tensor], test: Labelled) -> Score:
+def score(ask: Callable[[Tensor], Tensor], test: LabelledImages) -> Score:
     """Return what is right of the logits [m, C] that ``ask`` gives of images [m, 3, H, W] in [-1, 1]."""
     classes, ranks, answers = len(test.class_names), [], []
     for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
@@ -69,7 +51,7 @@ def score(ask: Callable[[Tensor], Tensor], test: Labelled) -> Score:
     )
 
 
-def score_network(network: nn.Module, test: Labelled) -> Score:
+def score_network(network: nn.Module, test: LabelledImages) -> Score:
     """Return what a network gets right; it is tested in evaluation mode and left in the mode it was in."""
     device, training = next(network.parameters()).device, network.training
     network.eval()

@@ -9,10 +9,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.training import Run
 
 CONFUSION_CLASSES = 100
 """Most classes of which a row holds the whole confusion matrix; the accuracy of each class it always holds."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of one training of one student on one set.
+
+    Attributes:
+        last_epoch: test accuracy at the end, 0 to 1; the number that tables report.
+        best_epoch: highest test accuracy of all checks, 0 to 1; it is selected on the test set, so tables show it only for comparison.
+        top5: share of test images whose class is among the five most likely at the end; None with five classes or fewer.
+        confusion: number of test images of each true class (row) that were given each class (column) at the end.
+        training_seed: seed of weights, order and augmentation.
+        distillation_seed: seed of the set.
+    """
+
+    last_epoch: float
+    best_epoch: float
+    top5: float | None = None
+    confusion: tuple[tuple[int, ...], ...] = ()
+    training_seed: int = 0
+    distillation_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +56,7 @@ class Evaluation:
     ipc: int
     student: str
     protocol: Protocol
-    runs: tuple[Run, ...]
+    runs: tuple[TrainingResult, ...]
     image_size: int | None = None
     class_names: tuple[str, ...] = ()
     name: str | None = None

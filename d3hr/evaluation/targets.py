@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from d3hr.evaluation.augmentation import Mixed
-from d3hr.evaluation.metrics import Labelled
+from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.teachers import BATCH, Teacher
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
@@ -50,7 +50,7 @@ def distance(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
     return F.kl_div(F.log_softmax(logits / protocol.temperature, dim=1), targets, reduction="batchmean")
 
 
-def soft_labels(train: Labelled, teacher: Teacher, file: Path | None = None) -> Tensor:
+def soft_labels(train: LabelledImages, teacher: Teacher, file: Path | None = None) -> Tensor:
     """Return the teacher's logits float16 [N, C] of a set's images as they are, columns in the set's order of classes.
 
     Args:

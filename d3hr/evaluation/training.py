@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from d3hr.errors import NumericalError
 from d3hr.evaluation.augmentation import Mix, augmentation, mixing
-from d3hr.evaluation.metrics import Labelled, Score, score_network
+from d3hr.evaluation.images import LabelledImages
+from d3hr.evaluation.metrics import Score, score_network
 from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.results import TrainingResult
 from d3hr.evaluation.students import Student, new_student
 from d3hr.evaluation.targets import Targets, distance
 from d3hr.prior.model import default_device
@@ -68,27 +70,6 @@ def new_optimiser(network: nn.Module, protocol: Protocol) -> torch.optim.Optimiz
 
 Reader = Callable[[Tensor], Tensor]
 """Positions, int64 [n], to images, float [n, 3, H, W] in [-1, 1]."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of one student on one set.
-
-    Attributes:
-        last_epoch: test accuracy at the end, 0 to 1: the figure.
-        best_epoch: highest test accuracy of all checks, chosen on the test set and so no fair figure.
-        top5: share of test images whose class is among the five likeliest at the end; None with five classes or fewer.
-        confusion: how many test images of each true class (row) were given each class at the end.
-        training_seed: seed of weights, order and augmentation.
-        distillation_seed: seed of the set.
-    """
-
-    last_epoch: float
-    best_epoch: float
-    top5: float | None = None
-    confusion: tuple[tuple[int, ...], ...] = ()
-    training_seed: int = 0
-    distillation_seed: int = 0
 
 
 @dataclass
@@ -185,8 +166,15 @@ class Training:
 
 
 def train_and_test(
-    train: Labelled, test: Labelled, *, student: str, protocol: Protocol, targets: Targets, seed: int, distillation_seed: int = 0
-) -> Run:
+    train: LabelledImages,
+    test: LabelledImages,
+    *,
+    student: str,
+    protocol: Protocol,
+    targets: Targets,
+    seed: int,
+    distillation_seed: int = 0,
+) -> TrainingResult:
     """Train a student on ``train`` and test it on ``test``, whose labels mean the same classes.
 
     Args:
@@ -211,7 +199,7 @@ def train_and_test(
             training.require_finite(loss)
             scores.append(score_network(network, test))
     last = scores[-1]
-    return Run(last.accuracy, max(each.accuracy for each in scores), last.top5, last.confusion, seed, distillation_seed)
+    return TrainingResult(last.accuracy, max(each.accuracy for each in scores), last.top5, last.confusion, seed, distillation_seed)
 
 
 def seeded_student(name: str, num_classes: int, image_size: int, seed: int) -> Student:

@@ -23,7 +23,8 @@ from d3hr.data.dataset import ImageData
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.evaluation.metrics import TEST_BATCH, Labelled, score_network
+from d3hr.evaluation.images import LabelledImages
+from d3hr.evaluation.metrics import TEST_BATCH, score_network
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.targets import hard_targets
@@ -213,9 +214,9 @@ def student_runs(
     device, names = default_device(), tuple(work.counts)
     side = work.student_size or work.image_size
 
-    def labelled(n: int) -> Labelled:
+    def labelled(n: int) -> LabelledImages:
         images = torch.randint(256, (n, 3, side, side), dtype=torch.uint8)
-        return Labelled(images, torch.arange(n) % len(names), names)
+        return LabelledImages(images, torch.arange(n) % len(names), names)
 
     def training(steps: int) -> Timing:
         def train(n: int) -> None:
@@ -232,7 +233,7 @@ def student_runs(
     tested = labelled(min(test_images, TEST_BATCH, largest_test))
 
     def test(n: int) -> float:
-        return score_network(network, Labelled(tested.images[:n], tested.labels[:n], names)).accuracy
+        return score_network(network, LabelledImages(tested.images[:n], tested.labels[:n], names)).accuracy
 
     sizes = {min(test_images, TEST_BATCH)} - {0} if work.distilled else set()
     return training(1), training(3), measure(test, sizes, device, largest=largest_test)

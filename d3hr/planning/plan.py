@@ -12,7 +12,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_of_prediction
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import DataError, SettingsError, listed
-from d3hr.evaluation.evaluate import SEEDS
+from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.execution.memory import total_bytes
 from d3hr.planning.composing import composed
@@ -41,7 +41,7 @@ def plan(
     student: str = "convnet3",
     protocol: str | Protocol = "hard",
     student_size: int | None = None,
-    evaluation_runs: int = len(SEEDS),
+    evaluation_runs: int = len(TRAINING_SEEDS),
     devices: int = 1,
     **changes: Any,
 ) -> Plan:

@@ -3,12 +3,12 @@ import math
 import pytest
 
 from d3hr.comparison.statistics import paired_difference
-from d3hr.evaluation.training import Run
+from d3hr.evaluation.results import TrainingResult
 
 
-def runs(*accuracies: tuple[int, int, float]) -> list[Run]:
+def runs(*accuracies: tuple[int, int, float]) -> list[TrainingResult]:
     """Runs of (distillation seed, training seed, accuracy)."""
-    return [Run(value, value, training_seed=trained, distillation_seed=made) for made, trained, value in accuracies]
+    return [TrainingResult(value, value, training_seed=trained, distillation_seed=made) for made, trained, value in accuracies]
 
 
 def test_an_interval_by_hand() -> None:

@@ -12,9 +12,9 @@ from d3hr.comparison.summary import verdicts
 from d3hr.comparison.tables import accuracy_table, as_rows
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.evaluation.teachers import Teacher
-from d3hr.evaluation.training import Run, seeded_student
+from d3hr.evaluation.training import seeded_student
 from tests.conftest import MakeFolder
 
 SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
@@ -28,7 +28,7 @@ def distilled(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> Distill
 
 
 def row(method: str, *accuracies: float, protocol: Protocol = SHORT, student: str = "convnet3", name: str | None = None) -> Evaluation:
-    return Evaluation(method, 10, student, protocol, tuple(Run(value, value) for value in accuracies), name=name)
+    return Evaluation(method, 10, student, protocol, tuple(TrainingResult(value, value) for value in accuracies), name=name)
 
 
 def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ from PIL import Image
 from d3hr import ImageData, evaluate, load_images, random_real
 from d3hr.comparison.tables import accuracy_table
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.evaluation.images import real_images, training_images
-from d3hr.evaluation.metrics import Labelled, score_network
+from d3hr.evaluation.images import LabelledImages, real_images, training_images
+from d3hr.evaluation.metrics import score_network
 from d3hr.evaluation.protocols import Protocol, protocol_from
-from d3hr.evaluation.results import Evaluation
-from d3hr.evaluation.training import Run
+from d3hr.evaluation.results import Evaluation, TrainingResult
 from tests.conftest import MakeFolder
 
 SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
@@ -60,7 +59,7 @@ class Fixed(torch.nn.Module):
 
 def test_scores_by_hand() -> None:
     """Always class 1, on labels 0, 1, 1, 2: one half, and in the confusion matrix a middle column of 1, 2, 1; no top-5 of 3 classes."""
-    test = Labelled(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 2]), ("a", "b", "c"))
+    test = LabelledImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 2]), ("a", "b", "c"))
     network = Fixed(0.0, 1.0, 0.0).train()
     found = score_network(network, test)
     assert (found.accuracy, found.top5) == (0.5, None)
@@ -70,7 +69,7 @@ def test_scores_by_hand() -> None:
 
 def test_top_five_by_hand() -> None:
     """Classes ranked 5, 4, 3, 2, 1, 0 by their logits: of labels 0, 1, 5, 5 the last of six ranks is outside the first five: 3 of 4."""
-    test = Labelled(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 5, 5]), tuple("abcdef"))
+    test = LabelledImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 5, 5]), tuple("abcdef"))
     found = score_network(Fixed(0.0, 1.0, 2.0, 3.0, 4.0, 5.0), test)
     assert (found.accuracy, found.top5) == (0.5, 0.75)
 
@@ -87,7 +86,7 @@ def test_a_seed_repeats_and_leaves_the_global_state_alone(digits: ImageData, tmp
 
 def test_figures_by_hand() -> None:
     """Accuracies 0.5 and 0.7: mean 0.6, sample std 0.1414; best epochs 0.6 and 0.8: 0.7, named apart."""
-    row = Evaluation("d3hr", 10, "convnet3", SHORT, (Run(0.5, 0.6), Run(0.7, 0.8))).as_row()
+    row = Evaluation("d3hr", 10, "convnet3", SHORT, (TrainingResult(0.5, 0.6), TrainingResult(0.7, 0.8))).as_row()
     assert row["accuracy_mean"] == pytest.approx(0.6)
     assert row["accuracy_std"] == pytest.approx(0.141421, abs=1e-6)
     assert row["best_epoch_mean"] == pytest.approx(0.7)
@@ -110,7 +109,7 @@ def test_spread_over_sets_and_over_trainings_apart() -> None:
     """
     matrices = (((1, 1), (0, 2)), ((2, 0), (1, 1)))
     runs = tuple(
-        Run(accuracy, 0.8, None, matrices[seed], seed, made)
+        TrainingResult(accuracy, 0.8, None, matrices[seed], seed, made)
         for accuracy, seed, made in [(0.5, 0, 0), (0.7, 1, 0), (0.6, 0, 1), (0.8, 1, 1)]
     )
     row = Evaluation("d3hr", 1, "convnet1", SHORT, runs, class_names=("a", "b"), name="ours").as_row()
@@ -126,7 +125,7 @@ def test_spread_over_sets_and_over_trainings_apart() -> None:
 def test_a_table_says_how_long_each_training_was() -> None:
     """Rows of 2 and of 3 epochs: both lengths stand in the heading, each once."""
     rows = [
-        Evaluation("d3hr", ipc, "resnet18", SHORT.model_copy(update={"steps": None, "epochs": epochs}), (Run(0.5, 0.5),))
+        Evaluation("d3hr", ipc, "resnet18", SHORT.model_copy(update={"steps": None, "epochs": epochs}), (TrainingResult(0.5, 0.5),))
         for ipc, epochs in ((1, 2), (10, 3), (50, 3))
     ]
     assert "resnet18, hard labels, protocol short (2 epochs, 3 epochs)" in accuracy_table(rows)

@@ -9,7 +9,7 @@ from d3hr import ImageData, evaluate, load_images, random_real
 from d3hr.__main__ import main
 from d3hr.errors import ClassMismatch, DataError, OutputError, ResultsError, SettingsError
 from d3hr.evaluation import teacher_training
-from d3hr.evaluation.evaluate import teacher_record
+from d3hr.evaluation.evaluate import describe_teacher
 from d3hr.evaluation.images import labelled_images, real_images, training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
@@ -35,7 +35,7 @@ def teacher(digits: ImageData, validation: ImageData, tmp_path_factory: pytest.T
 def test_a_teacher_learns_and_tells_how_well(teacher: Teacher, validation: ImageData) -> None:
     """Three passes over the digits: far above chance; the accuracy in its file is what its loaded network reaches."""
     assert teacher.about["accuracy"] > 0.8
-    found = teacher_record(teacher, real_images(validation, teacher.class_names, 8))
+    found = describe_teacher(teacher, real_images(validation, teacher.class_names, 8))
     assert found["accuracy"] == pytest.approx(teacher.about["accuracy"], abs=1e-6)
     assert (teacher.student, teacher.image_size, teacher.class_names) == ("convnet1", 8, tuple("0123456789"))
     assert not teacher.network.training
@@ -43,7 +43,7 @@ def test_a_teacher_learns_and_tells_how_well(teacher: Teacher, validation: Image
 
 def test_the_order_of_the_test_classes_does_not_matter(teacher: Teacher, validation: ImageData) -> None:
     backwards = tuple(reversed(teacher.class_names))
-    found = teacher_record(teacher, real_images(validation, backwards, 8))
+    found = describe_teacher(teacher, real_images(validation, backwards, 8))
     assert found["accuracy"] == pytest.approx(teacher.about["accuracy"], abs=1e-6)
 
 

@@ -2,8 +2,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.results import Evaluation
-from d3hr.evaluation.training import Run
+from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.report.figures import accuracy_chart, loss_chart
 from d3hr.report.page import write_page
 from d3hr.sets.card import contact_sheet
@@ -11,7 +10,9 @@ from d3hr.sets.card import contact_sheet
 PROTOCOL = protocol_named("quick")
 NAMES = {"d3hr": "ours", "random_real": "real"}
 ROWS = [
-    Evaluation(method, ipc, "convnet3", PROTOCOL, (Run(0.5, 0.6), Run(0.7, 0.8))) for ipc in (1, 10) for method in ("d3hr", "random_real")
+    Evaluation(method, ipc, "convnet3", PROTOCOL, (TrainingResult(0.5, 0.6), TrainingResult(0.7, 0.8)))
+    for ipc in (1, 10)
+    for method in ("d3hr", "random_real")
 ]
 
 
