@@ -25,7 +25,7 @@ SMALL = PRESETS["tiny"].model_copy(
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class GaussianPrior:
     """The exact prior of data x ~ N(mean, std^2), every dimension apart.
 

@@ -151,7 +151,7 @@ def guided_noise(model: DiT, labels: Labels, guidance: float) -> Noise:
 
 def linear_alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Array:
     """Return [T]: the running product of 1 - beta, with beta evenly spaced."""
-    return np.cumprod(1 - np.linspace(beta_start, beta_end, timesteps))
+    return np.cumprod(1 - np.linspace(beta_start, beta_end, timesteps), dtype=np.float64)
 
 
 def leading_grid(timesteps: int, steps: int) -> Labels:

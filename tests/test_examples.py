@@ -37,8 +37,8 @@ def test_training_on_a_distilled_set(tmp_path: Path) -> None:
     wrong = write_images(tmp_path / "second" / "test", test, dict(zip(NAMES, NAMES[1:] + NAMES[:1], strict=True)))
     datasets.load_dataset("imagefolder", data_dir=str(wrong), split="train", cache_dir=str(tmp_path / "cache"))
     environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, EXAMPLE, tmp_path / "set", right]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, str(EXAMPLE), str(tmp_path / "set"), str(right)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     found = re.match(r"test accuracy ([\d.]+), 100 distilled images of \|nine, eight, five, four, ", done.stdout)
     assert found, done.stdout
     assert float(found[1]) > 0.5

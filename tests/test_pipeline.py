@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -14,7 +15,7 @@ from d3hr.errors import ClassMismatch, DamagedFile, DataError, DistilledSetError
 from tests.conftest import MakeFolder, tree, untrained_prior, write_parquet
 
 
-def quick(images: ImageData, prior: Prior, out: Path, **changes: object) -> DistilledSet:
+def quick(images: ImageData, prior: Prior, out: Path, **changes: Any) -> DistilledSet:
     """A distillation of few steps."""
     settings = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, **changes}
     return distill(images, prior, out, **settings)
@@ -248,14 +249,15 @@ def test_bad_input_is_refused_before_anything_is_written(small: tuple[ImageData,
     assert "the prior has [ant, bee]" in str(caught.value)
     with pytest.raises(DataError, match="two images"):
         quick(load_images(image_folder({"ant": 1, "bee": 3}, name="few")), prior, tmp_path / "set")
-    for words, changes in [
+    refusals: list[tuple[str, dict[str, Any]]] = [
         ("--ipc", {"ipc": 0}),
         ("preset", {"preset": "best"}),
         ("grid of 6", {"statistics_level": 6}),
         ("--level", {"level": 3}),
         ("--solver", {"solver": "magic"}),
         ("out of range", {"steps": 2000}),
-    ]:
+    ]
+    for words, changes in refusals:
         with pytest.raises(SettingsError, match=words):
             quick(images, prior, tmp_path / "set", **changes)
     assert not (tmp_path / "set").exists()

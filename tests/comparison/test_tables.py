@@ -2,6 +2,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def row(method: str, *accuracies: float, protocol: Protocol = SHORT, student: st
 def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """Three rows of the same IPC and number of runs; a second call finds every cell and trains nothing."""
     test = load_images("digits", split="validation")
-    arguments = {"real": digits, "prior": digits_prior, "protocol": SHORT, "seeds": (0, 1)}
+    arguments: dict[str, Any] = {"real": digits, "prior": digits_prior, "protocol": SHORT, "seeds": (0, 1)}
     rows = compare_with_baselines(distilled, test, tmp_path / "out", **arguments)
     assert [(row.method, row.ipc, len(row.runs)) for row in rows] == [("d3hr", 2, 2), ("random_real", 2, 2), ("prior_only", 2, 2)]
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -91,10 +92,10 @@ def test_a_row_is_ranked_against_its_like() -> None:
     """With soft labels 0.7 against random real's 0.6: IOR 0.1. The same set with hard labels 0.5, full data 0.9: HLR 0.4, a = -0.15."""
     rows = [row("d3hr", 0.7, protocol=SOFT), row("random_real", 0.6, protocol=SOFT), row("d3hr", 0.5), row("random_real", 0.55)]
     found = ranking(rows[0], rows, {"convnet3": 0.9})
-    assert (found.ior, found.hlr) == (pytest.approx(0.1), pytest.approx(0.4))
+    assert (found.ior, found.hlr) == pytest.approx((0.1, 0.4))
     assert found.lrs == pytest.approx((math.exp(-0.15) - math.exp(-1)) / (math.e - math.exp(-1)))
     hard = ranking(rows[2], rows, {"convnet3": 0.9})
-    assert (hard.ior, hard.hlr) == (pytest.approx(-0.05), pytest.approx(0.4))
+    assert (hard.ior, hard.hlr) == pytest.approx((-0.05, 0.4))
     lone = ranking(rows[0], rows[:1], {"resnet18": 0.9})
     assert (lone.ior, lone.hlr, lone.lrs) == (None, None, None)
     assert ranking(rows[3], rows, {"convnet3": 0.9}).ior is None

@@ -225,7 +225,7 @@ def test_sources_that_cannot_be_used(image_folder: MakeFolder, tmp_path: Path) -
     with pytest.raises(SettingsError, match="image size"):
         load_images("digits", image_size=1)
     with pytest.raises(SettingsError, match="on_bad_image"):
-        load_images("digits", on_bad_image="ignore")
+        load_images("digits", on_bad_image="ignore")  # type: ignore[arg-type]
 
 
 def test_renamed_classes_keep_their_images(image_folder: MakeFolder) -> None:

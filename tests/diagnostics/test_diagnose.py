@@ -41,7 +41,7 @@ def test_random_real_images_are_judged_ok_and_seen_to_be_copies(digits: ImageDat
     assert values["copying"]["ratio_median"] == pytest.approx(0, abs=1e-3)
     assert values["normality"] is None and values["round_trip"] is None
     first = digits.class_names[0]
-    nearest = digits.gather(found.nearest[fair.manifest.classes[0].folder])[0]
+    nearest = digits.gather(found.nearest[fair.manifest.classes[0].folder].tolist())[0]
     assert torch.equal(((nearest + 1) * 127.5).round().to(torch.uint8), fair.of_class(first))
     assert "[ok] loss of diversity" in found.as_text()
 

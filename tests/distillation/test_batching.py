@@ -1,9 +1,11 @@
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from d3hr.distillation.batching import HeldMemory, choose_batch_size, find_batch_size
+from d3hr.distillation.batching import BatchChoice, HeldMemory, choose_batch_size, find_batch_size
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import SettingsError
 from tests.conftest import untrained_prior
@@ -14,7 +16,8 @@ class Machine:
 
     def __init__(self, fixed: float, each: float, bytes_each: int = 0, memory: int | None = None, first: float = 0.0) -> None:
         self.fixed, self.each, self.bytes_each, self.memory, self.first = fixed, each, bytes_each, memory, first
-        self.now, self.ran = 0.0, []
+        self.now = 0.0
+        self.ran: list[int] = []
 
     def run(self, n: int) -> None:
         if self.memory is not None and self.bytes_each * n > self.memory:
@@ -25,12 +28,12 @@ class Machine:
     def clock(self) -> float:
         return self.now
 
-    def held(self, work) -> int:
+    def held(self, work: Callable[[], object]) -> int:
         work()
         return self.bytes_each * self.ran[-1]
 
 
-def found(machine: Machine, **changes):
+def found(machine: Machine, **changes: Any) -> BatchChoice:
     return find_batch_size(machine.run, held=machine.held, clock=machine.clock, **changes)
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import Solver, ddim_step, denoise, inversion_path, invert, visited_levels
 from d3hr.errors import SettingsError
+from d3hr.prior.model import Prior
 from tests.conftest import GaussianPrior
 
 LABELS = torch.zeros(3, dtype=torch.int64)
@@ -55,7 +57,8 @@ def even_prior(prior: GaussianPrior) -> GaussianPrior:
 def test_multistep_reaches_it_at_second_order(gaussian_prior: GaussianPrior) -> None:
     """Adams and Bashforth's method: the error falls with the square of the step, where ddim's falls with the step."""
     even, steps = even_prior(gaussian_prior), [100, 200, 500, 1000]
-    for solver, order in (("ddim", 1), ("multistep", 2)):
+    orders: dict[Solver, int] = {"ddim": 1, "multistep": 2}
+    for solver, order in orders.items():
         errors = [error(even, count, solver) for count in steps]
         assert np.diff(np.log(errors)) / np.diff(np.log(steps)) == pytest.approx([-order] * 3, abs=0.15)
     assert error(gaussian_prior, 50, "multistep") < error(gaussian_prior, 50) / 10
@@ -162,7 +165,7 @@ def test_fixed_point_is_undone_by_denoising(gaussian_prior: GaussianPrior) -> No
     assert float((plain - z).abs().max()) > 1e-3
 
 
-def test_fixed_point_round_trip_of_a_network(digits_prior, digits) -> None:
+def test_fixed_point_round_trip_of_a_network(digits_prior: Prior, digits: ImageData) -> None:
     """The same with a transformer and guidance, whose arithmetic is float32."""
     images, labels = digits.gather(torch.arange(0, 1000, 200))
     z = digits_prior.encode(images)
@@ -184,4 +187,4 @@ def test_level_off_the_grid_is_refused(gaussian_prior: GaussianPrior, level: int
 
 def test_unknown_solver_is_refused(gaussian_prior: GaussianPrior) -> None:
     with pytest.raises(SettingsError, match="fixed_point"):
-        invert(gaussian_prior, start(gaussian_prior), LABELS, level=1, solver="heun")
+        invert(gaussian_prior, start(gaussian_prior), LABELS, level=1, solver="heun")  # type: ignore[arg-type]

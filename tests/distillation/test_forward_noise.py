@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from d3hr.errors import SettingsError
 from d3hr.prior.networks import SCHEDULER_CONFIG
 from d3hr.prior.schedule import Schedule
 
-QUICK = {"steps": 6, "level": 3, "num_candidates": 20}
+QUICK: dict[str, Any] = {"steps": 6, "level": 3, "num_candidates": 20}
 
 
 def test_moments_are_those_of_the_forward_process() -> None:
@@ -83,12 +84,17 @@ def test_level_0_decodes_the_group(digits: ImageData, digits_prior: Prior, tmp_p
 def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """Other grouping, guidance or level of denoising gives what distilling with them would have given; other statistics are refused."""
     kept = distill(digits, digits_prior, tmp_path / "kept", store="statistics", **QUICK)
-    changes = {"strategy": "exact", "denoising_guidance": 1.0, "denoising_level": 2}
+    changes: dict[str, Any] = {"strategy": "exact", "denoising_guidance": 1.0, "denoising_level": 2}
     expanded = expand(kept, digits_prior, tmp_path / "expanded", ipc=2, **changes)
-    direct = {"steps": 6, "statistics_level": 3, "num_candidates": 20, **changes}
+    direct: dict[str, Any] = {"steps": 6, "statistics_level": 3, "num_candidates": 20, **changes}
     assert torch.equal(expanded.images, distill(digits, digits_prior, tmp_path / "direct", ipc=2, **direct).images)
     assert (tmp_path / "expanded" / "run.json").read_text() == (tmp_path / "direct" / "run.json").read_text()
-    for words, wrong in [("--steps", {"steps": 8}), ("--carrying", {"carrying": "forward_noise"}), ("both levels", {"denoising_level": 0})]:
+    refusals: list[tuple[str, dict[str, Any]]] = [
+        ("--steps", {"steps": 8}),
+        ("--carrying", {"carrying": "forward_noise"}),
+        ("both levels", {"denoising_level": 0}),
+    ]
+    for words, wrong in refusals:
         with pytest.raises(SettingsError, match=words):
             expand(kept, digits_prior, tmp_path / "other", ipc=2, **wrong)
 
@@ -109,7 +115,7 @@ def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, di
         ("level by level", {"inversion_stride": 2, "solver": "fixed_point"}),
     ],
 )
-def test_nonsense_is_refused(words: str, changes: dict[str, object]) -> None:
+def test_nonsense_is_refused(words: str, changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=words):
         distill_settings("paper", **changes)
 

@@ -1,6 +1,7 @@
 import functools
 import itertools
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from d3hr.distillation import pool
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
 from d3hr.distillation.pool import Winners, better_of, draw_block, number_of_blocks, pool_scores, pool_variances, search_blocks
-from d3hr.distillation.settings import GroupSettings, distill_settings
+from d3hr.distillation.settings import GroupSettings, Strategy, distill_settings
 from d3hr.errors import DataError, SettingsError
 
 D = 4096
+Skewness = Literal["per_dimension", "per_image"]
 
 
 def standard(dimensions: int = D) -> ClassGaussian:
@@ -105,7 +107,7 @@ def test_exact_of_one_image_is_not_the_mean() -> None:
 
 @pytest.mark.parametrize("skewness", ["per_dimension", "per_image"])
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_search_finds_the_best_of_its_candidates(k: int, skewness: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_finds_the_best_of_its_candidates(k: int, skewness: Skewness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate drawn one by one and scored by the plain formula: the search's choice has the lowest score of all, in each class,
     although it scored a shared pool in blocks."""
     monkeypatch.setattr(pool, "BLOCK_VALUES", 16 * 30)
@@ -172,7 +174,7 @@ def test_scoring_in_parts_changes_no_winner(small_blocks: GroupSettings, monkeyp
 
 @pytest.mark.parametrize("skewness", ["per_dimension", "per_image"])
 @pytest.mark.parametrize("k", [1, 2, 3, 10, 50])
-def test_pool_scores_are_those_of_the_groups(k: int, skewness: str) -> None:
+def test_pool_scores_are_those_of_the_groups(k: int, skewness: Skewness) -> None:
     """In float32, by matrix products and in parts of a block: within 1e-5 of the plain formula in float64 on the groups drawn."""
     settings = GroupSettings(ipc=k, skewness=skewness, seed=3)
     gaussians = {"a": some(2048, 1), "b": some(2048, 2)}
@@ -199,7 +201,7 @@ def test_search_beats_random() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["search", "exact", "random"])
-def test_a_class_does_not_depend_on_the_others(strategy: str) -> None:
+def test_a_class_does_not_depend_on_the_others(strategy: Strategy) -> None:
     gaussians = {"a": some(32, 1), "b": some(32, 2), "c": some(32, 3)}
     together = select_groups(gaussians, 4, strategy=strategy, num_candidates=100)
     alone = select_groups({"b": gaussians["b"]}, 4, strategy=strategy, num_candidates=100)
@@ -207,7 +209,7 @@ def test_a_class_does_not_depend_on_the_others(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["search", "exact", "random"])
-def test_classes_draw_noise_of_their_own_unless_told_otherwise(strategy: str) -> None:
+def test_classes_draw_noise_of_their_own_unless_told_otherwise(strategy: Strategy) -> None:
     gaussians = {"a": standard(32), "b": standard(32)}
     own = select_groups(gaussians, 4, strategy=strategy, num_candidates=1)
     same = select_groups(gaussians, 4, strategy=strategy, num_candidates=1, seed_by_class=False)
@@ -225,7 +227,7 @@ def test_bad_settings_name_the_flag() -> None:
     with pytest.raises(SettingsError, match="--ipc"):
         select_groups({"a": standard(4)}, 0)
     with pytest.raises(SettingsError, match="--strategy"):
-        select_groups({"a": standard(4)}, 1, strategy="best")
+        select_groups({"a": standard(4)}, 1, strategy="best")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="dimensions"):
         select_groups({"a": standard(4), "b": standard(5)}, 2, num_candidates=1)
 
@@ -260,7 +262,7 @@ def test_one_stratified_image_is_searched() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["search", "exact", "stratified", "random"])
-def test_groups_have_the_covariance_of_their_class(strategy: str) -> None:
+def test_groups_have_the_covariance_of_their_class(strategy: Strategy) -> None:
     """In a class whose dimensions move together, by any strategy: all of the spread along one direction, none across it. `exact` has its
     mean, and its variance along it."""
     direction = torch.tensor([[3.0, 4.0, 0.0]], dtype=torch.float64)
@@ -274,7 +276,7 @@ def test_groups_have_the_covariance_of_their_class(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["search", "exact", "stratified", "random"])
-def test_temperature_scales_the_distance_from_the_mean(strategy: str) -> None:
+def test_temperature_scales_the_distance_from_the_mean(strategy: Strategy) -> None:
     """The same group, drawn together towards the mean; at zero it is the mean. The paper's temperature is not told of in settings."""
     gaussian = some(40, 1)
     whole, half, none = (

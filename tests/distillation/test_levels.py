@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_strides_are_counted_but_every_level_is_tested(root: Path) -> None:
 def test_distil_with_the_level_left_open(root: Path, tmp_path: Path) -> None:
     """The set is the one that the chosen level gives; the evidence is said and kept; a second call returns the set without choosing."""
     images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))
-    base = {"preset": "paper", "steps": 6, "num_candidates": 10, "ipc": 2}
+    base: dict[str, Any] = {"preset": "paper", "steps": 6, "num_candidates": 10, "ipc": 2}
     heard = Heard()
     made = distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base)
     kept = json.loads((tmp_path / "auto" / "level.json").read_text())

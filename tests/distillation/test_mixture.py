@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from d3hr.seeds import derive_seed
 from d3hr.sets.statistics import read_mixtures, write_mixtures
 from tests.conftest import MakeFolder, tree, untrained_prior
 
-QUICK = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "inversion_guidance": 1.0}
+QUICK: dict[str, Any] = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "inversion_guidance": 1.0}
 
 
 def gaussian(mean: float, std: float, count: int, dimensions: int = 6) -> ClassGaussian:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_a_stopped_training_ends_with_the_same_bytes(
     """Stopped after about half of its 30 steps, with a checkpoint behind it, and started again: weights as of one training in one go."""
     monkeypatch.setattr(teacher_training, "CHECKPOINT_SECONDS", 0.0)
     out = tmp_path / "out"
-    arguments = {"test": validation, "student": "convnet1", "protocol": BRIEF}
+    arguments: dict[str, Any] = {"test": validation, "student": "convnet1", "protocol": BRIEF}
     with pytest.raises(Stopped):
         train_teacher(digits, out, progress=StopsAt(12), **arguments)
     assert (tmp_path / "out.partial" / "checkpoint.safetensors").exists()

@@ -55,7 +55,12 @@ def test_a_pass_visits_each_image_once_in_even_batches(sets: tuple[LabelledImage
     """21 images in batches of at most 20 are 11 and 10, never one alone; another pass has another order."""
     seen: list[torch.Tensor] = []
     made = training(sets[0], BRIEF.model_copy(update={"batch_size": 20}))
-    made.count, made.read = 21, lambda positions: (seen.append(positions), torch.zeros(len(positions), 3, 8, 8))[1]
+
+    def read(positions: torch.Tensor) -> torch.Tensor:
+        seen.append(positions)
+        return torch.zeros(len(positions), 3, 8, 8)
+
+    made.count, made.read = 21, read
     made.targets = lambda mixed, positions: torch.eye(10)[positions % 10]
     for _ in range(4):
         made.advance()

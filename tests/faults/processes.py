@@ -19,8 +19,10 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel  # noqa: F401
 
 import d3hr
-from d3hr import Prior, distill, load_images, pipeline
+from d3hr import Prior, distill, load_images
 from d3hr.__main__ import main
+from d3hr.distillation.grouping import search_mixtures
+from d3hr.sets import expansion
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
@@ -44,12 +46,17 @@ def finish(process: BaseProcess) -> int:
     return process.exitcode
 
 
-def wait_for(happened: Callable[[], object], process: BaseProcess) -> None:
-    """Wait until something has happened that a living process brings about."""
+def wait_until(happened: Callable[[], object], *, alive: Callable[[], bool] = lambda: True) -> None:
+    """Wait until something has happened, while what brings it about is ``alive``."""
     end = time.monotonic() + PATIENCE
     while not happened():
-        assert process.is_alive() and time.monotonic() < end
+        assert alive() and time.monotonic() < end
         time.sleep(0.001)
+
+
+def wait_for(happened: Callable[[], object], process: BaseProcess) -> None:
+    """Wait until something has happened that a living process brings about."""
+    wait_until(happened, alive=process.is_alive)
 
 
 def distilled(images: Path, prior: Path, out: Path, settings: dict[str, Any]) -> int:
@@ -60,15 +67,13 @@ def distilled(images: Path, prior: Path, out: Path, settings: dict[str, Any]) ->
 
 def held(arguments: list[str], gate: Path) -> int:
     """Run a command that stops before its search until ``gate`` exists, and tells by ``gate``.reached that it is there."""
-    search = pipeline.search_mixtures
 
-    def wait(*inner: object, **named: object) -> dict[str, int]:
+    def wait(*inner: Any, **named: Any) -> dict[str, int]:
         gate.with_suffix(".reached").touch()
-        while not gate.exists():
-            time.sleep(0.001)
-        return search(*inner, **named)  # type: ignore[arg-type]
+        wait_until(gate.exists)
+        return search_mixtures(*inner, **named)
 
-    with patch.object(pipeline, "search_mixtures", wait):
+    with patch.object(expansion, "search_mixtures", wait):
         return main(arguments)
 
 

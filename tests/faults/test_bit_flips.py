@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ BRIEF = protocol_named("teacher").model_copy(update={"epochs": 1, "flip": False,
 QUICK = protocol_named("quick").model_copy(update={"steps": 2, "checks": 1})
 
 
-SETTINGS = {"ipc": 3, "level": "auto", "steps": 6, "num_candidates": 50, "strategy": "search"}
+SETTINGS: dict[str, Any] = {"ipc": 3, "level": "auto", "steps": 6, "num_candidates": 50, "strategy": "search"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def test_a_shard_of_latents(image_folder: MakeFolder, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_a_teacher(digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_training, "CHECKPOINT_SECONDS", 0.0)
-    given = {"test": load_images("digits", split="test"), "student": "convnet1", "protocol": BRIEF}
+    given: dict[str, Any] = {"test": load_images("digits", split="test"), "student": "convnet1", "protocol": BRIEF}
     train_teacher(digits, tmp_path / "whole", **given)
     with pytest.raises(Stopped):
         train_teacher(digits, tmp_path / "out", progress=StopsAt(5), **given)

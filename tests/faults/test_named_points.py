@@ -15,7 +15,7 @@ from d3hr.fileio import atomic, staging
 from tests.conftest import MakeFolder, tree, untrained_prior
 from tests.faults.processes import finish, start
 
-SETTINGS = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "num_candidates": 200}
+SETTINGS: dict[str, Any] = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "num_candidates": 200}
 
 
 def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:

@@ -16,7 +16,7 @@ from tests.conftest import MakeFolder, tree, untrained_prior
 
 ray = pytest.importorskip("ray")
 
-QUICK = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "ipc": 2, "batch_size": 1}
+QUICK: dict[str, Any] = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "ipc": 2, "batch_size": 1}
 
 
 class Struck:

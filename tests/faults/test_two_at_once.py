@@ -72,8 +72,7 @@ def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
 def test_what_appeared_while_waiting_for_the_lock_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at the finished folder and the lock, another run publishes: this one finds it, and leaves nothing behind."""
     from d3hr.fileio import staging
-
-    lock = staging.lock_folder
+    from d3hr.fileio.locking import lock_folder as lock
 
     def late(folder: Path, *, wait: bool) -> object:
         monkeypatch.setattr(staging, "lock_folder", lock)

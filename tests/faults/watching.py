@@ -22,7 +22,8 @@ sys.addaudithook(_hear)
 def opened() -> Iterator[list[str]]:
     """Yield a list that grows by the path of every file opened meanwhile."""
     global _OPENED
-    _OPENED = heard = []
+    heard: list[str] = []
+    _OPENED = heard
     try:
         yield heard
     finally:

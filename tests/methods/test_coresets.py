@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_k_center_takes_no_row_twice() -> None:
 
 
 @pytest.mark.parametrize("order", [herding_order, farthest_order])
-def test_a_larger_choice_contains_the_smaller(order: object) -> None:
+def test_a_larger_choice_contains_the_smaller(order: Callable[[torch.Tensor, int], list[int]]) -> None:
     features = torch.randn(30, 5, generator=torch.Generator().manual_seed(1))
     assert order(features, 10)[:4] == order(features, 4)
 

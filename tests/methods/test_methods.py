@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,15 @@ from d3hr.errors import ClassMismatch, DataError, NumericalError, SettingsError
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
 from d3hr.methods.base import Order
-from d3hr.methods.features import class_features
+from d3hr.methods.features import Space, class_features
 from d3hr.methods.gaussians import DistillOptions
 from d3hr.methods.patches import PatchSettings
 from d3hr.methods.registry import METHODS, Materials, method_named
+from d3hr.prior.model import Prior
 from d3hr.progress import SILENT
 from tests.conftest import MakeFolder, tree, untrained_prior
 
-FAST = {"steps": 6, "level": 3, "num_candidates": 20}
+FAST: dict[str, Any] = {"steps": 6, "level": 3, "num_candidates": 20}
 """Settings that make the methods quick, given to those that take them."""
 
 
@@ -39,7 +41,7 @@ Make = Callable[..., DistilledSet]
 def make(materials: Materials, tmp_path: Path) -> Make:
     """Make a set by a method, fast, into a folder of a name."""
 
-    def made(name: str, folder: str, *, ipc: int = 2, seed: int = 0, shared: str = "shared", **settings: object) -> DistilledSet:
+    def made(name: str, folder: str, *, ipc: int = 2, seed: int = 0, shared: str = "shared", **settings: Any) -> DistilledSet:
         method = METHODS[name]
         given = {key: value for key, value in FAST.items() if key in method.options} | settings
         return method.make(materials, tmp_path / folder, ipc=ipc, seed=seed, shared=tmp_path / shared, **given)
@@ -134,7 +136,7 @@ def test_features_are_what_the_networks_give(materials: Materials, tmp_path: Pat
     order = Order("herding", materials, tmp_path / "set", 2, 0, tmp_path / "shared", SILENT)
     pixels = torch.cat(list(materials.images.batches("bee")))
     assert materials.prior and materials.teacher
-    expected = {
+    expected: dict[Space, torch.Tensor] = {
         "pixel": pixels.flatten(1),
         "latent": materials.prior.encode(pixels).flatten(1),
         "teacher": materials.teacher.embed(pixels).flatten(1),
@@ -155,6 +157,7 @@ def test_features_that_are_not_finite_stop_the_run(make: Make, materials: Materi
 def test_d3hr_is_what_distil_makes(make: Make, materials: Materials, tmp_path: Path) -> None:
     """Through the interface: the bytes of d3hr.distill, with one inversion for settings that differ in grouping or denoising only."""
     made = make("d3hr", "first", seed=3, strategy="exact", inversion_guidance=1.5)
+    assert materials.prior is not None
     settings = {**FAST, "strategy": "exact", "inversion_guidance": 1.5}
     direct = distill(materials.images, materials.prior, tmp_path / "direct", ipc=2, seed=3, **settings)
     assert tree(direct.path) == tree(made.path)
@@ -171,10 +174,10 @@ def test_statistics_may_come_from_a_sample(make: Make, name: str) -> None:
     assert {gaussian.count for gaussian in made.statistics.values()} == {3}
 
 
-def test_d3hr_with_the_level_left_open(digits: ImageData, digits_prior: object, tmp_path: Path) -> None:
+def test_d3hr_with_the_level_left_open(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """The level is chosen once, with the statistics, and both levels of the set are it."""
     materials = Materials(digits, 8, digits_prior)
-    settings = {"level": "auto", "steps": 4, "strategy": "random", "inversion_guidance": 1.0}
+    settings: dict[str, Any] = {"level": "auto", "steps": 4, "strategy": "random", "inversion_guidance": 1.0}
     made = METHODS["d3hr"].make(materials, tmp_path / "set", ipc=1, shared=tmp_path / "shared", **settings)
     direct = distill(digits, digits_prior, tmp_path / "direct", ipc=1, **settings)
     assert made.manifest.settings == direct.manifest.settings
@@ -234,7 +237,7 @@ def test_options_are_those_of_distillation() -> None:
         ("prototypes", {"denoising_guidance": -1}, "Method prototypes, --settings .*denoising_guidance"),
     ],
 )
-def test_what_is_refused_before_anything_is_read(name: str, settings: dict[str, object], words: str) -> None:
+def test_what_is_refused_before_anything_is_read(name: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         METHODS[name].parse(settings, given=())
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ COUNTS = {"ant": 70, "bee": 5, "cat": 64}
 D = 4 * 8 * 8
 
 
-def work(**changes: object) -> Workload:
+def work(**changes: Any) -> Workload:
     return Workload(COUNTS, distill_settings("paper", **changes), D, image_size=32)
 
 

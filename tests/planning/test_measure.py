@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_memory_bounds_the_batch() -> None:
 def test_what_takes_too_long_is_run_on_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second an image, three seconds allowed: one image is run, the batch never; its 64 seconds are extended from it."""
     clock = iter(range(0, 1000))
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(measuring, "LONGEST", 1.5)
     sizes: list[int] = []
     timed = measure(sizes.append, [64], CPU)

@@ -39,7 +39,7 @@ MEASURED = Measured(
     resident=500,
     peak=10_000,
 )
-FAST = {"steps": 5, "statistics_level": 2, "denoising_level": 2, "num_candidates": 20}
+FAST: dict[str, Any] = {"steps": 5, "statistics_level": 2, "denoising_level": 2, "num_candidates": 20}
 
 
 def planned(devices: int = 1, measured: Measured = MEASURED, **changes: Any) -> Plan:

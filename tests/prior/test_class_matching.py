@@ -19,13 +19,13 @@ IMAGENETTE = {
 FEW = ("goldfish", "n01641577", "school bus")
 
 
-def ids(class_names: list[str], prior_classes: list[str] | tuple[str, ...] = LABELS, **class_map: str) -> list[int]:
-    return [row.conditioning_id for row in match_classes(class_names, prior_classes, of="PHOTOS", class_map=class_map)]
+def ids(class_names: list[str], prior_classes: list[str] | tuple[str, ...] = LABELS, class_map: dict[str, str] | None = None) -> list[int]:
+    return [row.conditioning_id for row in match_classes(class_names, prior_classes, of="PHOTOS", class_map=class_map or {})]
 
 
-def refusal(class_names: list[str], prior_classes: list[str] | tuple[str, ...] = LABELS, **class_map: str) -> str:
+def refusal(class_names: list[str], prior_classes: list[str] | tuple[str, ...] = LABELS, class_map: dict[str, str] | None = None) -> str:
     with pytest.raises(ClassMismatch) as caught:
-        ids(class_names, prior_classes, **class_map)
+        ids(class_names, prior_classes, class_map)
     return str(caught.value)
 
 
@@ -162,8 +162,8 @@ def test_position_is_never_used() -> None:
 def test_two_classes_of_one_prior_class_are_refused_unless_the_map_says_so() -> None:
     message = refusal(["tench", "Tinca tinca", "zebra"])
     assert "1 class(es) of the prior are reached by several classes of PHOTOS: tench and Tinca tinca [0 tench" in message
-    assert "tench and my fish [0" in refusal(["tench", "my fish"], **{"my fish": "tench"})
-    assert ids(["my fish", "his fish"], **{"my fish": "tench", "his fish": "0"}) == [0, 0]
+    assert "tench and my fish [0" in refusal(["tench", "my fish"], class_map={"my fish": "tench"})
+    assert ids(["my fish", "his fish"], class_map={"my fish": "tench", "his fish": "0"}) == [0, 0]
 
 
 def test_everything_wrong_is_said_at_once() -> None:
@@ -180,10 +180,10 @@ def test_long_lists_are_cut_and_only_what_is_shown_is_looked_up() -> None:
 
 def test_the_class_map_comes_first_by_any_name_or_id() -> None:
     """It overrides a name that would match; digits are an id only where no class is called so."""
-    assert ids(["tench"], tench="goldfish") == [1]
-    assert ids(["a", "b", "c", "d"], a="n02012849", b="Tinca tinca", c="517", d="0999") == [134, 0, 517, 999]
-    assert ids(["x"], ("2", "1", "0"), x="2") == [0]
-    assert ids(["x"], ("2", "1", "zero"), x="0") == [0]
+    assert ids(["tench"], class_map={"tench": "goldfish"}) == [1]
+    assert ids(["a", "b", "c", "d"], class_map={"a": "n02012849", "b": "Tinca tinca", "c": "517", "d": "0999"}) == [134, 0, 517, 999]
+    assert ids(["x"], ("2", "1", "0"), {"x": "2"}) == [0]
+    assert ids(["x"], ("2", "1", "zero"), {"x": "0"}) == [0]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_the_class_map_comes_first_by_any_name_or_id() -> None:
     ],
 )
 def test_a_class_map_that_does_not_fit_is_refused(class_map: dict[str, str], words: str) -> None:
-    message = refusal(["a", "tench"], **class_map)
+    message = refusal(["a", "tench"], class_map=class_map)
     assert words in message
     assert "PHOTOS has [a, tench]; the prior has [" in message
     assert "do:    correct the lines" in message

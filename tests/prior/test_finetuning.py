@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def images(image_folder: MakeFolder) -> ImageData:
     return load_images(image_folder({"cat": 6, "emu": 6, "Ant": 6}))
 
 
-def fit(images: ImageData, out: Path, **changes: object) -> Prior:
+def fit(images: ImageData, out: Path, **changes: Any) -> Prior:
     return fit_prior(images, out, **{"steps": 4, "batch_size": 8, **changes})
 
 
@@ -177,14 +178,14 @@ def test_a_stopped_lora_fit_ends_with_the_same_weights(
         ({"frobnicate": 1}, "--frobnicate"),
     ],
 )
-def test_contradictions_are_refused(init: Prior, images: ImageData, tmp_path: Path, changes: dict[str, object], words: str) -> None:
+def test_contradictions_are_refused(init: Prior, images: ImageData, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         fit(images, tmp_path / "tuned", init=init, **changes)
     assert not (tmp_path / "tuned.partial").exists()
 
 
 @pytest.mark.parametrize("changes", [{"adapt": "lora"}, {"class_map": {"emu": "bee"}}])
-def test_what_needs_a_pretrained_prior_is_refused_without(images: ImageData, tmp_path: Path, changes: dict[str, object]) -> None:
+def test_what_needs_a_pretrained_prior_is_refused_without(images: ImageData, tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="need --init"):
         fit(images, tmp_path / "fitted", **changes)
 

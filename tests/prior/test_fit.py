@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -29,7 +31,7 @@ class OneProcess:
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
-    def clip_grad_norm_(self, parameters: object, max_norm: float) -> None:
+    def clip_grad_norm_(self, parameters: Iterable[torch.Tensor], max_norm: float) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
     def wait_for_everyone(self) -> None:
@@ -105,7 +107,7 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "tiny", SMALL.model_copy(update=training))
 
 
-def fit(digits: ImageData, out: Path, **changes: object) -> Prior:
+def fit(digits: ImageData, out: Path, **changes: Any) -> Prior:
     return fit_prior(digits, out, **{"steps": 12, "autoencoder_steps": 8, **changes})
 
 
@@ -170,14 +172,15 @@ def test_bf16_fits(digits: ImageData, tmp_path: Path) -> None:
 
 
 def test_bad_settings_are_refused(digits: ImageData, tmp_path: Path) -> None:
-    for changes, words in [
+    refusals: list[tuple[dict[str, Any], str]] = [
         ({"preset": "huge"}, "tiny, compact, small, base"),
         ({"steps": 0}, "--steps"),
         ({"autoencoder_steps": -1}, "--autoencoder_steps"),
         ({"max_minutes": 0}, "--max_minutes"),
         ({"image_size": 64}, "8 to 32 pixels"),
         ({"image_size": 9}, "multiple of 2"),
-    ]:
+    ]
+    for changes, words in refusals:
         with pytest.raises(SettingsError, match=words):
             fit(digits, tmp_path / "prior", **changes)
     (tmp_path / "taken").mkdir()

@@ -56,7 +56,7 @@ def result_rows(distilled: DistilledSet) -> list[dict[str, Any]]:
             ("kmeans_real", "real images nearest to k-means centres", 0.872),
         ):
             for count, gain in ((1, -0.25), (ipc, 0.0), (50, 0.09)):
-                row = {
+                row: dict[str, Any] = {
                     "method": method, "ipc": count, "student": "convnet3", "image_size": None, "protocol": protocol.name, "labels": labels,
                     "protocol_settings": {**protocol.model_dump(mode="json"), "labels": labels},
                     "accuracy_mean": round(mean + gain + lift, 4), "accuracy_std": 0.012,

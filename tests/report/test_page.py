@@ -1,5 +1,6 @@
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation, TrainingResult
@@ -27,7 +28,7 @@ class Tags(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def page(tmp_path: Path, **changes: object) -> Tags:
+def page(tmp_path: Path, **changes: Any) -> Tags:
     import torch
 
     (tmp_path / "sheet.png").write_bytes(contact_sheet({"a": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}))
