@@ -19,7 +19,7 @@ test: install
 
 ## Write docs/results.md and its plots anew from benchmarks/results.
 benchmarks-report: install
-	$(BIN)/python benchmarks/report.py
+	$(BIN)/python -m benchmarks.report
 
 ## Set up .venv with the tested versions.
 install: $(DONE)

@@ -1,4 +1,4 @@
-"""A Markdown page whose numbers come from the files in benchmarks/results: tables, plots, and where each number stands."""
+"""A Markdown page whose numbers come from the files in benchmarks/results: tables, plots, and the source of each number."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.harness import DOCS, RESULTS
 from d3hr.comparison.statistics import Difference, paired_difference
 from d3hr.evaluation.results import TrainingResult
 from d3hr.fileio.atomic import read_json
 
-HERE = Path(__file__).parent
-RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
 Row = dict[str, Any]
 Line = list[tuple[float, Row]]
 

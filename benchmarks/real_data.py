@@ -1,23 +1,26 @@
 """The real data sets of the benchmarks, with a part of the training images held out on which everything is chosen.
 
-The folder of a data set is written once, in benchmarks/work/data, as parquet files of three splits: ``train``, ``validation`` (200 images a
-class of the training set, 50 of tiny_imagenet10) and ``test``, which is looked at for final numbers only.
+The folder of a data set is written once, in benchmarks/work/data, as parquet files of three splits: ``train``, ``validation`` (200 images
+per class of the training set, 50 of tiny_imagenet10) and ``test``, which is used for final numbers only.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
 
+from benchmarks.harness import WORK
 from d3hr import ImageData, load_images
 
-SOURCES = Path(__file__).parents[2] / "shared" / "data"
-WORK = Path(__file__).parent / "work"
+SOURCES = Path(os.environ.get("D3HR_BENCHMARK_DATA", WORK / "sources"))
+"""Holds a folder per data set, ``fashion_mnist``, ``cifar10`` and ``tiny_imagenet10``, that ``datasets.load_dataset`` opens."""
 IMAGE_SIZE = 32
 HELD_OUT = {"fashion_mnist": 2000, "cifar10": 2000, "tiny_imagenet10": 500}
-"""Images held out, as many of each class."""
+"""Images held out, the same number of each class."""
+NAMES = tuple(HELD_OUT)
 
 
 def real_data(name: str) -> Path:
@@ -38,7 +41,7 @@ def images_of(data: Path, *splits: str) -> tuple[ImageData, ...]:
 
 
 def write_splits(folder: Path, splits: Mapping[str, datasets.Dataset]) -> None:
-    """Write a folder of parquet files, one a split, whole or not at all."""
+    """Write a folder of parquet files, one per split, whole or not at all."""
     partial = folder.with_suffix(".partial")
     for split, table in splits.items():
         table.to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")

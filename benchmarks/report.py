@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from page import DOCS, HERE, RESULTS, Line, Page, accuracy, files_of, marked, rows_of
-
+from benchmarks.harness import DOCS, RESULTS
+from benchmarks.page import Line, Page, accuracy, files_of, marked, rows_of
 from d3hr.fileio.atomic import read_json, write_bytes
 
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "tiny_imagenet10": "Tiny ImageNet"}
@@ -40,15 +40,15 @@ FIRST = {
     "prior_only": "prior alone, no inversion",
 }
 """Rows of the README's table."""
-README, START, END = HERE.parent / "README.md", "<!-- written by make benchmarks-report -->", "<!-- end -->"
+README, START, END = DOCS.parent / "README.md", "<!-- written by make benchmarks-report -->", "<!-- end -->"
 
 Study = tuple[str, str, str]
 CHOICES: list[Study] = [
     ("How many modes, at which level, drawn how", "modes", "validation"),
     ("Solver and steps", "solver", "validation"),
     ("Guidance in denoising from modes", "guided-modes", "validation"),
-    ("One image a class", "one-image", "validation"),
-    ("Fifty images a class", "many-images", "validation"),
+    ("One image per class", "one-image", "validation"),
+    ("Fifty images per class", "many-images", "validation"),
     ("Nearer to the means of the modes", "temperature", "validation"),
     ("Gaussians that keep directions of their covariance", "rank", "validation"),
 ]
@@ -247,7 +247,7 @@ def _percent(share: float | None) -> str:
 
 
 def costs(page: Page) -> None:
-    """Append time and memory of distillations, beside what was planned."""
+    """Append time and memory of distillations, next to what was planned."""
     for data, title in DATA.items():
         if (file := RESULTS / f"{data}-cost.json").is_file():
             page.add(f"### {title}: time and memory, preset `gentle`, one thread")
@@ -326,7 +326,7 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
 def first_table() -> str:
     """Return the README's table: the main matrices of all data sets side by side; the best of a column is bold."""
     rows = [
-        {**row, "column": f"{title}, {row['ipc']} a class"}
+        {**row, "column": f"{title}, {row['ipc']} per class"}
         for _, title, files in measured("main", "test")
         for row in rows_of(files)
         if row["name"] in FIRST
@@ -353,7 +353,7 @@ def main() -> None:
         "10,000 test images. Protocols: [short](../benchmarks/protocols/short.yaml) for Fashion-MNIST,",
         "[short-shifts](../benchmarks/protocols/short-shifts.yaml) for CIFAR-10 and for ten classes of Tiny ImageNet at 32 pixels",
         "(4,500 photos to train on, 500 to test), where nothing was chosen: protocol and settings are those of the others.",
-        "Statistics come from 1,000 images a class at most. Intervals treat sets, not trainings, as independent: of two or three",
+        "Statistics come from 1,000 images per class at most. Intervals treat sets, not trainings, as independent: of two or three",
         "sets they are wide, and one that is narrow may be so by chance.",
         "Everything was chosen on 2,000 images of the training sets that nothing else saw.",
         "Two CPU cores; no GPU was to be had.",

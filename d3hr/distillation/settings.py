@@ -175,8 +175,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """``paper``: arXiv 2505.18399. ``released``: what its public code does. ``fast``: the paper's with a fifth of its network calls in
-inversion; class statistics within a tenth of a sigma (``benchmarks/fast_preset.py``). ``mixture``: five Gaussians a class, near the clean
-latents (docs/results.md says what that is worth). ``gentle``: for priors fitted in minutes, which strong guidance distorts."""
+inversion; class statistics within a tenth of a sigma (``benchmarks/speed/fast_preset.py``). ``mixture``: five Gaussians per class, near the
+clean latents (docs/results.md says what that is worth). ``gentle``: for priors fitted in minutes, which strong guidance distorts."""
 
 
 def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None, **changes: Any) -> DistillSettings:

@@ -27,7 +27,7 @@ from d3hr.progress import Progress
 
 SETTINGS: dict[int, dict[str, Any]] = {1: {"preset": "mixture", "modes": 1, "temperature": 0.0}, 10: {"preset": "mixture"}}
 PRIOR_ONLY_GUIDANCE = {1: 4.0, 10: 1.5}
-"""By images per class: what was best on the digits' validation split (``benchmarks/digits_presets.py``), for either method."""
+"""By images per class: what was best on the digits' validation split (``benchmarks/quality/digits_presets.py``), for either method."""
 SHOWN = 10
 """Images per class of the set that is shown."""
 DISTILLATION_SEEDS = 6
