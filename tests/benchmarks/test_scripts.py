@@ -24,7 +24,7 @@ def test_every_script_explains_itself(script: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])
     assert ended.value.code == 0
-    assert module.__doc__.splitlines()[0] in capsys.readouterr().out
+    assert (module.__doc__ or "no docstring").splitlines()[0] in capsys.readouterr().out
 
 
 def test_the_readme_lists_every_script() -> None:
