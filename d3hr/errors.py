@@ -102,6 +102,15 @@ class ClassMismatch(D3hrError):
             hint=hint,
         )
 
+    @classmethod
+    def unless_same(cls, ours: str, our_classes: Iterable[str], theirs: str, their_classes: Iterable[str]) -> None:
+        """Raise unless both things have the same classes, in whatever order; the arguments are those of the constructor."""
+        mine, other = tuple(our_classes), tuple(their_classes)
+        if not set(mine) <= set(other):
+            raise cls(ours, mine, theirs, other)
+        if not set(other) <= set(mine):
+            raise cls(theirs, other, ours, mine)
+
 
 class OutputError(D3hrError):
     """The place to write to holds something else, or cannot be written."""

@@ -20,7 +20,7 @@ from d3hr.errors import DataError, listed
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.staging import StagedFolder
-from d3hr.prior.class_matching import match_classes
+from d3hr.prior.class_matching import conditioning_ids, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
@@ -96,14 +96,8 @@ def distill(
         ipc=ipc if store == "images" else 0,
         image_size=prior.image_size,
         settings=settings.model_dump(mode="json"),
-        data={
-            "source": images.source,
-            "split": images.split,
-            "fingerprint": images.fingerprint,
-            "images": len(images),
-            "skipped": list(images.skipped),
-        },
-        prior=prior.origin,
+        data=images.record,
+        prior=prior.record,
         real_counts=images.counts,
         conditioning=conditioning,
     )
@@ -124,7 +118,7 @@ def distill(
                 progress,
             )
             settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
-        ids = {match.class_name: match.conditioning_id for match in conditioning}
+        ids = conditioning_ids(conditioning)
         matching = Matching(sized, prior, settings, ids, decoders)
         with execution.session() as place:
             mixtures = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)

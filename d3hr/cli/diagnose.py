@@ -53,15 +53,15 @@ def diagnose(
     from d3hr.fileio.checksums import verify
     from d3hr.fileio.locking import locked
     from d3hr.fileio.staging import StagedFolder
-    from d3hr.sets.distilled_set import DistilledSet, open_set
+    from d3hr.sets.distilled_set import open_set
 
     progress = OnTerminal()
     subject = open_set(distilled)
-    manifest = subject.manifest if isinstance(subject, DistilledSet) else None
-    source = data or (manifest.data.get("source") if manifest else None)
+    manifest = subject.manifest
+    source = data or (manifest.data.source if manifest else None)
     if source is None:
         raise SettingsError("A diagnosis needs the real images.", found="no --data", hint="tell where they are with --data.")
-    real_split = split or (manifest.data.get("split") if manifest and data is None else None)
+    real_split = split or (manifest.data.split if manifest and data is None else None)
     with or_else("--data", "A diagnosis needs the images that the set was made from."):
         images = reading.load(source, real_split, progress)
     loaded = _prior(manifest, prior, progress)
@@ -86,7 +86,7 @@ def diagnose(
 
 def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:
     """Load the prior that is named or, if it is still there, the one that the set was made with."""
-    where = name or (manifest.prior.get("source") if manifest else None)
+    where = name or (manifest.prior.source if manifest else None)
     if where is None:
         return None
     try:

@@ -43,31 +43,31 @@ def evaluate(
         out: folder for baselines and results, by default DISTILLED-evaluation
         reading: how images are read
     """
-    from d3hr.comparison.run import compare_with_baselines, images_per_class
+    from d3hr.comparison.run import compare_with_baselines
     from d3hr.comparison.summary import verdicts
     from d3hr.comparison.tables import accuracy_table, as_rows
     from d3hr.evaluation.evaluate import require_teacher
     from d3hr.evaluation.protocols import protocol_named, require_protocol
-    from d3hr.sets.distilled_set import DistilledSet, open_set
+    from d3hr.sets.distilled_set import open_set
+    from d3hr.sets.image_set import require_images
 
     require_protocol(protocol)
     progress = OnTerminal()
     subject = open_set(distilled)
-    made = subject.manifest if isinstance(subject, DistilledSet) else None
-    if isinstance(subject, DistilledSet):
-        subject.require_images()
-    chosen = protocol_named(protocol, ipc=images_per_class(subject))
+    require_images(subject)
+    manifest = subject.manifest
+    chosen = protocol_named(protocol, ipc=subject.ipc)
     asked = require_teacher(chosen, teacher, subject.class_names)
-    source = data or (made.data.get("source") if made else None)
-    where = prior or (made.prior.get("source") if made else None)
+    source = data or (manifest.data.source if manifest else None)
+    where = prior or (manifest.prior.source if manifest else None)
     folder = Path(out) if out else Path(distilled).with_name(Path(distilled).name + "-evaluation")
-    real_split = split or (made.data.get("split") if made and data is None else None)
+    real_split = split or (manifest.data.split if manifest and data is None else None)
     with or_else("--data", "The random-real row needs the images that the set was made from."):
         real = reading.load(source, real_split, progress) if source else None
     if real is None:
         progress.say("no row of random real images: give the real training images with --data")
     with or_else("--prior", "The prior-only row needs the prior that the set was made with."):
-        loaded = prior_of_set(made, where, progress=progress) if made and where else None
+        loaded = prior_of_set(manifest, where, progress=progress) if manifest and where else None
     tested = reading.load(test, test_split, progress)
     if real is not None:
         warn_of_leak(real, tested, progress)

@@ -38,7 +38,7 @@ def expand(
 
     execution, memory = running.chosen(), running.budget()
     source = DistilledSet.load(distilled)
-    where = prior or source.manifest.prior.get("source")
+    where = prior or source.manifest.prior.source
     if where is None:
         raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
     progress = OnTerminal()

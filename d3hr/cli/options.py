@@ -150,14 +150,12 @@ def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: s
     """Load the prior called ``name`` in the precision, and with the autoencoder, that a distilled set was made with."""
     from d3hr.prior.model import PRECISIONS
 
-    precision = manifest.prior.get("precision") or "fp32"
+    precision = manifest.prior.precision or "fp32"
     if precision not in PRECISIONS:
         raise PriorError(
             "The precision that the set was made in is unknown.", found=repr(precision), hint=f"use one of {', '.join(PRECISIONS)}."
         )
-    return load_prior(
-        name, progress=progress, precision=cast(Precision, precision), autoencoder=manifest.prior.get("autoencoder"), device=device
-    )
+    return load_prior(name, progress=progress, precision=cast(Precision, precision), autoencoder=manifest.prior.autoencoder, device=device)
 
 
 def say_licence(prior: Prior, progress: Progress) -> None:

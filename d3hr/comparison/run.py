@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from d3hr.comparison.matrix import Matrix, MatrixRow
 from d3hr.comparison.tables import write_rows
-from d3hr.comparison.trainings import Entry, Setting, compare_entries, identity
+from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_teacher
@@ -24,7 +24,7 @@ from d3hr.methods.registry import METHODS, Materials
 from d3hr.methods.selection import random_real
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
-from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.image_set import ImageSet
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _key(materials: Materials, test: ImageData) -> dict[str, Any]:
 
 
 def compare_with_baselines(
-    subject: DistilledSet | ImageData,
+    subject: ImageSet,
     test: ImageData,
     out: Path,
     *,
@@ -163,9 +163,8 @@ def compare_with_baselines(
     Raises:
         OutputError: ``out`` holds something else.
     """
-    about = subject.manifest.model_dump(mode="json") if isinstance(subject, DistilledSet) else identity(subject)
-    with lock_workdir(out, {"kind": "evaluation", "set": about, "test": test.fingerprint}):
-        names, ipc, side = subject.class_names, images_per_class(subject), _side(subject)
+    with lock_workdir(out, {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}):
+        names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest
         entries = [Entry(subject, seeds)]
         if real is not None and min(real.counts.values()) < ipc:
             progress.say(f"no row of random real images: a class has fewer than {ipc} of them")
@@ -173,24 +172,14 @@ def compare_with_baselines(
         for seed in seeds:
             if real is not None:
                 folder = out / "baselines" / f"random_real-ipc{ipc}-seed{seed}"
-                entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=side, seed=seed), [seed]))
-            if prior is not None and isinstance(subject, DistilledSet):
-                manifest = subject.manifest
+                entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=subject.image_size, seed=seed), [seed]))
+            if prior is not None and manifest is not None:
                 folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
-                guidance = float(manifest.settings.get("denoising_guidance", 1.0))
-                known = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.get("fingerprint") else None
+                guidance = manifest.denoising_guidance
+                known = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.fingerprint else None
                 drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=known, seed=seed)
                 entries.append(Entry(drawn, [seed]))
         setting = Setting(student, protocol, teacher, image_size)
         rows = compare_entries(entries, test, [setting], cells=out / "cells", progress=progress)
         write_rows(out, rows, {})
         return rows
-
-
-def images_per_class(distilled: DistilledSet | ImageData) -> int:
-    """Return the IPC of a set; of a folder whose classes differ, the mean, rounded down."""
-    return distilled.manifest.ipc if isinstance(distilled, DistilledSet) else len(distilled) // len(distilled.class_names)
-
-
-def _side(distilled: DistilledSet | ImageData) -> int:
-    return distilled.manifest.image_size if isinstance(distilled, DistilledSet) else distilled.image_size

@@ -17,8 +17,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.names import class_folders
 from d3hr.progress import SILENT, Progress
-from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.manifest import require_inside
+from d3hr.sets.image_set import ImageSet
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Setting:
     image_size: int | None = None
 
 
-def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting: Setting, seed: int, folder: Path) -> Evaluation:
+def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: int, folder: Path) -> Evaluation:
     """Return the evaluation of one training, from its file in ``folder`` or made now.
 
     Args:
@@ -80,16 +79,9 @@ def evaluate_once(distilled: DistilledSet | ImageData, test: ImageData, setting:
     )
 
 
-def identity(distilled: DistilledSet | ImageData) -> str:
-    """Return what tells a set from every other: the key it was made with, or a folder's fingerprint."""
-    if isinstance(distilled, DistilledSet):
-        return json.dumps(read_json(require_inside(distilled.path, distilled.path / "run.json")), sort_keys=True)
-    return distilled.fingerprint
-
-
-def _about(distilled: DistilledSet | ImageData, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:
+def _about(distilled: ImageSet, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:
     return {
-        "set": hashlib.sha256(identity(distilled).encode()).hexdigest(),
+        "set": hashlib.sha256(json.dumps(distilled.identity, sort_keys=True).encode()).hexdigest(),
         "test": test.fingerprint,
         "student": setting.student,
         "protocol": setting.protocol.model_dump(mode="json"),
@@ -123,7 +115,7 @@ class Entry:
         name: what the table calls its row; by default its method.
     """
 
-    distilled: DistilledSet | ImageData
+    distilled: ImageSet
     seeds: Sequence[int]
     name: str | None = None
 
@@ -168,5 +160,4 @@ def compare_entries(
 
 
 def _note(entry: Entry, setting: Setting) -> str:
-    method = entry.distilled.manifest.method if isinstance(entry.distilled, DistilledSet) else "folder"
-    return f"{entry.name or method}, {setting.student}, {setting.protocol.name}"
+    return f"{entry.name or entry.distilled.method}, {setting.student}, {setting.protocol.name}"

@@ -17,15 +17,32 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from d3hr.data.codec import MIN_SIDE, open_upright, to_pixels, to_unit_range
 from d3hr.data.sources import Source, is_hub_id, open_source
 from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
+from d3hr.fileio.structured import Record
 from d3hr.progress import SILENT, Progress
 
-_SCAN_CHUNK = 512
+_CHUNK = 512
 _DECODERS = min(8, os.cpu_count() or 1)
+
+
+class DataRecord(Record):
+    """What a manifest says of the real images that a set was made from; nothing, where it was made from none."""
+
+    source: str | None = None
+    """As :attr:`ImageData.source`."""
+    split: str | None = None
+    """As :attr:`ImageData.split`."""
+    fingerprint: str | None = None
+    """As :attr:`ImageData.fingerprint`."""
+    images: int | None = Field(default=None, ge=0)
+    """How many there are."""
+    skipped: tuple[str, ...] = ()
+    """As :attr:`ImageData.skipped`."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,35 @@ class ImageData:
         """Images of each class."""
         return {name: len(indices) for name, indices in zip(self.class_names, self._by_class, strict=True)}
 
+    @property
+    def ipc(self) -> int:
+        """Images per class; where classes differ, the mean, rounded down."""
+        return len(self) // len(self.class_names)
+
+    @property
+    def method(self) -> str:
+        """``folder``: d3hr does not know how the images were made, nor by which seed, and has no manifest of them."""
+        return "folder"
+
+    @property
+    def seed(self) -> int:
+        """0; see :attr:`method`."""
+        return 0
+
+    @property
+    def manifest(self) -> None:
+        """None; see :attr:`method`."""
+
+    @property
+    def record(self) -> DataRecord:
+        """What the manifest of a set that is made from these images says of them."""
+        return DataRecord(source=self.source, split=self.split, fingerprint=self.fingerprint, images=len(self), skipped=self.skipped)
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint."""
+        return self.fingerprint
+
     def __len__(self) -> int:
         return sum(len(indices) for indices in self._by_class)
 
@@ -77,6 +123,17 @@ class ImageData:
         indices = self._by_class[self.class_names.index(class_name)]
         for start in range(0, len(indices), batch_size):
             yield to_unit_range(self._decode(indices[start : start + batch_size]))
+
+    def of_class(self, class_name: str, count: int | None = None) -> Tensor:
+        """Return the first ``count`` images of a class, by default all of them, as uint8 [K, 3, H, W]; one chunk is encoded in memory."""
+        indices = self._by_class[self.class_names.index(class_name)][:count]
+        return torch.cat([self._decode(indices[start : start + _CHUNK]) for start in range(0, len(indices), _CHUNK)])
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return all images, uint8 [N, 3, H, W], class by class, and their labels, int64 [N]."""
+        counts = torch.tensor(list(self.counts.values()))
+        images = torch.cat([self.of_class(name) for name in self.class_names])
+        return images, torch.repeat_interleave(torch.arange(len(counts)), counts)
 
     def pixels(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
         """Return the images uint8 [n, 3, H, W] at ``places`` of one class; place 0 is its first image."""
@@ -228,8 +285,8 @@ def _scan(images: Source, name: str, progress: Progress) -> _Scan:
 
     total = len(images.labels)
     with progress.bar(f"checking {name}", total) as bar, ThreadPoolExecutor(_DECODERS) as pool:
-        for start in range(0, total, _SCAN_CHUNK):
-            indices = range(start, min(start + _SCAN_CHUNK, total))
+        for start in range(0, total, _CHUNK):
+            indices = range(start, min(start + _CHUNK, total))
             for index, (content, size) in zip(indices, pool.map(check, images.read(indices)), strict=True):
                 digest.update(content)
                 if isinstance(size, str):

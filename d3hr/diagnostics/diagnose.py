@@ -25,17 +25,18 @@ from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
 from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, first_positions, pooled, reference_draws
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space
 from d3hr.distillation.levels import FEWEST, LatentSample
-from d3hr.distillation.settings import distill_settings
-from d3hr.errors import SettingsError
+from d3hr.distillation.settings import DistillSettings, distill_settings
+from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import verify
+from d3hr.fileio.names import class_folders
 from d3hr.fileio.staging import StagedFolder
+from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
-from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.image_set import Subject
+from d3hr.sets.image_set import ImageSet, require_images
 
 FILE = "diagnosis.json"
 """Figures and verdicts; those that hang on evaluations may come later."""
@@ -91,7 +92,7 @@ class Diagnosis:
 
 
 def diagnose(
-    distilled: DistilledSet | ImageData,
+    distilled: ImageSet,
     images: ImageData,
     prior: Prior | None = None,
     *,
@@ -126,9 +127,9 @@ def diagnose(
     """
     key = diagnosis_key(distilled, images, prior, teacher=teacher, space=space, levels=levels, seed=seed)
     where = feature_space(space, prior=prior, teacher=teacher)
-    subject = Subject(distilled)
-    sized = images.at_size(subject.image_size)
-    samples = class_samples(subject, sized, where, seed, progress)
+    settings = distilled.manifest.distill_settings if distilled.manifest else None
+    sized = images.at_size(distilled.image_size)
+    samples = class_samples(distilled, sized, where, seed, progress)
     measures = Measures(pooled([sample.real for sample in samples]), derive_seed(seed, "projections") % 2**32)
     ours = pooled([sample.distilled for sample in samples])
     with progress.bar("measuring distances", 2) as bar:
@@ -138,21 +139,21 @@ def diagnose(
         bar.update(2)
     per_class = {sample.name: _class_figures(sample, seed) for sample in samples}
     labels = label_agreement([sample.real for sample in samples])
-    normality, trip = _through_the_prior(subject, images, prior, levels, seed, progress)
+    normality, trip = _through_the_prior(distilled, settings, images, prior, levels, seed, progress)
     spread = {
         name: _mean([values[column] for values in per_class.values()])
         for name, column in (("distilled", "diversity"), ("real", "diversity_real"))
     }
     verdicts = (
-        transfer(rows, subject.method, subject.ipc),
+        transfer(rows, distilled.method, distilled.ipc),
         diversity_loss(spread["distilled"], spread["real"], covered, reference),
-        drift(found, normality, subject.settings),
-        cost(subject.method, subject.settings, len(images), trip.seconds_an_image if trip else None),
+        drift(found, normality, settings),
+        cost(distilled.method, settings, len(images), trip.seconds_an_image if trip else None),
         doubtful_labels(labels, where.about),
     )
     ratios = [sample.nearest_ratios for sample in samples if sample.nearest_ratios is not None]
     values = {
-        "set": {"path": subject.path, "method": subject.method, "ipc": subject.ipc},
+        "set": {"path": distilled.source, "method": distilled.method, "ipc": distilled.ipc},
         "data": {"source": images.source, "fingerprint": images.fingerprint},
         "space": where.name,
         "normality": normality.as_values() if normality else None,
@@ -171,7 +172,8 @@ def diagnose(
         "verdicts": [verdict.as_values() for verdict in verdicts],
         "notes": _notes(samples, where.about, reference, normality, prior),
     }
-    nearest = {subject.folders[sample.name]: sample.nearest_positions for sample in samples}
+    folders = class_folders(distilled.class_names)
+    nearest = {folders[sample.name]: sample.nearest_positions for sample in samples}
     return Diagnosis(_rounded(values), key, sized, nearest)
 
 
@@ -183,7 +185,7 @@ def with_evaluations(values: Mapping[str, Any], rows: Sequence[Row]) -> dict[str
 
 
 def diagnosis_key(
-    distilled: DistilledSet | ImageData,
+    distilled: ImageSet,
     images: ImageData,
     prior: Prior | None = None,
     *,
@@ -199,13 +201,13 @@ def diagnosis_key(
     """
     if levels < 1:
         raise SettingsError("--levels must be positive.", found=f"{levels}", hint="give at least 1.")
-    subject = Subject(distilled)
-    subject.require_same_classes(images)
+    require_images(distilled)
+    ClassMismatch.unless_same("the distilled set", distilled.class_names, f"the real images {images.source}", images.class_names)
     if teacher:
-        teacher.require_classes(subject.class_names, "the distilled set")
+        teacher.require_classes(distilled.class_names, "the distilled set")
     return {
         "kind": "diagnosis",
-        "set": subject.identity,
+        "set": distilled.identity,
         "data": images.fingerprint,
         "prior": prior.fingerprint if prior else None,
         "teacher": teacher.fingerprint if teacher else None,
@@ -238,17 +240,31 @@ def _class_figures(sample: ClassSample, seed: int) -> dict[str, float | None]:
 
 
 def _through_the_prior(
-    subject: Subject, images: ImageData, prior: Prior | None, levels: int, seed: int, progress: Progress
+    distilled: ImageSet,
+    settings: DistillSettings | None,
+    images: ImageData,
+    prior: Prior | None,
+    levels: int,
+    seed: int,
+    progress: Progress,
 ) -> tuple[Normality | None, RoundTrip | None]:
     """Return what only a prior can tell, with the set's own settings or, if it has none, the paper's."""
-    conditioning = subject.conditioning(images, prior) if prior else ()
+    conditioning = _conditioning(distilled, images, prior) if prior else ()
     if prior is None or not conditioning:
         return None, None
-    settings = subject.settings or distill_settings("paper")
+    settings = settings or distill_settings("paper")
     sized = images.at_size(prior.image_size)
     sample = LatentSample.of(sized, prior, conditioning)
     normality = normality_by_level(sample, prior, settings, levels, seed, progress) if sample else None
     return normality, round_trip(sized, prior, conditioning, settings)
+
+
+def _conditioning(distilled: ImageSet, images: ImageData, prior: Prior) -> Sequence[Conditioning]:
+    """Return the prior's classes: those the set was made with, if this is that prior, else those of the same names, if any."""
+    manifest = distilled.manifest
+    if manifest and prior.fingerprint == manifest.prior.fingerprint:
+        return manifest.conditioning_in(prior.class_names)
+    return match_classes(images.class_names, prior.class_names, of=images.source, allow_missing=True)
 
 
 def _notes(

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from d3hr.data.codec import to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.neighbours import Nearest, nearest
 from d3hr.diagnostics.spaces import Array, FeatureSpace, Scaling
 from d3hr.progress import Progress
 from d3hr.seeds import generator_for
-from d3hr.sets.image_set import Subject
+from d3hr.sets.image_set import ImageSet
 
 SEARCHED = 5000
 """Real images of a class, at most, among which nearest ones are looked for; one class's are in memory at a time."""
@@ -51,11 +52,11 @@ class ClassSample:
     searched: int
 
 
-def class_samples(subject: Subject, images: ImageData, space: FeatureSpace, seed: int, progress: Progress) -> tuple[ClassSample, ...]:
+def class_samples(distilled: ImageSet, images: ImageData, space: FeatureSpace, seed: int, progress: Progress) -> tuple[ClassSample, ...]:
     """Return the sample of every class, scaled so that the real images have mean 0 and mean squared norm 1.
 
     Args:
-        subject: the set.
+        distilled: the set.
         images: real images of the same classes.
         space: where to compare.
         seed: seed of the choice of real images; a class's depends on it and on the class's name.
@@ -63,14 +64,14 @@ def class_samples(subject: Subject, images: ImageData, space: FeatureSpace, seed
     """
     starts = first_positions(images)
     samples = []
-    with progress.bar(f"comparing in {space.name} space", len(subject.class_names)) as bar:
-        for done, name in enumerate(subject.class_names, start=1):
-            ours = space.points(subject.of_class(name))
+    with progress.bar(f"comparing in {space.name} space", len(distilled.class_names)) as bar:
+        for done, name in enumerate(distilled.class_names, start=1):
+            ours = space.points(to_unit_range(distilled.of_class(name)))
             order = torch.randperm(images.counts[name], generator=generator_for(seed, "diagnosis", name))[:SEARCHED]
             positions = starts[name] + order
             real = np.concatenate([space.points(images.gather(part)[0]) for part in positions.split(_BATCH)])
             found: Nearest = nearest(real, ours)
-            kept = max(2 * len(ours), min(KEPT, KEPT_IN_ALL // len(subject.class_names)))
+            kept = max(2 * len(ours), min(KEPT, KEPT_IN_ALL // len(distilled.class_names)))
             where = positions.numpy()
             samples.append(ClassSample(name, real[:kept].copy(), where[:kept], ours, where[found.rows], found.ratios, searched=len(real)))
             bar.update(done, note=name)

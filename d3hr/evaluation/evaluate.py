@@ -19,13 +19,13 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import train_and_test
 from d3hr.prior.model import default_device
 from d3hr.progress import SILENT, Progress
-from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.image_set import ImageSet
 
 TRAINING_SEEDS = (0, 1, 2)
 
 
 def evaluate(
-    distilled: DistilledSet | ImageData,
+    distilled: ImageSet,
     test: ImageData,
     *,
     student: str = "convnet3",
@@ -56,24 +56,22 @@ def evaluate(
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
     train = training_images(distilled, image_size)
-    per_class = len(train.labels) // len(train.class_names)
-    chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
+    chosen = protocol_named(protocol, ipc=distilled.ipc) if isinstance(protocol, str) else protocol
     tested = real_images(test, train.class_names, train.images.shape[-1])
     asked = require_teacher(chosen, teacher, train.class_names)
     record = None if asked is None else describe_teacher(asked, tested)
     targets, kept = _targets(train, chosen, asked, soft_label_file)
-    method, set_seed = "folder", 0
-    if isinstance(distilled, DistilledSet):
-        method, set_seed = distilled.manifest.method, int(distilled.manifest.settings.get("seed", 0))
     runs = []
     with progress.bar(f"training {student}", len(seeds)) as bar:
         for seed in seeds:
-            run = train_and_test(train, tested, student=student, protocol=chosen, targets=targets, seed=seed, distillation_seed=set_seed)
+            run = train_and_test(
+                train, tested, student=student, protocol=chosen, targets=targets, seed=seed, distillation_seed=distilled.seed
+            )
             runs.append(run)
             bar.update(len(runs))
     return Evaluation(
-        method,
-        per_class,
+        distilled.method,
+        distilled.ipc,
         student,
         chosen,
         tuple(runs),

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.data.codec import to_uint8, to_unit_range
+from d3hr.data.codec import to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.image_set import ImageSet
 
 _AT_ONCE = 256
 
@@ -39,7 +39,7 @@ class LabelledImages:
         return to_unit_range(self.images[positions])
 
 
-def training_images(distilled: DistilledSet | ImageData, image_size: int | None = None) -> LabelledImages:
+def training_images(distilled: ImageSet, image_size: int | None = None) -> LabelledImages:
     """Return a set's images in memory, resized where a side in pixels is given.
 
     Raises:
@@ -47,17 +47,8 @@ def training_images(distilled: DistilledSet | ImageData, image_size: int | None 
     """
     if image_size is not None and image_size < 1:
         raise SettingsError("--image_size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
-    if isinstance(distilled, DistilledSet):
-        return LabelledImages(_resized(distilled.images, image_size), distilled.labels, distilled.class_names)
-    whole = labelled_images(distilled)
-    return LabelledImages(_resized(whole.images, image_size), whole.labels, whole.class_names)
-
-
-def labelled_images(images: ImageData) -> LabelledImages:
-    """Return real images in memory, in their own order of classes; the floats of one batch are held beside."""
-    pixels = torch.cat([to_uint8(batch) for name in images.class_names for batch in images.batches(name, _AT_ONCE)])
-    counts = torch.tensor(list(images.counts.values()))
-    return LabelledImages(pixels, torch.repeat_interleave(torch.arange(len(counts)), counts), images.class_names)
+    images, labels = distilled.tensors()
+    return LabelledImages(_resized(images, image_size), labels, distilled.class_names)
 
 
 def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> LabelledImages:
@@ -67,13 +58,10 @@ def real_images(test: ImageData, class_names: Sequence[str], image_size: int) ->
         ClassMismatch: the classes differ.
     """
     names = tuple(class_names)
-    if not set(test.class_names) <= set(names):
-        raise ClassMismatch(f"the test set {test.source}", test.class_names, "the training set", names)
-    if not set(names) <= set(test.class_names):
-        raise ClassMismatch("the training set", names, f"the test set {test.source}", test.class_names)
-    own = labelled_images(test.at_size(image_size))
+    ClassMismatch.unless_same(f"the test set {test.source}", test.class_names, "the training set", names)
+    images, labels = test.at_size(image_size).tensors()
     place = torch.tensor([names.index(name) for name in test.class_names])
-    return LabelledImages(own.images, place[own.labels], names)
+    return LabelledImages(images, place[labels], names)
 
 
 def _resized(images: Tensor, image_size: int | None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
-from d3hr.evaluation.images import labelled_images, real_images
+from d3hr.evaluation.images import real_images, training_images
 from d3hr.evaluation.metrics import score_network
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.targets import hard_targets
@@ -94,7 +94,7 @@ def _training(images: ImageData, student: str, protocol: Protocol, seed: int) ->
     labels = torch.repeat_interleave(torch.arange(len(images.class_names)), torch.tensor(list(images.counts.values())))
     network = seeded_student(student, len(images.class_names), images.image_size, seed)
     if 3 * images.image_size**2 * len(images) <= IN_MEMORY:
-        read = labelled_images(images).read
+        read = training_images(images).read
     else:
         read = lambda positions: images.gather(positions)[0]  # noqa: E731
     device = next(network.parameters()).device

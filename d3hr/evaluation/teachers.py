@@ -117,12 +117,7 @@ class Teacher:
         Raises:
             ClassMismatch: they differ; it shows both lists.
         """
-        theirs = tuple(class_names)
-        whose = f"the teacher {self.source or self.student}"
-        if not set(theirs) <= set(self.class_names):
-            raise ClassMismatch(of, theirs, whose, self.class_names)
-        if not set(self.class_names) <= set(theirs):
-            raise ClassMismatch(whose, self.class_names, of, theirs)
+        ClassMismatch.unless_same(of, class_names, f"the teacher {self.source or self.student}", self.class_names)
 
     def columns(self, class_names: Iterable[str]) -> Tensor:
         """Return the output [C] that stands for each of ``class_names``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
 
 from d3hr.errors import DamagedFile, ResultsError
 from d3hr.fileio.atomic import read_json
@@ -17,6 +17,16 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 50
 """Deepest nesting of a file of settings."""
 Model = TypeVar("Model")
+
+
+class Record(BaseModel):
+    """What is known of something, as a file keeps it: what was not given is not written, and fields that it does not have are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name in self.model_fields_set}
 
 
 def validated_json(file: Path, adapter: TypeAdapter[Model], *, hint: str) -> Model:

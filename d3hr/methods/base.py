@@ -52,15 +52,9 @@ def real_origin(method: str, images: ImageData, *, ipc: int, settings: Mapping[s
         ipc=ipc,
         image_size=images.image_size,
         settings=settings,
-        data=source_of(images),
-        prior={},
+        data=images.record,
         real_counts=images.counts,
     )
-
-
-def source_of(images: ImageData) -> dict[str, Any]:
-    """Return what a manifest tells of the real images."""
-    return {"source": images.source, "split": images.split, "fingerprint": images.fingerprint}
 
 
 def require_images_per_class(ipc: int) -> None:

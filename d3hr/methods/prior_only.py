@@ -12,7 +12,7 @@ from torch import Tensor
 from d3hr.distillation.ddim import draw_images
 from d3hr.errors import NumericalError
 from d3hr.methods.base import DrawnSettings, Materials, Order, require_images_per_class, write_baseline
-from d3hr.prior.class_matching import Conditioning, match_classes
+from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
@@ -82,7 +82,7 @@ def prior_only(
     """
     require_images_per_class(ipc)
     matches = conditioning or match_classes(class_names, prior.class_names, of="the data")
-    ids = {match.class_name: match.conditioning_id for match in matches}
+    ids = conditioning_ids(matches)
 
     def images_of(name: str) -> Tensor:
         noise = torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
@@ -98,9 +98,7 @@ def prior_only(
             ipc=ipc,
             image_size=prior.image_size,
             settings=settings,
-            data={},
-            prior=prior.origin,
-            real_counts={},
+            prior=prior.record,
             conditioning=matches,
         ),
         images_of,

@@ -10,8 +10,9 @@ from torch import Tensor
 from d3hr.distillation.ddim import draw_images, forward_noise
 from d3hr.distillation.mixture import k_means_centres
 from d3hr.errors import NumericalError
-from d3hr.methods.base import DrawnSettings, Materials, Order, require_real_images, source_of, write_baseline
+from d3hr.methods.base import DrawnSettings, Materials, Order, require_real_images, write_baseline
 from d3hr.methods.features import class_features
+from d3hr.prior.class_matching import conditioning_ids
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.writer import Origin
@@ -41,7 +42,7 @@ def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
     """
     require_real_images(order.images, order.ipc)
     prior = order.prior
-    ids = {match.class_name: match.conditioning_id for match in order.materials.conditioning}
+    ids = conditioning_ids(order.materials.conditioning)
     chosen = settings.resolved
     level, steps, guidance = chosen.denoising_level, chosen.steps, chosen.denoising_guidance
     values: dict[str, Any] = {"seed": order.seed, "steps": steps, "denoising_level": level, "denoising_guidance": guidance}
@@ -62,8 +63,8 @@ def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
             ipc=order.ipc,
             image_size=prior.image_size,
             settings=values,
-            data=source_of(order.images),
-            prior=prior.origin,
+            data=order.images.record,
+            prior=prior.record,
             real_counts=order.images.counts,
             conditioning=order.materials.conditioning,
         ),

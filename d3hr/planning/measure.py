@@ -196,7 +196,7 @@ def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
 
         def complete(classes: int) -> float:
             names = [str(index) for index in range(classes)]
-            origin = Origin("d3hr", names, count, work.image_size, {}, {}, {}, {})
+            origin = Origin("d3hr", names, count, work.image_size, {})
             with StagedFolder(folder / f"set{classes}", origin.key()) as stage:
                 return seconds_of(lambda: write_set(stage, origin, lambda names: ((name, pictures) for name in names)), _CPU)
 

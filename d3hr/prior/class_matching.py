@@ -40,6 +40,11 @@ class Conditioning:
     """What matched the two."""
 
 
+def conditioning_ids(conditioning: Iterable[Conditioning]) -> dict[str, int]:
+    """Return the conditioning id of each class of a data set."""
+    return {match.class_name: match.conditioning_id for match in conditioning}
+
+
 def match_classes(
     class_names: Sequence[str],
     prior_classes: Sequence[str],

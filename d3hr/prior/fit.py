@@ -20,7 +20,7 @@ from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.autoencoder import downsampling, train_autoencoder
-from d3hr.prior.class_matching import match_classes
+from d3hr.prior.class_matching import conditioning_ids, match_classes
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.model import Prior, default_device
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
@@ -90,7 +90,7 @@ def pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *
             hint="leave --image_size out: images are brought to the prior's size.",
         )
     matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
-    rows = {match.class_name: match.conditioning_id for match in matches}
+    rows = conditioning_ids(matches)
     transformer = copy.deepcopy(init.transformer).float().requires_grad_(True)
     replace_classes(transformer, [rows.get(name) for name in class_names])
     if settings.adapt == "lora":

@@ -11,16 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from d3hr.errors import PriorError, SettingsError
 from d3hr.fileio.atomic import explained, write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint, verify
+from d3hr.fileio.structured import Record
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
 from d3hr.prior.repository import Repository, class_names_in, load_autoencoder, load_transformer
 from d3hr.prior.schedule import Schedule
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class PriorRecord(Record):
+    """What a manifest says of the prior that a set was made with; nothing, where it was made with none."""
+
+    source: str | None = None
+    """Folder or Hub id; None of a prior that was in memory only."""
+    fingerprint: str | None = None
+    """As :attr:`Prior.fingerprint`."""
+    precision: str | None = None
+    """One of :data:`PRECISIONS`."""
+    autoencoder: str | None = None
+    """Folder or Hub id of the autoencoder, if it is not the prior's own."""
+    licence: str | None = None
+    """SPDX-like id of the licence of the weights, as far as it is known."""
+    bytes: int = Field(default=0, ge=0)
+    """Bytes of all weights, in that precision."""
 
 
 class Prior:
@@ -101,16 +120,16 @@ class Prior:
         )
 
     @property
-    def origin(self) -> dict[str, Any]:
-        """What a manifest tells of the prior, as JSON values."""
-        return {
-            "source": self.source,
-            "fingerprint": self.fingerprint,
-            "precision": self.precision,
-            "autoencoder": self.autoencoder,
-            "licence": self.licence,
-            "bytes": self.num_bytes,
-        }
+    def record(self) -> PriorRecord:
+        """What the manifest of a set that is made with this prior says of it."""
+        return PriorRecord(
+            source=self.source,
+            fingerprint=self.fingerprint,
+            precision=self.precision,
+            autoencoder=self.autoencoder,
+            licence=self.licence,
+            bytes=self.num_bytes,
+        )
 
     @cached_property
     def fingerprint(self) -> str:

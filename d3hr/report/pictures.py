@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from d3hr.data.codec import open_upright, png_of, png_of_pixels, to_uint8
-from d3hr.data.dataset import ImageData
+from d3hr.data.codec import open_upright, png_of, png_of_pixels
 from d3hr.errors import ResultsError
-from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.image_set import ImageSet
 
 MAX_IMAGES = 10
 MAX_CLASSES = 100
@@ -71,29 +68,28 @@ class Sheet:
         return f"Shown: {', '.join(parts)}, so that the page stays small." if parts else ""
 
 
-def sheet_of(images: DistilledSet | ImageData, *, budget: int = SHEET_BYTES) -> Sheet:
+def sheet_of(images: ImageSet, *, budget: int = SHEET_BYTES) -> Sheet:
     """Return the first images of each class within the page's budget; memory holds one class.
 
     Args:
         images: the set; one that keeps only statistics gives no pictures.
         budget: bytes of all encoded images together.
     """
-    counts = _counts(images)
+    counts = dict(images.counts)
     names = [name for name, count in counts.items() if count][:MAX_CLASSES]
     if not names:
         return Sheet(0, {}, counts)
-    first = {name: png_of_pixels(_first(images, name, 1)[0]) for name in names}
+    first = {name: png_of_pixels(images.of_class(name, 1)[0]) for name in names}
     mean = sum(map(len, first.values())) / len(first)
     each = max(1, min(MAX_IMAGES, int(budget / (mean * len(names)))))
     names = names[: max(1, int(budget / (mean * each)))]
-    side = int(_first(images, names[0], 1).shape[-1])
     classes = {
-        name: [Picture(index, data_uri(png_of_pixels(image))) for index, image in enumerate(_first(images, name, each))]
+        name: [Picture(index, data_uri(png_of_pixels(image))) for index, image in enumerate(images.of_class(name, each))]
         if each > 1
         else [Picture(0, data_uri(first[name]))]
         for name in names
     }
-    return Sheet(side, classes, counts)
+    return Sheet(images.image_size, classes, counts)
 
 
 def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, budget: int = NEAREST_BYTES) -> dict[str, list[Pair]]:
@@ -128,19 +124,6 @@ def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, bud
 def data_uri(png: bytes) -> str:
     """Return a PNG as text that stands in a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _counts(images: DistilledSet | ImageData) -> dict[str, int]:
-    if isinstance(images, ImageData):
-        return images.counts
-    return {entry.name: entry.images for entry in images.manifest.classes}
-
-
-def _first(images: DistilledSet | ImageData, name: str, count: int) -> Tensor:
-    """Return the first images of a class, uint8 [n <= count, 3, H, W]."""
-    if isinstance(images, ImageData):
-        return to_uint8(next(images.batches(name, count)))
-    return images.of_class(name)[:count]
 
 
 def _checked(file: Path) -> bytes:

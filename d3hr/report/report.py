@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from d3hr.report.page import write_page
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import Comparison, ResultRow, comparisons, read_results
 from d3hr.report.summary import verdicts
-from d3hr.sets.distilled_set import DistilledSet, open_set
+from d3hr.sets.distilled_set import open_set
+from d3hr.sets.image_set import ImageSet
 
 MARKER = '<meta name="generator" content="d3hr report">'
 """By this a page is known as a report, which another report may replace."""
@@ -38,47 +38,19 @@ _CLASS_COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The set that the report is about; ``ipc`` is 0 where only statistics are kept."""
+def own_row(subject: ImageSet, rows: Iterable[ResultRow]) -> ResultRow | None:
+    """Return the row of results about a set: that of its method and IPC whose settings, as far as it states them, are the set's.
 
-    path: str
-    images: DistilledSet | ImageData
-    method: str
-    ipc: int
-    class_names: tuple[str, ...]
-    folders: Mapping[str, str]
-    settings: Mapping[str, Any]
-
-    @classmethod
-    def open(cls, path: str) -> Subject:
-        """Open a distilled set or a plain source of images.
-
-        Raises:
-            DistilledSetError: the set is unfinished or damaged.
-            DataError: it is neither.
-        """
-        images = open_set(path)
-        if isinstance(images, DistilledSet):
-            manifest = images.manifest
-            folders = {entry.name: entry.folder for entry in manifest.classes}
-            return cls(path, images, manifest.method, manifest.ipc, images.class_names, folders, manifest.settings)
-        names = images.class_names
-        return cls(path, images, "folder", len(images) // len(names), names, class_folders(names), {})
-
-    def own(self, rows: Iterable[ResultRow]) -> ResultRow | None:
-        """Return the row that speaks of this set: of its method and IPC, and against none of its settings.
-
-        Of several, that which states most of its settings; then that which tells most; then the first.
-        """
-        known = json.loads(json.dumps(dict(self.settings)))
-        stated = [(row, {name: value for name, value in (row.settings or {}).items() if name in known and name != "seed"}) for row in rows]
-        fitting = [
-            (len(settings), row.per_class is not None, row.confusion is not None, row.seeds, row)
-            for row, settings in stated
-            if (row.method, row.ipc) == (self.method, self.ipc) and all(known[name] == value for name, value in settings.items())
-        ]
-        return max(fitting, key=lambda entry: entry[:-1], default=(None,))[-1]
+    Of several, that which states most of the settings; then that which tells most; then the first.
+    """
+    known = json.loads(json.dumps(subject.manifest.settings if subject.manifest else {}))
+    stated = [(row, {name: value for name, value in (row.settings or {}).items() if name in known and name != "seed"}) for row in rows]
+    fitting = [
+        (len(settings), row.per_class is not None, row.confusion is not None, row.seeds, row)
+        for row, settings in stated
+        if (row.method, row.ipc) == (subject.method, subject.ipc) and all(known[name] == value for name, value in settings.items())
+    ]
+    return max(fitting, key=lambda entry: entry[:-1], default=(None,))[-1]
 
 
 def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diagnosis: Path | None = None) -> list[str]:
@@ -96,14 +68,14 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
         ClassMismatch: results or diagnosis speak of other classes.
     """
     require_replaceable(out)
-    subject = Subject.open(path)
+    subject = open_set(path)
     rows = read_results(evaluations)
     found = read_diagnosis(diagnosis) if diagnosis else None
     _require_same_classes(subject, rows, found, diagnosis)
-    own = subject.own(rows)
+    own = own_row(subject, rows)
     groups = comparisons(rows)
     headline = _headline(subject, groups)
-    sheet = sheet_of(subject.images)
+    sheet = sheet_of(subject)
     confusion = _confusion(own)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_page(
@@ -114,7 +86,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
         headline=headline,
         tiles=_tiles(subject, own, sum(sheet.counts.values())),
         sheet=sheet,
-        pairs=nearest_pairs(sheet, diagnosis / "nearest", subject.folders) if diagnosis else {},
+        pairs=nearest_pairs(sheet, diagnosis / "nearest", class_folders(subject.class_names)) if diagnosis else {},
         groups=[_chart(subject, group) for group in groups],
         protocols=_protocols(groups),
         own=own,
@@ -142,44 +114,42 @@ def require_replaceable(out: Path) -> None:
     )
 
 
-def _require_same_classes(subject: Subject, rows: Sequence[ResultRow], found: DiagnosisFile | None, folder: Path | None) -> None:
+def _require_same_classes(subject: ImageSet, rows: Sequence[ResultRow], found: DiagnosisFile | None, folder: Path | None) -> None:
     known = set(subject.class_names)
     for row in rows:
         if not row.known_classes <= known:
-            raise ClassMismatch(f"the results of {row.title}", sorted(row.known_classes), f"the set {subject.path}", subject.class_names)
+            raise ClassMismatch(f"the results of {row.title}", sorted(row.known_classes), f"the set {subject.source}", subject.class_names)
     if found and not set(found.per_class) <= known:
-        raise ClassMismatch(f"the diagnosis {folder}", sorted(found.per_class), f"the set {subject.path}", subject.class_names)
+        raise ClassMismatch(f"the diagnosis {folder}", sorted(found.per_class), f"the set {subject.source}", subject.class_names)
 
 
-def _headline(subject: Subject, groups: Sequence[Comparison]) -> list[tuple[Comparison, list[str]]]:
+def _headline(subject: ImageSet, groups: Sequence[Comparison]) -> list[tuple[Comparison, list[str]]]:
     """Return the verdicts of each comparison that the set takes part in."""
     said = []
     for group in groups:
-        own = subject.own(group.rows)
+        own = own_row(subject, group.rows)
         if own is not None:
             said.append((group, verdicts(group, own)))
     return said
 
 
-def _tiles(subject: Subject, own: ResultRow | None, images: int) -> list[tuple[str, str]]:
+def _tiles(subject: ImageSet, own: ResultRow | None, images: int) -> list[tuple[str, str]]:
     """Return the few figures to see first, each with its name."""
     tiles = [(f"{images:,}", "images"), (f"{len(subject.class_names):,}", "classes")]
-    if isinstance(subject.images, DistilledSet):
-        manifest = subject.images.manifest
+    tiles.append((f"{subject.image_size} px", "a side"))
+    if subject.manifest:
+        manifest = subject.manifest
         real = sum(entry.real_images or 0 for entry in manifest.classes)
-        tiles.append((f"{manifest.image_size} px", "a side"))
         if manifest.storage.get("images"):
             tiles.append((size_in_words(manifest.storage["images"]), "of PNG files"))
         if real and images:
             tiles.append((f"1 / {real / images:,.0f}", f"of {real:,} real images"))
-    else:
-        tiles.append((f"{subject.images.image_size} px", "a side"))
     if own is not None:
         tiles.append((f"{100 * own.accuracy_mean:.1f} %", f"test accuracy, {own.student}, {own.labels} labels"))
     return tiles
 
 
-def _chart(subject: Subject, group: Comparison) -> dict[str, Any]:
+def _chart(subject: ImageSet, group: Comparison) -> dict[str, Any]:
     """Return one comparison with its chart, its legend, and what its table needs to know."""
     more = iter(_MORE_COLOURS * len(group.rows))
     colours: dict[str, str] = {}
@@ -195,7 +165,7 @@ def _chart(subject: Subject, group: Comparison) -> dict[str, Any]:
         "legend": colours,
         "columns": {name for name in optional if any(getattr(row, name) is not None for row in group.rows)},
         "best": {row.ipc: max(other.accuracy_mean for other in group.rows if other.ipc == row.ipc) for row in group.rows},
-        "own": subject.own(group.rows),
+        "own": own_row(subject, group.rows),
     }
 
 
@@ -205,7 +175,7 @@ def _protocols(groups: Sequence[Comparison]) -> dict[str, Any]:
     return {"columns": columns, "fields": list(dict.fromkeys(name for column in columns for name in column["settings"]))}
 
 
-def _class_table(subject: Subject, own: ResultRow | None, found: DiagnosisFile | None) -> dict[str, Any]:
+def _class_table(subject: ImageSet, own: ResultRow | None, found: DiagnosisFile | None) -> dict[str, Any]:
     """Return the columns that have a figure for some class, and a row for each class."""
     accuracy = (own.per_class if own else None) or {}
     rows = []
@@ -224,26 +194,25 @@ def _confusion(own: ResultRow | None) -> Confusion | None:
 
 
 def _origin(
-    subject: Subject, evaluations: Iterable[Path], diagnosis: Path | None, found: DiagnosisFile | None
+    subject: ImageSet, evaluations: Iterable[Path], diagnosis: Path | None, found: DiagnosisFile | None
 ) -> dict[str, list[tuple[str, str]]]:
     """Return everything known about where the set and the page came from, as names and values under headings."""
-    page = [("set", subject.path), *(("evaluation", str(folder)) for folder in evaluations)]
+    page = [("set", subject.source), *(("evaluation", str(folder)) for folder in evaluations)]
     if diagnosis and found:
         page.append(("diagnosis", str(diagnosis)))
         page += [(f"diagnosis, {name}", value) for name, value in flat(found.set.model_dump()) if value != "none"]
         page += [(f"diagnosis, real images {name}", value) for name, value in flat(found.data.model_dump()) if value != "none"]
     page.append(("written by", f"d3hr {version('d3hr')}"))
-    images = subject.images
-    if isinstance(images, ImageData):
-        facts = {"source": images.source, "split": images.split, "fingerprint": images.fingerprint, "skipped": list(images.skipped)}
-        return {"Images": flat(facts), "This page": page}
-    manifest = images.manifest
-    groups = {
-        "Settings": flat({"method": manifest.method, "ipc": manifest.ipc, **manifest.settings}),
-        "Real images": flat(manifest.data),
-        "Prior": flat(manifest.prior),
-        "Storage": [(name.replace("_", " "), size_in_words(count)) for name, count in manifest.storage.items()],
-        "Versions": flat(manifest.versions),
-        "This page": page,
-    }
-    return {title: facts for title, facts in groups.items() if facts}
+    manifest = subject.manifest
+    groups: dict[str, list[tuple[str, str]]] = {}
+    if manifest is not None:
+        groups = {
+            "Settings": flat({"method": manifest.method, "ipc": manifest.ipc, **manifest.settings}),
+            "Real images": flat(manifest.data.model_dump()),
+            "Prior": flat(manifest.prior.model_dump()),
+            "Storage": [(name.replace("_", " "), size_in_words(count)) for name, count in manifest.storage.items()],
+            "Versions": flat(manifest.versions),
+        }
+    elif isinstance(subject, ImageData):
+        groups = {"Images": flat(subject.record.model_dump())}
+    return {title: facts for title, facts in {**groups, "This page": page}.items() if facts}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def set_card(manifest: Manifest) -> str:
     """Return the text of ``README.md`` for a distilled set."""
-    source = _markdown(str(manifest.data.get("source", "the prior alone")))
+    source = _markdown(manifest.data.source or "the prior alone")
     front: dict[str, object] = {"tags": ["dataset-distillation", manifest.method]}
     if manifest.ipc:
         front["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
@@ -56,8 +56,7 @@ def _made_from(entry: ClassEntry) -> str:
 
 
 def _licence(manifest: Manifest) -> str:
-    licence = manifest.prior.get("licence")
-    return f" ({_markdown(str(licence))})" if licence else ""
+    return f" ({_markdown(manifest.prior.licence)})" if manifest.prior.licence else ""
 
 
 def _content(manifest: Manifest) -> str:

@@ -15,13 +15,13 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from d3hr.data.codec import read_square
-from d3hr.data.dataset import ImageData, load_images
+from d3hr.data.dataset import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.errors import DistilledSetError, PriorError
@@ -30,11 +30,9 @@ from d3hr.fileio.checksums import verify
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.expansion import expand_statistics
+from d3hr.sets.image_set import ImageSet, require_images
 from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
 from d3hr.sets.statistics import read_mixtures, require_size
-
-if TYPE_CHECKING:
-    from d3hr.prior.model import Prior
 
 MOST_VALUES_A_PIXEL = 16
 """Most dimensions of a latent that statistics may have for each pixel of the set's images; autoencoders give fewer than 1."""
@@ -65,9 +63,44 @@ class DistilledSet:
         return distilled
 
     @property
+    def source(self) -> str:
+        """Its folder."""
+        return str(self.path)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; the position of a name is its label."""
         return tuple(entry.name for entry in self.manifest.classes)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each class."""
+        return {entry.name: entry.images for entry in self.manifest.classes}
+
+    @property
+    def ipc(self) -> int:
+        """Images per class; 0 where only statistics are kept."""
+        return self.manifest.ipc
+
+    @property
+    def image_size(self) -> int:
+        """Side H = W, in pixels."""
+        return self.manifest.image_size
+
+    @property
+    def method(self) -> str:
+        """Name of the method that made the set."""
+        return self.manifest.method
+
+    @property
+    def seed(self) -> int:
+        """Seed that the set was made with."""
+        return self.manifest.seed
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The manifest, as JSON values."""
+        return self.manifest.model_dump(mode="json")
 
     @cached_property
     def images(self) -> Tensor:
@@ -76,15 +109,18 @@ class DistilledSet:
         Raises:
             DistilledSetError: only statistics are kept.
         """
-        self.require_images()
+        require_images(self)
         return torch.cat([self.of_class(name) for name in self.class_names])
 
     @cached_property
     def labels(self) -> Tensor:
         """Labels int64 [N] of :attr:`images`."""
-        return torch.repeat_interleave(
-            torch.tensor([entry.label for entry in self.manifest.classes]), torch.tensor([entry.images for entry in self.manifest.classes])
-        )
+        counts = torch.tensor(list(self.counts.values()))
+        return torch.repeat_interleave(torch.arange(len(counts)), counts)
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return :attr:`images` and :attr:`labels`."""
+        return self.images, self.labels
 
     @property
     def statistics(self) -> dict[str, ClassGaussian]:
@@ -106,7 +142,7 @@ class DistilledSet:
         if not file.is_file():
             return {}
         manifest = self.manifest
-        if not manifest.tells_statistics:
+        if not manifest.describes_statistics:
             raise DistilledSetError(
                 f"{file} does not fit the manifest.",
                 found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
@@ -114,13 +150,6 @@ class DistilledSet:
             )
         mixtures = read_mixtures(file, **self._sizes)
         return dict(zip(self.class_names, mixtures, strict=True))
-
-    def require_images(self) -> None:
-        """Raise :class:`DistilledSetError` if only statistics are kept."""
-        if self.manifest.ipc == 0:
-            raise DistilledSetError(
-                f"{self.path} has no images.", found="statistics alone", hint=f"make some: 'd3hr expand {self.path} --ipc 10 --out SET'."
-            )
 
     def require_prior(self, prior: Prior) -> None:
         """Refuse another prior than the one that the set was made with.
@@ -130,11 +159,11 @@ class DistilledSet:
             DistilledSetError: its classes, latents or images are not those of the manifest and the statistics.
         """
         made_with = self.manifest.prior
-        if prior.fingerprint != made_with["fingerprint"]:
+        if prior.fingerprint != made_with.fingerprint:
             raise PriorError(
                 "This is not the prior that the set was made with; its latents mean something else.",
-                found=f"prior {prior.fingerprint[:12]}, {prior.precision}; the set's is {made_with['fingerprint'][:12]}, "
-                f"{made_with.get('precision')} ({made_with['source']})",
+                found=f"prior {prior.fingerprint[:12]}, {prior.precision}; the set's is {str(made_with.fingerprint)[:12]}, "
+                f"{made_with.precision} ({made_with.source})",
                 hint="give that prior, in that precision and with the same autoencoder.",
             )
         self.manifest.conditioning_in(prior.class_names)
@@ -147,14 +176,14 @@ class DistilledSet:
                 hint="make the set again.",
             )
 
-    def of_class(self, name: str) -> Tensor:
-        """Return the images uint8 [K, 3, H, W] of one class.
+    def of_class(self, class_name: str, count: int | None = None) -> Tensor:
+        """Return the first ``count`` images of a class, by default all of them, as uint8 [K, 3, H, W].
 
         Raises:
             DistilledSetError: an image is damaged or not of the manifest's size; the size is checked before pixels are decoded.
         """
-        entry = self.manifest.classes[self.class_names.index(name)]
-        return torch.stack([self._pixels(file) for file in entry.files(self.path)])
+        entry = self.manifest.classes[self.class_names.index(class_name)]
+        return torch.stack([self._pixels(file) for file in entry.files(self.path)[:count]])
 
     def expand(
         self,
@@ -241,7 +270,7 @@ class DistilledSet:
             raise DistilledSetError(f"{file} is damaged.", found=str(error), hint="make the set again.") from error
 
 
-def open_set(path: str | Path) -> DistilledSet | ImageData:
+def open_set(path: str | Path) -> ImageSet:
     """Open a distilled set: one of d3hr, or any image source that another tool left, such as a folder of class folders.
 
     Raises:

@@ -16,6 +16,7 @@ from d3hr.errors import SettingsError
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.staging import StagedFolder
+from d3hr.prior.class_matching import conditioning_ids
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.manifest import Manifest
@@ -57,7 +58,7 @@ def expand_statistics(
     fixed = sorted(STATISTICS_SETTINGS & changes.keys())
     if fixed:
         raise SettingsError(f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", hint="distil anew.")
-    seed = manifest.settings["seed"] if seed is None else seed
+    seed = manifest.seed if seed is None else seed
     settings = distill_settings("paper", **{**manifest.settings, **changes, "ipc": ipc, "seed": seed})
     settings.require_no_copies()
     origin = Origin(
@@ -110,7 +111,7 @@ def write_drawn_set(
         return search_mixtures(mixtures, settings, progress, memory_budget=memory_budget, device=device, execution=execution)
 
     candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if origin.ipc else {}
-    drawing = Drawing(prior, settings, {match.class_name: match.conditioning_id for match in origin.conditioning or ()})
+    drawing = Drawing(prior, settings, conditioning_ids(origin.conditioning or ()))
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         return ((names[index], images) for index, images in execution.run(drawing, Draws(names, mixtures, candidates)))

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from d3hr.data.codec import MAX_PIXELS
-from d3hr.distillation.settings import MOST_MODES, MOST_RANK, DistillSettings
+from d3hr.data.dataset import DataRecord
+from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import DistilledSetError
 from d3hr.fileio.atomic import read_json
 from d3hr.fileio.names import class_folders
 from d3hr.prior.class_matching import Conditioning
+from d3hr.prior.model import PriorRecord
 
 MAX_BYTES = 2**26
 """Largest manifest that is read: 64 MiB, which is room for some hundred thousand classes."""
@@ -58,32 +60,11 @@ class ClassEntry(BaseModel):
         return [folder / "train" / self.folder / f"{index:05d}.png" for index in range(self.images)]
 
 
-class _SettingsFacts(BaseModel):
-    """What is asked of :attr:`Manifest.settings`, whatever the method."""
+class _CommonSettings(BaseModel):
+    """The settings that mean the same in every method that has them."""
 
     seed: int = Field(default=0, strict=True)
     denoising_guidance: float = 1.0
-    modes: int = Field(default=1, strict=True, ge=1, le=MOST_MODES)
-    rank: int = Field(default=0, strict=True, ge=0, le=MOST_RANK)
-
-
-class _DataFacts(BaseModel):
-    """What is asked of :attr:`Manifest.data`."""
-
-    source: str | None = None
-    split: str | None = None
-    fingerprint: str | None = None
-
-
-class _PriorFacts(BaseModel):
-    """What is asked of :attr:`Manifest.prior`."""
-
-    source: str | None = None
-    fingerprint: str | None = None
-    precision: str | None = None
-    autoencoder: str | None = None
-    licence: str | None = None
-    bytes: int = Field(default=0, ge=0)
 
 
 class Manifest(BaseModel):
@@ -104,33 +85,20 @@ class Manifest(BaseModel):
     """Images per class; 0 where only the statistics are kept."""
     classes: tuple[ClassEntry, ...] = Field(min_length=1)
     settings: dict[str, Any]
-    data: dict[str, Any]
-    """Source, split, fingerprint and skipped files of the real images."""
-    prior: dict[str, Any]
-    """Source, fingerprint, precision, autoencoder, licence and bytes of the diffusion prior."""
+    data: DataRecord
+    """The real images."""
+    prior: PriorRecord
+    """The diffusion prior."""
     storage: dict[str, int] = {}
     """Bytes of what the set needs, each apart: ``images``, ``statistics``, ``soft_labels``, and the ``prior`` that ``expand`` needs."""
     versions: dict[str, str]
 
     @field_validator("settings")
     @classmethod
-    def _settings_facts(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        _SettingsFacts.model_validate(settings)
-        if "statistics_level" in settings:
-            DistillSettings(**settings)
+    def _check_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        _CommonSettings.model_validate(settings)
+        _distill_settings(settings)
         return settings
-
-    @field_validator("data")
-    @classmethod
-    def _data_facts(cls, data: dict[str, Any]) -> dict[str, Any]:
-        _DataFacts.model_validate(data)
-        return data
-
-    @field_validator("prior")
-    @classmethod
-    def _prior_facts(cls, prior: dict[str, Any]) -> dict[str, Any]:
-        _PriorFacts.model_validate(prior)
-        return prior
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Manifest:
@@ -160,20 +128,34 @@ class Manifest(BaseModel):
         ]
 
     @property
+    def distill_settings(self) -> DistillSettings | None:
+        """The settings of a set that was drawn from class Gaussians; None for other methods, which have settings of their own."""
+        return _distill_settings(self.settings)
+
+    @property
+    def seed(self) -> int:
+        """Seed of whatever the method drew; 0 for a method that draws nothing."""
+        return _CommonSettings.model_validate(self.settings).seed
+
+    @property
+    def denoising_guidance(self) -> float:
+        """Classifier-free guidance scale of denoising; 1, which is none, for a method that denoises nothing."""
+        return _CommonSettings.model_validate(self.settings).denoising_guidance
+
+    @property
     def modes(self) -> int:
         """Gaussians that describe a class."""
-        return int(self.settings.get("modes", 1))
+        return self.distill_settings.modes if self.distill_settings else 1
 
     @property
     def rank(self) -> int:
         """Directions that are kept of each covariance, at most."""
-        return int(self.settings.get("rank", 0))
+        return self.distill_settings.rank if self.distill_settings else 0
 
     @property
-    def tells_statistics(self) -> bool:
-        """Whether it tells how statistics were made, and of which classes of which prior."""
-        made = "statistics_level" in self.settings and self.prior.get("fingerprint") and "source" in self.prior
-        return bool(made and self.conditioning)
+    def describes_statistics(self) -> bool:
+        """Whether it says how statistics were made, and of which classes of which prior."""
+        return bool(self.distill_settings and self.prior.fingerprint and self.conditioning)
 
     def conditioning_in(self, prior_classes: Sequence[str]) -> list[Conditioning]:
         """Return :attr:`conditioning`, of a prior with these classes.
@@ -189,6 +171,10 @@ class Manifest(BaseModel):
                     hint="make the set again.",
                 )
         return self.conditioning
+
+
+def _distill_settings(settings: dict[str, Any]) -> DistillSettings | None:
+    return DistillSettings(**settings) if "statistics_level" in settings else None
 
 
 def read_manifest(folder: Path) -> Manifest:

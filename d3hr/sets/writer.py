@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from d3hr.data.codec import png_of_pixels, read_square, to_uint8
+from d3hr.data.dataset import DataRecord
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.names import class_folders
 from d3hr.fileio.staging import StagedFolder, remove
 from d3hr.prior.class_matching import Conditioning
+from d3hr.prior.model import PriorRecord
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.card import MAX_CLASSES, contact_sheet, set_card
 from d3hr.sets.manifest import ClassEntry, Manifest, Sample
@@ -40,9 +42,9 @@ class Origin:
     ipc: int
     image_size: int
     settings: Mapping[str, Any]
-    data: Mapping[str, Any]
-    prior: Mapping[str, Any]
-    real_counts: Mapping[str, int]
+    data: DataRecord = field(default_factory=DataRecord)
+    prior: PriorRecord = field(default_factory=PriorRecord)
+    real_counts: Mapping[str, int] = field(default_factory=dict)
     conditioning: Sequence[Conditioning] | None = None
     samples: Mapping[str, Sample] | None = None
 
@@ -55,8 +57,8 @@ class Origin:
             "ipc": self.ipc,
             "image_size": self.image_size,
             "settings": dict(self.settings),
-            "data": self.data.get("fingerprint"),
-            "prior": self.prior.get("fingerprint"),
+            "data": self.data.fingerprint,
+            "prior": self.prior.fingerprint,
             "conditioning": [match.conditioning_id for match in self.conditioning or ()],
         }
 
@@ -82,8 +84,8 @@ class Origin:
                 for label, (name, match) in enumerate(zip(self.class_names, matches, strict=True))
             ),
             settings=dict(self.settings),
-            data=dict(self.data),
-            prior=dict(self.prior),
+            data=self.data,
+            prior=self.prior,
             versions={name: version(name) for name in ("d3hr", "torch", "diffusers")},
         )
 
@@ -167,7 +169,7 @@ def _bytes(folder: Path, manifest: Manifest) -> dict[str, int]:
         "images": sum(image.stat().st_size for image in folder.glob("train/*/*.png")),
         "statistics": statistics.stat().st_size if statistics.is_file() else 0,
         "soft_labels": 0,
-        "prior": int(manifest.prior.get("bytes", 0)),
+        "prior": manifest.prior.bytes,
     }
 
 

@@ -11,7 +11,7 @@ from d3hr.__main__ import main
 from d3hr.errors import ClassMismatch, DataError, OutputError, ResultsError, SettingsError
 from d3hr.evaluation import teacher_training
 from d3hr.evaluation.evaluate import describe_teacher
-from d3hr.evaluation.images import labelled_images, real_images, training_images
+from d3hr.evaluation.images import real_images, training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.targets import soft_labels
@@ -162,7 +162,7 @@ def test_a_student_learns_from_a_teacher(labels: str, teacher: Teacher, digits: 
 
 def test_features_are_what_the_classifier_sees(teacher: Teacher, digits: ImageData) -> None:
     """The classifier on the embedding gives the logits; images of another side are resized to the teacher's."""
-    images = labelled_images(digits).read(torch.arange(3))
+    images = training_images(digits).read(torch.arange(3))
     assert torch.equal(teacher.network.classifier(teacher.embed(images)), teacher.logits(images))
     large = torch.nn.functional.interpolate(images, (16, 16), mode="nearest")
     torch.testing.assert_close(teacher.logits(large), teacher.logits(images), atol=1.0, rtol=0.5)

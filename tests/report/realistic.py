@@ -14,6 +14,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.fileio.atomic import write_json
 from d3hr.methods.selection import random_real
+from d3hr.prior.model import PriorRecord
 from d3hr.sets.distilled_set import DistilledSet
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -30,7 +31,7 @@ def digits_set(images: ImageData, out: Path, *, ipc: int = 4) -> DistilledSet:
     changes = {
         "method": "d3hr",
         "settings": SETTINGS,
-        "prior": {"source": "prior", "fingerprint": "9f2c", "license": None, "bytes": 4_213_004},
+        "prior": PriorRecord(source="prior", fingerprint="9f2c", licence=None, bytes=4_213_004),
     }
     (out / "SHA256SUMS").unlink()  # a set that somebody has changed
     write_json(out / "manifest.json", drawn.manifest.model_copy(update=changes).model_dump(mode="json"))

@@ -17,6 +17,7 @@ from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import DistilledSetError
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning
+from d3hr.prior.model import PriorRecord
 from d3hr.sets.statistics import write_mixtures
 from d3hr.sets.writer import Origin, write_set
 
@@ -27,8 +28,8 @@ NAMES = ("ant", "a/b")
 def whole(tmp_path: Path) -> Path:
     """A set of two classes, two images of 8 px each, and statistics of 4 dimensions."""
     asked = [Conditioning(name, index, name, "exact name") for index, name in enumerate(NAMES)]
-    prior = {"source": "prior", "fingerprint": "ab"}
-    origin = Origin("d3hr", NAMES, 2, 8, DistillSettings(ipc=2).model_dump(mode="json"), {}, prior, {}, asked)
+    prior = PriorRecord(source="prior", fingerprint="ab")
+    origin = Origin("d3hr", NAMES, 2, 8, DistillSettings(ipc=2).model_dump(mode="json"), prior=prior, conditioning=asked)
     gaussian = ClassGaussian(torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3)
     with StagedFolder(tmp_path / "set", origin.key()) as stage:
         write_set(
