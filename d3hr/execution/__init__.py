@@ -1,1 +1,1 @@
-"""Where pieces of work are done: in this process, in worker processes, on a Ray cluster."""
+"""Where tasks run: in this process, in worker processes on this machine, or on a Ray cluster."""

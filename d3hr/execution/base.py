@@ -1,4 +1,4 @@
-"""What is to be done piece by piece, and the places that can do it."""
+"""Work that consists of independent tasks, and where tasks run; the simplest place is this process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from d3hr.errors import SettingsError
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _Task = TypeVar("_Task", contravariant=True)
@@ -14,44 +16,50 @@ _Result = TypeVar("_Result", covariant=True)
 
 
 class Work(Protocol[_Task, _Result]):
-    """What is to be done, in a form that travels to other processes: it is pickled, and so are its tasks and results.
+    """What all tasks have in common, such as the networks that they use. Work, tasks and results are pickled to reach other processes.
 
-    A piece must depend on its task alone, never on which pieces were done before it in the same process: then a piece that was lost with
-    its process can be done again elsewhere, and nothing depends on how many processes there are.
+    A result must depend on its task alone, never on the tasks that ran before it in the same process: then a task that was lost with its
+    process can run again elsewhere, and nothing depends on the number of processes.
     """
 
     def open(self) -> Callable[[_Task], _Result]:
-        """Make ready in this process (load networks, open files) and return the function that does one piece."""
+        """Prepare this process (load networks, open files) and return the function that runs one task."""
 
 
 class Execution(Protocol):
-    """Where pieces of work are done."""
+    """Where tasks run."""
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as pieces are done, in any order.
+        """Yield (index of the task, its result) as tasks finish, in any order.
 
         Raises:
-            D3hrError: an error of a piece, as it is.
-            ExecutionError: the place cannot do the work.
+            D3hrError: raised by a task, unchanged.
+            ExecutionError: the processes or the cluster failed.
         """
 
     def session(self) -> AbstractContextManager[Execution]:
-        """Keep what it takes to work, such as processes or a connection, from one run to the next for as long as the context lasts."""
+        """Return a context in which several runs share the same processes and connections, and the execution to use inside it."""
 
 
 @dataclass(frozen=True)
 class Serial:
-    """This process: one piece after the other, in order, each when it is asked for."""
+    """This process: one task after the other, in order, each when its result is requested."""
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         """Yield (index of the task, its result)."""
-        do = work.open()
+        run_task = work.open()
         for index, task in enumerate(tasks):
-            yield index, do(task)
+            yield index, run_task(task)
 
     def session(self) -> AbstractContextManager[Serial]:
-        """This process stands anyway."""
+        """Return a context that does nothing: there is nothing to keep."""
         return nullcontext(self)
 
 
 SERIAL = Serial()
+
+
+def check_at_least_one(flag: str, value: int) -> None:
+    """Raise :class:`~d3hr.errors.SettingsError`, which names ``flag``, for a value below one."""
+    if value < 1:
+        raise SettingsError(f"{flag} must be at least 1.", found=str(value), hint="give 1 or more.")

@@ -1,32 +1,35 @@
-"""How much memory a device has, holds and has held."""
+"""How much memory a device has, holds and has held. On CUDA that is the device's own memory, elsewhere that of the process."""
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
-from pathlib import Path
+import threading
+from collections.abc import Callable
 
+import psutil
 import torch
 
-_STATM = Path("/proc/self/statm")
+_SAMPLING = 0.002
+"""Seconds between two measurements of the memory of the process."""
 
 
 def device_name(device: torch.device) -> str:
-    """Return how to call a device in a sentence."""
+    """Return a name of a device for people: of the card, or ``cpu (2 threads)``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type} ({threads} thread{'s' if threads > 1 else ''})"
 
 
+def total_bytes(device: torch.device) -> int:
+    """Return the bytes of memory of the device, or of the machine."""
+    return int(torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total)
+
+
 def resident_bytes(device: torch.device) -> int:
     """Return the bytes held now: by the process, or on CUDA by its tensors on the device."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    if _STATM.exists():
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return peak_bytes(device)
+    return int(torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss)
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -37,8 +40,33 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def total_bytes(device: torch.device) -> int:
-    """Return the bytes of memory that there are."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+class HeldMemory:
+    """Measures how many bytes a function holds at most, beyond those held when this object was created.
+
+    On CUDA these are bytes of tensors on the device. Elsewhere they are bytes of the process, measured every 2 ms, so a peak that is
+    shorter may be missed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self._before = device, resident_bytes(device)
+
+    def __call__(self, function: Callable[[], None]) -> int:
+        """Call ``function`` and return the bytes."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            function()
+            return peak_bytes(self.device) - self._before
+        finished, samples = threading.Event(), [resident_bytes(self.device)]
+
+        def sample() -> None:
+            while not finished.wait(_SAMPLING):
+                samples[0] = max(samples[0], resident_bytes(self.device))
+
+        sampler = threading.Thread(target=sample, daemon=True)
+        sampler.start()
+        try:
+            function()
+        finally:
+            finished.set()
+            sampler.join()
+        return max(0, samples[0] - self._before, resident_bytes(self.device) - self._before)

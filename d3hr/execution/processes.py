@@ -1,171 +1,242 @@
-"""Work shared out over worker processes of this machine, one GPU a worker where there are any."""
+"""Tasks that run in worker processes on this machine, each with a GPU of its own where there are any."""
 
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import pickle
+import signal
+import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from typing import Any
 
 from d3hr.errors import ExecutionError
-from d3hr.execution.base import Execution, Result, Task, Work
-from d3hr.execution.worker import Worker, at_least_one, interrupts_held, result_of
+from d3hr.execution.base import Execution, Result, Task, Work, check_at_least_one
+from d3hr.execution.worker import cuda_devices, pickle_outcome, set_threads, thread_environment, unpickle_outcome
 
 RETRIES = 3
-"""How many times a piece is given out again after the worker that did it died."""
+"""How many times a task runs again after its worker died."""
 _PATIENCE = 5.0
-"""Seconds that workers with nothing left to do get to end by themselves."""
+"""Seconds that idle workers have to exit by themselves."""
+_CONTEXT = multiprocessing.get_context("spawn")
+_STOPS = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
 class WorkerProcesses:
-    """Worker processes on this machine, each with the work opened once, doing one piece at a time.
+    """Worker processes on this machine; each opens the work once and runs one task at a time.
 
-    A worker that dies is replaced and its piece given out again, at most ``RETRIES`` times. No worker outlives the iterator, the
-    context of :meth:`standing`, or this process. On a machine with CUDA devices worker i sees device i mod n alone.
+    A worker that dies is replaced and its task runs again, at most ``RETRIES`` times; the other workers are not affected. No worker
+    outlives the iterator, the context of :meth:`session`, or this process. With n CUDA devices worker i sees only device i mod n.
 
     Args:
-        workers: how many processes; never more are started than there are pieces.
-        threads: threads that each computes with.
+        workers: largest number of processes; never more are started than there are tasks.
+        threads: threads of each worker.
     """
 
     workers: int
     threads: int = 1
 
     def __post_init__(self) -> None:
-        at_least_one("--workers", self.workers)
-        at_least_one("--threads", self.threads)
+        check_at_least_one("--workers", self.workers)
+        check_at_least_one("--threads", self.threads)
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as pieces are done, in any order.
+        """Yield (index of the task, its result) as tasks finish, in any order.
 
         Raises:
-            ExecutionError: a worker cannot start, or one died ``RETRIES`` + 1 times over the same piece.
+            D3hrError: raised by a task, unchanged.
+            ExecutionError: a worker cannot start, or ``RETRIES`` + 1 workers died while they ran the same task.
         """
-        with self.session() as team:
-            yield from team.run(work, tasks)
+        with self.session() as session:
+            yield from session.run(work, tasks)
 
     @contextmanager
     def session(self) -> Iterator[Execution]:
         """Keep the workers from one run to the next."""
-        team = _Team(self.threads)
+        session = _Session(self.workers, self.threads)
+        atexit.register(session.end, 0)
         try:
-            yield _Session(self.workers, team)
-            team.end(_PATIENCE)
+            yield session
+            session.end(_PATIENCE)
         finally:
-            team.end(0)
+            session.end(0)
+            atexit.unregister(session.end)
 
 
-@dataclass(frozen=True)
 class _Session:
-    """Workers that stay from run to run."""
+    """Workers that stay from run to run. Only the thread that iterates over results starts and ends them."""
 
-    workers: int
-    team: _Team
+    def __init__(self, workers: int, threads: int) -> None:
+        self._size, self._threads, self._devices = workers, threads, cuda_devices()
+        self._workers: dict[int, _Worker] = {}
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        parcel = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
-        waiting, deaths, missing = deque(range(len(tasks))), Counter[int](), len(tasks)
+        pickled_work = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
+        waiting, deaths = deque(range(len(tasks))), Counter[int]()
+        running: dict[int, int] = {}  # number of the worker -> index of its task
+        outcomes = SimpleQueue[tuple[int, bytes | None]]()
         try:
-            for worker in self.team.idle():
-                worker.open(parcel)
-            while missing:
-                self.team.grow(min(self.workers, missing))
-                for worker in self.team.idle():
-                    if waiting:
-                        index = waiting.popleft()
-                        worker.give(index, pickle.dumps(tasks[index], pickle.HIGHEST_PROTOCOL))
-                done: list[tuple[int, bytes]] = []
-                for worker in self.team.speaking():
-                    try:
-                        done += filter(None, [worker.hear(parcel)])
-                    except EOFError:
-                        waiting.extendleft(_bereaved(worker, deaths))
-                        self.team.dismiss(worker)
-                missing -= len(done)
-                for index, outcome in done:
-                    yield index, result_of(outcome)
+            while waiting or running:
+                for number in range(self._size):
+                    if waiting and number not in running:
+                        worker, index = self._worker(number), waiting.popleft()
+                        running[number] = index
+                        task = pickle.dumps(tasks[index], pickle.HIGHEST_PROTOCOL)
+                        threading.Thread(target=worker.run, args=(pickled_work, task, outcomes), daemon=True).start()
+                number, outcome = outcomes.get()
+                index = running.pop(number)
+                if outcome is None:
+                    deaths[index] += 1
+                    _check_death(self._workers.pop(number), index, deaths[index])
+                    waiting.appendleft(index)
+                else:
+                    yield index, unpickle_outcome(outcome)
         finally:
-            for worker in self.team.busy():  # with pieces that nobody waits for any more
-                self.team.dismiss(worker)
+            for number in running.keys() & self._workers.keys():  # their results are no longer wanted
+                self._workers.pop(number).kill()
 
     def session(self) -> AbstractContextManager[_Session]:
         return nullcontext(self)
 
-
-class _Team:
-    """The workers that there are."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads, self._devices = threads, cuda_devices()
-        self._workers: list[Worker] = []
-        atexit.register(self.end, 0)
-
-    def grow(self, size: int) -> None:
-        """Start workers until there are ``size``."""
-        while len(self._workers) < size:
-            number = min(set(range(size)) - {worker.number for worker in self._workers})
-            device = self._devices[number % len(self._devices)] if self._devices else None
-            with interrupts_held():
-                self._workers.append(Worker(number, threads=self._threads, device=device))
-
-    def speaking(self) -> list[Worker]:
-        """Wait until at least one worker has something to say or has died, and return those."""
-        spoke = wait([end for worker in self._workers for end in (worker.connection, worker.process.sentinel)])
-        return [worker for worker in self._workers if worker.connection in spoke or worker.process.sentinel in spoke]
-
-    def idle(self) -> list[Worker]:
-        """Return the workers that wait for a piece."""
-        return [worker for worker in self._workers if worker.idle]
-
-    def busy(self) -> list[Worker]:
-        """Return the workers that have a piece."""
-        return [worker for worker in self._workers if worker.piece is not None]
-
-    def dismiss(self, worker: Worker) -> None:
-        """Take a worker off the books."""
-        worker.end(0)
-        self._workers.remove(worker)
-
     def end(self, patience: float) -> None:
-        """End all workers: those with something still to do are to be given no patience."""
-        for worker in self._workers:
-            worker.connection.close()
-            if not patience:
-                worker.process.kill()
+        """End all workers: by themselves within ``patience`` seconds, which only idle ones do, else by force."""
+        if patience:
+            for worker in self._workers.values():
+                worker.connection.close()
+            for worker in self._workers.values():
+                worker.process.join(patience)
         while self._workers:
-            self._workers.pop().end(patience)
-        atexit.unregister(self.end)
+            self._workers.popitem()[1].kill()
+
+    def _worker(self, number: int) -> _Worker:
+        """Return the worker of that number, started if there is none."""
+        if number not in self._workers:
+            device = self._devices[number % len(self._devices)] if self._devices else None
+            with _interrupts_blocked():
+                self._workers[number] = _Worker(number, self._threads, device)
+        return self._workers[number]
 
 
-def _bereaved(worker: Worker, deaths: Counter[int]) -> list[int]:
-    """Return what a worker that died leaves undone."""
+class _Worker:
+    """A process that opens work once and then runs its tasks, one at a time, until it receives other work.
+
+    Each worker has a pipe of its own, so that one that dies in the middle of a message affects no other.
+
+    Args:
+        number: its number among the workers.
+        threads: its threads.
+        device: the only entry of CUDA_VISIBLE_DEVICES that it sees, or None to leave them as they are.
+
+    Attributes:
+        ready: whether it has started.
+    """
+
+    def __init__(self, number: int, threads: int, device: str | None) -> None:
+        self.number, self.ready = number, False
+        self._work: bytes | None = None
+        self.connection, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_serve, args=(theirs, threads), name=f"d3hr worker {number}")
+        environment = thread_environment(threads) | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
+        with theirs, _environment(environment):
+            self.process.start()
+
+    def run(self, work: bytes, task: bytes, outcomes: SimpleQueue[tuple[int, bytes | None]]) -> None:
+        """Run one task of the work and put (number, outcome) into the queue; the outcome is None if the process died. Blocks."""
+        outcome = None
+        with suppress(EOFError, OSError):
+            if not self.ready:
+                self.connection.recv_bytes()
+                self.ready = True
+            self.connection.send_bytes(b"" if work is self._work else work)
+            self.connection.send_bytes(task)
+            self._work = work
+            outcome = self.connection.recv_bytes()
+        outcomes.put((self.number, outcome))
+
+    def kill(self) -> None:
+        """End the process, unless it has ended."""
+        self.process.kill()
+        self.process.join()
+
+
+def _check_death(worker: _Worker, index: int, deaths: int) -> None:
+    """Raise an :class:`ExecutionError` if the task of a worker that died should not run again."""
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     if not worker.ready:
         raise ExecutionError(
             "A worker process ended before it could begin.",
-            found=f"{worker.ended_by()}; what it printed stands above",
+            found=f"{cause}; its own message is above",
             hint="in a script, begin the work under `if __name__ == '__main__':`, since each worker imports the script.",
         )
-    if worker.piece is None:
-        return []
-    deaths[worker.piece] += 1
-    if deaths[worker.piece] > RETRIES:
+    if deaths > RETRIES:
         raise ExecutionError(
-            f"A worker process died {deaths[worker.piece]} times over the same piece of work.",
-            found=f"piece {worker.piece}, the last time by {worker.ended_by()}",
-            hint="likely there was no memory left: use fewer --workers.",
+            f"A worker process died {deaths} times while it ran the same task.",
+            found=f"task {index}, the last time by {cause}",
+            hint="probably memory ran out: use fewer --workers.",
         )
-    return [worker.piece]
 
 
-def cuda_devices() -> list[str]:
-    """Return the entries of CUDA_VISIBLE_DEVICES, one a device that this process may use, without touching any."""
-    import torch
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM until a process that is being started is registered; it unblocks them itself when it is ready to."""
+    resource_tracker.ensure_running()  # multiprocessing unblocks signals when it starts this helper process of its own
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = given.split(",") if given is not None else [str(index) for index in range(count)]
-    return [name.strip() for name in names[:count]]
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for processes started inside the context."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection: Connection[Any, Any], threads: int) -> None:
+    """Run as a worker: receive work and tasks, and send outcomes, until the other end of the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group; the parent decides what ends
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    set_threads(threads)
+    work, run_task = b"", None
+
+    def run(task: bytes) -> Any:
+        nonlocal run_task
+        run_task = run_task or pickle.loads(work).open()
+        return run_task(pickle.loads(task))
+
+    with suppress(EOFError, OSError):
+        connection.send_bytes(b"")  # ready
+        while True:
+            if other_work := connection.recv_bytes():
+                work, run_task = other_work, None
+            connection.send_bytes(pickle_outcome(partial(run, connection.recv_bytes())))
+
+
+def _exit_with_parent() -> None:
+    """Exit when the parent process has ended, for whatever reason."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,4 +1,4 @@
-"""Work shared out over a Ray cluster: this machine, or as many as there are."""
+"""Tasks that run on a Ray cluster: this machine, or any number of machines."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TextIO, cast
 
 from d3hr.errors import ExecutionError, SettingsError
-from d3hr.execution.base import Result, Task, Work
-from d3hr.execution.processes import RETRIES, cuda_devices
-from d3hr.execution.worker import at_least_one, outcome_of, result_of, set_threads, thread_environment
+from d3hr.execution.base import Result, Task, Work, check_at_least_one
+from d3hr.execution.processes import RETRIES
+from d3hr.execution.worker import cuda_devices, pickle_outcome, set_threads, thread_environment, unpickle_outcome
 
 _AHEAD = 2
-"""Pieces given out at a time for each that the cluster can do at once, so that no place waits for the next."""
-_DEVICE_UNSET = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
-"""Ray would change the devices that a process sees from piece to piece, which CUDA heeds only at the first: we choose among all."""
+"""Tasks submitted for each that the cluster can run at once, so that no process waits for its next task."""
+_DEVICES_UNCHANGED = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
+"""Ray would change CUDA_VISIBLE_DEVICES from task to task, but CUDA reads it only once: we choose among all devices instead."""
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """The nodes of a Ray cluster, whose processes open the work once each; pieces are Ray tasks, so that any node can do any of them.
+    """The nodes of a Ray cluster, whose processes open the work once each; our tasks are Ray tasks, so any node can run any of them.
 
-    Ray gives a piece out again when its process or node is lost, at most ``RETRIES`` times. A Ray session that this process has already is
-    used and left as it is; otherwise one is opened for the length of :meth:`run`.
+    Ray runs a task again when its process or node is lost, at most ``RETRIES`` times. A Ray session that this process already has is used
+    and left open; otherwise one is opened for the duration of :meth:`run` or :meth:`session`.
 
     Args:
         address: ``auto`` for the cluster that this machine is part of, ``host:port`` for another, ``local`` for one on this machine alone,
             started and ended with the work.
-        workers: how many pieces to do at once; by default as many as the cluster has CPUs or GPUs for.
-        threads: threads, and so CPUs, of a piece.
-        gpus_per_task: GPUs of a piece; by default one where the cluster has any.
+        workers: how many tasks to run at once; by default as many as the cluster has CPUs or GPUs for.
+        threads: threads, and so CPUs, of a task.
+        gpus_per_task: GPUs of a task; by default one if the cluster has any.
     """
 
     address: str = "auto"
@@ -44,97 +45,103 @@ class RayCluster:
     gpus_per_task: float | None = None
 
     def __post_init__(self) -> None:
-        at_least_one("--threads", self.threads)
+        check_at_least_one("--threads", self.threads)
         if self.workers is not None:
-            at_least_one("--workers", self.workers)
+            check_at_least_one("--workers", self.workers)
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as pieces are done, in any order.
+        """Yield (index of the task, its result) as tasks finish, in any order.
 
         Raises:
-            SettingsError: Ray is not installed, or no node has what a piece needs.
-            ExecutionError: there is no such cluster, or a piece was lost more than ``RETRIES`` times.
+            D3hrError: raised by a task, unchanged.
+            SettingsError: Ray is not installed, or no node has what a task needs.
+            ExecutionError: there is no such cluster, or a task was lost more than ``RETRIES`` times.
         """
         ray = _ray()
-        parcel = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
-        key = hashlib.sha256(parcel).hexdigest()
-        with _session(ray, self.address):
-            gpus = self._gpus(ray)
-            do = ray.remote(
+        pickled_work = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
+        key = hashlib.sha256(pickled_work).hexdigest()
+        with _connection(self.address):
+            gpus = self._gpus()
+            remote = ray.remote(
                 num_cpus=self.threads,
                 num_gpus=gpus,
                 max_calls=0,
                 max_retries=RETRIES,
                 retry_exceptions=False,
-                runtime_env={"env_vars": thread_environment(self.threads) | (_DEVICE_UNSET if gpus else {})},
-            )(_do)
-            shared, waiting = [ray.put(parcel)], iter(range(len(tasks)))
-            under_way: dict[Any, int] = {}
+                runtime_env={"env_vars": thread_environment(self.threads) | (_DEVICES_UNCHANGED if gpus else {})},
+            )(_run_task)
+            shared, waiting = [ray.put(pickled_work)], iter(range(len(tasks)))
+            running: dict[Any, int] = {}  # Ray's reference to an outcome -> index of its task
             try:
                 while True:
-                    room = self._window(ray, gpus) - len(under_way)
-                    for _, index in zip(range(room), waiting, strict=False):
+                    for index in islice(waiting, max(0, self._window(gpus) - len(running))):
                         task = pickle.dumps(tasks[index], pickle.HIGHEST_PROTOCOL)
-                        under_way[do.remote(key, shared, task, self.threads)] = index
-                    if not under_way:
+                        running[remote.remote(key, shared, task, self.threads)] = index
+                    if not running:
                         return
-                    for done in ray.wait(list(under_way), num_returns=1)[0]:
-                        outcome = _outcome(ray, done, under_way[done])
-                        yield under_way.pop(done), result_of(outcome)
+                    (finished,), _ = ray.wait(list(running), num_returns=1)
+                    outcome = _outcome(finished, running[finished])
+                    yield running.pop(finished), unpickle_outcome(outcome)
             finally:
-                for unwanted in under_way:
+                for unwanted in running:
                     ray.cancel(unwanted, force=True)
 
     @contextmanager
     def session(self) -> Iterator[RayCluster]:
-        """Stay connected."""
-        with _session(_ray(), self.address):
+        """Stay connected from one run to the next."""
+        with _connection(self.address):
             yield self
 
-    def _gpus(self, ray: Any) -> float:
-        """Return the GPUs that a piece takes, once it is known that some node has what it needs: Ray would wait for one for ever."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    def _gpus(self) -> float:
+        """Return the GPUs of a task.
+
+        Raises:
+            SettingsError: no node has what a task needs; Ray would wait for such a node for ever.
+        """
+        nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
         gpus = self.gpus_per_task
         if gpus is None:
             gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
         if not any(node.get("CPU", 0) >= self.threads and node.get("GPU", 0) >= gpus for node in nodes):
-            has = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+            resources = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise SettingsError(
-                "No node of the Ray cluster has what a piece of work needs.",
-                found=f"a piece takes {self.threads} CPUs (--threads) and {gpus:g} GPUs; the nodes have {has}",
+                "No node of the Ray cluster has what a task needs.",
+                found=f"a task takes {self.threads} CPUs (--threads) and {gpus:g} GPUs; the nodes have {resources}",
                 hint="use fewer --threads, or start nodes that have as much.",
             )
         return gpus
 
-    def _window(self, ray: Any, gpus: float) -> int:
-        """Return how many pieces to have given out, by what the cluster has now."""
+    def _window(self, gpus: float) -> int:
+        """Return how many tasks to have submitted at a time, by what the cluster has now."""
         if self.workers is not None:
             return self.workers
-        has = ray.cluster_resources()
-        places = has.get("CPU", 0) / self.threads
-        return max(1, _AHEAD * int(min(places, has.get("GPU", 0) / gpus) if gpus else places))
+        resources = _ray().cluster_resources()
+        slots = resources.get("CPU", 0) / self.threads
+        if gpus:
+            slots = min(slots, resources.get("GPU", 0) / gpus)
+        return max(1, _AHEAD * int(slots))
 
 
 _OPENED: dict[tuple[str, int | None], Callable[[Any], Any]] = {}
-"""In a process of Ray's: the work that it has open, by its key and device."""
+"""In a process of Ray: the work that is open there, by its key and device; at most one."""
 
 
-def _do(key: str, shared: list[Any], task: bytes, threads: int) -> bytes:
-    """Do one piece in a process of Ray's, with the work opened by an earlier one where there was one."""
+def _run_task(key: str, shared: list[Any], task: bytes, threads: int) -> bytes:
+    """Run one task in a process of Ray and return its outcome. Work that an earlier task opened there stays open."""
 
-    def piece() -> Any:
+    def run() -> Any:
         set_threads(threads)
-        here = key, _take_device()
-        if here not in _OPENED:
+        opened = key, use_assigned_device()
+        if opened not in _OPENED:
             _OPENED.clear()
-            _OPENED[here] = pickle.loads(_ray().get(shared[0])).open()
-        return _OPENED[here](pickle.loads(task))
+            _OPENED[opened] = pickle.loads(_ray().get(shared[0])).open()
+        return _OPENED[opened](pickle.loads(task))
 
-    return outcome_of(piece)
+    return pickle_outcome(run)
 
 
-def _take_device() -> int | None:
-    """Make the CUDA device that Ray assigned to this piece, if any, the one that ``cuda`` means, and return its number."""
+def use_assigned_device() -> int | None:
+    """Make the CUDA device that Ray assigned to the current task the one that ``cuda`` means, and return its number; None without one."""
     assigned, visible = [str(name) for name in _ray().get_gpu_ids()], cuda_devices()
     if not assigned or assigned[0] not in visible:
         return None
@@ -145,13 +152,18 @@ def _take_device() -> int | None:
     return device
 
 
-def _outcome(ray: Any, done: Any, index: int) -> bytes:
-    """Return the outcome of a piece, unless Ray could not get it done."""
+def _outcome(reference: Any, index: int) -> bytes:
+    """Return the outcome of a task.
+
+    Raises:
+        ExecutionError: Ray could not run it.
+    """
+    ray = _ray()
     try:
-        outcome: bytes = ray.get(done)
+        outcome: bytes = ray.get(reference)
     except ray.exceptions.RayError as error:
         raise ExecutionError(
-            f"The Ray cluster could not do piece {index} of the work.",
+            f"The Ray cluster could not run task {index}.",
             found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
             hint="where memory ran out, use fewer --workers; where d3hr cannot be imported, install the same version on every node.",
         ) from error
@@ -159,13 +171,13 @@ def _outcome(ray: Any, done: Any, index: int) -> bytes:
 
 
 class _Stdout:
-    """Standard output as it was, but for what Ray's threads say of lost processes and nodes: that goes to standard error."""
+    """Standard output, except that what threads of Ray print about lost processes and nodes goes to standard error."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
     def write(self, text: str) -> int:
-        """Write to the one or the other."""
+        """Write to one of the two and return the number of characters."""
         of_ray = threading.current_thread().name.startswith("ray_")
         written: int = (sys.stderr if of_ray else self._inner).write(text)
         return written
@@ -175,8 +187,9 @@ class _Stdout:
 
 
 @contextmanager
-def _session(ray: Any, address: str) -> Iterator[None]:
-    """Be connected to a cluster: by the session that there is, or by one that ends with the work."""
+def _connection(address: str) -> Iterator[None]:
+    """Be connected to a cluster: by the Ray session that exists, or by one that ends with the context."""
+    ray = _ray()
     if ray.is_initialized():
         yield
         return
@@ -192,7 +205,7 @@ def _session(ray: Any, address: str) -> Iterator[None]:
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread() and on_terminate is not None:
-            signal.signal(signal.SIGTERM, on_terminate)  # Ray puts in one of its own
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray installs a handler of its own
     try:
         with redirect_stdout(cast(TextIO, _Stdout(sys.stdout))):
             yield
@@ -201,6 +214,11 @@ def _session(ray: Any, address: str) -> Iterator[None]:
 
 
 def _ray() -> Any:
+    """Return the module ``ray``.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
     try:
         import ray
     except ImportError as error:

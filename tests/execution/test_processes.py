@@ -1,4 +1,4 @@
-"""Worker processes do what this process would do, and leave nobody behind."""
+"""Worker processes return what this process would return, and none of them is left behind."""
 
 import multiprocessing
 import os
@@ -14,24 +14,24 @@ import pytest
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.execution import processes
 from d3hr.execution.base import Execution, Serial
-from d3hr.execution.processes import WorkerProcesses, cuda_devices
-from d3hr.execution.worker import outcome_of, result_of
+from d3hr.execution.processes import WorkerProcesses
+from d3hr.execution.worker import cuda_devices, pickle_outcome, unpickle_outcome
 from tests.execution.works import Awkward, CannotOpen, Echo, FloatSums, Interrupted, ObservedSums, Sleeping, alive, wait_until
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_here_works_in_order_and_no_further_than_it_is_asked(tmp_path: Path) -> None:
-    pieces = Serial().run(ObservedSums(tmp_path), range(5))
+def test_this_process_runs_tasks_in_order_and_only_when_requested(tmp_path: Path) -> None:
+    results = Serial().run(ObservedSums(tmp_path), range(5))
     assert not list(tmp_path.iterdir())
-    assert [next(pieces)[0], next(pieces)[0]] == [0, 1]
-    assert [index for index, _ in pieces] == [2, 3, 4]
+    assert [next(results)[0], next(results)[0]] == [0, 1]
+    assert [index for index, _ in results] == [2, 3, 4]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_results_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int) -> None:
-    """Seven sums of floats, equal to the last bit, however many workers share them; each opens the work once, with the threads asked for,
-    and of two devices worker i sees device i mod 2."""
+    """Seven sums of floats, equal to the last bit, whatever the number of workers; each opens the work once, with the number of threads
+    given, and of two devices worker i sees device i mod 2."""
     monkeypatch.setattr(processes, "cuda_devices", lambda: ["3", "GPU-77"])
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     results = dict(WorkerProcesses(workers, threads=2).run(ObservedSums(tmp_path, workers), range(7)))
@@ -49,71 +49,71 @@ def test_no_tasks_need_no_workers(tmp_path: Path) -> None:
 
 
 def test_large_tasks_and_results_do_not_block_each_other() -> None:
-    """8 MB each way is far over what a pipe holds, so both ends writing at once would wait for ever."""
+    """8 MB each way is far more than a pipe holds, so if both ends wrote at once they would wait for ever."""
     tasks = [bytes([index]) * 8_000_000 for index in range(3)]
     assert dict(WorkerProcesses(1).run(Echo(), tasks)) == dict(enumerate(tasks))
 
 
 @pytest.mark.parametrize(
-    ("given", "count", "expected"),
+    ("variable", "count", "expected"),
     [(None, 2, ["0", "1"]), ("3, GPU-77", 2, ["3", "GPU-77"]), ("1,-1,0", 1, ["1"]), ("", 0, []), (None, 0, [])],
 )
 def test_devices_are_those_that_this_process_may_use(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, count: int, expected: list[str]
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, count: int, expected: list[str]
 ) -> None:
-    """CUDA counts what it lets a process see: entries up to the first that is invalid."""
+    """CUDA counts the devices that it shows to a process: entries up to the first that is invalid."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if given is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     assert cuda_devices() == expected
 
 
-def by_nought() -> float:
+def divide_by_zero() -> float:
     return 1 / 0
 
 
-def awkward() -> None:
+def raise_awkward() -> None:
     raise Awkward("one", "two")
 
 
-def test_errors_of_other_libraries_bring_the_traceback_they_had() -> None:
-    """Those that a pickle cannot carry become a RuntimeError of their name and text."""
+def test_errors_of_other_libraries_keep_their_traceback() -> None:
+    """Those that cannot be pickled become a RuntimeError with their name and text."""
     with pytest.raises(ZeroDivisionError, match="division by zero") as caught:
-        result_of(outcome_of(by_nought))
-    assert "in by_nought" in str(caught.value.__cause__)
+        unpickle_outcome(pickle_outcome(divide_by_zero))
+    assert "in divide_by_zero" in str(caught.value.__cause__)
     with pytest.raises(RuntimeError, match=r"^Awkward: one$") as caught_awkward:
-        result_of(outcome_of(awkward))
-    assert "in awkward" in str(caught_awkward.value.__cause__)
+        unpickle_outcome(pickle_outcome(raise_awkward))
+    assert "in raise_awkward" in str(caught_awkward.value.__cause__)
     with pytest.raises((AttributeError, pickle.PicklingError), match="local object"):
-        result_of(outcome_of(lambda: lambda: None))
+        unpickle_outcome(pickle_outcome(lambda: lambda: None))
 
 
-@pytest.mark.parametrize("execution", [Serial(), WorkerProcesses(1)], ids=["here", "processes"])
-def test_an_error_of_opening_is_raised_as_it_is(execution: Execution) -> None:
+@pytest.mark.parametrize("execution", [Serial(), WorkerProcesses(1)], ids=["serial", "processes"])
+def test_an_error_while_the_work_is_opened_is_raised_unchanged(execution: Execution) -> None:
     with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]"):
         list(execution.run(CannotOpen(), [1, 2]))
 
 
-def begun(folder: Path) -> list[int]:
+def started(folder: Path) -> list[int]:
     return [int(path.name) for path in folder.iterdir()]
 
 
-def test_nobody_is_left_behind_when_the_rest_is_not_wanted(tmp_path: Path) -> None:
-    """A worker that has done a piece has got the next, of ten minutes; the other has too, or is still starting."""
-    pieces = WorkerProcesses(2).run(Sleeping(tmp_path), [0.0, 600.0, 600.0])
-    next(pieces)
+def test_no_worker_is_left_behind_when_the_remaining_results_are_not_wanted(tmp_path: Path) -> None:
+    """Of two workers one has finished a task, and the other is in a task of ten minutes or is still starting."""
+    results = WorkerProcesses(2).run(Sleeping(tmp_path), [0.0, 600.0, 600.0])
+    next(results)
     workers = [child.pid for child in multiprocessing.active_children() if child.pid]
     assert len(workers) == 2 and all(alive(worker) for worker in workers)
-    pieces.close()  # type: ignore[attr-defined]
+    results.close()  # type: ignore[attr-defined]
     assert not any(alive(worker) for worker in workers)
 
 
-def test_nobody_is_left_behind_when_a_piece_fails(tmp_path: Path) -> None:
-    """Its error, one of ours, arrives as it is."""
+def test_no_worker_is_left_behind_when_a_task_fails(tmp_path: Path) -> None:
+    """Its error, one of ours, is raised unchanged."""
     with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]"):
         list(WorkerProcesses(2).run(Sleeping(tmp_path), [600.0, -1.0]))
-    assert not any(alive(worker) for worker in begun(tmp_path))
+    assert not any(alive(worker) for worker in started(tmp_path))
 
 
 def parent(folder: Path) -> subprocess.Popen[str]:
@@ -121,7 +121,7 @@ def parent(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.execution.works", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT, env=environment)
-    wait_until(lambda: len(begun(folder)) == 1)
+    wait_until(lambda: len(started(folder)) == 1)
     return process
 
 
@@ -129,23 +129,23 @@ def test_workers_leave_ctrl_c_to_their_parent() -> None:
     assert dict(WorkerProcesses(1).run(Interrupted(), [4, 5])) == {0: 4, 1: 5}
 
 
-def test_ctrl_c_ends_everybody_and_only_the_parent_speaks_of_it(tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_and_only_the_parent_reports_it(tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole group; the parent's traceback is the only one."""
     with parent(tmp_path) as process:
         os.killpg(process.pid, signal.SIGINT)
         _, text = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT
     assert text.count("KeyboardInterrupt") == 1
-    assert not any(alive(worker) for worker in begun(tmp_path))
+    assert not any(alive(worker) for worker in started(tmp_path))
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     with parent(tmp_path) as process:
         process.kill()
-    wait_until(lambda: not any(alive(worker) for worker in begun(tmp_path)))
+    wait_until(lambda: not any(alive(worker) for worker in started(tmp_path)))
 
 
-def test_a_script_that_starts_work_while_it_is_imported_is_told_so(tmp_path: Path) -> None:
+def test_a_script_that_starts_work_while_it_is_imported_gets_an_error(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from d3hr.execution.processes import WorkerProcesses\n"
@@ -153,9 +153,9 @@ def test_a_script_that_starts_work_while_it_is_imported_is_told_so(tmp_path: Pat
         "list(WorkerProcesses(1).run(FloatSums(), [1]))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 1
-    assert "begin the work under `if __name__ == '__main__':`" in done.stderr
+    finished = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False, env=environment)
+    assert finished.returncode == 1
+    assert "begin the work under `if __name__ == '__main__':`" in finished.stderr
 
 
 @pytest.mark.parametrize(("workers", "threads", "flag"), [(0, 1, "--workers"), (1, 0, "--threads")])

@@ -1,4 +1,4 @@
-"""Pieces of work for tests, in a module that other processes can import."""
+"""Work for tests, in a module that other processes can import."""
 
 from __future__ import annotations
 
@@ -30,10 +30,6 @@ class FloatSums:
         return total
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def first_time(mark: Path) -> bool:
     """Return whether no process has left this mark yet, and leave it."""
     try:
@@ -54,17 +50,17 @@ class DyingSums:
     def open(self) -> Callable[[int], float]:
         add = FloatSums().open()
 
-        def do(seed: int) -> float:
+        def run(seed: int) -> float:
             if seed in self.fatal and (first_time(self.marks / f"{seed}.died") or self.always):
-                die()
+                os.kill(os.getpid(), signal.SIGKILL)
             return add(seed)
 
-        return do
+        return run
 
 
 @dataclass(frozen=True)
 class Around:
-    """What a process finds around it."""
+    """The process that ran a task, and its environment."""
 
     process: int
     openings: int
@@ -75,7 +71,7 @@ class Around:
 
 @dataclass(frozen=True)
 class ObservedSums:
-    """:class:`FloatSums` and what is around; waits with the first piece until ``workers`` processes have opened it."""
+    """:class:`FloatSums` and what is around; waits before the first task until ``workers`` processes have opened it."""
 
     folder: Path
     workers: int = 1
@@ -84,13 +80,13 @@ class ObservedSums:
         with self._mine.open("a") as file:
             file.write("x")
         wait_until(lambda: len(list(self.folder.iterdir())) >= self.workers, 120)
-        return self._do
+        return self._run
 
     @property
     def _mine(self) -> Path:
         return self.folder / str(os.getpid())
 
-    def _do(self, seed: int) -> tuple[float, Around]:
+    def _run(self, seed: int) -> tuple[float, Around]:
         import torch
 
         variables = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -98,7 +94,7 @@ class ObservedSums:
 
 
 class Awkward(Exception):
-    """Cannot come out of a pickle: its constructor takes two arguments and passes on one."""
+    """Cannot be unpickled: its constructor takes two arguments and passes on one."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(one)
@@ -113,24 +109,24 @@ class CannotOpen:
 
 @dataclass(frozen=True)
 class Sleeping:
-    """Task: seconds to sleep after saying, by a file called by the process's number, that it has begun; below zero, an error at once."""
+    """Task: seconds to sleep after creating a file named after the process's number; below zero, an error at once."""
 
     folder: Path
 
     def open(self) -> Callable[[float], float]:
-        def do(seconds: float) -> float:
+        def run(seconds: float) -> float:
             (self.folder / str(os.getpid())).touch()
             if seconds < 0:
                 raise ClassMismatch("a set", ["ant"], "a teacher", ["bee"])
             time.sleep(seconds)
             return seconds
 
-        return do
+        return run
 
 
 @dataclass(frozen=True)
 class StuckOnNode:
-    """:class:`FloatSums` that on one node of a Ray cluster never come to an end, and leave a mark."""
+    """:class:`FloatSums` that on one node of a Ray cluster create a file and do not end."""
 
     folder: Path
     node: str
@@ -141,23 +137,23 @@ class StuckOnNode:
         stuck = ray.get_runtime_context().get_node_id() == self.node
         add = FloatSums().open()
 
-        def do(seed: int) -> float:
+        def run(seed: int) -> float:
             if stuck:
                 (self.folder / str(seed)).touch()
                 time.sleep(600)
             return add(seed)
 
-        return do
+        return run
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """Task: anything; sends the process that does it what Ctrl-C sends, and gives the task back."""
+    """Task: anything; sends SIGINT, as Ctrl-C does, to the process that runs it. Result: the task."""
 
     def open(self) -> Callable[[int], int]:
-        return self._do
+        return self._run
 
-    def _do(self, task: int) -> int:
+    def _run(self, task: int) -> int:
         os.kill(os.getpid(), signal.SIGINT)
         return task
 
@@ -171,7 +167,7 @@ class Echo:
 
 
 def alive(process: int) -> bool:
-    """Return whether a process is there and no zombie."""
+    """Return whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -179,7 +175,7 @@ def alive(process: int) -> bool:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Return as soon as a condition holds; fail when it does not in time."""
+    """Return as soon as a condition holds; fail after ``seconds``."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s"

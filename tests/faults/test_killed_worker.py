@@ -13,7 +13,7 @@ from tests.execution.works import DyingSums, FloatSums
 
 
 def test_results_are_complete_though_workers_die(tmp_path: Path) -> None:
-    """Two of twelve pieces, drawn at random, kill the process that does them the first time: what comes is what came without."""
+    """Two of twelve tasks, drawn at random, kill the process that runs them the first time; the results are those without."""
     tasks = range(12)
     fatal = frozenset(random.Random(0).sample(tasks, 2))
     results = list(WorkerProcesses(2).run(DyingSums(tmp_path, fatal), tasks))
@@ -22,13 +22,13 @@ def test_results_are_complete_though_workers_die(tmp_path: Path) -> None:
     assert dict(results) == dict(Serial().run(FloatSums(), tasks))
 
 
-def test_a_piece_that_always_kills_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With one more try it has killed two processes. Pieces done before have been handed over."""
+def test_a_task_that_always_kills_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After one retry it has killed two processes. Results of earlier tasks have been returned."""
     monkeypatch.setattr(processes, "RETRIES", 1)
     results = []
     with pytest.raises(ExecutionError, match="died 2 times") as caught:
         for index, _ in WorkerProcesses(1).run(DyingSums(tmp_path, frozenset({2}), always=True), range(4)):
             results.append(index)
     assert results == [0, 1]
-    assert "piece 2" in caught.value.found and "SIGKILL" in caught.value.found
+    assert "task 2" in caught.value.found and "SIGKILL" in caught.value.found
     assert "fewer --workers" in caught.value.hint

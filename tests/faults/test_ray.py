@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from d3hr.errors import ClassMismatch, ExecutionError, SettingsError
-from d3hr.execution import ray as on_ray
+from d3hr.execution import ray as execution_ray
 from d3hr.execution.base import Serial
 from d3hr.execution.ray import RayCluster
 from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums, StuckOnNode, wait_until
@@ -41,8 +41,8 @@ def expected() -> dict[int, float]:
 
 
 def test_a_process_that_dies_takes_no_result_with_it(cluster: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Piece 2 kills the process that does it the first time. In a session of our own, Ray leaves standard output to results, and nothing
-    behind: no session, no signal handler."""
+    """Task 2 kills the process that runs it the first time. In a session of our own, Ray prints nothing to standard output, and leaves
+    neither a session nor a signal handler behind."""
     assert not ray.is_initialized()
     before = signal.getsignal(signal.SIGTERM)
     results = list(RayCluster(cluster.address).run(DyingSums(tmp_path, frozenset({2})), TASKS))
@@ -55,34 +55,34 @@ def test_a_process_that_dies_takes_no_result_with_it(cluster: Any, capfd: pytest
 
 
 def test_results_are_those_of_this_process(session: Any, tmp_path: Path) -> None:
-    """To the last bit; the work is opened once a process, with the threads asked for; a session that was there stays."""
+    """To the last bit; each process opens the work once, with the number of threads given; a session that existed stays."""
     results = dict(RayCluster(threads=1).run(ObservedSums(tmp_path), TASKS))
     assert {index: total for index, (total, _) in results.items()} == expected()
     assert {(around.openings, around.omp, around.threads) for _, around in results.values()} == {(1, "1", 1)}
     assert ray.is_initialized()
 
 
-def test_a_piece_that_always_kills_is_given_up(session: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(on_ray, "RETRIES", 0)
-    with pytest.raises(ExecutionError, match="could not do piece 0 of the work") as caught:
+def test_a_task_that_always_kills_ends_the_run(session: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(execution_ray, "RETRIES", 0)
+    with pytest.raises(ExecutionError, match="could not run task 0") as caught:
         list(RayCluster(workers=1).run(DyingSums(tmp_path, frozenset({0}), always=True), TASKS))
     assert "WorkerCrashedError" in caught.value.found
 
 
-def test_our_errors_arrive_as_they_are(session: Any) -> None:
+def test_our_errors_are_raised_unchanged(session: Any) -> None:
     with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]") as caught:
         list(RayCluster().run(CannotOpen(), TASKS))
     assert type(caught.value) is ClassMismatch
 
 
 @pytest.mark.parametrize("needs", [{"threads": 2}, {"gpus_per_task": 1.0}])
-def test_pieces_that_fit_on_no_node_are_refused(session: Any, needs: dict[str, Any]) -> None:
+def test_tasks_that_fit_on_no_node_are_refused(session: Any, needs: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="1 CPUs and 0 GPUs; 1 CPUs and 0 GPUs"):
         next(RayCluster(**needs).run(FloatSums(), TASKS))
 
 
 def test_a_node_that_is_lost_takes_no_result_with_it(session: Any, tmp_path: Path) -> None:
-    """The second node never ends the piece it has begun when it is removed; the first does it again."""
+    """The second node is removed in the middle of a task that does not end; the first node runs that task again."""
     (lost,) = session.worker_nodes
     results = []
     for result in RayCluster().run(StuckOnNode(tmp_path, lost.node_id), TASKS):
@@ -96,12 +96,12 @@ def test_a_node_that_is_lost_takes_no_result_with_it(session: Any, tmp_path: Pat
 
 def test_cuda_means_the_device_that_ray_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of devices 2 and 3, which the node was started with, Ray assigns 3: the second that the process sees, number 1."""
-    taken: list[int] = []
+    selected: list[int] = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setattr("torch.cuda.set_device", selected.append)
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: ["3"])
-    assert on_ray._take_device() == 1
-    assert taken == [1]
+    assert execution_ray.use_assigned_device() == 1
+    assert selected == [1]
     monkeypatch.setattr(ray, "get_gpu_ids", list)
-    assert on_ray._take_device() is None
+    assert execution_ray.use_assigned_device() is None

@@ -38,7 +38,7 @@ class Struck:
 
 
 def test_processes_and_a_node_are_lost(image_folder: MakeFolder, tmp_path: Path) -> None:
-    """Every process that works on statistics is killed after the first result, and the second node goes while classes are drawn."""
+    """Every process that works on statistics is killed after the first result, and the second node goes while images are generated."""
     from ray.cluster_utils import Cluster
 
     folder = image_folder({"ant": 20, "bee": 12, "cat": 9})
@@ -58,7 +58,7 @@ def test_processes_and_a_node_are_lost(image_folder: MakeFolder, tmp_path: Path)
 
     def kill_processes() -> None:
         for process in psutil.process_iter():
-            if process.name().startswith("ray::_do") and any(session in " ".join(parent.cmdline()) for parent in process.parents()):
+            if process.name().startswith("ray::_run_task") and any(session in " ".join(parent.cmdline()) for parent in process.parents()):
                 process.kill()
                 killed.append(process.pid)
 
