@@ -1,11 +1,10 @@
-"""Finds the batch size that makes the most images a second within the memory at hand.
+"""Finds the batch size that processes the most images per second within the available memory.
 
 Legend: N images in a batch, C h w latent axes, H = W image side.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,29 +15,28 @@ import torch
 
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import SettingsError
+from d3hr.execution.memory import HeldMemory
 from d3hr.prior.model import Prior
 from d3hr.seeds import generator_for
 
 LEAST_GAIN = 0.05
-"""A batch twice as large must bring this share more images a second."""
+"""A batch twice as large must process this share more images per second."""
 MISSES = 2
-"""Sizes in a row that do not pay before the search ends: one may have been disturbed."""
+"""Sizes in a row without such a gain that end the search; one alone may have been disturbed."""
 REPEATS = 3
-"""Runs of each size, of which the fastest counts: the first one also sets the device up."""
+"""Runs of each size, of which the fastest counts: the first one also initialises the device for that size."""
 PATIENCE = 5.0
 """Seconds after which a size is not run again."""
-_SAMPLING = 0.002
-"""Seconds between two looks at the memory of the process."""
 
 
 @dataclass(frozen=True)
 class BatchTrial:
-    """What one batch size took.
+    """The measurement of one batch size.
 
     Attributes:
         batch_size: images in a batch.
         seconds: seconds of the fastest run.
-        images_per_second: images a second in that run.
+        images_per_second: images per second in that run.
         held_bytes: the most memory held in the first run, beyond what was held before all runs.
     """
 
@@ -50,7 +48,7 @@ class BatchTrial:
 
 @dataclass(frozen=True)
 class BatchChoice:
-    """A batch size with the evidence for it."""
+    """A batch size with the measurements that led to it."""
 
     batch_size: int
     reason: str
@@ -71,25 +69,6 @@ class BatchChoice:
         return "\n".join(lines)
 
 
-class HeldMemory:
-    """Does work and returns the most bytes held in it, beyond those held when this was made.
-
-    On CUDA by the tensors on the device. Elsewhere by the process, looked at every 2 ms: a peak that is shorter may be missed.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._before = torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-
-    def __call__(self, work: Callable[[], None]) -> int:
-        """Do ``work`` and return the bytes."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            work()
-            return torch.cuda.max_memory_allocated(self.device) - self._before
-        return max(0, _peak_of_process(work) - self._before)
-
-
 def find_batch_size(
     run: Callable[[int], object],
     *,
@@ -99,18 +78,19 @@ def find_batch_size(
     held: Callable[[Callable[[], None]], int] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> BatchChoice:
-    """Double the batch, from one image on, while that pays, and return the last size that did.
+    """Double the batch, starting with one image, while throughput grows enough, and return the last size for which it did.
 
-    Where a run of N images takes a + b N seconds, doubling N raises the images a second by the share g as long as N <= (1 - g) a / (2 g b).
+    If a run of N images takes a + b N seconds, doubling N raises the images per second by the share g as long as
+    N <= (1 - g) a / (2 g b).
 
     Args:
-        run: does the work for a number of images, and returns when it is done.
-        largest: no size is tried beyond it.
-        memory_budget: bytes that a run may hold; a run of twice as many images is taken to hold up to twice as much, and not tried where
-            that is more. None tries until the device is out of memory.
-        least_gain: share by which twice as many images at once must raise the images a second.
-        held: does a piece of work and returns the most bytes held in it; by default :class:`HeldMemory` of this process.
-        clock: gives the time in seconds.
+        run: processes a number of images, and returns when it has finished.
+        largest: no larger size is tried.
+        memory_budget: bytes that a run may hold. A run of twice as many images is assumed to hold twice as much, and is not tried if that
+            exceeds the budget. None tries until the device is out of memory.
+        least_gain: share by which twice as many images at once must raise the images per second.
+        held: calls a function and returns the most bytes held in it; by default :class:`~d3hr.execution.memory.HeldMemory` of this process.
+        clock: returns the time in seconds.
 
     Raises:
         SettingsError: not even one image fits into the device's memory.
@@ -129,8 +109,8 @@ def find_batch_size(
             break
         evidence.append(trial)
         before = evidence[-2 - misses] if len(evidence) > 1 else None
-        pays = before is None or trial.images_per_second >= (1 + least_gain) ** (misses + 1) * before.images_per_second
-        size, misses = 2 * size, 0 if pays else misses + 1
+        gains = before is None or trial.images_per_second >= (1 + least_gain) ** (misses + 1) * before.images_per_second
+        size, misses = 2 * size, 0 if gains else misses + 1
     if not evidence:
         raise SettingsError("The device has too little memory.", found="not even one image fits", hint="use another device or precision.")
     if misses:
@@ -148,15 +128,15 @@ def choose_batch_size(
     largest: int = 1024,
     clock: Callable[[], float] = time.perf_counter,
 ) -> BatchChoice:
-    """Find the batch size at which a prior inverts the most images a second, by encoding random pixels and predicting their noise once.
+    """Find the batch size at which a prior inverts the most images per second, by encoding random pixels and predicting their noise once.
 
-    Decoding is not tried: it is done for no more than ``ipc`` images at once.
+    Decoding is not measured: no more than ``ipc`` images are decoded at once.
 
     Args:
         prior: the diffusion prior, on its device.
-        settings: the guidance scales, of which that of inversion counts where images are inverted.
-        memory_budget: bytes that a batch may hold beside the weights; by default half of the memory that is free on a CPU, and what there
-            is on CUDA.
+        settings: the guidance scale of inversion is used, or that of denoising if images are not inverted.
+        memory_budget: bytes that a batch may hold in addition to the weights; by default half of the available memory on a CPU, and no
+            limit but the device's memory on CUDA.
         largest: the largest size to try, such as the images of the largest class.
         clock: gives the time in seconds.
 
@@ -166,45 +146,25 @@ def choose_batch_size(
     if memory_budget is None and prior.device.type != "cuda":
         memory_budget = psutil.virtual_memory().available // 2
     guidance = settings.inversion_guidance if settings.inversion_level else settings.denoising_guidance
-    picture = torch.rand(1, 3, prior.image_size, prior.image_size, generator=generator_for("batch size")) * 2 - 1
+    image = torch.rand(1, 3, prior.image_size, prior.image_size, generator=generator_for("batch size")) * 2 - 1
     timestep = int(prior.schedule.grid(settings.steps)[settings.statistics_level])
 
     def run(n: int) -> None:
-        latents = prior.encode(picture.repeat(n, 1, 1, 1))
+        latents = prior.encode(image.repeat(n, 1, 1, 1))
         prior.predict_noise(latents, timestep, torch.zeros(n, dtype=torch.int64), guidance).cpu()  # waits for the device
 
     return find_batch_size(run, largest=largest, memory_budget=memory_budget, held=HeldMemory(prior.device), clock=clock)
 
 
 def _try(run: Callable[[int], object], size: int, held: Callable[[Callable[[], None]], int], clock: Callable[[], float]) -> BatchTrial:
-    taken: list[float] = []
+    seconds: list[float] = []
 
     def once() -> None:
         start = clock()
         run(size)
-        taken.append(clock() - start)
+        seconds.append(clock() - start)
 
-    most = held(once)
-    while len(taken) < REPEATS and sum(taken) < PATIENCE:
+    held_bytes = held(once)
+    while len(seconds) < REPEATS and sum(seconds) < PATIENCE:
         once()
-    return BatchTrial(size, min(taken), size / min(taken), most)
-
-
-def _peak_of_process(work: Callable[[], None]) -> int:
-    """Do ``work`` and return the most bytes that this process was seen to hold meanwhile."""
-    process, done = psutil.Process(), threading.Event()
-    seen = [process.memory_info().rss]
-
-    def look() -> None:
-        while not done.wait(_SAMPLING):
-            seen[0] = max(seen[0], process.memory_info().rss)
-
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    try:
-        work()
-    finally:
-        done.set()
-        looking.join()
-    most: int = max(seen[0], process.memory_info().rss)
-    return most
+    return BatchTrial(size, min(seconds), size / min(seconds), held_bytes)
