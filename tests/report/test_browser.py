@@ -1,89 +1,103 @@
 """The report in a real browser."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 
 from d3hr.data.dataset import ImageData
 from d3hr.report.report import write_report
-from tests.report.browser import Browser, find_chromium
+from d3hr.sets.distilled_set import DistilledSet
 from tests.report.realistic import HOSTILE, write_everything
 
-ORDER = "[...document.querySelectorAll('table.sortable tbody tr')].map(row => row.cells[{column}].dataset.value)"
-SORTED = "document.querySelectorAll('table.sortable thead th')[{column}].getAttribute('aria-sort')"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+MILLISECONDS = 30_000
+"""After which a browser that does not answer fails the test."""
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    path = find_chromium()
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
-        pytest.skip("no Chromium on PATH, and apt-get is missing or could not install it")
-    return path
+        pytest.skip("needs a Chromium on PATH: apt-get install --no-install-recommends chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=MILLISECONDS)
+        yield browser
+        browser.close()
 
 
-def test_the_page_works_alone_in_a_browser(chromium: str, digits: ImageData, tmp_path: Path) -> None:
-    """It loads nothing but itself, says nothing on the console, sorts, enlarges, and keeps a hostile name as text."""
+def open_page(context: BrowserContext, file: Path, events: list[str]) -> Page:
+    """Open a file; what the page requests, prints, raises or pops up goes to ``events``."""
+    context.set_default_timeout(MILLISECONDS)
+
+    def dismiss(dialog: Dialog) -> None:
+        events.append(dialog.message)
+        dialog.dismiss()
+
+    page = context.new_page()
+    page.on("request", lambda request: events.append(request.url))
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
+    page.on("dialog", dismiss)
+    page.goto(file.as_uri())
+    return page
+
+
+def test_the_page_works_alone_in_a_browser(browser: Browser, digits: ImageData, tmp_path: Path) -> None:
+    """It loads nothing but itself, prints nothing on the console, sorts, enlarges, and keeps a hostile name as text."""
     distilled = write_everything(digits, tmp_path)
-    page = tmp_path / "page.html"
-    beside = (tmp_path / "set-evaluation", tmp_path / "set-diagnosis")
-    write_report(str(distilled), page, evaluations=beside[:1], diagnosis=beside[1])
-    with Browser(chromium, tmp_path / "profile") as browser:
-        browser.open(page)
+    file = tmp_path / "page.html"
+    write_report(str(distilled), file, evaluations=(tmp_path / "set-evaluation",), diagnosis=tmp_path / "set-diagnosis")
+    events: list[str] = []
+    page = open_page(browser.new_context(), file, events)
 
-        # Two classes without a figure stay last, in either direction; the keyboard sorts as well.
-        column = browser.run("[...document.querySelectorAll('table.sortable thead th')].findIndex(th => th.innerText.includes('nearest'))")
-        heading = f"document.querySelectorAll('table.sortable thead button')[{column}]"
-        browser.run(f"{heading}.click()")
-        falling = browser.run(ORDER.format(column=column))
-        assert falling[-2:] == ["", ""]
-        assert falling[:-2] == sorted(falling[:-2], key=float, reverse=True)
-        assert browser.run(SORTED.format(column=column)) == "descending"
-        browser.run(f"{heading}.focus()")
-        browser.press("Enter")
-        rising = browser.run(ORDER.format(column=column))
-        assert rising == [*falling[-3::-1], "", ""]
-        assert browser.run(SORTED.format(column=column)) == "ascending"
-        browser.run("document.querySelector('table.sortable thead button').click()")
-        assert set(browser.run(ORDER.format(column=0))) == set(distilled_names(distilled))
-        assert browser.run(SORTED.format(column=column)) == "none"
+    def values(column: int) -> list[str]:
+        """Return what the rows of the table hold in one column, as they stand."""
+        cells = page.locator("table.sortable tbody tr").locator(f"td:nth-child({column + 1}), th:nth-child({column + 1})")
+        return [cell.get_attribute("data-value") or "" for cell in cells.all()]
 
-        # An image is enlarged; arrows step on, Escape closes and gives the focus back.
-        browser.run("document.querySelectorAll('#images button.zoom')[0].focus()")
-        browser.press("Enter")
-        assert browser.run("document.querySelector('dialog').open")
-        caption = browser.run("document.querySelector('dialog p').textContent")
-        browser.press("ArrowRight")
-        assert browser.run("document.querySelector('dialog p').textContent") != caption
-        # A dialog says that it was closed in a task of its own, after which the page gives the focus back.
-        browser.run("window.left = new Promise(done => document.querySelector('dialog').addEventListener('close', done)), 0")
-        browser.press("Escape")
-        assert not browser.run("document.querySelector('dialog').open")
-        assert browser.run("window.left.then(() => document.activeElement === document.querySelectorAll('#images button.zoom')[1])")
+    # Two classes without a figure stay last, in either direction; the keyboard sorts as well.
+    headings = page.locator("table.sortable thead th")
+    column = next(index for index, text in enumerate(headings.all_inner_texts()) if "nearest" in text)
+    heading = headings.nth(column)
+    heading.get_by_role("button").click()
+    falling = values(column)
+    assert falling[-2:] == ["", ""]
+    assert falling[:-2] == sorted(falling[:-2], key=float, reverse=True)
+    assert heading.get_attribute("aria-sort") == "descending"
+    heading.get_by_role("button").press("Enter")
+    assert values(column) == [*falling[-3::-1], "", ""]
+    assert heading.get_attribute("aria-sort") == "ascending"
+    headings.get_by_role("button").first.click()
+    assert set(values(0)) == set(DistilledSet.load(distilled).class_names)
+    assert heading.get_attribute("aria-sort") == "none"
 
-        # The hostile class: enlarged, chosen in the plane, and under the pointer.
-        browser.run("[...document.querySelectorAll('button.zoom')].find(b => b.dataset.caption.startsWith('<img')).click()")
-        assert HOSTILE in browser.run("document.querySelector('dialog p').textContent")
-        browser.run("document.querySelector('dialog [data-close]').click()")
-        browser.run("[...document.querySelectorAll('#embedding .legend button')].find(b => b.dataset.name.startsWith('<img')).click()")
-        assert browser.run("document.querySelectorAll('.plane g:not(.dim)[data-class]').length") == 2
-        browser.run(
-            "document.querySelector('.plane .distilled g:not(.dim) circle').dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))"
-        )
-        assert HOSTILE in browser.run("document.querySelector('.peek').textContent")
-        assert browser.run("document.querySelector('.peek img').naturalWidth") == digits.image_size
-        assert browser.run("document.querySelectorAll('img[src=x], [onerror]').length") == 0
+    # An image is enlarged; arrows step on, Escape closes and gives the focus back.
+    images, dialog = page.locator("#images button.zoom"), page.locator("dialog")
+    images.first.press("Enter")
+    assert dialog.is_visible()
+    caption = dialog.locator("p").text_content()
+    page.keyboard.press("ArrowRight")
+    assert dialog.locator("p").text_content() != caption
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden(timeout=MILLISECONDS)
+    expect(images.nth(1)).to_be_focused(timeout=MILLISECONDS)
 
-        # Every picture is there, nothing is wider than a phone, and nothing was asked of anyone.
-        assert browser.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-        browser.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
-        assert browser.run("document.documentElement.scrollWidth") == 390
-        requests = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
-        assert {url for url in requests if not url.startswith("data:")} == {page.as_uri()}
-        for kind in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Page.javascriptDialogOpening"):
-            assert browser.of(kind) == []
+    # The hostile class: enlarged, chosen in the plane, and under the pointer.
+    page.locator("button.zoom[data-caption^='<img']").first.click()
+    assert HOSTILE in (dialog.locator("p").text_content() or "")
+    dialog.locator("[data-close]").click()
+    page.locator("#embedding .legend button[data-name^='<img']").click()
+    assert page.locator(".plane g:not(.dim)[data-class]").count() == 2
+    page.locator(".plane .distilled g:not(.dim) circle").first.hover()
+    assert HOSTILE in (page.locator(".peek").text_content() or "")
+    assert page.locator(".peek img").evaluate("image => image.naturalWidth") == digits.image_size
+    assert page.locator("img[src=x], [onerror]").count() == 0
 
-
-def distilled_names(distilled: Path) -> tuple[str, ...]:
-    from d3hr.sets.distilled_set import DistilledSet
-
-    return DistilledSet.load(distilled).class_names
+    # Every picture is there, nothing is wider than a phone, and nothing but the file was asked for.
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    phone = open_page(browser.new_context(viewport={"width": 390, "height": 800}, is_mobile=True), file, events)
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+    assert {event for event in events if not event.startswith("data:")} == {file.as_uri()}
