@@ -15,7 +15,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
 from d3hr.distillation.levels import LevelChoice, choose_level
 from d3hr.distillation.settings import distill_settings
-from d3hr.distillation.tasks import Matched, Matching, merged
+from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator
 from d3hr.errors import DataError, listed
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
@@ -118,10 +118,9 @@ def distill(
                 progress,
             )
             settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
-        ids = conditioning_ids(conditioning)
-        matching = Matching(sized, prior, settings, ids, decoders)
+        estimator = StatisticsEstimator(sized, prior, settings, conditioning_ids(conditioning), decoders)
         with execution.session() as place:
-            mixtures = _match_classes(matching, images.class_names, stage.path / "statistics", place, progress)
+            mixtures = _match_classes(estimator, images.class_names, stage.path / "statistics", place, progress)
             samples = _samples(mixtures) if settings.subsampled else None
             origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
             write_drawn_set(stage, origin, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
@@ -144,26 +143,29 @@ def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], pr
     return chosen
 
 
-def _match_classes(matching: Matching, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress) -> KeptMixtures:
-    """Return the Gaussian of each class, from its finished file where an earlier run left one."""
-    finished = KeptMixtures(folder, class_names, matching.settings.modes, matching.settings.rank, progress)
-    parts = {name: matching.parts(name) for name in class_names}
-    tasks = [part for name in class_names if name not in finished for part in parts[name]]
-    total = sum(part.images for name in class_names for part in parts[name])
-    done = total - sum(part.images for part in tasks)
-    waiting: dict[str, dict[int, Matched]] = {}
-    with progress.bar("inverting images" if matching.settings.inversion_level else "encoding images", total) as bar:
+def _match_classes(
+    estimator: StatisticsEstimator, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress
+) -> KeptMixtures:
+    """Return the Gaussians of each class, from its finished file where an earlier run left one."""
+    settings = estimator.settings
+    finished = KeptMixtures(folder, class_names, settings.modes, settings.rank, progress)
+    chunks = {name: estimator.chunks(name) for name in class_names}
+    tasks = [chunk for name in class_names if name not in finished for chunk in chunks[name]]
+    total = sum(chunk.num_images for name in class_names for chunk in chunks[name])
+    done = total - sum(chunk.num_images for chunk in tasks)
+    unfinished: dict[str, dict[int, ChunkStatistics]] = {}
+    with progress.bar("inverting images" if settings.inversion_level else "encoding images", total) as bar:
         bar.update(done)
-        for index, matched in execution.run(matching, tasks):
+        for index, statistics in execution.run(estimator, tasks):
             name = tasks[index].class_name
-            found = waiting.setdefault(name, {})
-            found[tasks[index].start] = matched
-            done += tasks[index].images
+            by_start = unfinished.setdefault(name, {})
+            by_start[tasks[index].start] = statistics
+            done += tasks[index].num_images
             bar.update(done, note=name)
-            if len(found) == len(parts[name]):
-                whole = merged(found[part.start] for part in parts[name])
-                finished.keep(name, whole.mixture, whole.error, matching.settings.statistics_dtype)
-                del waiting[name]
+            if len(by_start) == len(chunks[name]):
+                merged = ChunkStatistics.merge(by_start[chunk.start] for chunk in chunks[name])
+                finished.keep(name, merged.mixture, merged.error, settings.statistics_dtype)
+                del unfinished[name]
     # What is on disk is what expand will see, so groups are drawn from that.
     return finished
 

@@ -22,7 +22,7 @@ import torch
 import d3hr
 from benchmarks.harness import WORK, argument_parser, record, write_digits
 from d3hr.comparison.trainings import Setting, evaluate_once
-from d3hr.distillation.ddim import calls_of_prediction, predictions_of
+from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.progress import OnTerminal
@@ -101,9 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"standard error of paper's statistics: {scale['mean_in_sigma']:.3f} sigma, std {100 * scale['std_share']:.1f} %")
     for name, changes in CANDIDATES.items():
         settings = distill_settings(**{**COMMON, **changes})
-        predictions = predictions_of(settings.inversion_level, settings.inversion_stride)
+        predictions = num_predictions(settings.inversion_level, settings.inversion_stride)
         off = deviation(statistics_of(name).statistics, paper)
-        calls = predictions * calls_of_prediction(settings.inversion_guidance)
+        calls = predictions * calls_per_prediction(settings.inversion_guidance)
         rows[name] = {"calls": calls, "deviation": off, "within_tolerance": max(off.values()) < TOLERANCE}
         mark = "within tolerance" if rows[name]["within_tolerance"] else ""
         print(

@@ -17,7 +17,7 @@ import numpy as np
 from d3hr.diagnostics.distances import Distance
 from d3hr.diagnostics.neighbours import LabelAgreement, Support
 from d3hr.diagnostics.normality import Normality
-from d3hr.distillation.ddim import calls_of_prediction, predictions_of
+from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.settings import DistillSettings
 
 Status = Literal["ok", "warning", "failure", "unknown"]
@@ -213,7 +213,7 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
     if settings is None:
         text = "The set does not tell how it was made. 'd3hr plan' tells what distilling the data with d3hr would cost."
         return Verdict(name, "unknown", text, f"method {method}")
-    calls = predictions_of(settings.statistics_level, settings.inversion_stride) * calls_of_prediction(settings.inversion_guidance)
+    calls = num_predictions(settings.statistics_level, settings.inversion_stride) * calls_per_prediction(settings.inversion_guidance)
     least = "at least " if settings.solver == "fixed_point" else ""
     figures = f"{least}{calls} network calls an image, {least}{calls * real_images:,} for {real_images:,} images"
     if seconds_an_image is None:

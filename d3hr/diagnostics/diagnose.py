@@ -24,7 +24,7 @@ from d3hr.diagnostics.result import as_text
 from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
 from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, first_positions, pooled, reference_draws
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space
-from d3hr.distillation.levels import FEWEST, LatentSample
+from d3hr.distillation.levels import MIN_IMAGES, LatentSample
 from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.evaluation.teachers import Teacher
@@ -254,7 +254,7 @@ def _through_the_prior(
         return None, None
     settings = settings or distill_settings("paper")
     sized = images.at_size(prior.image_size)
-    sample = LatentSample.of(sized, prior, conditioning)
+    sample = LatentSample.choose(sized, prior, conditioning)
     normality = normality_by_level(sample, prior, settings, levels, seed, progress) if sample else None
     return normality, round_trip(sized, prior, conditioning, settings)
 
@@ -283,7 +283,7 @@ def _notes(
     if any(len(sample.real) < 2 for sample in samples):
         notes.append("a class of one real image has no nearest-neighbour distance, coverage or MMD of its own")
     if prior and normality is None:
-        notes.append(f"no normality: no class that the prior knows has {FEWEST} real images")
+        notes.append(f"no normality: no class that the prior knows has {MIN_IMAGES} real images")
     return notes
 
 

@@ -95,10 +95,10 @@ def normality_by_level(
     found: dict[str, list[dict[str, float]]] = {}
     with progress.bar("testing normality by level", len(sample.classes)) as bar:
         for done, match in enumerate(sample.classes, start=1):
-            walk = enumerate(sample.walk(match, prior, settings, wanted[-1]))
+            latents_of_levels = enumerate(sample.latents_by_level(match, prior, settings, wanted[-1]))
             generator = generator_for(seed, "henze-zirkler", match.class_name)
-            groups = [torch.randperm(len(sample.chosen), generator=generator)[:GROUP_DIMENSIONS] for _ in range(GROUPS)]
-            found[match.class_name] = [shares(latents, groups, seed) for level, latents in walk if level in wanted]
+            groups = [torch.randperm(len(sample.indices), generator=generator)[:GROUP_DIMENSIONS] for _ in range(GROUPS)]
+            found[match.class_name] = [shares(latents, groups, seed) for level, latents in latents_of_levels if level in wanted]
             bar.update(done, note=match.class_name)
     grid = prior.schedule.grid(settings.steps).tolist()
     rows = []

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import check_finite, draw_images, invert
+from d3hr.distillation.ddim import check_finite, invert
 from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
@@ -85,7 +86,7 @@ def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Condition
             )
             seconds += time.perf_counter() - start
             guidance = settings.denoising_guidance
-            back.append(draw_images(prior, noisy, match.conditioning_id, level=level, steps=steps, guidance_scale=guidance))
+            back.append(generate_images(prior, noisy, match.conditioning_id, level=level, steps=steps, guidance_scale=guidance))
         real.append(pictures)
         decoded.append(prior.decode(clean).cpu())
     original = torch.cat(real)

@@ -1,10 +1,12 @@
-"""Walks latents along the deterministic diffusion path: inversion towards noise, denoising back.
+"""Domain mapping: carries clean latents up to a noisy level by DDIM inversion, and back down by denoising (D3HR, arXiv 2505.18399).
 
-Level k is the k-th point of the grid that :meth:`d3hr.prior.schedule.Schedule.grid` gives; clean latents stand at level 0. One
-formula moves between levels, both ways (DDIM, arXiv 2010.02502, eq. 12 with sigma = 0; D3HR, arXiv 2505.18399, domain mapping).
+Level k is the k-th timestep t_k of the sampling grid (:meth:`~d3hr.prior.schedule.Schedule.path`), with signal variance a_k; clean
+latents are at level 0. One formula moves between two levels, in both directions (DDIM, arXiv 2010.02502, eq. 12 with sigma = 0):
 
-In x = z / sqrt(a) and s = sqrt((1 - a) / a) that formula is Euler's step for dx/ds = eps, the probability flow (DDIM, eq. 14). What
-follows the flow at a higher order needs fewer steps.
+    z_to = sqrt(a_to) (z_from - sqrt(1 - a_from) eps) / sqrt(a_from) + sqrt(1 - a_to) eps
+
+In x = z / sqrt(a) and s = sqrt((1 - a) / a) it reads x_to = x_from + (s_to - s_from) eps: Euler's method for the probability flow
+dx/ds = eps (DDIM, eq. 14).
 
 Legend: N latents, C h w latent axes.
 """
@@ -12,8 +14,7 @@ Legend: N latents, C h w latent axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, Protocol
 
@@ -21,29 +22,29 @@ import torch
 from torch import Tensor
 
 from d3hr.errors import NumericalError, SettingsError
-from d3hr.prior.model import Prior
 from d3hr.prior.schedule import Schedule
 
-Solver = Literal["ddim", "fixed_point", "multistep"]
+Solver = Literal["ddim", "fixed_point"]
 MAX_ITERATIONS = 200
+"""Iterations of one fixed-point step before it is given up."""
+
+_Predict = Callable[[Tensor, int], Tensor]
+"""Gives the noise eps [N, C, h, w] in latents [N, C, h, w] at a training timestep."""
+_Grid = Sequence[tuple[int, float]]
+"""Timestep and signal variance of each level from 0 up."""
 
 
 class NoisePredictor(Protocol):
-    """What the walk needs of a prior."""
+    """The part of a prior that inversion and denoising use."""
 
     schedule: Schedule
 
     def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
-        """Return the noise [N, C, h, w] in ``latents`` at a training timestep."""
-
-
-def calls_of_prediction(guidance_scale: float) -> int:
-    """Return how often the network runs for one image in one prediction: once without guidance, else twice."""
-    return 1 if guidance_scale == 1 else 2
+        """Return the noise [N, C, h, w] in ``latents`` [N, C, h, w] at a training timestep, under the conditioning ids ``labels`` [N]."""
 
 
 def ddim_step(z: Tensor, eps: Tensor, alpha_from: float, alpha_to: float) -> Tensor:
-    """Move latents [N, C, h, w] with noise ``eps`` from signal variance ``alpha_from`` to ``alpha_to`` (both in (0, 1])."""
+    """Move latents [N, C, h, w] with noise ``eps`` from signal variance ``alpha_from`` to ``alpha_to``, both in (0, 1] (DDIM, eq. 12)."""
     clean = (z - (1 - alpha_from) ** 0.5 * eps) / alpha_from**0.5
     return torch.as_tensor(alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * eps)
 
@@ -61,28 +62,26 @@ def invert(
 ) -> Tensor:
     """Carry clean latents up to a level.
 
-    ``ddim`` predicts the noise of the step k-1 -> k at (z_{k-1}, t_k). Over a stride it predicts that of the first step, and takes the
-    noise of the others on the line through this and the last prediction: an estimate of the walk that visits every level, not a coarser
-    walk. ``fixed_point`` solves for the z_k whose own denoising step
-    leads back to z_{k-1}, so that :func:`denoise` undoes it to the precision of the arithmetic. ``multistep`` follows the probability
-    flow at second order for one prediction a step (Adams and Bashforth; as PNDM, arXiv 2202.09778, and DEIS, arXiv 2204.13902, do).
+    ``ddim`` takes the step k-1 -> k with the noise predicted at (z_{k-1}, t_k), as D3HR does. ``fixed_point`` solves each step for the
+    z_k that :func:`denoise` leads back to z_{k-1}, so that the round trip is exact to rounding, at several predictions a step.
 
     Args:
         prior: the diffusion model.
-        latents: clean latents [N, C, h, w] at level 0.
+        latents: clean latents [N, C, h, w], at level 0.
         labels: conditioning ids [N].
-        level: where to stop, 0 to ``steps - 1``.
-        steps: points of the grid.
-        guidance_scale: classifier-free guidance; at 1 the network runs once an image, else twice.
-        solver: ``ddim``, ``fixed_point`` or ``multistep``.
-        stride: levels from one prediction to the next, at most (see :func:`visited_levels`).
+        level: the level to stop at, 0 to ``steps - 1``.
+        steps: points of the sampling grid.
+        guidance_scale: classifier-free guidance, at least 0; at 1 a prediction is one network call per image, otherwise two.
+        solver: ``ddim`` or ``fixed_point``.
+        stride: with ``ddim``, the largest number of levels from one noise prediction to the next. The noise in between is
+            extrapolated: an approximation of the path that predicts at every level, not a path on a coarser grid.
 
     Returns:
         Latents [N, C, h, w] at ``level``, in the dtype of ``latents``.
 
     Raises:
-        SettingsError: the level is not on the grid, the solver is unknown, or it cannot take strides.
-        NumericalError: a latent is not finite, or the fixed point is not reached.
+        SettingsError: the level is not on the grid, the solver is unknown, or the stride is below 1 or not 1 with ``fixed_point``.
+        NumericalError: a latent is not finite, or a fixed point is not reached.
     """
     z = latents
     for z in inversion_path(  # noqa: B007
@@ -90,17 +89,6 @@ def invert(
     ):
         pass
     return z
-
-
-def predictions_of(level: int, stride: int) -> int:
-    """Return how many noise predictions carry latents from level 0 to ``level``, at most ``stride`` levels apart."""
-    return math.ceil(level / stride)
-
-
-def visited_levels(level: int, stride: int) -> list[int]:
-    """Return the levels that inversion stands on, from 0 to ``level``: as evenly spread as can be, at most ``stride`` apart."""
-    gaps = predictions_of(level, stride)
-    return [0, *(level * gap // gaps for gap in range(1, gaps + 1))]
 
 
 def inversion_path(
@@ -114,134 +102,62 @@ def inversion_path(
     solver: Solver,
     stride: int = 1,
 ) -> Iterator[Tensor]:
-    """Yield what :func:`invert` finds at each of :func:`visited_levels` after level 0, one after the other."""
-    if solver not in ("ddim", "fixed_point", "multistep"):
-        raise SettingsError("Unknown solver.", found=repr(solver), hint="use ddim, fixed_point or multistep.")
+    """Yield the latents [N, C, h, w] of :func:`invert`, which takes the same arguments, at each of :func:`visited_levels` after level 0."""
+    if solver not in ("ddim", "fixed_point"):
+        raise SettingsError("Unknown solver.", found=repr(solver), hint="use ddim or fixed_point.")
     if stride < 1 or (stride > 1 and solver == "fixed_point"):
-        raise SettingsError(
-            "This stride cannot be taken.", found=f"stride {stride}, solver {solver}", hint="use 1, or more with ddim or multistep."
-        )
-    timesteps, alphas = zip(*prior.schedule.path(level, steps), strict=True)
-    ratios = [((1 - alpha) / alpha) ** 0.5 for alpha in alphas]
-    z, before = latents, None
-    for left, reached in pairwise(visited_levels(level, stride)):
-        start, asked = z, left if solver == "multistep" else left + 1
-        # Clean latents have the signal variance of timestep 0, whatever the grid begins with.
-        eps = prior.predict_noise(start, timesteps[asked] if asked else 0, labels, guidance_scale)
-        here = _Slope(ratios[asked], eps)
-        ahead = _half_way(ratios, left, reached) if solver == "multistep" else _mean_ahead(ratios, left, reached)
-        z = ddim_step(start, here.extrapolated(ahead, before), alphas[left], alphas[reached])
-        if solver == "fixed_point":
-            z = _fixed_point(prior, start, z, labels, guidance_scale, timesteps[reached], alphas[left], alphas[reached])
-        check_finite(z, "inversion", f"at level {reached} of {level} (timestep {timesteps[reached]})")
-        before = here
+        raise SettingsError("This stride cannot be taken.", found=f"stride {stride}, solver {solver}", hint="use 1, or more with ddim.")
+    grid = prior.schedule.path(level, steps)
+
+    def predict(z: Tensor, timestep: int) -> Tensor:
+        return prior.predict_noise(z, timestep, labels, guidance_scale)
+
+    path = _ddim_path(predict, latents, grid, stride) if solver == "ddim" else _fixed_point_path(predict, latents, grid)
+    for visited, z in zip(visited_levels(level, stride)[1:], path, strict=True):
+        check_finite(z, "inversion", f"at level {visited} of {level} (timestep {grid[visited][0]})")
         yield z
 
 
 def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: int, steps: int = 50, guidance_scale: float = 4.0) -> Tensor:
-    """Carry latents [N, C, h, w] from a level down to clean latents; the noise of the step k -> k-1 is predicted at (z_k, t_k).
+    """Carry latents from a level down to clean latents; the noise of the step k -> k-1 is predicted at (z_k, t_k).
 
     Args:
         prior: the diffusion model.
         latents: latents [N, C, h, w] at ``level``.
         labels: conditioning ids [N].
-        level: where the latents stand, 0 to ``steps - 1``.
-        steps: points of the grid.
-        guidance_scale: classifier-free guidance; at 1 the network runs once an image, else twice.
+        level: the level of ``latents``, 0 to ``steps - 1``.
+        steps: points of the sampling grid.
+        guidance_scale: classifier-free guidance, at least 0; at 1 a prediction is one network call per image, otherwise two.
+
+    Returns:
+        Clean latents [N, C, h, w], in the dtype of ``latents``.
 
     Raises:
         SettingsError: the level is not on the grid.
         NumericalError: a latent is not finite.
     """
-    path = prior.schedule.path(level, steps)[::-1]
     z = latents
-    for done, ((timestep, alpha_from), (_, alpha_to)) in enumerate(pairwise(path), start=1):
+    descent = pairwise(reversed(prior.schedule.path(level, steps)))
+    for reached, ((timestep, alpha_from), (_, alpha_to)) in zip(reversed(range(level)), descent, strict=True):
         z = ddim_step(z, prior.predict_noise(z, timestep, labels, guidance_scale), alpha_from, alpha_to)
-        check_finite(z, "denoising", f"at level {level - done}, coming from {level} (timestep {timestep})")
+        check_finite(z, "denoising", f"at level {reached}, coming from {level} (timestep {timestep})")
     return z
 
 
-def check_finite(z: Tensor, work: str, where: str) -> None:
-    """Raise :class:`NumericalError` if a value is NaN or infinite: half precision overflows before it errs visibly."""
-    if not torch.isfinite(z).all():
-        raise NumericalError(
-            f"The {work} left the finite numbers.",
-            found=f"NaN or infinity {where}",
-            hint="load the prior as bf16 or fp32 (--precision), or use a lower guidance.",
-        )
-
-
-@dataclass(frozen=True)
-class _Slope:
-    """The slope dx/ds = ``eps`` [N, C, h, w] of the walk, as predicted for ``s``."""
-
-    s: float
-    eps: Tensor
-
-    def extrapolated(self, ahead: float, before: _Slope | None) -> Tensor:
-        """Return the slope at ``s + ahead``, on the line through the one before and this one.
-
-        The first step has no other slope than this one. Made once, its error is of second order all the same.
-        """
-        if before is None or ahead == 0:
-            return self.eps
-        return self.eps + (self.eps - before.eps) * (ahead / (self.s - before.s))
-
-
-def _half_way(ratios: Sequence[float], left: int, reached: int) -> float:
-    """Return how far the middle of a step lies ahead of its beginning: there a line has its mean over the step."""
-    return (ratios[reached] - ratios[left]) / 2
-
-
-def _mean_ahead(ratios: Sequence[float], left: int, reached: int) -> float:
-    """Return how far ahead of level ``left + 1`` a line has its mean over the steps from level to level, each predicted at its end."""
-    if reached == left + 1:
-        return 0.0
-    levels = range(left + 1, reached + 1)
-    moment = sum((ratios[level] - ratios[level - 1]) * (ratios[level] - ratios[left + 1]) for level in levels)
-    return moment / (ratios[reached] - ratios[left])
-
-
-def _fixed_point(
-    prior: NoisePredictor,
-    start: Tensor,
-    z: Tensor,
-    labels: Tensor,
-    guidance_scale: float,
-    timestep: int,
-    alpha_from: float,
-    alpha_to: float,
-) -> Tensor:
-    """Solve z = ddim_step(start, eps(z, t)) by relaxed iteration; the relaxation is halved whenever the residual grows."""
-    tolerance = 8 * torch.finfo(z.dtype).eps * float(z.square().mean().sqrt())
-    relaxation, before = 1.0, float("inf")
-    for _ in range(MAX_ITERATIONS):
-        step = ddim_step(start, prior.predict_noise(z, timestep, labels, guidance_scale), alpha_from, alpha_to) - z
-        residual = float(step.square().mean().sqrt())
-        z = z + relaxation * step
-        if residual <= tolerance:
-            return z
-        if residual > before:
-            relaxation /= 2
-        before = residual
-    raise NumericalError(
-        "The exact inversion step was not reached.",
-        found=f"residual {before:.2e} after {MAX_ITERATIONS} iterations at timestep {timestep}",
-        hint="use more --steps, a lower inversion guidance, or --solver ddim.",
-    )
-
-
 def forward_noise(schedule: Schedule, latents: Tensor, *, level: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Return sqrt(a) z + sqrt(1 - a) e of clean latents z [N, C, h, w], with e ~ N(0, I) (DDPM, arXiv 2006.11239, eq. 4).
+    """Return sqrt(a) z + sqrt(1 - a) e of clean latents z, with e ~ N(0, I) (DDPM, arXiv 2006.11239, eq. 4).
 
-    Latents of mean m and variance v then have mean sqrt(a) m and variance a v + 1 - a. At level 0 clean latents stay as they are.
+    The stochastic alternative to inversion: latents of mean m and variance v get mean sqrt(a) m and variance a v + 1 - a.
 
     Args:
         schedule: the prior's schedule, which gives the signal variance a of the level.
-        latents: clean latents.
-        level: where to carry them, 0 to ``steps - 1``.
-        steps: points of the grid.
-        generator: gives the noise, one latent after the other, so that it does not depend on how they are batched.
+        latents: clean latents [N, C, h, w].
+        level: the level to noise them to, 0 to ``steps - 1``; at level 0 they are returned as they are.
+        steps: points of the sampling grid.
+        generator: draws the noise on the CPU, one latent after the other, so that it does not depend on how latents are batched.
+
+    Returns:
+        Latents [N, C, h, w] at ``level``, in the dtype of ``latents``.
 
     Raises:
         SettingsError: the level is not on the grid.
@@ -254,27 +170,80 @@ def forward_noise(schedule: Schedule, latents: Tensor, *, level: int, steps: int
     return torch.as_tensor(alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise.to(latents))
 
 
-def draw_images(
-    prior: Prior, latents: Tensor, conditioning_id: int, *, level: int, steps: int, guidance_scale: float, batch_size: int = 64
-) -> Tensor:
-    """Return images float [K, 3, H, W] in [-1, 1] (on the CPU) of latents [K, C, h, w] of one class.
+def calls_per_prediction(guidance_scale: float) -> int:
+    """Return the network calls per image of one noise prediction: one without guidance (scale 1), otherwise two."""
+    return 1 if guidance_scale == 1 else 2
 
-    Args:
-        prior: the diffusion prior.
-        latents: latents at ``level``.
-        conditioning_id: row of the prior's label table.
-        level: where the latents stand.
-        steps: points of the sampling grid.
-        guidance_scale: classifier-free guidance.
-        batch_size: images in one network call.
+
+def num_predictions(level: int, stride: int) -> int:
+    """Return the noise predictions of a ``ddim`` inversion from level 0 to ``level``, at most ``stride`` levels apart."""
+    return math.ceil(level / stride)
+
+
+def visited_levels(level: int, stride: int) -> list[int]:
+    """Return the levels whose latents an inversion computes, 0 and ``level`` included: at most ``stride`` apart, as even as can be."""
+    gaps = num_predictions(level, stride)
+    return [0, *(level * gap // gaps for gap in range(1, gaps + 1))]
+
+
+def check_finite(z: Tensor, work: str, where: str) -> None:
+    """Raise :class:`~d3hr.errors.NumericalError` if a value is NaN or infinite; half precision overflows before it errs visibly."""
+    if not torch.isfinite(z).all():
+        raise NumericalError(
+            f"The {work} left the finite numbers.",
+            found=f"NaN or infinity {where}",
+            hint="load the prior as bf16 or fp32 (--precision), or use a lower guidance.",
+        )
+
+
+def _ddim_path(predict: _Predict, z: Tensor, grid: _Grid, stride: int) -> Iterator[Tensor]:
+    """Yield z at each visited level after 0.
+
+    A stride from level i to j is one step with the mean over its levels k of eps_k, weighted by s_k - s_{k-1}. Only eps_{i+1} is
+    predicted; the others lie on the line, over s, through it and the prediction of the stride before. That line has its mean at
+    s_{i+1} + ahead, with ahead = sum_k (s_k - s_{k-1}) (s_k - s_{i+1}) / (s_j - s_i). The first stride has only its own prediction.
+    """
+    timesteps, alphas = zip(*grid, strict=True)
+    s = [((1 - alpha) / alpha) ** 0.5 for alpha in alphas]
+    previous: tuple[float, Tensor] | None = None
+    for i, j in pairwise(visited_levels(len(grid) - 1, stride)):
+        eps = mean_eps = predict(z, timesteps[i + 1])
+        if previous is not None and j > i + 1:
+            ahead = sum((s[k] - s[k - 1]) * (s[k] - s[i + 1]) for k in range(i + 1, j + 1)) / (s[j] - s[i])
+            previous_s, previous_eps = previous
+            mean_eps = eps + (eps - previous_eps) * (ahead / (s[i + 1] - previous_s))
+        z = ddim_step(z, mean_eps, alphas[i], alphas[j])
+        previous = s[i + 1], eps
+        yield z
+
+
+def _fixed_point_path(predict: _Predict, z: Tensor, grid: _Grid) -> Iterator[Tensor]:
+    """Yield z at each level after 0: the solution of z_k = ddim_step(z_{k-1}, eps(z_k, t_k)), which undoes the denoising step from z_k."""
+    for (_, alpha_from), (timestep, alpha_to) in pairwise(grid):
+        z = _fixed_point_step(predict, z, timestep, alpha_from, alpha_to)
+        yield z
+
+
+def _fixed_point_step(predict: _Predict, start: Tensor, timestep: int, alpha_from: float, alpha_to: float) -> Tensor:
+    """Solve z = ddim_step(start, eps(z, t)) by relaxed iteration from the ``ddim`` step; the relaxation is halved when the residual grows.
 
     Raises:
-        NumericalError: a latent or a pixel is not finite.
+        NumericalError: the root mean square residual stays above 8 units of rounding of z's own.
     """
-    pictures = []
-    for noisy in latents.split(batch_size):
-        labels = torch.full((len(noisy),), conditioning_id)
-        clean = denoise(prior, noisy.to(prior.device), labels, level=level, steps=steps, guidance_scale=guidance_scale)
-        pictures.append(prior.decode(clean).cpu())
-        check_finite(pictures[-1], "decoding", "in its pixels")
-    return torch.cat(pictures)
+    z = ddim_step(start, predict(start, timestep), alpha_from, alpha_to)
+    tolerance = 8 * torch.finfo(z.dtype).eps * float(z.square().mean().sqrt())
+    relaxation, last_residual = 1.0, float("inf")
+    for _ in range(MAX_ITERATIONS):
+        change = ddim_step(start, predict(z, timestep), alpha_from, alpha_to) - z
+        residual = float(change.square().mean().sqrt())
+        z = z + relaxation * change
+        if residual <= tolerance:
+            return z
+        if residual > last_residual:
+            relaxation /= 2
+        last_residual = residual
+    raise NumericalError(
+        "The exact inversion step was not reached.",
+        found=f"residual {last_residual:.2e} after {MAX_ITERATIONS} iterations at timestep {timestep}",
+        hint="use more --steps, a lower inversion guidance, or --solver ddim.",
+    )

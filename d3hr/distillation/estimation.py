@@ -1,10 +1,10 @@
-"""How far class statistics from some of the images may be from those of all, which tells when enough have been seen.
+"""How far class statistics from a random sample of the images may be from those of all, which decides when enough have been seen.
 
-n of a class's N images are drawn without replacement, so the squared standard error of a mean is (1 - n/N) sigma^2 / n (Cochran, Sampling
-Techniques, 1977, eq. 2.20). That of the standard deviation is measured: a batch of b latents gives one estimate of the variance, and
-the scatter of these over B batches, divided by B, is the error of their mean, whatever the latents' distribution (batch means).
+n of a class's N images are drawn without replacement, so the squared standard error of a mean is (1 - n/N) sigma^2 / n (Cochran,
+Sampling Techniques, 1977, eq. 2.20). That of the standard deviation is measured, whatever the latents' distribution: each of B full
+batches gives one estimate of the variance, whose scatter over the batches, divided by B, is the squared error of their mean (batch means).
 
-Legend: N images of a class, n of them seen, D dimensions.
+Legend: N images of a class, n of them seen, D dimensions, B full batches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from d3hr.distillation.gaussian import ClassGaussian
 
 @dataclass(frozen=True)
 class StandardError:
-    """Standard errors of a class's statistics, as shares of sigma, root mean squares over the dimensions.
+    """Standard errors of a class's statistics in units of sigma, each the root mean square over the dimensions.
 
     Attributes:
         mean: that of the mean.
@@ -31,20 +31,20 @@ class StandardError:
     std: float
 
     def within(self, tolerance: float) -> bool:
-        """Return whether neither is above ``tolerance``."""
+        """Return whether both are at most ``tolerance``."""
         return max(self.mean, self.std) <= tolerance
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The Gaussian of a class from the latents seen so far.
+class ClassEstimate:
+    """The Gaussian of a class from the latents seen so far, with what its standard error follows from.
 
     Attributes:
-        gaussian: mean and standard deviation of what was seen.
-        population: N, of which they are a random part.
-        batches: full batches seen.
-        variances: sum of their unbiased variances, float64 [D].
-        squares: sum of the squares of their variances, float64 [D].
+        gaussian: mean and standard deviation of the latents seen.
+        population: images of the class, N, of which they are a random sample.
+        batches: full batches seen, B.
+        variances: sum of the unbiased variances of full batches, float64 [D].
+        squares: sum of the squares of those variances, float64 [D].
     """
 
     gaussian: ClassGaussian
@@ -54,13 +54,13 @@ class Estimate:
     squares: Tensor
 
     @classmethod
-    def empty(cls, dimensions: int, population: int, rank: int = 0) -> Estimate:
-        """Return the estimate from no latents in D dimensions, of which ``rank`` directions will be kept at most."""
+    def empty(cls, dimensions: int, population: int, rank: int = 0) -> ClassEstimate:
+        """Return the estimate from none of N latents in D dimensions, whose Gaussian will keep ``rank`` directions at most."""
         zeros = torch.zeros(dimensions, dtype=torch.float64)
         return cls(ClassGaussian.empty(dimensions, rank), population, 0, zeros, zeros)
 
-    def update(self, batch: Tensor, *, full: bool = True) -> Estimate:
-        """Return the estimate that has also seen ``batch`` [n, D]; only full batches, all of one size, tell of the error."""
+    def update(self, batch: Tensor, *, full: bool = True) -> ClassEstimate:
+        """Return the estimate that has also seen ``batch`` [n, D]; ``full`` batches, all of one size, enter the error of the std."""
         seen = ClassGaussian.empty(len(self.variances), self.gaussian.rank).update(batch)
         merged = replace(self, gaussian=self.gaussian.merge(seen))
         if not full or seen.count < 2:
@@ -70,7 +70,7 @@ class Estimate:
 
     @property
     def standard_error(self) -> StandardError:
-        """How far the statistics may be from those of all N images; before two full batches, that of the spread is a Gaussian's."""
+        """How far the statistics may be from those of all N images; before two full batches, that of the std is a Gaussian's."""
         n = self.gaussian.count
         if n < 2:
             return StandardError(math.inf, math.inf)
@@ -78,16 +78,21 @@ class Estimate:
         if self.batches < 2:
             return StandardError(math.sqrt(unseen / n), math.sqrt(unseen / (2 * (n - 1))))
         scatter = (self.squares - self.variances.square() / self.batches).clamp(min=0) / (self.batches - 1)
-        spread = self.gaussian.std
-        # The error of sigma is that of sigma^2 over 2 sigma; a dimension without spread has none.
-        share = torch.where(spread > 0, scatter / self.batches / (4 * spread.pow(4)), 0.0)
-        return StandardError(math.sqrt(unseen / n), math.sqrt(unseen * float(share.mean())))
+        std = self.gaussian.std
+        # The relative error of sigma is that of sigma^2 over 2 sigma^2; a dimension without spread has none.
+        relative_square = torch.where(std > 0, scatter / self.batches / (4 * std.pow(4)), 0.0)
+        return StandardError(math.sqrt(unseen / n), math.sqrt(unseen * float(relative_square.mean())))
 
 
 def images_needed(population: int, *, most: int | None, tolerance: float | None) -> int:
-    """Return how many of a class's images settings ask for at least: ``most``, or as many as bring the mean's error to ``tolerance``.
+    """Return how many of a class's N images are seen at least: ``most``, or as many as bring the mean's error to ``tolerance``.
 
     (1 - n/N) / n <= t^2 where n >= 1 / (t^2 + 1/N). For Gaussian latents the standard deviation's error is smaller than the mean's.
+
+    Args:
+        population: N.
+        most: upper limit; None is no limit.
+        tolerance: t, in units of sigma, in (0, 1); None asks for all images.
     """
     needed = population if tolerance is None else math.ceil(1 / (tolerance**2 + 1 / population) - 1e-9)
     return min(population, max(2, needed), population if most is None else most)

@@ -1,13 +1,11 @@
-"""Describes a class of inverted latents by one Gaussian, in a stream (D3HR, distribution matching).
+"""Distribution matching: the Gaussian of a class's inverted latents, gathered from a stream of batches (D3HR, arXiv 2505.18399).
 
-Its dimensions are independent, as in D3HR, unless it has a rank: then the directions in which latents vary most are kept too, and its
-covariance is
+Dimensions are independent, as in D3HR, unless the Gaussian has a rank R. Then it also keeps the directions in which latents vary most,
+as the loadings L [R, D] of a factor model whose residual variances psi leave the variance sigma_d^2 of every dimension as it is:
 
-    Sigma = L^T L + diag(psi),    psi_d = sigma_d^2 - sum_r L_rd^2,
+    Sigma = L^T L + diag(psi),    psi_d = sigma_d^2 - sum_r L_rd^2
 
-which leaves the variance sigma_d^2 of every dimension as it is (factor analysis; L are its loadings).
-
-Legend: N latents, D = C*h*w dimensions, R rank, r loadings.
+Legend: N latents, D = C*h*w dimensions, R rank, r loadings held (at most 2R), K latents in a group.
 """
 
 from __future__ import annotations
@@ -21,14 +19,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassGaussian:
-    """Mean and unbiased standard deviation of ``count`` latents, per dimension, and how the dimensions vary together.
+    """Mean and unbiased standard deviation of ``count`` latents in each dimension, and how the dimensions vary together.
 
     Attributes:
         mean: float64 [D].
-        std: float64 [D], unbiased (divided by count - 1); zero for fewer than two latents.
+        std: float64 [D], from squares divided by ``count - 1``; zero for fewer than two latents.
         count: number of latents seen.
-        rank: directions that are kept of the covariance, R; 0 is none, as in D3HR.
-        loadings: float64 [r, D]; up to 2R while latents come (:meth:`principal` gives R), none for rank 0.
+        rank: directions of the covariance to keep, R; 0 keeps none, as D3HR.
+        loadings: float64 [r, D], None at rank 0. Up to 2R rows while latents come; :meth:`truncate_rank` leaves R.
     """
 
     mean: Tensor
@@ -39,30 +37,30 @@ class ClassGaussian:
 
     @classmethod
     def empty(cls, dimensions: int, rank: int = 0) -> ClassGaussian:
-        """Return the Gaussian of no latents in D dimensions, of which ``rank`` directions will be kept at most."""
+        """Return the Gaussian of no latents in D dimensions, which will keep ``rank`` directions, or D if that is less."""
         zeros = torch.zeros(dimensions, dtype=torch.float64)
         rank = min(rank, dimensions)
         return cls(zeros, zeros, 0, rank, zeros.expand(0, dimensions) if rank else None)
 
     @property
-    def residual(self) -> Tensor:
-        """What the standard deviation of each dimension is beside the loadings: the square root of psi, float64 [D]."""
+    def residual_std(self) -> Tensor:
+        """Standard deviation float64 [D] that the loadings leave to each dimension alone: the square root of psi."""
         if self.loadings is None:
             return self.std
         return (self.std.square() - self.loadings.square().sum(dim=0)).clamp(min=0).sqrt()
 
     @property
-    def coordinates(self) -> int:
-        """Independent coordinates of a latent: D, and one for each loading."""
+    def num_coordinates(self) -> int:
+        """Independent standard-normal coordinates of a latent: D + r."""
         return len(self.mean) + (0 if self.loadings is None else len(self.loadings))
 
     @property
-    def spread(self) -> Tensor:
-        """Standard deviations of a latent's independent coordinates (float64): the residuals, and the lengths of the loadings."""
-        return self.std if self.loadings is None else torch.cat([self.residual, torch.linalg.vector_norm(self.loadings, dim=1)])
+    def coordinate_std(self) -> Tensor:
+        """Standard deviation float64 [D + r] that each coordinate adds to a latent: the residual ones, then the loadings' lengths."""
+        return self.std if self.loadings is None else torch.cat([self.residual_std, torch.linalg.vector_norm(self.loadings, dim=1)])
 
     def update(self, batch: Tensor) -> ClassGaussian:
-        """Return the Gaussian that has also seen ``batch`` [N, D]."""
+        """Return the Gaussian that has also seen ``batch`` [N, D], of any dtype and device."""
         if len(batch) == 0:
             return self
         x = batch.detach().to("cpu", torch.float64)
@@ -72,52 +70,58 @@ class ClassGaussian:
         return self.merge(ClassGaussian(mean, std, len(x), self.rank, centred / math.sqrt(degrees) if self.rank else None))
 
     def merge(self, other: ClassGaussian) -> ClassGaussian:
-        """Return the Gaussian of both sets of latents (Chan, Golub, LeVeque 1979, eq. 2.1; loadings: Levy, Lindenbaum 2000)."""
+        """Return the Gaussian of both sets of latents.
+
+        Moments as Chan, Golub and LeVeque (1979, eq. 2.1). Loadings by sequential singular value decomposition (Levy and Lindenbaum
+        2000): the covariance of both sets is that of the rows of both and of the gap between the means, cut to rank R when over 2R.
+        """
         count = self.count + other.count
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
-        gap = other.mean - self.mean
+        gap, gap_weight = other.mean - self.mean, self.count * other.count / count
         mean = self.mean + gap * (other.count / count)
-        squares = self._squares() + other._squares() + gap.square() * (self.count * other.count / count)
-        merged = ClassGaussian(mean, (squares / (count - 1)).sqrt(), count, self.rank)
+        squares = self._squares() + other._squares() + gap.square() * gap_weight
+        both = ClassGaussian(mean, (squares / (count - 1)).sqrt(), count, self.rank)
         if self.loadings is None or other.loadings is None:
-            return merged
-        parts = [(self.loadings, self.count - 1), (other.loadings, other.count - 1), (gap[None], self.count * other.count / count)]
-        rows = torch.cat([part * math.sqrt(weight / (count - 1)) for part, weight in parts])
-        return replace(merged, loadings=leading(rows, self.rank) if len(rows) > 2 * self.rank else rows)
+            return both
+        weighted = [(self.loadings, self.count - 1), (other.loadings, other.count - 1), (gap[None], gap_weight)]
+        rows = torch.cat([part * math.sqrt(weight / (count - 1)) for part, weight in weighted])
+        return replace(both, loadings=leading_directions(rows, self.rank) if len(rows) > 2 * self.rank else rows)
 
-    def principal(self) -> ClassGaussian:
-        """Return the same Gaussian with R loadings at right angles, the longest first; of fewer latents than R the last ones are zero."""
-        return self if self.loadings is None else replace(self, loadings=leading(self.loadings, self.rank))
+    def truncate_rank(self) -> ClassGaussian:
+        """Return the same Gaussian with exactly R orthogonal loadings, the longest first; zeros where fewer than R directions vary."""
+        return self if self.loadings is None else replace(self, loadings=leading_directions(self.loadings, self.rank))
 
-    def alone(self) -> ClassGaussian:
-        """Return a copy whose tensors are not rows of larger ones, with which they would be pickled."""
+    def detached_copy(self) -> ClassGaussian:
+        """Return a copy that shares no memory: one whose tensors are rows of larger ones would be pickled with all of them."""
         loadings = None if self.loadings is None else self.loadings.clone()
         return replace(self, mean=self.mean.clone(), std=self.std.clone(), loadings=loadings)
 
-    def placed(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """Return the latents [K, D] of standard-normal coordinates [K, D + r], ``temperature`` times as far from the mean.
+    def from_standard_normal(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """Return latents [K, D]: mu + T (sqrt(psi) e + L^T f), for standard-normal coordinates (e, f).
 
-        The coordinates are overwritten.
+        Args:
+            noise: coordinates [K, D + r], float64; they are overwritten.
+            temperature: T, the factor on the distance from the mean.
         """
         if self.loadings is None:
             return noise.mul_(self.std * temperature).add_(self.mean)
         dimensions = len(self.mean)
-        latents = noise[:, :dimensions].mul_(self.residual * temperature).add_(self.mean)
+        latents = noise[:, :dimensions].mul_(self.residual_std * temperature).add_(self.mean)
         return latents.addmm_(noise[:, dimensions:], self.loadings, alpha=temperature)
 
     def _squares(self) -> Tensor:
         return self.std.square() * max(self.count - 1, 0)
 
 
-def leading(rows: Tensor, rank: int) -> Tensor:
-    """Return the R directions [R, D] in which ``rows`` [r, D] are longest, at right angles, each as long as they are in it.
+def leading_directions(rows: Tensor, rank: int) -> Tensor:
+    """Return L [R, D], of orthogonal rows, with L^T L as near to that of ``rows`` [r, D] as rank R allows (Eckart and Young 1936).
 
-    Of all matrices of R rows it is the nearest in L^T L (Eckart, Young 1936). Where there are fewer than R rows, zeros follow.
+    The longest row is first, and zeros follow where r < R. The largest component of each row is positive, as a direction has two signs,
+    of which a library may return either.
     """
     _, lengths, directions = torch.linalg.svd(rows, full_matrices=False)
-    found = lengths[:rank, None] * directions[:rank]
-    # A direction has two signs, of which a library may return either.
-    signs = found.gather(1, found.abs().argmax(dim=1, keepdim=True)).sign()
-    missing = rank - len(found)
-    return torch.cat([found * signs, found.new_zeros(missing, rows.shape[1])]) if missing else found * signs
+    leading = lengths[:rank, None] * directions[:rank]
+    leading = leading * leading.gather(1, leading.abs().argmax(dim=1, keepdim=True)).sign()
+    missing = rank - len(leading)
+    return torch.cat([leading, leading.new_zeros(missing, rows.shape[1])]) if missing else leading

@@ -1,40 +1,28 @@
-"""Chooses, for each class, a group of latents that represents its Gaussian (D3HR, group sampling).
+"""Group sampling: chooses K latents of a class that together represent its Gaussian (D3HR, arXiv 2505.18399).
 
-A ``search`` scores one pool of random groups against all classes (see :mod:`d3hr.distillation.pool`); ``exact`` makes a group whose moments
-are those of the Gaussian.
+Strategies: ``search`` takes the best of M random groups by :func:`group_score`, found in one pool for all classes
+(:mod:`d3hr.distillation.pool`); ``exact`` makes a group whose moments are those of the Gaussian; ``random`` draws one group. A class of
+several modes divides the images of its group between them, and each mode draws its part by the strategy.
 
-Legend: M candidate groups, K images in a group, D dimensions, C classes.
+Legend: M candidate groups, K images in a group, D dimensions, r loadings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Unpack
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.distillation.pool import (
-    Searching,
-    Winners,
-    better_of,
-    block_size,
-    draw_block,
-    number_of_blocks,
-    permutation,
-    pool_row,
-    pool_variances,
-    side_by_side,
-)
+from d3hr.distillation.pool import SearchOptions, block_size, class_variances, draw_block, permutation, search_pool
 from d3hr.distillation.settings import GroupSettings, Strategy
 from d3hr.errors import DataError, settings_error
-from d3hr.execution.base import SERIAL, Execution
 from d3hr.progress import SILENT, Progress
-from d3hr.seeds import derive_seed, generator_for
+from d3hr.seeds import generator_for
 
 
 def group_score(
@@ -95,8 +83,7 @@ def select_groups(
     Args:
         gaussians: the Gaussian of each class, all of the same D.
         ipc: images per class, K.
-        strategy: ``search``, ``exact``, ``stratified`` or ``random``; at K = 1 ``exact`` searches, as the mean itself denoises to a flat
-            picture, and so does ``stratified``, which has nothing to stratify.
+        strategy: ``search``, ``exact`` or ``random``; at K = 1 ``exact`` searches, as the mean itself denoises to a flat picture.
         num_candidates: M of a search.
         seed: seed of the draws; a class's group depends on it and the class's name, not on the other classes.
         progress: where to report a search.
@@ -106,175 +93,73 @@ def select_groups(
 
     Raises:
         SettingsError: a setting is unknown or out of range.
+        DataError: the Gaussians differ in D.
     """
     try:
-        chosen = GroupSettings(ipc=ipc, strategy=strategy, num_candidates=num_candidates, seed=seed, **settings)
+        resolved = GroupSettings(ipc=ipc, strategy=strategy, num_candidates=num_candidates, seed=seed, **settings)
     except ValidationError as error:
         raise settings_error(error) from None
-    candidates = search_candidates(gaussians, chosen, progress, memory_budget=memory_budget, device=device)
-    return {name: draw_group(name, gaussian, chosen, candidates.get(name)) for name, gaussian in gaussians.items()}
+    candidates = search_candidates(gaussians, resolved, progress=progress, memory_budget=memory_budget, device=device)
+    return {name: draw_group(name, gaussian, resolved, candidates.get(name)) for name, gaussian in gaussians.items()}
 
 
-def search_candidates(
-    gaussians: Mapping[str, ClassGaussian],
-    settings: GroupSettings,
-    progress: Progress = SILENT,
-    *,
-    memory_budget: int | None = None,
-    device: str = "cpu",
-    execution: Execution = SERIAL,
-) -> dict[str, int]:
-    """Return the index of each class's best candidate in the shared pool; empty where the strategy does not search.
+def needs_search(settings: GroupSettings) -> bool:
+    """Return whether groups come from a search: of strategy ``search``, and ``exact`` groups of one image.
+
+    Never at temperature 0, where all groups are one.
+    """
+    if not settings.temperature:
+        return False
+    return settings.strategy == "search" or (settings.strategy == "exact" and settings.ipc == 1)
+
+
+def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSettings, **options: Unpack[SearchOptions]) -> dict[str, int]:
+    """Return the index of each class's best candidate in the pool; empty where the strategy does not search.
 
     Args:
         gaussians: the Gaussian of each class, all of the same D.
         settings: how to choose.
-        progress: where to report.
-        memory_budget: bytes that the search may hold (see :func:`~d3hr.distillation.pool.search_blocks`).
-        device: where candidates are scored.
-        execution: where the pool is searched.
+        options: how the search runs, see :func:`~d3hr.distillation.pool.search_pool`.
 
     Raises:
         DataError: the Gaussians differ in D.
     """
-    if not searches(settings) or not gaussians:
+    if not needs_search(settings):
         return {}
-    best = _best_candidates(
-        pool_variances(gaussians, settings), settings, progress, memory_budget=memory_budget, device=device, execution=execution
-    )
-    return dict(zip(gaussians, best, strict=True))
-
-
-def _best_candidates(
-    variances: Tensor,
-    settings: GroupSettings,
-    progress: Progress,
-    *,
-    memory_budget: int | None = None,
-    device: str = "cpu",
-    execution: Execution = SERIAL,
-) -> list[int]:
-    """Return the index of the best candidate of each column of ``variances`` [D, C]."""
-    work = Searching(variances, settings, memory_budget, device)
-    pieces, found, done = work.pieces(), Winners.of_none(variances.shape[1]), 0
-    with progress.bar("searching groups", number_of_blocks(settings, len(work.variances))) as bar:
-        for index, winners in execution.run(work, pieces):
-            found = better_of(found, winners)
-            done += len(pieces[index])
-            bar.update(done)
-    best: list[int] = found.candidate.tolist()
-    return best
+    variances = {name: class_variances(name, gaussian, settings) for name, gaussian in gaussians.items()}
+    return search_pool(variances, settings, **options)
 
 
 def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, candidate: int | None = None) -> Tensor:
     """Return the group [K, D] (float64) of one class: the ``candidate`` that a search found, or what the strategy draws.
 
     Args:
-        name: the class, from whose name its noise follows.
+        name: name of the class, or of a mode of it, from which its noise follows.
         gaussian: its Gaussian.
         settings: how to choose.
         candidate: index in the pool, where the strategy searches.
     """
-    dimensions = gaussian.coordinates
+    shape = settings.ipc, gaussian.num_coordinates
     if not settings.temperature:
         return gaussian.mean.double().repeat(settings.ipc, 1)
     if candidate is not None:
-        block, place = divmod(candidate, block_size(settings.ipc, dimensions))
-        noise = draw_block(block, settings, dimensions)[place][:, permutation(name, dimensions, settings)].double()
+        block, index = divmod(candidate, block_size(*shape))
+        noise = draw_block(block, settings, shape[1])[index][:, permutation(name, shape[1], settings)].double()
     else:
-        of = (settings.seed, "group", name if settings.seed_by_class else "")
-        generator = generator_for(*of)
+        generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")
         if settings.strategy == "exact":
-            noise = _standardised(settings.ipc, dimensions, settings.exact_std, generator)
-        elif settings.strategy == "stratified":
-            noise = _stratified(settings.ipc, dimensions, derive_seed(*of))
+            noise = exact_noise(*shape, settings.exact_std, generator)
         else:
-            noise = torch.randn(settings.ipc, dimensions, generator=generator, dtype=torch.float64)
-    return gaussian.placed(noise, settings.temperature)
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return gaussian.from_standard_normal(noise, settings.temperature)
 
 
-def mode_name(class_name: str, index: int) -> str:
-    """Return the name under which a mode of a class draws; the first mode's is the class's own."""
-    return f"{class_name}\0{index}" if index else class_name
+def exact_noise(k: int, dimensions: int, exact_std: Literal["unbiased", "population"], generator: torch.Generator) -> Tensor:
+    """Draw [K, D] (float64) with mean 0 and std 1 in every dimension; for even K in mirrored pairs, which have no skewness either.
 
-
-def search_mixtures(
-    mixtures: Mapping[str, ClassMixture], settings: GroupSettings, progress: Progress = SILENT, **how: Any
-) -> dict[str, int]:
-    """Return the index of each mode's best candidate, by the names of the modes, in the pool of groups of as many images as it gets.
-
-    Args:
-        mixtures: the mixture of each class, all of the same D.
-        settings: how to choose; the images of a group are shared out over the modes of its class.
-        progress: where to report.
-        how: where and in how much memory, as :func:`search_candidates` takes it.
-
-    Raises:
-        DataError: the Gaussians differ in D, or at temperature 0 a class has fewer modes than images.
+    ``unbiased`` is the std that the group score measures; ``population`` keeps the mean squared norm of a random draw, of which
+    ``unbiased`` leaves (K-1)/K.
     """
-    rows: dict[int, dict[str, Tensor]] = {}
-    for name, mixture in mixtures.items():  # each may be read from its file
-        for index, share in enumerate(_shares(name, mixture, settings)):
-            if share and searches(_of_size(settings, share)):
-                named = mode_name(name, index)
-                rows.setdefault(share, {})[named] = pool_row(named, mixture.modes[index], settings)
-    found: dict[str, int] = {}
-    for share, of_modes in sorted(rows.items()):
-        best = _best_candidates(side_by_side(list(of_modes.values())), _of_size(settings, share), progress, **how)
-        found |= zip(of_modes, best, strict=True)
-    return found
-
-
-def _shares(name: str, mixture: ClassMixture, settings: GroupSettings) -> tuple[int, ...]:
-    """Return how many images each mode gets: by weight, but at temperature 0, where a mode has only its mean to give, at most one."""
-    if settings.temperature:
-        return mixture.shares(settings.ipc)
-    found = mixture.heaviest(settings.ipc)
-    if sum(found) < settings.ipc:
-        raise DataError(
-            f"Class {name!r} has too few modes for a set without copies: at temperature 0 each gives its mean, and nothing else.",
-            found=f"{sum(found)} modes with images for {settings.ipc} images",
-            hint="give --temperature above 0, or more --modes where the class has more images.",
-        )
-    return found
-
-
-def _of_size(settings: GroupSettings, ipc: int) -> GroupSettings:
-    return settings.model_copy(update={"ipc": ipc})
-
-
-def draw_mixture(name: str, mixture: ClassMixture, settings: GroupSettings, candidates: Mapping[str, int]) -> Tensor:
-    """Return the group [K, D] (float64) of one class: a group of its share of images from each mode, one after the other.
-
-    Args:
-        name: class name, which seeds the draws.
-        mixture: the modes of the class.
-        settings: how to choose.
-        candidates: what :func:`search_mixtures` found.
-
-    Raises:
-        DataError: at temperature 0 the class has fewer modes than images.
-    """
-    groups = []
-    for index, (mode, share) in enumerate(zip(mixture.modes, _shares(name, mixture, settings), strict=True)):
-        if share:
-            named = mode_name(name, index)
-            groups.append(draw_group(named, mode, _of_size(settings, share), candidates.get(named)))
-    return torch.cat(groups)
-
-
-def searches(settings: GroupSettings) -> bool:
-    """Return whether groups are found by a search: where it is asked for, and for ``exact`` or ``stratified`` groups of one image.
-
-    Never at temperature 0, where all groups are one.
-    """
-    if not settings.temperature:
-        return False
-    return settings.strategy == "search" or (settings.strategy in ("exact", "stratified") and settings.ipc == 1)
-
-
-def _standardised(k: int, dimensions: int, exact_std: str, generator: torch.Generator) -> Tensor:
-    """Draw [K, D] with mean 0 and std 1 in every dimension; for even K in mirrored pairs, which have no skewness either."""
     degrees = k - 1 if exact_std == "unbiased" else k
     if k % 2 == 0:
         half = torch.randn(k // 2, dimensions, generator=generator, dtype=torch.float64)
@@ -285,10 +170,61 @@ def _standardised(k: int, dimensions: int, exact_std: str, generator: torch.Gene
     return noise.mul_((degrees / noise.square().sum(dim=0)).sqrt())
 
 
-def _stratified(k: int, dimensions: int, seed: int) -> Tensor:
-    """Draw [K, D] with one value from each K-th of the standard normal in every dimension (Latin hypercube, McKay et al. 1979)."""
-    from scipy.special import ndtri
-    from scipy.stats.qmc import LatinHypercube
+def mode_name(class_name: str, index: int) -> str:
+    """Return the name under which a mode of a class draws; the first mode's is the class's own."""
+    return f"{class_name}\0{index}" if index else class_name
 
-    uniform = LatinHypercube(dimensions, rng=np.random.default_rng(seed)).random(k)
-    return torch.from_numpy(ndtri(uniform))
+
+def search_mixtures(mixtures: Mapping[str, ClassMixture], settings: GroupSettings, **options: Unpack[SearchOptions]) -> dict[str, int]:
+    """Return the index of each mode's best candidate, by :func:`mode_name`, in the pool of groups of as many images as the mode gets.
+
+    Args:
+        mixtures: the mixture of each class, all of the same D, looked up one after the other.
+        settings: how to choose; K is that of a class.
+        options: how the search runs, see :func:`~d3hr.distillation.pool.search_pool`.
+
+    Raises:
+        DataError: the Gaussians differ in D, or at temperature 0 a class has fewer modes than images.
+    """
+    variances: dict[int, dict[str, Tensor]] = {}
+    for class_name, mixture in mixtures.items():
+        for name, gaussian, mode_settings in _mode_draws(class_name, mixture, settings):
+            if needs_search(mode_settings):
+                variances.setdefault(mode_settings.ipc, {})[name] = class_variances(name, gaussian, mode_settings)
+    candidates: dict[str, int] = {}
+    for ipc, of_size in sorted(variances.items()):
+        candidates |= search_pool(of_size, settings.model_copy(update={"ipc": ipc}), **options)
+    return candidates
+
+
+def draw_mixture(class_name: str, mixture: ClassMixture, settings: GroupSettings, candidates: Mapping[str, int]) -> Tensor:
+    """Return the group [K, D] (float64) of one class: a group of its share of the images from each mode, one after the other.
+
+    Args:
+        class_name: the class, from whose name its noise follows.
+        mixture: the modes of the class.
+        settings: how to choose; K is that of the class.
+        candidates: what :func:`search_mixtures` found.
+
+    Raises:
+        DataError: at temperature 0 the class has fewer modes than images.
+    """
+    draws = _mode_draws(class_name, mixture, settings)
+    return torch.cat([draw_group(name, gaussian, mode_settings, candidates.get(name)) for name, gaussian, mode_settings in draws])
+
+
+def _mode_draws(class_name: str, mixture: ClassMixture, settings: GroupSettings) -> Iterator[tuple[str, ClassGaussian, GroupSettings]]:
+    """Yield name, Gaussian and settings (with its own K) of each mode that gets images.
+
+    They are allocated by weight, but at temperature 0, where a mode has only its mean to give, one to each of the top modes.
+    """
+    images = mixture.allocate(settings.ipc) if settings.temperature else mixture.top_modes(settings.ipc)
+    if sum(images) < settings.ipc:
+        raise DataError(
+            f"Class {class_name!r} has too few modes for a set without copies: at temperature 0 each gives its mean, and nothing else.",
+            found=f"{sum(images)} modes with images for {settings.ipc} images",
+            hint="give --temperature above 0, or more --modes where the class has more images.",
+        )
+    for index, (mode, count) in enumerate(zip(mixture.modes, images, strict=True)):
+        if count:
+            yield mode_name(class_name, index), mode, settings.model_copy(update={"ipc": count})

@@ -1,6 +1,6 @@
-"""Chooses the level whose latents are closest to Gaussian for what it costs to reach.
+"""Chooses the level whose latents are closest to Gaussian for what it costs to reach, from a sample of the images.
 
-Legend: N images, L levels, D dimensions.
+Legend: N images, L levels, C h w latent axes, D = C*h*w dimensions of a latent, d of which are sampled.
 """
 
 from __future__ import annotations
@@ -14,57 +14,61 @@ import torch
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import calls_of_prediction, inversion_path, predictions_of
+from d3hr.distillation.ddim import calls_per_prediction, inversion_path, num_predictions
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import NumericalError, SettingsError
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 
-CLASSES, IMAGES, DIMENSIONS = 5, 64, 256
-"""Size of the sample: classes evenly spread, their first images, dimensions evenly spread."""
-FEWEST = 8
-"""Classes of fewer images are not sampled: a test of normality sees nothing there."""
+SAMPLE_CLASSES, SAMPLE_IMAGES, SAMPLE_DIMENSIONS = 5, 64, 256
+"""Largest size of a sample: classes, images of each, dimensions of a latent."""
+MIN_IMAGES = 8
+"""Classes of fewer images are not sampled: a test of normality has no power there."""
+SIGNIFICANCE = 0.05
+"""A dimension is rejected where a test's p-value is below."""
+LEAST_GAIN = 0.02
+"""A smaller rise in normality over all levels is no ground for a choice."""
 
 
 @dataclass(frozen=True)
 class LatentSample:
-    """Which latents are looked at.
+    """Images and latent dimensions whose distribution is examined.
 
     Attributes:
         images: the real images, at the prior's size.
-        classes: the prior's class for each sampled class.
-        chosen: the sampled dimensions, indices into a flattened latent.
-        dimensions: D, how many dimensions a latent has.
+        classes: the prior's class for each sampled class, of which the first images are taken.
+        indices: the sampled dimensions of a flattened latent, int64 [d].
+        dimensions: dimensions of a latent, D.
     """
 
     images: ImageData
     classes: tuple[Conditioning, ...]
-    chosen: Tensor
+    indices: Tensor
     dimensions: int
 
     @classmethod
-    def of(cls, images: ImageData, prior: Prior, conditioning: Sequence[Conditioning]) -> LatentSample | None:
-        """Choose the sample among the classes of ``conditioning``; None where all are too small to be tested."""
-        large = [match for match in conditioning if images.counts[match.class_name] >= FEWEST]
+    def choose(cls, images: ImageData, prior: Prior, conditioning: Sequence[Conditioning]) -> LatentSample | None:
+        """Return evenly spread classes of ``conditioning`` and dimensions; None where every class has fewer than MIN_IMAGES images."""
+        large = [match for match in conditioning if images.counts[match.class_name] >= MIN_IMAGES]
         if not large:
             return None
-        classes = tuple(large[int(place)] for place in torch.linspace(0, len(large) - 1, min(CLASSES, len(large))))
+        classes = tuple(large[int(index)] for index in torch.linspace(0, len(large) - 1, min(SAMPLE_CLASSES, len(large))))
         dimensions = torch.Size(prior.latent_shape).numel()
-        return cls(images, classes, torch.linspace(0, dimensions - 1, min(DIMENSIONS, dimensions)).long(), dimensions)
+        return cls(images, classes, torch.linspace(0, dimensions - 1, min(SAMPLE_DIMENSIONS, dimensions)).long(), dimensions)
 
     def __str__(self) -> str:
-        counts = [min(IMAGES, self.images.counts[match.class_name]) for match in self.classes]
-        return f"{sum(counts)} images of {len(self.classes)} classes, {len(self.chosen)} of {self.dimensions} dimensions"
+        counts = [min(SAMPLE_IMAGES, self.images.counts[match.class_name]) for match in self.classes]
+        return f"{sum(counts)} images of {len(self.classes)} classes, {len(self.indices)} of {self.dimensions} dimensions"
 
-    def walk(self, match: Conditioning, prior: Prior, settings: DistillSettings, level: int) -> Iterator[Tensor]:
-        """Yield the sampled dimensions [N, d] (on the CPU) of one class's latents at levels 0 to ``level``, one after the other.
+    def latents_by_level(self, match: Conditioning, prior: Prior, settings: DistillSettings, level: int) -> Iterator[Tensor]:
+        """Yield the sampled dimensions [N, d] (on the CPU) of one class's latents at each level from 0 to ``level``.
 
         Raises:
             NumericalError: a latent is not finite; the message names the class.
         """
-        clean = prior.encode(next(self.images.batches(match.class_name, IMAGES)))
-        levels = inversion_path(
+        clean = prior.encode(next(self.images.batches(match.class_name, SAMPLE_IMAGES)))
+        inverted = inversion_path(
             prior,
             clean,
             torch.full((len(clean),), match.conditioning_id),
@@ -74,19 +78,13 @@ class LatentSample:
             solver=settings.solver,
         )
         with NumericalError.naming(match.class_name):
-            for latents in chain([clean], levels):
-                yield latents.flatten(1)[:, self.chosen].cpu()
-
-
-SIGNIFICANCE = 0.05
-"""A dimension is rejected where a test's p-value is below."""
-LEAST_GAIN = 0.02
-"""A smaller rise in normality over all levels is no ground for a choice."""
+            for latents in chain([clean], inverted):
+                yield latents.flatten(1)[:, self.indices].cpu()
 
 
 @dataclass(frozen=True)
-class LevelNormality:
-    """How Gaussian the latents of a sample are at one level.
+class LevelEvidence:
+    """How Gaussian the latents of a sample are at one level, and what it costs to get there.
 
     Attributes:
         level: the level.
@@ -103,12 +101,19 @@ class LevelNormality:
 
 @dataclass(frozen=True)
 class LevelChoice:
-    """A level with the evidence for it."""
+    """A level with the reason and the evidence for it.
+
+    Attributes:
+        level: the level chosen.
+        reason: why, in a sentence.
+        sample: what was examined, in words.
+        evidence: the figures of every level, in order.
+    """
 
     level: int
     reason: str
     sample: str
-    evidence: tuple[LevelNormality, ...]
+    evidence: tuple[LevelEvidence, ...]
 
     def as_values(self) -> dict[str, Any]:
         """Return the choice as JSON values."""
@@ -130,9 +135,8 @@ def choose_level(
 ) -> LevelChoice:
     """Measure normality on a sample at every level and return the knee of the curve.
 
-    The knee (Satopaa et al., "Finding a kneedle in a haystack", 2011) is the level that stands highest above the straight line from the
-    clean latents to the top: beyond it a network call buys less normality than on average. Where noise makes nothing more normal, the
-    settings' own level stays. The sample visits every level, also where inversion will take strides.
+    Beyond the :func:`knee` a network call buys less normality than on average. Where noise makes nothing more normal, the settings' own
+    level stays.
 
     Args:
         images: the real images, at the prior's size.
@@ -145,19 +149,51 @@ def choose_level(
         SettingsError: every class is too small to be tested.
         NumericalError: a latent is not finite.
     """
-    evidence, sample = _normality_by_level(images, prior, conditioning, settings, progress)
-    values = torch.tensor([row.normality for row in evidence])
-    gain = float(values.max() - values[0])
-    if gain < LEAST_GAIN:
+    sample = LatentSample.choose(images, prior, conditioning)
+    if sample is None:
+        raise SettingsError(
+            f"--level auto needs a class of at least {MIN_IMAGES} images.",
+            found=f"{max(images.counts.values())} in the largest",
+            hint="give a number.",
+        )
+    evidence = measure_normality(sample, prior, settings, progress)
+    normality = torch.tensor([row.normality for row in evidence])
+    if float(normality.max() - normality[0]) < LEAST_GAIN:
         reason = f"no level is closer to Gaussian than clean latents by {100 * LEAST_GAIN:.0f} points, so the preset's stays"
-        return LevelChoice(settings.statistics_level, reason, sample, evidence)
-    level = knee(values)
-    reason = f"beyond it, network calls buy less normality than on average; best anywhere {100 * float(values.max()):.1f} %"
-    return LevelChoice(level, reason, sample, evidence)
+        return LevelChoice(settings.statistics_level, reason, str(sample), evidence)
+    reason = f"beyond it, network calls buy less normality than on average; best anywhere {100 * float(normality.max()):.1f} %"
+    return LevelChoice(knee(normality), reason, str(sample), evidence)
+
+
+def measure_normality(
+    sample: LatentSample, prior: Prior, settings: DistillSettings, progress: Progress = SILENT
+) -> tuple[LevelEvidence, ...]:
+    """Return how Gaussian the latents of a sample are at every level of the grid, averaged over its classes.
+
+    Every level is visited; its cost is that of an inversion by the settings' own stride.
+
+    Raises:
+        NumericalError: a latent is not finite; the message names the class.
+    """
+    normality = torch.zeros(len(sample.classes), settings.steps)
+    with progress.bar("measuring normality by level", len(sample.classes)) as bar:
+        for row, match in enumerate(sample.classes):
+            for level, latents in enumerate(sample.latents_by_level(match, prior, settings, settings.steps - 1)):
+                normality[row, level] = normal_share(latents)
+            bar.update(row + 1, note=match.class_name)
+    calls = calls_per_prediction(settings.inversion_guidance)
+    levels = zip(prior.schedule.grid(settings.steps).tolist(), normality.mean(dim=0).tolist(), strict=True)
+    return tuple(
+        LevelEvidence(level, timestep, calls * num_predictions(level, settings.inversion_stride), share)
+        for level, (timestep, share) in enumerate(levels)
+    )
 
 
 def knee(values: Tensor) -> int:
-    """Return the index of ``values`` [L] that stands highest above the line from (0, first) to (L - 1, highest), at least 1."""
+    """Return the index, at least 1, of ``values`` [L] furthest above the straight line from (0, first) to (L - 1, highest).
+
+    "Finding a kneedle in a haystack" (Satopaa et al. 2011), for a curve that need not be highest at its end.
+    """
     rise = (values - values[0]) / (values.max() - values[0])
     return max(1, int((rise - torch.linspace(0, 1, len(values))).argmax()))
 
@@ -178,29 +214,3 @@ def normal_share(latents: Tensor) -> float:
     """Return the share of the dimensions of latents [N, D], N >= 3, that the Shapiro-Wilk test does not reject at 5 %; one without spread
     counts as rejected."""
     return float((shapiro_pvalues(latents) >= SIGNIFICANCE).double().mean())
-
-
-def _normality_by_level(
-    images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings, progress: Progress
-) -> tuple[tuple[LevelNormality, ...], str]:
-    sample = LatentSample.of(images, prior, conditioning)
-    if sample is None:
-        raise SettingsError(
-            f"--level auto needs a class of at least {FEWEST} images.",
-            found=f"{max(images.counts.values())} in the largest",
-            hint="give a number.",
-        )
-    shares = torch.zeros(len(sample.classes), settings.steps)
-    with progress.bar("measuring normality by level", len(sample.classes)) as bar:
-        for row, match in enumerate(sample.classes):
-            for level, latents in enumerate(sample.walk(match, prior, settings, settings.steps - 1)):
-                shares[row, level] = normal_share(latents)
-            bar.update(row + 1, note=match.class_name)
-    calls = calls_of_prediction(settings.inversion_guidance)
-    grid = prior.schedule.grid(settings.steps).tolist()
-    means = shares.mean(dim=0).tolist()
-    evidence = [
-        LevelNormality(level, timestep, calls * predictions_of(level, settings.inversion_stride), share)
-        for level, (timestep, share) in enumerate(zip(grid, means, strict=True))
-    ]
-    return tuple(evidence), str(sample)

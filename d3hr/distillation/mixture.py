@@ -1,9 +1,9 @@
-"""Describes a class by one Gaussian for each of its modes, which share a group's images by how many latents they stand for.
+"""The Gaussians of the modes of a class, between which the images of a group are divided, and the clusters that define the modes.
 
-One Gaussian a class, as in D3HR, is a mixture of one mode. Where the latents of a class fall into several kinds, a single Gaussian also
-gives weight to what lies between the kinds; its modes do not.
+One Gaussian per class, as in D3HR, is a mixture of one mode. Where the latents of a class form several clusters, a single Gaussian also
+gives weight to what lies between them; a Gaussian per cluster does not.
 
-Legend: N latents, D = C*h*w dimensions, K images in a group.
+Legend: N latents, D = C*h*w dimensions, F features, K images in a group or centres of clusters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,103 +20,113 @@ from torch import Tensor
 
 from d3hr.distillation.gaussian import ClassGaussian
 
+MAX_CLUSTERED = 2048
+"""Largest number of latents of a class that are clustered to find its modes."""
+
 
 @dataclass(frozen=True)
 class ClassMixture:
     """The Gaussians of a class's modes.
 
     Attributes:
-        modes: at least one; a mode's weight is its share of the latents seen.
+        modes: at least one; the weight of a mode is its share of the latents seen.
     """
 
     modes: tuple[ClassGaussian, ...]
 
     @classmethod
     def empty(cls, dimensions: int, modes: int, rank: int = 0) -> ClassMixture:
-        """Return so many modes of no latents in D dimensions, of each of which ``rank`` directions will be kept at most."""
+        """Return ``modes`` Gaussians of no latents in D dimensions, each of which will keep ``rank`` directions at most."""
         return cls((ClassGaussian.empty(dimensions, rank),) * modes)
 
     @property
-    def whole(self) -> ClassGaussian:
+    def pooled(self) -> ClassGaussian:
         """The one Gaussian of all latents of the class."""
         return functools.reduce(ClassGaussian.merge, self.modes)
 
     @property
+    def counts(self) -> list[int]:
+        """Latents seen of each mode."""
+        return [mode.count for mode in self.modes]
+
+    @property
     def count(self) -> int:
-        """Number of latents seen."""
-        return sum(mode.count for mode in self.modes)
+        """Latents seen of all modes."""
+        return sum(self.counts)
 
     @property
     def dimensions(self) -> int:
-        """D."""
+        """Dimensions of a latent, D."""
         return len(self.modes[0].mean)
 
     @property
     def rank(self) -> int:
-        """R."""
+        """Directions that each mode keeps of its covariance, R."""
         return self.modes[0].rank
 
-    def update(self, batch: Tensor, which: Tensor) -> ClassMixture:
-        """Return the mixture that has also seen ``batch`` [N, D], whose latents belong to the modes ``which`` [N]."""
-        return ClassMixture(tuple(mode.update(batch[(which == index).to(batch.device)]) for index, mode in enumerate(self.modes)))
+    def update(self, batch: Tensor, assignment: Tensor) -> ClassMixture:
+        """Return the mixture that has also seen ``batch`` [N, D], whose latents belong to the modes ``assignment``, int64 [N]."""
+        return ClassMixture(tuple(mode.update(batch[(assignment == index).to(batch.device)]) for index, mode in enumerate(self.modes)))
 
     def merge(self, other: ClassMixture) -> ClassMixture:
         """Return the mixture of both sets of latents, mode by mode."""
         return ClassMixture(tuple(mine.merge(theirs) for mine, theirs in zip(self.modes, other.modes, strict=True)))
 
-    def principal(self) -> ClassMixture:
-        """Return the same mixture, each mode with R loadings (:meth:`~d3hr.distillation.gaussian.ClassGaussian.principal`)."""
-        return ClassMixture(tuple(mode.principal() for mode in self.modes))
+    def truncate_rank(self) -> ClassMixture:
+        """Return the same mixture, each mode with R loadings (:meth:`~d3hr.distillation.gaussian.ClassGaussian.truncate_rank`)."""
+        return ClassMixture(tuple(map(ClassGaussian.truncate_rank, self.modes)))
 
-    def shares(self, ipc: int) -> tuple[int, ...]:
-        """Return how many of K images each mode gets: in proportion to its weight, by largest remainders; of equal ones the first."""
-        return shares([mode.count for mode in self.modes], ipc)
+    def detached_copy(self) -> ClassMixture:
+        """Return a copy that shares no memory (:meth:`~d3hr.distillation.gaussian.ClassGaussian.detached_copy`)."""
+        return ClassMixture(tuple(map(ClassGaussian.detached_copy, self.modes)))
 
-    def heaviest(self, ipc: int) -> tuple[int, ...]:
-        """Return one image for each of the K modes of most latents, of equal ones the first, and none for the others.
+    def allocate(self, ipc: int) -> tuple[int, ...]:
+        """Return how many of K images each mode gets: in proportion to its weight, by :func:`largest_remainders`."""
+        return largest_remainders(self.counts, ipc)
 
-        Fewer than K where fewer modes have latents.
+    def top_modes(self, ipc: int) -> tuple[int, ...]:
+        """Return one image for each of the K modes with the most latents (of equal ones the first), none for the others.
+
+        The sum is below K where fewer modes have latents.
         """
-        counts = [mode.count for mode in self.modes]
-        given = {index for index in sorted(range(len(counts)), key=lambda index: -counts[index])[:ipc] if counts[index]}
-        return tuple(int(index in given) for index in range(len(counts)))
+        by_count = sorted(range(len(self.modes)), key=lambda index: -self.counts[index])
+        top = {index for index in by_count[:ipc] if self.counts[index]}
+        return tuple(int(index in top) for index in range(len(self.modes)))
 
 
-def shares(weights: Sequence[int], total: int) -> tuple[int, ...]:
-    """Return whole numbers of sum ``total`` in proportion to ``weights``, by largest remainders (Hamilton); of equal ones the first."""
-    everything = sum(weights)
-    whole = [total * weight // everything for weight in weights]
-    by_remainder = sorted(range(len(weights)), key=lambda index: -(total * weights[index] % everything))
-    given = set(by_remainder[: total - sum(whole)])
-    return tuple(count + (index in given) for index, count in enumerate(whole))
+def largest_remainders(weights: Sequence[int], total: int) -> tuple[int, ...]:
+    """Return integers of sum ``total`` in proportion to ``weights``, by largest remainders (Hamilton); of equal remainders the first wins.
+
+    At least one weight is positive.
+    """
+    quotas = [divmod(total * weight, sum(weights)) for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda index: -quotas[index][1])
+    rounded_up = set(by_remainder[: total - sum(quotient for quotient, _ in quotas)])
+    return tuple(quotient + (index in rounded_up) for index, (quotient, _) in enumerate(quotas))
 
 
-MOST_LATENTS = 2048
-"""Latents of a class among which its modes are looked for, at most."""
-
-
-def thinned(places: Sequence[int]) -> Sequence[int]:
-    """Return which images of a class are looked at to find its modes: all, or every n-th of more than :data:`MOST_LATENTS`."""
-    return places[:: max(1, -(-len(places) // MOST_LATENTS))]
+def clustering_subset(indices: Sequence[int]) -> Sequence[int]:
+    """Return which images of a class are clustered to find its modes: all of ``indices``, or every n-th of more than MAX_CLUSTERED."""
+    return indices[:: max(1, -(-len(indices) // MAX_CLUSTERED))]
 
 
 def k_means_centres(features: Tensor, count: int, seed: int) -> NDArray[np.float64]:
-    """Return the centres [K, F] of k-means (Lloyd 1982; k-means++ start, the best of 4 runs).
+    """Return the centres [K, F] of k-means (Lloyd 1982; the best of 4 runs from k-means++ starts).
 
     Args:
-        features: rows [N, F].
-        count: number of centres, at most N.
-        seed: decides the starts.
+        features: rows [N, F], on the CPU.
+        count: number of centres K, at most N.
+        seed: decides the starts; any non-negative integer.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # rows that coincide leave centres over, on top of each other
-        found: Any = KMeans(count, n_init=4, random_state=seed % 2**32).fit(features.numpy().astype(np.float64))
-    return np.asarray(found.cluster_centers_)
+        k_means = KMeans(count, n_init=4, random_state=seed % 2**32).fit(features.numpy().astype(np.float64))
+    return np.asarray(k_means.cluster_centers_)
 
 
-def nearest(latents: Tensor, centres: Tensor) -> Tensor:
-    """Return which centre of [K, F] is the nearest to each latent [N, F], int64 [N]; of equal ones the first."""
+def nearest_centres(latents: Tensor, centres: Tensor) -> Tensor:
+    """Return the index of the nearest of ``centres`` [K, F] to each of ``latents`` [N, F], int64 [N]; of equally near ones the first."""
     return torch.cdist(latents.double(), centres.double()).argmin(dim=1)

@@ -1,25 +1,30 @@
-"""One pool of candidate groups, scored against all classes at once.
+"""The search among random groups: one pool of candidates, drawn in blocks and scored against all classes at once.
 
-In units of sigma the mean term of class c is sqrt(zbar^2 . sigma_c^2) and its std term sqrt((s - 1)^2 . sigma_c^2), so a block of
-candidates is scored against all classes with two matrix products, while the skewness of a candidate does not depend on the class at all.
-Each class sees the pool through its own permutation of the dimensions, so that classes do not share noise.
+For a candidate of standard-normal latents with mean zbar and standard deviation s, the group score of class c
+(:func:`~d3hr.distillation.grouping.group_score`) is
 
-The pool is drawn in blocks of fixed size, each with a seed of its own: any process can search any range of blocks, and
-:func:`better_of` joins what they find, to the same winners however the blocks are shared out. Drawing costs more than scoring; with
-more than one thread, blocks are drawn ahead. Memory is bounded whatever M is, and the winner is drawn again from its block.
+    w_mu sqrt(zbar^2 . sigma_c^2) + w_sigma sqrt((s - 1)^2 . sigma_c^2) + w_gamma |skewness|,
 
-Legend: M candidate groups, K images in a group, D dimensions (those of latents and, of a Gaussian that has any, its loadings), C classes.
+two matrix products for all candidates of a block and all classes, and a skewness that does not depend on the class. Each class sees the
+pool through its own permutation of the dimensions, so that classes do not share noise.
+
+Each block has a seed of its own: any process can search any range of blocks, and merging what they found gives the same result in any
+order. Drawing costs more than scoring, so with more than one thread blocks are drawn ahead. Memory is bounded whatever M is; the best
+candidate is drawn again from its block.
+
+Legend: M candidate groups, K images in a group, D coordinates (the dimensions of a latent and its loadings, if any), C classes.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -27,34 +32,50 @@ from torch import Tensor
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.settings import GroupSettings
 from d3hr.errors import DataError
+from d3hr.execution.base import SERIAL, Execution
+from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 
 BLOCK_VALUES = 2**22
 """Values drawn with one seed: 16 MiB in float32."""
 MEMORY_BUDGET = 2**28
-"""Bytes that a search holds beside the variances, unless told otherwise: 256 MiB."""
+"""Bytes that a search may hold in addition to the variances, by default: 256 MiB."""
+MAX_SCORES = 2**22
+"""Largest number of scores in memory: with many classes and small groups, a block is scored in parts."""
 _CACHED_VALUES = 2**18
 """Values whose moments a CPU takes at once: few enough to stay in its cache."""
-_SMALLEST = 1e-36
-"""In place of the cube of a std that is zero, whose dimension counts as without skewness."""
-_SCORES = 2**22
-"""Largest number of scores in memory: with many classes and small groups, a block is scored in parts."""
-_BLOCKS_OF_A_PIECE = 32
-"""Blocks that are searched at once when a search is shared out."""
+_MIN_CUBED_STD = 1e-36
+"""Replaces the cubed std of a dimension without spread, which counts as without skewness."""
+_BLOCKS_PER_TASK = 32
+"""Blocks that one task of a shared search covers."""
 _SCORING_BLOCKS = 4
-"""What scoring a block holds at most, in blocks: the block, three terms of its candidates at K = 1."""
+"""Memory that scoring a block takes at most, in blocks: the block itself, and three terms of its candidates at K = 1."""
 
 
-class Winners(NamedTuple):
+class SearchOptions(TypedDict, total=False):
+    """The optional arguments of :func:`search_pool`, none of which decides its result."""
+
+    progress: Progress
+    memory_budget: int | None
+    device: str
+    execution: Execution
+
+
+class BestCandidates(NamedTuple):
     """The best candidate of each class: its score (float32 [C]) and its index in the pool (int64 [C])."""
 
-    score: Tensor
-    candidate: Tensor
+    scores: Tensor
+    indices: Tensor
 
     @classmethod
-    def of_none(cls, classes: int) -> Winners:
+    def empty(cls, classes: int) -> BestCandidates:
         """Return what any candidate is better than."""
         return cls(torch.full((classes,), torch.inf), torch.zeros(classes, dtype=torch.int64))
+
+    def merge(self, other: BestCandidates) -> BestCandidates:
+        """Return the better candidate of each class, of equal ones the one of lower index: the order of merging decides nothing."""
+        better = (other.scores < self.scores) | ((other.scores == self.scores) & (other.indices < self.indices))
+        return BestCandidates(torch.where(better, other.scores, self.scores), torch.where(better, other.indices, self.indices))
 
 
 def block_size(ipc: int, dimensions: int) -> int:
@@ -63,7 +84,7 @@ def block_size(ipc: int, dimensions: int) -> int:
 
 
 def number_of_blocks(settings: GroupSettings, dimensions: int) -> int:
-    """Return the blocks that the candidates of a search fill, the last of them perhaps in part."""
+    """Return the number of blocks that the candidates of a search fill, the last perhaps in part."""
     return math.ceil(settings.num_candidates / block_size(settings.ipc, dimensions))
 
 
@@ -74,128 +95,122 @@ def draw_block(index: int, settings: GroupSettings, dimensions: int, out: Tensor
 
 
 def permutation(name: str, dimensions: int, settings: GroupSettings) -> Tensor:
-    """Return which dimension of the pool each dimension [D] of a class is."""
+    """Return, for each dimension of class ``name``, the dimension of the pool that it takes its noise from: int64 [D]."""
     if not settings.seed_by_class:
         return torch.arange(dimensions)
     return torch.randperm(dimensions, generator=generator_for(settings.seed, "permutation", name))
 
 
-def pool_row(name: str, gaussian: ClassGaussian, settings: GroupSettings) -> Tensor:
-    """Return sigma^2 of a class's coordinates in the pool's order of dimensions, float32 [D]: all that a search knows of it."""
-    spread = gaussian.spread
-    row = torch.empty(len(spread))
-    row[permutation(name, len(row), settings)] = spread.square().float()
-    return row
+def class_variances(name: str, gaussian: ClassGaussian, settings: GroupSettings) -> Tensor:
+    """Return sigma^2 of a class's coordinates in the pool's order, float32 [D]: all of the class that a search uses."""
+    std = gaussian.coordinate_std
+    variances = torch.empty(len(std))
+    variances[permutation(name, len(std), settings)] = std.square().float()
+    return variances
 
 
-def pool_variances(gaussians: Mapping[str, ClassGaussian], settings: GroupSettings) -> Tensor:
-    """Return sigma^2 of each class in the pool's order of dimensions, float32 [D, C].
+def search_pool(
+    variances: Mapping[str, Tensor],
+    settings: GroupSettings,
+    *,
+    progress: Progress = SILENT,
+    memory_budget: int | None = None,
+    device: str = "cpu",
+    execution: Execution = SERIAL,
+) -> dict[str, int]:
+    """Return the index in the pool of each class's best candidate, of equal ones the first.
+
+    Args:
+        variances: :func:`class_variances` [D] of each class.
+        settings: number of candidates, images in a group, weights and seed.
+        progress: where to report.
+        memory_budget: bytes that each process may hold, see :func:`search_blocks`.
+        device: where candidates are scored.
+        execution: where blocks are searched.
 
     Raises:
-        DataError: the Gaussians differ in D.
+        DataError: the classes differ in D.
     """
-    return side_by_side([pool_row(name, gaussian, settings) for name, gaussian in gaussians.items()])
-
-
-def side_by_side(rows: Sequence[Tensor]) -> Tensor:
-    """Return the rows [D] of :func:`pool_row` as one tensor [D, C].
-
-    Raises:
-        DataError: the Gaussians differ in D.
-    """
-    sizes = sorted({len(row) for row in rows})
+    if not variances:
+        return {}
+    sizes = sorted({len(row) for row in variances.values()})
     if len(sizes) > 1:
         raise DataError(
             "The class Gaussians do not have the same number of dimensions.", found=f"{sizes}", hint="use statistics of one prior."
         )
-    return torch.stack(list(rows)).T
-
-
-def search_blocks(
-    variances: Tensor,
-    settings: GroupSettings,
-    start: int = 0,
-    stop: int | None = None,
-    *,
-    memory_budget: int | None = None,
-    device: str | torch.device = "cpu",
-) -> Winners:
-    """Return the best candidate of each class among blocks ``start`` to ``stop`` of the pool; of equal ones the first.
-
-    Noise is drawn on the CPU wherever it is scored. Two devices, or two numbers of threads, can differ only where scores tie to rounding.
-
-    Args:
-        variances: what :func:`pool_variances` gave [D, C].
-        settings: number of candidates, images in a group, weights and seed.
-        start: first block.
-        stop: the block after the last; by default all blocks are searched.
-        memory_budget: bytes to hold beside the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no result. One
-            block is drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores.
-        device: where candidates are scored.
-    """
-    dimensions, classes = variances.shape
-    per_block, rows = block_size(settings.ipc, dimensions), max(1, _SCORES // classes)
-    variances = variances.to(device)
-    found = Winners(*(value.to(variances.device) for value in Winners.of_none(classes)))
-    last = min(number_of_blocks(settings, dimensions) if stop is None else stop, number_of_blocks(settings, dimensions))
-    budget = MEMORY_BUDGET if memory_budget is None else memory_budget
-    ahead = max(0, budget // (4 * per_block * settings.ipc * dimensions) - _SCORING_BLOCKS)
-    with closing(_drawn(range(start, last), settings, dimensions, _drawing_threads(variances.device), ahead)) as blocks:
-        for index, block in zip(range(start, last), blocks, strict=True):
-            first = index * per_block
-            count = min(per_block, settings.num_candidates - first)
-            for part in range(0, count, rows):
-                scores = pool_scores(block[part : min(part + rows, count)].to(variances.device), variances, settings)
-                low, place = scores.min(dim=0)
-                found = better_of(found, Winners(low, first + part + place))
-    return Winners(found.score.cpu(), found.candidate.cpu())
+    search = PoolSearch(torch.stack(list(variances.values())).T, settings, memory_budget, device)
+    tasks, best, searched = search.tasks(), BestCandidates.empty(len(variances)), 0
+    with progress.bar("searching groups", number_of_blocks(settings, sizes[0])) as bar:
+        for task, candidates in execution.run(search, tasks):
+            best = best.merge(candidates)
+            searched += len(tasks[task])
+            bar.update(searched)
+    return dict(zip(variances, best.indices.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
-class Searching:
-    """A search as work for any process: its pieces are ranges of blocks.
-
-    Attributes:
-        variances: what :func:`pool_variances` gave [D, C].
-        settings: number of candidates, images in a group, weights and seed.
-        memory_budget: bytes to hold beside the variances, in each process.
-        device: where candidates are scored.
-    """
+class PoolSearch:
+    """A search as :class:`~d3hr.execution.base.Work`, whose tasks are ranges of blocks; attributes as :func:`search_blocks` has them."""
 
     variances: Tensor
     settings: GroupSettings
     memory_budget: int | None = None
     device: str = "cpu"
 
-    def pieces(self) -> list[range]:
-        """Return the ranges of blocks."""
-        blocks = number_of_blocks(self.settings, len(self.variances))
-        return [range(start, min(start + _BLOCKS_OF_A_PIECE, blocks)) for start in range(0, blocks, _BLOCKS_OF_A_PIECE)]
+    def tasks(self) -> list[range]:
+        """Return the ranges of blocks that together are the pool."""
+        blocks = range(number_of_blocks(self.settings, len(self.variances)))
+        return [blocks[start : start + _BLOCKS_PER_TASK] for start in blocks[::_BLOCKS_PER_TASK]]
 
-    def open(self) -> Callable[[range], Winners]:
+    def open(self) -> Callable[[range], BestCandidates]:
         """Return the function that searches a range."""
-        return lambda blocks: search_blocks(
-            self.variances, self.settings, blocks.start, blocks.stop, memory_budget=self.memory_budget, device=self.device
-        )
+        return partial(search_blocks, self.variances, self.settings, memory_budget=self.memory_budget, device=self.device)
 
 
-def better_of(one: Winners, other: Winners) -> Winners:
-    """Return the better candidate of each class; of equal ones that of the lower index, so that the order of merging decides nothing."""
-    better = (other.score < one.score) | ((other.score == one.score) & (other.candidate < one.candidate))
-    return Winners(torch.where(better, other.score, one.score), torch.where(better, other.candidate, one.candidate))
+def search_blocks(
+    variances: Tensor, settings: GroupSettings, blocks: range, *, memory_budget: int | None = None, device: str = "cpu"
+) -> BestCandidates:
+    """Return the best candidate of each class among some blocks of the pool, of equal ones the first.
+
+    Noise is drawn on the CPU wherever it is scored. Two devices, or two numbers of threads, can differ only where scores tie to rounding.
+
+    Args:
+        variances: :func:`class_variances` of all classes, [D, C].
+        settings: number of candidates, images in a group, weights and seed.
+        blocks: the blocks to search.
+        memory_budget: bytes to hold in addition to the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no
+            result. One block is drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores.
+        device: where candidates are scored.
+    """
+    dimensions, classes = variances.shape
+    per_block, per_part = block_size(settings.ipc, dimensions), max(1, MAX_SCORES // classes)
+    variances = variances.to(device)
+    best = BestCandidates(*(value.to(variances.device) for value in BestCandidates.empty(classes)))
+    budget = MEMORY_BUDGET if memory_budget is None else memory_budget
+    ahead = max(0, budget // (4 * per_block * settings.ipc * dimensions) - _SCORING_BLOCKS)
+    threads = torch.get_num_threads() - (variances.device.type == "cpu")  # the others draw while one scores
+    with closing(_draw_blocks(blocks, settings, dimensions, threads, ahead)) as drawn:
+        for index, block in zip(blocks, drawn, strict=True):
+            first = index * per_block
+            count = min(per_block, settings.num_candidates - first)
+            for part in range(0, count, per_part):
+                scores = pool_scores(block[part : min(part + per_part, count)].to(variances.device), variances, settings)
+                lowest, position = scores.min(dim=0)
+                best = best.merge(BestCandidates(lowest, first + part + position))
+    return BestCandidates(best.scores.cpu(), best.indices.cpu())
 
 
 def pool_scores(block: Tensor, variances: Tensor, settings: GroupSettings) -> Tensor:
-    """Return the group scores [M, C] of standard-normal candidates [M, K, D] for all classes, whose sigma^2 are given as [D, C]."""
-    mean_gaps, std_gaps, skewness = _terms(block, settings)
-    score = (mean_gaps @ variances).sqrt_().mul_(settings.weights[0])
+    """Return the group scores [M, C] of standard-normal candidates [M, K, D] for all classes, of which sigma^2 is given, [D, C]."""
+    mean_gaps, std_gaps, skewness = _score_terms(block, settings)
+    scores = (mean_gaps @ variances).sqrt_().mul_(settings.weights[0])
     if std_gaps is not None:
-        score += (std_gaps @ variances).sqrt_().mul_(settings.weights[1])
-    return score.add_(skewness[:, None], alpha=settings.weights[2])
+        scores += (std_gaps @ variances).sqrt_().mul_(settings.weights[1])
+    return scores.add_(skewness[:, None], alpha=settings.weights[2])
 
 
-def _terms(block: Tensor, settings: GroupSettings) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return mean^2 [M, D], (std - 1)^2 [M, D] (none at K = 1) and the norm of the skewness [M] of candidates [M, K, D].
+def _score_terms(block: Tensor, settings: GroupSettings) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return zbar^2 [M, D], (s - 1)^2 [M, D] (None at K = 1) and the norm of the skewness [M] of candidates [M, K, D].
 
     A part of the block at a time, so that it is read from memory once. The powers are of deviations from the mean: raw power sums would
     save a pass, but lose all digits where the images of a small group happen to be close to each other.
@@ -206,48 +221,40 @@ def _terms(block: Tensor, settings: GroupSettings) -> tuple[Tensor, Tensor | Non
     if k == 1:
         return torch.square(block[:, 0], out=mean_gaps), None, skewness
     std_gaps = block.new_empty(candidates, d)
-    centred, powers = block.new_empty(2, at_once, k, d)
+    all_deviations, all_powers = block.new_empty(2, at_once, k, d)
     for start in range(0, candidates, at_once):
         part = slice(start, min(start + at_once, candidates))
-        deviations, power = centred[: part.stop - start], powers[: part.stop - start]
+        deviations, powers = all_deviations[: part.stop - start], all_powers[: part.stop - start]
         mean = block[part].sum(dim=1, keepdim=True).div_(k)
         torch.sub(block[part], mean, out=deviations)
-        torch.mul(deviations, deviations, out=power)
-        variance = power.sum(dim=1).div_(k - 1)
+        torch.mul(deviations, deviations, out=powers)
+        variance = powers.sum(dim=1).div_(k - 1)
         std = variance.sqrt()
         torch.square(mean[:, 0], out=mean_gaps[part])
         torch.square(std - 1, out=std_gaps[part])
         if k >= 3 and settings.weights[2]:
-            cubed = variance.mul_(std).clamp_(min=_SMALLEST)
+            cubed_std = variance.mul_(std).clamp_(min=_MIN_CUBED_STD)
             if settings.skewness == "per_dimension":
-                n, sums = k, power.mul_(deviations).sum(dim=1).div_(cubed)
+                n, sums = k, powers.mul_(deviations).sum(dim=1).div_(cubed_std)
             else:
-                n, sums = d, power.mul_(deviations).div_(cubed[:, None]).sum(dim=2)
+                n, sums = d, powers.mul_(deviations).div_(cubed_std[:, None]).sum(dim=2)
             skewness[part] = torch.linalg.vector_norm(sums, dim=1) * (n / ((n - 1) * (n - 2)))
     return mean_gaps, std_gaps, skewness
 
 
-def _drawing_threads(device: torch.device) -> int:
-    """Return how many threads draw while one scores: those that PyTorch may use, beside the one that scores on a CPU."""
-    return torch.get_num_threads() - (device.type == "cpu")
-
-
-def _drawn(indices: range, settings: GroupSettings, dimensions: int, threads: int, ahead: int) -> Generator[Tensor, None, None]:
-    """Yield the blocks of ``indices`` in order, up to ``ahead`` of them drawn before they are asked for.
-
-    A block is overwritten when the next one is asked for.
-    """
+def _draw_blocks(blocks: range, settings: GroupSettings, dimensions: int, threads: int, ahead: int) -> Generator[Tensor, None, None]:
+    """Yield the blocks in order, up to ``ahead`` of them drawn by ``threads`` beforehand; asking for the next overwrites the last."""
     ahead = min(ahead, 2 * threads)
     shape = (block_size(settings.ipc, dimensions), settings.ipc, dimensions)
     if not ahead:
         buffer = torch.empty(shape)
-        for index in indices:
+        for index in blocks:
             yield draw_block(index, settings, dimensions, buffer)
         return
     drawing: deque[Future[Tensor]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         free = [torch.empty(shape) for _ in range(ahead + 1)]
-        for index in indices:
+        for index in blocks:
             drawing.append(pool.submit(draw_block, index, settings, dimensions, free.pop()))
             if not free:
                 block = drawing.popleft().result()

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from d3hr.errors import SettingsError, settings_error
 
-Strategy = Literal["search", "exact", "stratified", "random"]
+Strategy = Literal["search", "exact", "random"]
 MOST_MODES = 1000
 """Largest number of Gaussians that may describe a class."""
 MOST_RANK = 4096
@@ -56,7 +56,7 @@ class DistillSettings(GroupSettings):
     """Classifier-free guidance scale of inversion."""
     denoising_guidance: float = Field(default=4.0, ge=0)
     """Classifier-free guidance scale of denoising."""
-    solver: Literal["ddim", "fixed_point", "multistep"] = "ddim"
+    solver: Literal["ddim", "fixed_point"] = "ddim"
     """``ddim``: one prediction a step. ``multistep``: the same at second order. ``fixed_point``: the exact inverse of denoising."""
     batch_size: int = Field(default=64, ge=1)
     """Images in one network call."""

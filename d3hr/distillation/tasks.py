@@ -1,8 +1,9 @@
-"""The pieces that a distillation falls into, each of which any process can do.
+"""The tasks that a distillation is divided into: statistics of chunks of a class, then the images of each class.
 
-Their sizes are fixed, and what they give is put together in a fixed order: nothing depends on where they are done.
+Any process can run any task. Their sizes are fixed and their results are put together in a fixed order, so that nothing depends on where
+or in which order they run.
 
-Legend: N latents, K images in a group, C classes, D = C*h*w dimensions.
+Legend: N images, C h w latent axes, D = C*h*w dimensions, K images in a group, H W image axes.
 """
 
 from __future__ import annotations
@@ -16,51 +17,51 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.data.loader import Batches
-from d3hr.distillation.ddim import check_finite, draw_images, forward_noise, invert
-from d3hr.distillation.estimation import Estimate, StandardError
+from d3hr.distillation.ddim import check_finite, denoise, forward_noise, invert
+from d3hr.distillation.estimation import ClassEstimate, StandardError
 from d3hr.distillation.grouping import draw_mixture, mode_name
-from d3hr.distillation.mixture import ClassMixture, k_means_centres, nearest, thinned
+from d3hr.distillation.mixture import ClassMixture, clustering_subset, k_means_centres, nearest_centres
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import NumericalError
 from d3hr.prior.model import Prior
 from d3hr.seeds import derive_seed, generator_for
 
-BATCHES_OF_A_PIECE = 8
+BATCHES_PER_CHUNK = 8
 
 
 @dataclass(frozen=True)
-class Part:
-    """Images of one class to be matched: places ``start`` to ``stop`` in the order in which they are looked at."""
+class ClassChunk:
+    """Images ``start`` to ``stop`` of one class, in the order in which they are looked at: a task of :class:`StatisticsEstimator`."""
 
     class_name: str
     start: int
     stop: int
 
     @property
-    def images(self) -> int:
-        """Images of the part; fewer are looked at where the tolerance is reached before."""
+    def num_images(self) -> int:
+        """Images of the chunk; fewer are looked at where the tolerance is reached before."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True)
-class Matched:
-    """The statistics of what was seen of a class, and their standard error where that is a sample."""
+class ChunkStatistics:
+    """The statistics of the images seen of a class, and their standard error where these are a sample."""
 
     mixture: ClassMixture
     error: StandardError
 
-
-def merged(parts: Iterable[Matched]) -> Matched:
-    """Return what the parts of a class gave together, in the order given; a class in several parts is seen whole."""
-    first, *rest = parts
-    if not rest:
-        return first
-    return Matched(functools.reduce(ClassMixture.merge, (part.mixture for part in rest), first.mixture), StandardError(0.0, 0.0))
+    @classmethod
+    def merge(cls, chunks: Iterable[ChunkStatistics]) -> ChunkStatistics:
+        """Return the statistics of all chunks of a class, in the order given; a class of several chunks is seen whole, without error."""
+        first, *others = chunks
+        if not others:
+            return first
+        return cls(functools.reduce(ClassMixture.merge, (chunk.mixture for chunk in others), first.mixture), StandardError(0.0, 0.0))
 
 
 @dataclass(frozen=True)
-class Matching:
-    """Encodes images, carries their latents to the statistics level and takes their mean and spread.
+class StatisticsEstimator:
+    """Encodes images, carries their latents to the statistics level and takes mean and spread there.
 
     Attributes:
         images: the real images, at the prior's size.
@@ -76,68 +77,69 @@ class Matching:
     conditioning_ids: Mapping[str, int]
     decoders: int = 0
 
-    def parts(self, class_name: str) -> list[Part]:
-        """Return the pieces of a class: the whole of it where what comes next depends on what came before."""
-        count = self._limit(class_name)
-        whole = self.settings.subsampled or self.settings.carrying == "forward_noise" or self.settings.modes > 1
-        size = count if whole else BATCHES_OF_A_PIECE * self.settings.batch_size
-        return [Part(class_name, start, min(start + size, count)) for start in range(0, count, size)]
+    def chunks(self, class_name: str) -> list[ClassChunk]:
+        """Return the chunks of a class: a single one where what comes next depends on what came before."""
+        settings, count = self.settings, self.images.counts[class_name]
+        if settings.max_images_per_class is not None:
+            count = min(count, settings.max_images_per_class)
+        sequential = settings.subsampled or settings.carrying == "forward_noise" or settings.modes > 1
+        size = count if sequential else BATCHES_PER_CHUNK * settings.batch_size
+        return [ClassChunk(class_name, start, min(start + size, count)) for start in range(0, count, size)]
 
-    def open(self) -> Callable[[Part], Matched]:
-        """Return the function that matches a part."""
-        batches = Batches(self.images, self.decoders)
-        return lambda part: self._match(part, batches)
+    def open(self) -> Callable[[ClassChunk], ChunkStatistics]:
+        """Return the function that gives the statistics of a chunk.
 
-    def _limit(self, class_name: str) -> int:
-        count, most = self.images.counts[class_name], self.settings.max_images_per_class
-        return count if most is None else min(count, most)
+        Raises (when called):
+            NumericalError: a latent is not finite; the message names the class.
+        """
+        return functools.partial(self._estimate, batches=Batches(self.images, self.decoders))
 
-    def _match(self, part: Part, batches: Batches) -> Matched:
-        name, size, tolerance = part.class_name, self.settings.batch_size, self.settings.tolerance
-        dimensions, rank, modes = torch.Size(self.prior.latent_shape).numel(), self.settings.rank, self.settings.modes
-        estimate = Estimate.empty(dimensions, self.images.counts[name], rank if modes == 1 else 0)
+    def _estimate(self, chunk: ClassChunk, batches: Batches) -> ChunkStatistics:
+        name, settings = chunk.class_name, self.settings
+        dimensions = torch.Size(self.prior.latent_shape).numel()
+        estimate = ClassEstimate.empty(dimensions, self.images.counts[name], settings.rank if settings.modes == 1 else 0)
+        mixture = ClassMixture.empty(dimensions, settings.modes, settings.rank)
         noise = generator_for("forward noise", name)
         with NumericalError.naming(name):
-            centres = self._centres(part, batches)
-            mixture = ClassMixture.empty(dimensions, modes, rank)
-            for batch in batches.of(name, self._places(part), size):
-                clean = self._encoded(batch)
-                latents = self._carried(clean, name, noise).flatten(1)
-                estimate = estimate.update(latents, full=len(batch) == size)
+            centres = self._centres(chunk, batches)
+            for batch in batches.of(name, self._indices(chunk), settings.batch_size):
+                clean = self._encode(batch)
+                latents = self._to_statistics_level(clean, name, noise).flatten(1)
+                estimate = estimate.update(latents, full=len(batch) == settings.batch_size)
                 if centres is not None:
-                    mixture = mixture.update(latents, nearest(clean.flatten(1).cpu(), centres))
-                if tolerance is not None and estimate.standard_error.within(tolerance):
+                    mixture = mixture.update(latents, nearest_centres(clean.flatten(1).cpu(), centres))
+                if settings.tolerance is not None and estimate.standard_error.within(settings.tolerance):
                     break
-        return Matched(ClassMixture((estimate.gaussian,)) if centres is None else mixture, estimate.standard_error)
+        return ChunkStatistics(ClassMixture((estimate.gaussian,)) if centres is None else mixture, estimate.standard_error)
 
-    def _centres(self, part: Part, batches: Batches) -> Tensor | None:
-        """Return the centres [modes, D] of clusters of a class's clean latents, as many as it has images at most; None for one mode.
+    def _centres(self, chunk: ClassChunk, batches: Batches) -> Tensor | None:
+        """Return the centres [modes, D] of clusters of a class's clean latents, at most as many as it has images; None for one mode.
 
-        They are looked for among clean latents, where images of a kind lie close together: noise is what most of an inverted latent is.
+        Clean latents are clustered because images of a kind are close together there: most of an inverted latent is noise.
         """
         if self.settings.modes == 1:
             return None
-        some = thinned(self._places(part))
-        latents = [self._encoded(batch).flatten(1).cpu() for batch in batches.of(part.class_name, some, self.settings.batch_size)]
-        centres = k_means_centres(torch.cat(latents), min(self.settings.modes, len(some)), derive_seed("modes", part.class_name))
+        subset = clustering_subset(self._indices(chunk))
+        latents = [self._encode(batch).flatten(1).cpu() for batch in batches.of(chunk.class_name, subset, self.settings.batch_size)]
+        centres = k_means_centres(torch.cat(latents), min(self.settings.modes, len(subset)), derive_seed("modes", chunk.class_name))
         return torch.from_numpy(centres)
 
-    def _places(self, part: Part) -> Sequence[int]:
-        """Return which images of the class a part is: in the order of the data, or a random one of which any beginning is a sample."""
+    def _indices(self, chunk: ClassChunk) -> Sequence[int]:
+        """Return which images of the class the chunk has: in the order of the data, or of a random one, whose first n are a sample."""
         if not self.settings.subsampled:
-            return range(part.start, part.stop)
-        order = torch.randperm(self.images.counts[part.class_name], generator=generator_for("subsample", part.class_name))
-        places: list[int] = order[part.start : part.stop].tolist()
-        return places
+            return range(chunk.start, chunk.stop)
+        order = torch.randperm(self.images.counts[chunk.class_name], generator=generator_for("subsample", chunk.class_name))
+        indices: list[int] = order[chunk.start : chunk.stop].tolist()
+        return indices
 
-    def _encoded(self, batch: Tensor) -> Tensor:
-        """Return the clean latents [N, C, h, w] of a batch."""
+    def _encode(self, batch: Tensor) -> Tensor:
+        """Return the clean latents [N, C, h, w] of images [N, 3, H, W] in [-1, 1]."""
         clean = self.prior.encode(batch)
         check_finite(clean, "encoding", "in its latents")
         return clean
 
-    def _carried(self, clean: Tensor, class_name: str, noise: torch.Generator) -> Tensor:
-        """Return clean latents [N, C, h, w] at the statistics level."""
+    def _to_statistics_level(self, clean: Tensor, class_name: str, noise: torch.Generator) -> Tensor:
+        """Return clean latents [N, C, h, w] of one class at the statistics level."""
         level, steps = self.settings.statistics_level, self.settings.steps
         if self.settings.carrying == "forward_noise":
             return forward_noise(self.prior.schedule, clean, level=level, steps=steps, generator=noise)
@@ -154,8 +156,8 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Images of one class to be drawn: from its mixture, by the candidates that a search found for its modes, if there was one."""
+class GenerateTask:
+    """The images of one class to generate: from its mixture, with the candidates that a search found for its modes, if there was one."""
 
     class_name: str
     mixture: ClassMixture
@@ -163,8 +165,8 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Draws(Sequence[Draw]):
-    """What is to be drawn, class by class; a mixture is looked up when its turn comes."""
+class GenerateTasks(Sequence[GenerateTask]):
+    """One task per class; a mixture is looked up only when its turn comes."""
 
     class_names: Sequence[str]
     mixtures: Mapping[str, ClassMixture]
@@ -173,16 +175,15 @@ class Draws(Sequence[Draw]):
     def __len__(self) -> int:
         return len(self.class_names)
 
-    def __getitem__(self, index: int) -> Draw:  # type: ignore[override]
+    def __getitem__(self, index: int) -> GenerateTask:  # type: ignore[override]
         name = self.class_names[index]
-        alone = [mode.alone() for mode in self.mixtures[name].modes]
-        names = [mode_name(name, index) for index in range(len(alone))]
-        found = {mode: self.candidates[mode] for mode in names if mode in self.candidates}
-        return Draw(name, ClassMixture(tuple(alone)), found)
+        mixture = self.mixtures[name].detached_copy()
+        modes = [mode_name(name, mode) for mode in range(len(mixture.modes))]
+        return GenerateTask(name, mixture, {mode: self.candidates[mode] for mode in modes if mode in self.candidates})
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ImageGenerator:
     """Draws a group of latents from a class's mixture, denoises and decodes it.
 
     Attributes:
@@ -195,19 +196,51 @@ class Drawing:
     settings: DistillSettings
     conditioning_ids: Mapping[str, int]
 
-    def open(self) -> Callable[[Draw], Tensor]:
-        """Return the function that gives the images float [K, 3, H, W] in [-1, 1] of a class."""
-        return self._draw
+    def open(self) -> Callable[[GenerateTask], Tensor]:
+        """Return the function that gives the images float [K, 3, H, W] in [-1, 1] of a class.
 
-    def _draw(self, draw: Draw) -> Tensor:
-        group = draw_mixture(draw.class_name, draw.mixture, self.settings, draw.candidates).float()
-        with NumericalError.naming(draw.class_name):
-            return draw_images(
+        Raises (when called):
+            DataError: at temperature 0 the class has fewer modes than images.
+            NumericalError: a latent or a pixel is not finite; the message names the class.
+        """
+        return self._generate
+
+    def _generate(self, task: GenerateTask) -> Tensor:
+        group = draw_mixture(task.class_name, task.mixture, self.settings, task.candidates).float()
+        with NumericalError.naming(task.class_name):
+            return generate_images(
                 self.prior,
                 group.view(-1, *self.prior.latent_shape),
-                self.conditioning_ids[draw.class_name],
+                self.conditioning_ids[task.class_name],
                 level=self.settings.denoising_level,
                 steps=self.settings.steps,
                 guidance_scale=self.settings.denoising_guidance,
                 batch_size=self.settings.batch_size,
             )
+
+
+def generate_images(
+    prior: Prior, latents: Tensor, conditioning_id: int, *, level: int, steps: int, guidance_scale: float, batch_size: int = 64
+) -> Tensor:
+    """Denoise and decode latents of one class to images float [K, 3, H, W] in [-1, 1], on the CPU.
+
+    Args:
+        prior: the diffusion prior.
+        latents: latents [K, C, h, w] at ``level``.
+        conditioning_id: row of the prior's label table.
+        level: the level of ``latents``, 0 to ``steps - 1``.
+        steps: points of the sampling grid.
+        guidance_scale: classifier-free guidance, at least 0.
+        batch_size: images in one network call.
+
+    Raises:
+        SettingsError: the level is not on the grid.
+        NumericalError: a latent or a pixel is not finite.
+    """
+    images = []
+    for noisy in latents.split(batch_size):
+        labels = torch.full((len(noisy),), conditioning_id)
+        clean = denoise(prior, noisy.to(prior.device), labels, level=level, steps=steps, guidance_scale=guidance_scale)
+        images.append(prior.decode(clean).cpu())
+        check_finite(images[-1], "decoding", "in its pixels")
+    return torch.cat(images)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from d3hr.distillation.ddim import draw_images
+from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.methods.base import DrawnSettings, Materials, Order, require_images_per_class, write_baseline
 from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
@@ -87,7 +87,7 @@ def prior_only(
     def images_of(name: str) -> Tensor:
         noise = torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
         with NumericalError.naming(name):
-            return draw_images(prior, noise, ids[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
+            return generate_images(prior, noise, ids[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
 
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
     return write_baseline(

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3hr.distillation.ddim import draw_images, forward_noise
+from d3hr.distillation.ddim import forward_noise
 from d3hr.distillation.mixture import k_means_centres
+from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.methods.base import DrawnSettings, Materials, Order, require_real_images, write_baseline
 from d3hr.methods.features import class_features
@@ -53,7 +54,7 @@ def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
         noise = generator_for(order.seed, "prototype noise", name)
         noisy = forward_noise(prior.schedule, clean, level=level, steps=steps, generator=noise)
         with NumericalError.naming(name):
-            return draw_images(prior, noisy, ids[name], level=level, steps=steps, guidance_scale=guidance)
+            return generate_images(prior, noisy, ids[name], level=level, steps=steps, guidance_scale=guidance)
 
     return write_baseline(
         order.out,

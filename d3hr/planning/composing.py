@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from d3hr.distillation.ddim import calls_of_prediction
+from d3hr.distillation.ddim import calls_per_prediction
 from d3hr.evaluation.metrics import TEST_BATCH
 from d3hr.evaluation.protocols import Protocol
 from d3hr.planning.costs import Workload, batches_of, longest_share, training_batch, training_steps
@@ -132,7 +132,7 @@ def _peak(
     settings = work.settings
     real = max(size for sizes in work.real_batches.values() for size in sizes)
     drawn = max(work.drawn_batches, default=0)
-    rows = max(real * calls_of_prediction(settings.inversion_guidance), drawn * calls_of_prediction(settings.denoising_guidance))
+    rows = max(real * calls_per_prediction(settings.inversion_guidance), drawn * calls_per_prediction(settings.denoising_guidance))
     activations = max(
         prior.encoder.memory(real),
         prior.transformer.memory(rows),

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from d3hr.distillation.ddim import calls_of_prediction, predictions_of
+from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.estimation import images_needed
-from d3hr.distillation.grouping import searches
-from d3hr.distillation.mixture import thinned
+from d3hr.distillation.grouping import needs_search
+from d3hr.distillation.mixture import clustering_subset
 from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
 from d3hr.evaluation.protocols import Protocol
@@ -92,7 +92,7 @@ class Workload:
         if self.settings.modes == 1:
             return {name: [] for name in self.counts}
         seen = {name: images_needed(count, most=self.settings.max_images_per_class, tolerance=None) for name, count in self.counts.items()}
-        return {name: batches_of(len(thinned(range(count))), self.settings.batch_size) for name, count in seen.items()}
+        return {name: batches_of(len(clustering_subset(range(count))), self.settings.batch_size) for name, count in seen.items()}
 
     @property
     def encoder_calls(self) -> int:
@@ -107,22 +107,22 @@ class Workload:
     @property
     def inversion_predictions(self) -> float:
         """Noise predictions of the inversion of one batch."""
-        return predictions_of(self.settings.inversion_level, self.settings.inversion_stride) * self.predictions_per_step
+        return num_predictions(self.settings.inversion_level, self.settings.inversion_stride) * self.predictions_per_step
 
     @property
     def inversion_calls(self) -> int:
         """Transformer calls of all inversions."""
-        return round(self.matched * self.inversion_predictions * calls_of_prediction(self.settings.inversion_guidance))
+        return round(self.matched * self.inversion_predictions * calls_per_prediction(self.settings.inversion_guidance))
 
     @property
     def denoising_calls(self) -> int:
         """Transformer calls of all denoising."""
-        return self.distilled * self.settings.denoising_level * calls_of_prediction(self.settings.denoising_guidance)
+        return self.distilled * self.settings.denoising_level * calls_per_prediction(self.settings.denoising_guidance)
 
     @property
     def candidates(self) -> int:
         """Candidate groups that are drawn and scored; none where the strategy does not search."""
-        return self.settings.num_candidates if searches(self.settings) and self.distilled else 0
+        return self.settings.num_candidates if needs_search(self.settings) and self.distilled else 0
 
     @property
     def rank(self) -> int:

@@ -168,7 +168,7 @@ def search_and_draw(work: Workload) -> tuple[Timing, float]:
     """Return how long a search of n candidates takes, in real blocks against all classes, and the seconds to draw one group."""
     if not work.distilled:
         return Timing(), 0.0
-    empty = ClassGaussian.empty(work.dimensions, work.rank).principal()
+    empty = ClassGaussian.empty(work.dimensions, work.rank).truncate_rank()
     gaussians = dict.fromkeys(work.counts, replace(empty, std=empty.std + 1, count=2))
 
     def search(candidates: int) -> dict[str, int]:
@@ -185,7 +185,7 @@ def files(work: Workload, picture: Tensor) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         modes = work.settings.modes
-        mixture = ClassMixture((replace(ClassGaussian.empty(work.dimensions, work.rank).principal(), count=2),) * modes)
+        mixture = ClassMixture((replace(ClassGaussian.empty(work.dimensions, work.rank).truncate_rank(), count=2),) * modes)
 
         def keep() -> None:
             write_mixtures(folder / "statistics", [mixture])

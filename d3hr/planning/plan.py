@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import calls_of_prediction
+from d3hr.distillation.ddim import calls_per_prediction
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
@@ -81,7 +81,7 @@ def plan(
         priors = [prior.with_layers(layers).untrained() for layers in (1, 2)]
     of_prior, of_student = prior_needs(shape), student_needs(student, len(counts), student_size or shape.image_size)
     work = Workload(counts, settings, shape.dimensions, shape.image_size, student_size, keeps_images=store == "images")
-    rows = max(calls_of_prediction(settings.inversion_guidance), calls_of_prediction(settings.denoising_guidance))
+    rows = max(calls_per_prediction(settings.inversion_guidance), calls_per_prediction(settings.denoising_guidance))
     with torch.random.fork_rng():
         measured = probe(
             work,

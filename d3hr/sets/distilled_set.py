@@ -129,7 +129,7 @@ class DistilledSet:
         Raises:
             DistilledSetError: as :attr:`mixtures`.
         """
-        return {name: mixture.whole for name, mixture in self.mixtures.items()}
+        return {name: mixture.pooled for name, mixture in self.mixtures.items()}
 
     @cached_property
     def mixtures(self) -> dict[str, ClassMixture]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from d3hr.distillation.grouping import search_mixtures
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
-from d3hr.distillation.tasks import Drawing, Draws
+from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
 from d3hr.errors import SettingsError
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
@@ -108,13 +108,13 @@ def write_drawn_set(
 
     def search() -> dict[str, int]:
         device = prior.device.type
-        return search_mixtures(mixtures, settings, progress, memory_budget=memory_budget, device=device, execution=execution)
+        return search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
 
     candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if origin.ipc else {}
-    drawing = Drawing(prior, settings, conditioning_ids(origin.conditioning or ()))
+    generator = ImageGenerator(prior, settings, conditioning_ids(origin.conditioning or ()))
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        return ((names[index], images) for index, images in execution.run(drawing, Draws(names, mixtures, candidates)))
+        return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, candidates)))
 
     write_set(
         stage,

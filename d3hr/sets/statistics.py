@@ -30,8 +30,8 @@ def write_mixtures(
 ) -> None:
     """Write classes of equally many modes in float32, or in float16 at half the size and a relative error of 5e-4.
 
-    Gaussians of a rank have as many loadings (:meth:`~d3hr.distillation.mixture.ClassMixture.principal`), which are written as they are:
-    what was read is written again to the same bytes. Standard errors, if any, stand beside them. Classes are taken one after the other:
+    Gaussians of a rank have as many loadings (:meth:`~d3hr.distillation.mixture.ClassMixture.truncate_rank`), written as they are: what
+    was read is written again to the same bytes. Standard errors, if any, stand beside them. Classes are taken one after the other:
     memory holds all of them in the precision of the file only.
     """
     first = next(iter(mixtures))
@@ -137,7 +137,7 @@ class KeptMixtures(Mapping[str, ClassMixture]):
 
     def keep(self, class_name: str, mixture: ClassMixture, error: StandardError, dtype: StatisticsDtype) -> None:
         """Write the statistics of a class with their standard error, which makes it finished."""
-        write_mixtures(self._files[class_name], [mixture.principal()], dtype, [error])
+        write_mixtures(self._files[class_name], [mixture.truncate_rank()], dtype, [error])
 
     def error(self, class_name: str) -> StandardError:
         """Return the standard error of a class's statistics."""

@@ -91,7 +91,7 @@ def test_levels_of_a_prior(image_folder: MakeFolder) -> None:
     """One row a level with its timestep; classes of fewer than 8 images are not asked."""
     images = load_images(image_folder({"ant": 10, "bee": 9, "cat": 3}))
     prior = untrained_prior(images.class_names)
-    sample = LatentSample.of(images, prior, match_classes(images.class_names, prior.class_names, of="images"))
+    sample = LatentSample.choose(images, prior, match_classes(images.class_names, prior.class_names, of="images"))
     assert sample is not None
     found = normality_by_level(sample, prior, distill_settings("paper", steps=4, level=2), 3)
     assert [(row.level, row.timestep) for row in found.levels] == [(0, 0), (2, 500), (3, 750)]

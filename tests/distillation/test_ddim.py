@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import Solver, ddim_step, denoise, inversion_path, invert, visited_levels
+from d3hr.distillation.ddim import Solver, ddim_step, denoise, invert, visited_levels
 from d3hr.errors import SettingsError
 from d3hr.prior.model import Prior
 from tests.conftest import GaussianPrior
@@ -54,23 +54,6 @@ def even_prior(prior: GaussianPrior) -> GaussianPrior:
     return replace(prior, schedule=replace(prior.schedule, alphas_cumprod=1 / (1 + s.square())))
 
 
-def test_multistep_reaches_it_at_second_order(gaussian_prior: GaussianPrior) -> None:
-    """Adams and Bashforth's method: the error falls with the square of the step, where ddim's falls with the step."""
-    even, steps = even_prior(gaussian_prior), [100, 200, 500, 1000]
-    orders: dict[Solver, int] = {"ddim": 1, "multistep": 2}
-    for solver, order in orders.items():
-        errors = [error(even, count, solver) for count in steps]
-        assert np.diff(np.log(errors)) / np.diff(np.log(steps)) == pytest.approx([-order] * 3, abs=0.15)
-    assert error(gaussian_prior, 50, "multistep") < error(gaussian_prior, 50) / 10
-
-
-def test_multistep_keeps_its_order_over_strides(gaussian_prior: GaussianPrior) -> None:
-    """Among 1,000 levels, 8 times the stride is 8 times the step: the error grows 64-fold."""
-    even = even_prior(gaussian_prior)
-    slope = np.log(error(even, 1000, "multistep", 16) / error(even, 1000, "multistep", 2)) / np.log(8)
-    assert slope == pytest.approx(2, abs=0.15)
-
-
 def test_ddim_over_strides_estimates_ddim_at_second_order(gaussian_prior: GaussianPrior) -> None:
     """The noise between is off by its curvature times the stride squared, so twice the stride is 4 times as far from stride 1."""
     even = even_prior(gaussian_prior)
@@ -97,26 +80,12 @@ def test_ddim_over_a_stride_by_hand(gaussian_prior: GaussianPrior) -> None:
     torch.testing.assert_close(invert(gaussian_prior, z0, LABELS, level=4, stride=2), a[4] ** 0.5 * x4)
 
 
-def test_multistep_by_hand(gaussian_prior: GaussianPrior) -> None:
-    """On the grid 0, 20, 40 with s = sqrt((1 - a) / a), slopes e0 = eps(z0, 0), e1 = eps(z1, 20): the first step takes e0, the second
-    e1 + (e1 - e0) (s2 - s1) / (2 (s1 - s0)), in x = z / sqrt(a)."""
-    a = [float(gaussian_prior.schedule.alphas_cumprod[t]) for t in (0, 20, 40)]
-    s = [((1 - alpha) / alpha) ** 0.5 for alpha in a]
-    z0 = start(gaussian_prior)
-    e0 = gaussian_prior.predict_noise(z0, 0, LABELS)
-    z1 = a[1] ** 0.5 * (z0 / a[0] ** 0.5 + (s[1] - s[0]) * e0)
-    e1 = gaussian_prior.predict_noise(z1, 20, LABELS)
-    slope = e1 + (e1 - e0) * (s[2] - s[1]) / (2 * (s[1] - s[0]))
-    z2 = a[2] ** 0.5 * (z1 / a[1] ** 0.5 + (s[2] - s[1]) * slope)
-    torch.testing.assert_close(invert(gaussian_prior, z0, LABELS, level=2, solver="multistep"), z2)
-
-
-def test_clean_latents_are_asked_at_timestep_0_on_any_grid(gaussian_prior: GaussianPrior) -> None:
-    """A grid of trailing spacing begins at timestep 19, but clean latents have the signal variance of timestep 0."""
+def test_clean_latents_have_the_signal_variance_of_timestep_0_on_any_grid(gaussian_prior: GaussianPrior) -> None:
+    """A grid of trailing spacing begins at timesteps 19 and 39: the first step is from alphas_cumprod[0], not [19], to [39]."""
     trailing = replace(gaussian_prior, schedule=replace(gaussian_prior.schedule, spacing="trailing"))
     z0, alphas = start(trailing), trailing.schedule.alphas_cumprod
-    expected = ddim_step(z0, trailing.predict_noise(z0, 0, LABELS), float(alphas[0]), float(alphas[39]))
-    torch.testing.assert_close(invert(trailing, z0, LABELS, level=1, solver="multistep"), expected)
+    expected = ddim_step(z0, trailing.predict_noise(z0, 39, LABELS), float(alphas[0]), float(alphas[39]))
+    torch.testing.assert_close(invert(trailing, z0, LABELS, level=1), expected)
 
 
 @pytest.mark.parametrize(
@@ -127,16 +96,7 @@ def test_visited_levels_end_at_the_level(level: int, stride: int, visited: list[
     assert visited_levels(level, stride) == visited
 
 
-def test_a_multistep_stride_is_a_walk_on_fewer_levels(gaussian_prior: GaussianPrior) -> None:
-    """Every second level of the grid 0, 20, ... is the grid 0, 40, ... of half as many points: the same walk."""
-    z = start(gaussian_prior)
-    walk = list(inversion_path(gaussian_prior, z, LABELS, level=30, steps=50, guidance_scale=4.0, solver="multistep", stride=2))
-    coarse = list(inversion_path(gaussian_prior, z, LABELS, level=15, steps=25, guidance_scale=4.0, solver="multistep"))
-    assert len(walk) == 15
-    assert all(torch.equal(one, other) for one, other in zip(walk, coarse, strict=True))
-
-
-@pytest.mark.parametrize(("solver", "stride"), [("fixed_point", 2), ("ddim", 0), ("multistep", -1)])
+@pytest.mark.parametrize(("solver", "stride"), [("fixed_point", 2), ("ddim", 0), ("fixed_point", -1)])
 def test_strides_that_cannot_be_taken_are_refused(gaussian_prior: GaussianPrior, solver: Solver, stride: int) -> None:
     with pytest.raises(SettingsError, match=f"stride {stride}, solver {solver}"):
         invert(gaussian_prior, start(gaussian_prior), LABELS, level=4, solver=solver, stride=stride)
@@ -173,7 +133,7 @@ def test_fixed_point_round_trip_of_a_network(digits_prior: Prior, digits: ImageD
     assert float((denoise(digits_prior, top, labels, level=31, guidance_scale=1.5) - z).abs().max()) < 1e-4
 
 
-def test_level_zero_is_where_clean_latents_stand(gaussian_prior: GaussianPrior) -> None:
+def test_clean_latents_are_at_level_0(gaussian_prior: GaussianPrior) -> None:
     z = start(gaussian_prior)
     assert torch.equal(invert(gaussian_prior, z, LABELS, level=0), z)
     assert torch.equal(denoise(gaussian_prior, z, LABELS, level=0), z)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3hr.distillation.estimation import Estimate, StandardError, images_needed
+from d3hr.distillation.estimation import ClassEstimate, StandardError, images_needed
 
 
-def estimate(latents: Tensor, population: int, batch: int) -> Estimate:
-    found = Estimate.empty(latents.shape[1], population)
+def estimate(latents: Tensor, population: int, batch: int) -> ClassEstimate:
+    found = ClassEstimate.empty(latents.shape[1], population)
     for part in latents.split(batch):
         found = found.update(part, full=len(part) == batch)
     return found

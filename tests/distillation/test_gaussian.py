@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from d3hr.distillation.ddim import invert
-from d3hr.distillation.gaussian import ClassGaussian, leading
+from d3hr.distillation.gaussian import ClassGaussian, leading_directions
 from tests.conftest import GaussianPrior
 
 
@@ -60,7 +60,7 @@ def decaying(count: int, dimensions: int, seed: int = 0) -> torch.Tensor:
 def covariance(gaussian: ClassGaussian) -> torch.Tensor:
     """L^T L + diag(psi)."""
     assert gaussian.loadings is not None
-    return gaussian.loadings.T @ gaussian.loadings + torch.diag(gaussian.residual**2)
+    return gaussian.loadings.T @ gaussian.loadings + torch.diag(gaussian.residual_std**2)
 
 
 def seen(latents: torch.Tensor, sizes: list[int], rank: int) -> ClassGaussian:
@@ -77,10 +77,10 @@ def test_a_full_rank_keeps_the_whole_covariance(rank: int) -> None:
     latents = decaying(80, 12)
     gaussian = seen(latents, [1, 30, 2, 40, 7], rank)
     assert gaussian.rank == 12
-    for found in (gaussian, gaussian.principal()):
+    for found in (gaussian, gaussian.truncate_rank()):
         torch.testing.assert_close(covariance(found), latents.T.cov(), rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(found.mean, latents.mean(0))
-    few = seen(latents[:5], [2, 3], rank).principal()
+    few = seen(latents[:5], [2, 3], rank).truncate_rank()
     torch.testing.assert_close(covariance(few), latents[:5].T.cov(), rtol=1e-9, atol=1e-12)
     assert few.loadings is not None and (few.loadings[4:].abs() < 1e-12).all()
 
@@ -90,10 +90,10 @@ def test_a_low_rank_keeps_the_directions_of_most_variance() -> None:
     what it was; and no more rows are held than twice the rank."""
     latents = decaying(600, 10)
     gaussian = seen(latents, [50] * 12, 3)
-    found = gaussian.principal().loadings
+    found = gaussian.truncate_rank().loadings
     assert gaussian.loadings is not None and found is not None
     assert len(gaussian.loadings) <= 6 and found.shape == (3, 10)
-    torch.testing.assert_close(covariance(gaussian.principal()).diag(), latents.var(0), rtol=1e-9, atol=0)
+    torch.testing.assert_close(covariance(gaussian.truncate_rank()).diag(), latents.var(0), rtol=1e-9, atol=0)
     best = torch.linalg.eigvalsh(latents.T.cov())[-3:].flip(0)
     lengths = found.square().sum(dim=1)
     torch.testing.assert_close(lengths, best, rtol=1e-2, atol=0)
@@ -104,21 +104,21 @@ def test_directions_have_one_sign() -> None:
     """Of two directions that differ in sign alone, the one whose largest component is positive."""
     rows = decaying(20, 6) - 5
     for flipped in (rows, -rows):
-        found = leading(flipped, 4)
+        found = leading_directions(flipped, 4)
         assert (found.gather(1, found.abs().argmax(dim=1, keepdim=True)) > 0).all()
-        torch.testing.assert_close(found, leading(rows, 4))
+        torch.testing.assert_close(found, leading_directions(rows, 4))
 
 
-def test_coordinates_are_placed_with_the_covariance() -> None:
+def test_latents_from_standard_normal_coordinates_have_the_covariance() -> None:
     """Of 40,000 draws the covariance is that of the Gaussian, within four standard errors of the largest variance; at temperature one half
     it is a quarter; without a rank it is what independent dimensions have."""
     latents = decaying(300, 6)
     n, generator = 40_000, torch.Generator().manual_seed(2)
     for rank, expected in ((2, None), (0, torch.diag(latents.var(0)))):
-        gaussian = seen(latents, [100, 200], rank).principal()
+        gaussian = seen(latents, [100, 200], rank).truncate_rank()
         expected = covariance(gaussian) if expected is None else expected
-        noise = torch.randn(n, len(gaussian.spread), generator=generator, dtype=torch.float64)
-        whole, half = gaussian.placed(noise.clone()), gaussian.placed(noise.clone(), 0.5)
+        noise = torch.randn(n, gaussian.num_coordinates, generator=generator, dtype=torch.float64)
+        whole, half = gaussian.from_standard_normal(noise.clone()), gaussian.from_standard_normal(noise.clone(), 0.5)
         assert float((whole.T.cov() - expected).abs().max()) < 4 * float(expected.max()) * (2 / n) ** 0.5
         torch.testing.assert_close(half - gaussian.mean, (whole - gaussian.mean) / 2)
         assert float(((whole.mean(0) - gaussian.mean) / gaussian.std).abs().max()) < 4 / n**0.5

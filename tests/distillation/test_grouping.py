@@ -10,12 +10,14 @@ from torch import Tensor
 from d3hr.distillation import pool
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
-from d3hr.distillation.pool import Winners, better_of, draw_block, number_of_blocks, pool_scores, pool_variances, search_blocks
+from d3hr.distillation.pool import BestCandidates, class_variances, draw_block, number_of_blocks, pool_scores, search_blocks
 from d3hr.distillation.settings import GroupSettings, Strategy, distill_settings
 from d3hr.errors import DataError, SettingsError
 
 D = 4096
 Skewness = Literal["per_dimension", "per_image"]
+ALL_BLOCKS = range(12)
+"""Those of the fixture ``small_blocks``."""
 
 
 def standard(dimensions: int = D) -> ClassGaussian:
@@ -125,51 +127,56 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> GroupSettings:
     """Blocks of 6 candidates of 5 images, D = 16: 70 candidates fill 11 and a part of a twelfth."""
     monkeypatch.setattr(pool, "BLOCK_VALUES", 6 * 5 * 16)
     settings = GroupSettings(ipc=5, num_candidates=70, seed=4)
-    assert number_of_blocks(settings, 16) == 12
+    assert number_of_blocks(settings, 16) == len(ALL_BLOCKS)
     return settings
 
 
-def same(one: Winners, other: Winners) -> bool:
-    return torch.equal(one.score, other.score) and torch.equal(one.candidate, other.candidate)
+def all_variances(gaussians: dict[str, ClassGaussian], settings: GroupSettings) -> Tensor:
+    """sigma^2 [D, C] of classes, in the pool's order."""
+    return torch.stack([class_variances(name, gaussian, settings) for name, gaussian in gaussians.items()], dim=1)
+
+
+def same(one: BestCandidates, other: BestCandidates) -> bool:
+    return torch.equal(one.scores, other.scores) and torch.equal(one.indices, other.indices)
 
 
 @pytest.mark.parametrize("cuts", [[0, 12], [0, 1, 12], [0, 5, 5, 9, 12], list(range(13))])
 def test_blocks_may_be_shared_out_in_any_way(cuts: list[int], small_blocks: GroupSettings) -> None:
     """Ranges searched apart and merged, forwards or backwards, give the scores and winners of the whole, bit for bit."""
-    variances = pool_variances({name: some(16, seed) for seed, name in enumerate("abcdefgh")}, small_blocks)
-    whole = search_blocks(variances, small_blocks)
-    parts = [search_blocks(variances, small_blocks, start, stop) for start, stop in itertools.pairwise(cuts)]
-    assert same(functools.reduce(better_of, parts), whole)
-    assert same(functools.reduce(better_of, reversed(parts)), whole)
-    assert whole.candidate.unique().numel() > 1
+    variances = all_variances({name: some(16, seed) for seed, name in enumerate("abcdefgh")}, small_blocks)
+    whole = search_blocks(variances, small_blocks, ALL_BLOCKS)
+    parts = [search_blocks(variances, small_blocks, range(start, stop)) for start, stop in itertools.pairwise(cuts)]
+    assert same(functools.reduce(BestCandidates.merge, parts), whole)
+    assert same(functools.reduce(BestCandidates.merge, reversed(parts)), whole)
+    assert whole.indices.unique().numel() > 1
 
 
 def test_of_equal_candidates_the_first_wins() -> None:
-    one, other = (Winners(torch.tensor([1.0, 2.0, 1.0]), torch.tensor(candidates)) for candidates in ([7, 7, 7], [3, 9, 9]))
-    other = other._replace(score=torch.tensor([1.0, 2.0, 0.5]))
-    for found in (better_of(one, other), better_of(other, one)):
-        assert found.candidate.tolist() == [3, 7, 9]
-        assert found.score.tolist() == [1.0, 2.0, 0.5]
+    one, other = (BestCandidates(torch.tensor([1.0, 2.0, 1.0]), torch.tensor(candidates)) for candidates in ([7, 7, 7], [3, 9, 9]))
+    other = other._replace(scores=torch.tensor([1.0, 2.0, 0.5]))
+    for best in (one.merge(other), other.merge(one)):
+        assert best.indices.tolist() == [3, 7, 9]
+        assert best.scores.tolist() == [1.0, 2.0, 0.5]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_memory_budget_changes_no_result(threads: int, small_blocks: GroupSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """From no block ahead, with 0 bytes, to as many as two threads make use of."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    variances = pool_variances({"a": some(16, 1), "b": some(16, 2)}, small_blocks)
+    variances = all_variances({"a": some(16, 1), "b": some(16, 2)}, small_blocks)
     block = 4 * 6 * 5 * 16
-    found = [search_blocks(variances, small_blocks, memory_budget=budget) for budget in (None, 0, 5 * block, 7 * block)]
+    found = [search_blocks(variances, small_blocks, ALL_BLOCKS, memory_budget=budget) for budget in (None, 0, 5 * block, 7 * block)]
     assert all(same(one, found[0]) for one in found)
 
 
 def test_scoring_in_parts_changes_no_winner(small_blocks: GroupSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many classes a block is scored in parts: here four candidates, then two."""
-    variances = pool_variances({name: some(16, seed) for seed, name in enumerate("abcd")}, small_blocks)
-    whole = search_blocks(variances, small_blocks)
-    monkeypatch.setattr(pool, "_SCORES", 16)
-    parts = search_blocks(variances, small_blocks)
-    assert torch.equal(parts.candidate, whole.candidate)
-    assert torch.allclose(parts.score, whole.score, rtol=1e-6)
+    variances = all_variances({name: some(16, seed) for seed, name in enumerate("abcd")}, small_blocks)
+    whole = search_blocks(variances, small_blocks, ALL_BLOCKS)
+    monkeypatch.setattr(pool, "MAX_SCORES", 16)
+    parts = search_blocks(variances, small_blocks, ALL_BLOCKS)
+    assert torch.equal(parts.indices, whole.indices)
+    assert torch.allclose(parts.scores, whole.scores, rtol=1e-6)
 
 
 @pytest.mark.parametrize("skewness", ["per_dimension", "per_image"])
@@ -178,7 +185,7 @@ def test_pool_scores_are_those_of_the_groups(k: int, skewness: Skewness) -> None
     """In float32, by matrix products and in parts of a block: within 1e-5 of the plain formula in float64 on the groups drawn."""
     settings = GroupSettings(ipc=k, skewness=skewness, seed=3)
     gaussians = {"a": some(2048, 1), "b": some(2048, 2)}
-    scores = pool_scores(draw_block(0, settings, 2048)[:30], pool_variances(gaussians, settings), settings)
+    scores = pool_scores(draw_block(0, settings, 2048)[:30], all_variances(gaussians, settings), settings)
     for index, (name, gaussian) in enumerate(gaussians.items()):
         groups = torch.stack([draw_group(name, gaussian, settings, candidate) for candidate in (0, 7, 29)])
         expected = group_score(groups, gaussian.mean, gaussian.std, skewness=skewness)
@@ -232,36 +239,7 @@ def test_bad_settings_name_the_flag() -> None:
         select_groups({"a": standard(4), "b": standard(5)}, 2, num_candidates=1)
 
 
-@pytest.mark.parametrize("k", [2, 5, 10])
-def test_stratified_groups_have_one_value_in_each_stratum(k: int) -> None:
-    """In every dimension the K values, as quantiles of the Gaussian, fall one into each K-th; dimensions are shuffled independently."""
-    gaussian = some(300, 3)
-    group = draw_group("ant", gaussian, GroupSettings(ipc=k, strategy="stratified"))
-    quantiles = torch.special.ndtr((group - gaussian.mean) / gaussian.std)
-    strata = (quantiles * k).long()
-    assert torch.equal(strata.sort(dim=0).values, torch.arange(k)[:, None].expand(k, 300))
-    assert len({tuple(column) for column in strata.T.tolist()}) > 1
-
-
-def test_stratified_groups_are_nearer_to_the_moments_than_draws() -> None:
-    """Of ten values, one in each tenth: the mean term falls to less than a third, the std term to less than two thirds."""
-    wide = standard(400)
-    strata, drawn = (
-        torch.stack([draw_group("ant", wide, GroupSettings(ipc=10, strategy=strategy, seed=seed)) for seed in range(20)])
-        for strategy in ("stratified", "random")
-    )
-    for near, far, share in zip(terms(strata, wide)[:2], terms(drawn, wide)[:2], (1 / 3, 2 / 3), strict=True):
-        assert float(near.mean()) < share * float(far.mean())
-
-
-def test_one_stratified_image_is_searched() -> None:
-    """With one image there is nothing to stratify: the best of M, as the other strategies take it."""
-    classes = {"ant": some(40, 1)}
-    found = {strategy: select_groups(classes, 1, strategy=strategy, num_candidates=200)["ant"] for strategy in ("search", "stratified")}
-    assert torch.equal(found["search"], found["stratified"])
-
-
-@pytest.mark.parametrize("strategy", ["search", "exact", "stratified", "random"])
+@pytest.mark.parametrize("strategy", ["search", "exact", "random"])
 def test_groups_have_the_covariance_of_their_class(strategy: Strategy) -> None:
     """In a class whose dimensions move together, by any strategy: all of the spread along one direction, none across it. `exact` has its
     mean, and its variance along it."""
@@ -275,7 +253,7 @@ def test_groups_have_the_covariance_of_their_class(strategy: Strategy) -> None:
         assert (along.mean().item(), along.std().item()) == pytest.approx((0, 5))
 
 
-@pytest.mark.parametrize("strategy", ["search", "exact", "stratified", "random"])
+@pytest.mark.parametrize("strategy", ["search", "exact", "random"])
 def test_temperature_scales_the_distance_from_the_mean(strategy: Strategy) -> None:
     """The same group, drawn together towards the mean; at zero it is the mean. The paper's temperature is not told of in settings."""
     gaussian = some(40, 1)

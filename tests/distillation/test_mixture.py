@@ -9,7 +9,7 @@ import torch
 from d3hr import DistilledSet, ImageData, Prior, distill, load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, draw_mixture, mode_name, search_candidates, search_mixtures
-from d3hr.distillation.mixture import ClassMixture, k_means_centres, nearest, shares
+from d3hr.distillation.mixture import ClassMixture, k_means_centres, largest_remainders, nearest_centres
 from d3hr.distillation.settings import GroupSettings, distill_settings
 from d3hr.errors import DataError, SettingsError
 from d3hr.execution.processes import WorkerProcesses
@@ -37,7 +37,7 @@ def gaussian(mean: float, std: float, count: int, dimensions: int = 6) -> ClassG
     ],
 )
 def test_images_are_shared_out_by_largest_remainders(weights: list[int], total: int, expected: tuple[int, ...]) -> None:
-    assert shares(weights, total) == expected
+    assert largest_remainders(weights, total) == expected
 
 
 def test_modes_together_are_the_class() -> None:
@@ -49,8 +49,8 @@ def test_modes_together_are_the_class() -> None:
     assert (mixture.count, mixture.dimensions) == (40, 6)
     torch.testing.assert_close(mixture.modes[1].mean, latents[which == 1].mean(0))
     torch.testing.assert_close(mixture.modes[1].std, latents[which == 1].std(0))
-    torch.testing.assert_close(mixture.whole.mean, latents.mean(0))
-    torch.testing.assert_close(mixture.whole.std, latents.std(0))
+    torch.testing.assert_close(mixture.pooled.mean, latents.mean(0))
+    torch.testing.assert_close(mixture.pooled.std, latents.std(0))
 
 
 def test_a_group_comes_from_the_modes_in_their_shares() -> None:
@@ -102,10 +102,10 @@ def test_centres_and_the_nearest() -> None:
     places = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
     latents = places.repeat_interleave(20, 0) + 0.1 * torch.randn(60, 2, generator=generator)
     centres = torch.from_numpy(k_means_centres(latents, 3, seed=0))
-    found = nearest(latents, centres).view(3, 20)
+    found = nearest_centres(latents, centres).view(3, 20)
     assert (found == found[:, :1]).all() and sorted(found[:, 0].tolist()) == [0, 1, 2]
     np.testing.assert_allclose(centres[found[:, 0]].numpy(), places.numpy(), atol=0.1)
-    assert nearest(latents[:2], torch.zeros(2, 2)).tolist() == [0, 0]
+    assert nearest_centres(latents[:2], torch.zeros(2, 2)).tolist() == [0, 0]
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_set_of_several_modes(small: tuple[ImageData, Prior], tmp_path: Path) 
 def test_statistics_read_are_written_again_to_the_same_bytes(tmp_path: Path) -> None:
     """What a set is drawn from is read from one file and written to another: expand must find it there to the last bit."""
     latents = torch.randn(60, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mixture = ClassMixture.empty(40, 2, rank=9).update(latents, torch.arange(60) % 2).principal()
+    mixture = ClassMixture.empty(40, 2, rank=9).update(latents, torch.arange(60) % 2).truncate_rank()
     first, second = tmp_path / "first", tmp_path / "second"
     write_mixtures(first, [mixture])
     write_mixtures(second, read_mixtures(first, modes=2, rank=9))
@@ -185,7 +185,7 @@ def test_modes_are_those_of_clean_latents(small: tuple[ImageData, Prior], tmp_pa
     images, prior = small
     made = distill(images, prior, tmp_path / "set", modes=2, store="statistics", **QUICK)
     clean = prior.encode(torch.cat(list(images.batches("ant")))).flatten(1)
-    which = nearest(clean, torch.from_numpy(k_means_centres(clean, 2, derive_seed("modes", "ant"))))
+    which = nearest_centres(clean, torch.from_numpy(k_means_centres(clean, 2, derive_seed("modes", "ant"))))
     assert [mode.count for mode in made.mixtures["ant"].modes] == torch.bincount(which, minlength=2).tolist()
 
 

@@ -1,4 +1,4 @@
-"""A distillation in pieces: which they are, and that it does not matter where or in which order they are done."""
+"""The tasks of a distillation: which they are, and that it does not matter where or in which order they run."""
 
 import pickle
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 
 from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, invert, load_images
 from d3hr.distillation.settings import distill_settings
-from d3hr.distillation.tasks import Matching, Part
+from d3hr.distillation.tasks import ClassChunk, StatisticsEstimator
 from d3hr.errors import PriorError
 from d3hr.execution.base import Result, Task, Work
 from d3hr.execution.processes import WorkerProcesses
@@ -23,12 +23,12 @@ QUICK: dict[str, Any] = {"steps": 6, "statistics_level": 3, "denoising_level": 3
 
 
 class Backwards:
-    """Does the last piece first."""
+    """Runs the last task first."""
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        do = work.open()
+        run_task = work.open()
         for index in reversed(range(len(tasks))):
-            yield index, do(tasks[index])
+            yield index, run_task(tasks[index])
 
     def session(self) -> AbstractContextManager["Backwards"]:
         return nullcontext(self)
@@ -39,18 +39,18 @@ def small(image_folder: MakeFolder) -> tuple[ImageData, Prior]:
     return load_images(image_folder({"ant": 20, "bee": 5, "cat": 4})), untrained_prior(("ant", "bee", "cat"))
 
 
-def test_classes_fall_into_pieces_of_eight_batches(small: tuple[ImageData, Prior]) -> None:
+def test_classes_are_cut_into_chunks_of_eight_batches(small: tuple[ImageData, Prior]) -> None:
     images, prior = small
 
-    def parts(**changes: Any) -> list[Part]:
-        return Matching(images, prior, distill_settings("paper", batch_size=1, **changes), {"ant": 0}).parts("ant")
+    def chunks(**changes: Any) -> list[ClassChunk]:
+        return StatisticsEstimator(images, prior, distill_settings("paper", batch_size=1, **changes), {"ant": 0}).chunks("ant")
 
-    assert parts() == [Part("ant", 0, 8), Part("ant", 8, 16), Part("ant", 16, 20)]
-    assert parts(max_images_per_class=12) == [Part("ant", 0, 12)]
-    assert parts(tolerance=0.1) == parts(carrying="forward_noise") == [Part("ant", 0, 20)]
+    assert chunks() == [ClassChunk("ant", 0, 8), ClassChunk("ant", 8, 16), ClassChunk("ant", 16, 20)]
+    assert chunks(max_images_per_class=12) == [ClassChunk("ant", 0, 12)]
+    assert chunks(tolerance=0.1) == chunks(carrying="forward_noise") == [ClassChunk("ant", 0, 20)]
 
 
-def test_the_order_of_the_pieces_changes_nothing(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+def test_the_order_of_the_tasks_changes_nothing(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     images, prior = small
     usual = distill(images, prior, tmp_path / "usual", batch_size=1, **QUICK)
     other = distill(images, prior, tmp_path / "other", batch_size=1, execution=Backwards(), **QUICK)
@@ -72,8 +72,8 @@ def test_worker_processes_make_the_same_set(image_folder: MakeFolder, tmp_path: 
     assert tree(made.path) == tree(here.path)
 
 
-def test_pieces_together_are_the_class(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
-    """Mean and spread of 20 images in three pieces are those of all latents at once."""
+def test_chunks_together_are_the_class(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Mean and spread of 20 images in three chunks are those of all latents at once."""
     images, prior = small
     made = distill(images, prior, tmp_path / "set", batch_size=1, **QUICK)
     clean = prior.encode(torch.cat(list(images.batches("ant"))))

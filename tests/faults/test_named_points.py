@@ -10,7 +10,7 @@ import pytest
 
 from d3hr import ImageData, Prior, distill, load_images, pipeline
 from d3hr.distillation import tasks
-from d3hr.distillation.tasks import Matched, Matching, Part
+from d3hr.distillation.tasks import ChunkStatistics, ClassChunk, StatisticsEstimator
 from d3hr.fileio import atomic, staging
 from tests.conftest import MakeFolder, tree, untrained_prior
 from tests.faults.processes import finish, start
@@ -76,21 +76,21 @@ def test_finished_classes_are_not_inverted_again(inputs: tuple[Path, Path], tmp_
     """Stopped in the second class, the next run inverts the second and third only."""
     root, prior_path = inputs
     images, prior = load_images(root), Prior.from_pretrained(prior_path)
-    open_work = Matching.open
+    open_work = StatisticsEstimator.open
     seen: list[str] = []
 
-    def watched(work: Matching) -> Callable[[Part], Matched]:
-        match = open_work(work)
+    def watched(work: StatisticsEstimator) -> Callable[[ClassChunk], ChunkStatistics]:
+        estimate = open_work(work)
 
-        def do(part: Part) -> Matched:
-            seen.append(part.class_name)
+        def interrupted(chunk: ClassChunk) -> ChunkStatistics:
+            seen.append(chunk.class_name)
             if seen == ["ant", "bee"]:
                 raise KeyboardInterrupt
-            return match(part)
+            return estimate(chunk)
 
-        return do
+        return interrupted
 
-    monkeypatch.setattr(Matching, "open", watched)
+    monkeypatch.setattr(StatisticsEstimator, "open", watched)
     with pytest.raises(KeyboardInterrupt):
         distill(images, prior, tmp_path / "set", **SETTINGS)
     distill(images, prior, tmp_path / "set", **SETTINGS)

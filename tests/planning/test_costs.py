@@ -37,7 +37,7 @@ def test_a_fixed_point_makes_more_predictions() -> None:
 
 def test_strides_make_fewer_predictions() -> None:
     """Level 31 in strides of 3 is 11 predictions: 139 * 11 * 2 calls. Denoising visits every level."""
-    assert work(inversion_stride=3, solver="multistep").inversion_calls == 3058
+    assert work(inversion_stride=3).inversion_calls == 3058
     assert work(inversion_stride=3).denoising_calls == 1860
 
 
