@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
+from d3hr.fileio.checksums import digest_of
 from d3hr.fileio.names import class_folders
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.image_set import ImageSet
@@ -48,7 +47,7 @@ def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: 
         folder: where results are kept.
     """
     about = _about(distilled, test, setting, seed)
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    digest = digest_of(about)[:12]
     name = f"{setting.student}-{setting.protocol.name}"
     path = folder / f"{class_folders([name])[name]}-{digest}.json"  # a protocol's own file may call it anything
     found = load_if_valid(path, read_json)
@@ -81,7 +80,7 @@ def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: 
 
 def _about(distilled: ImageSet, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:
     return {
-        "set": hashlib.sha256(json.dumps(distilled.identity, sort_keys=True).encode()).hexdigest(),
+        "set": digest_of(distilled.identity),
         "test": test.fingerprint,
         "student": setting.student,
         "protocol": setting.protocol.model_dump(mode="json"),
@@ -92,8 +91,7 @@ def _about(distilled: ImageSet, test: ImageData, setting: Setting, seed: int) ->
 
 
 def _soft_label_key(about: dict[str, Any]) -> str:
-    parts = [about[name] for name in ("set", "teacher", "image_size")]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return digest_of([about[name] for name in ("set", "teacher", "image_size")])[:12]
 
 
 def _figures(made: Evaluation) -> dict[str, Any]:

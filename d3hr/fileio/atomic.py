@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d3hr.errors import DamagedFile, OutputError
-from d3hr.fileio.checksums import KEY, WrongSum, key_of_sum, sum_of_tensors, with_sum, without_sum
+from d3hr.fileio.checksums import KEY, checked, digest_of_tensors, with_checksums, without_checksums
 from d3hr.progress import SILENT, Progress
 
 Piece = TypeVar("Piece")
@@ -53,9 +53,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         OutputError: the file cannot be written, for example because the disk is full.
     """
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = {**(metadata or {}), KEY: sum_of_tensors(values, metadata or {})}
+    checksum = digest_of_tensors(values, metadata or {})
     with explained(path), atomic_file(path) as temporary:
-        save_file(values, temporary, about)
+        save_file(values, temporary, {**(metadata or {}), KEY: checksum})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -68,18 +68,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, as :func:`read_tensors`, and the metadata beside them."""
+    """Return the tensors of a safetensors file, as :func:`read_tensors`, and its metadata."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = dict(file.metadata() or {})
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return tensors, checked(file.metadata() or {}, lambda metadata: digest_of_tensors(tensors, metadata))
     except (SafetensorError, ValueError) as error:
         raise _damaged(path, str(error)) from error
-    key = key_of_sum(about)
-    plain = {name: value for name, value in about.items() if name != key}
-    if key is not None and (about[key] == sum_of_tensors(tensors, plain)) != (key == KEY):
-        raise _damaged(path, "its checksum does not fit its content")
-    return tensors, plain if key == KEY else about
 
 
 @contextmanager
@@ -108,8 +103,8 @@ def write_json(path: Path, content: Any, *, checksum: bool = True) -> None:
         content: JSON values.
         checksum: whether objects get a key ``sha256``; not in a form that another tool defines.
     """
-    told = with_sum(content) if checksum else content
-    write_bytes(path, (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode())
+    values = with_checksums(content) if checksum else content
+    write_bytes(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -119,11 +114,11 @@ def read_json(path: Path) -> Any:
         DamagedFile: it is no JSON, or not what was written.
     """
     try:
-        return without_sum(json.loads(path.read_bytes().decode()))
-    except WrongSum as error:
-        raise _damaged(path, str(error)) from error
-    except (ValueError, RecursionError) as error:
+        return without_checksums(json.loads(path.read_bytes().decode()))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(path, f"no JSON: {error}") from error
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def load_if_valid(path: Path, read: Callable[[Path], Piece], progress: Progress = SILENT) -> Piece | None:
@@ -145,6 +140,4 @@ def load_if_valid(path: Path, read: Callable[[Path], Piece], progress: Progress 
 
 
 def _damaged(path: Path, found: str) -> DamagedFile:
-    return DamagedFile(
-        f"{path} is damaged.", found=found, hint="delete it, or the folder it stands in, and repeat the command that wrote it."
-    )
+    return DamagedFile(f"{path} is damaged.", found=found, hint="delete it, or its folder, and repeat the command that wrote it.")

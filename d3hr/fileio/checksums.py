@@ -1,8 +1,12 @@
-"""Checksums that files carry, so that a flipped bit is found before anything is built on it.
+"""Checksums, so that a flipped bit is found before anything is built on it. All are SHA-256, in hexadecimal digits.
 
-A JSON object that d3hr writes ends with the key ``sha256`` over the rest of it; in a list, which other programs expect to stay one, every
-object has its own. A safetensors file has it in its metadata. A finished folder has a ``SHA256SUMS``, which ``sha256sum -c`` reads too.
-Whatever carries none, from other tools or earlier versions, is taken as it is.
+    JSON object           carries its own as ``sha256``, the last key, over all other keys
+    list of JSON objects  each object carries its own, so that other programs find the list that they expect
+    safetensors file      carries its own as ``sha256`` in its metadata, over the tensors and the rest of the metadata
+    finished folder       has a ``SHA256SUMS`` of all its files, which ``sha256sum -c`` reads too, and which ends with its own
+    networks              :func:`fingerprint` of their weights, which keys of results contain
+
+What carries none comes from other tools and is taken as it is.
 """
 
 from __future__ import annotations
@@ -23,114 +27,21 @@ KEY = "sha256"
 """Where an object or a file's metadata carries its checksum."""
 SUMS = "SHA256SUMS"
 """The file of a finished folder that lists the checksums of all others."""
-_OWN = "# sha256 of the lines above: "
-_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+_OWN = b"# sha256 of the lines above: "
 
 
-class WrongSum(ValueError):
-    """Something does not have the checksum that it carries."""
-
-
-def with_sum(content: Any) -> Any:
-    """Return JSON values with the checksum of an object, or of each object in a list, as its last key."""
-    plain = json.loads(json.dumps(content))
-    if isinstance(plain, list):
-        return [with_sum(row) if isinstance(row, dict) else row for row in plain]
-    return {**plain, KEY: _sum_of(plain)} if isinstance(plain, dict) else plain
-
-
-def without_sum(content: Any) -> Any:
-    """Return what :func:`with_sum` was given.
-
-    Raises:
-        WrongSum: a checksum does not fit what it stands beside.
-    """
-    if isinstance(content, list):
-        return [without_sum(row) if isinstance(row, dict) else row for row in content]
-    if not isinstance(content, dict):
-        return content
-    key = key_of_sum(content)
-    plain = {name: value for name, value in content.items() if name != key}
-    if key is not None and (content[key] == _sum_of(plain)) != (key == KEY):
-        raise WrongSum("its checksum does not fit its content")
-    return plain if key == KEY else content
-
-
-def key_of_sum(values: Mapping[str, Any]) -> str | None:
-    """Return where a checksum stands, or may stand if a flipped bit has renamed its key, which then fits all the rest."""
-    if KEY in values:
-        return KEY
-    return next((name for name, value in reversed(list(values.items())) if isinstance(value, str) and len(value) == 64), None)
-
-
-def _sum_of(values: Mapping[str, Any]) -> str:
+def digest_of(values: Any) -> str:
+    """Return the checksum of JSON values, in which the order of keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def sum_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes of tensors on the CPU, and over the metadata beside them."""
+def digest_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the checksum of names, types, shapes and bytes of tensors on the CPU, and of their metadata."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes_of(value))
     return digest.hexdigest()
-
-
-def write_sums(folder: Path, write: Callable[[Path, bytes], None], *, exclude: Iterable[str] = ()) -> None:
-    """Write the ``SHA256SUMS`` of every file below ``folder``, by ``write``, less those named: they check themselves or go away."""
-    left_out = {SUMS, *exclude}
-    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
-    text = "".join(_line(folder, name) for name in names if name not in left_out).encode(errors="surrogateescape")
-    write(folder / SUMS, text + f"{_OWN}{hashlib.sha256(text).hexdigest()}\n".encode())
-
-
-def verify(folder: str | Path) -> None:
-    """Make sure that every file of a finished folder is what it was when the folder appeared; one without ``SHA256SUMS`` passes.
-
-    Raises:
-        DamagedFile: a file has changed or is missing; it names them.
-    """
-    root = Path(folder)
-    file = root / SUMS
-    if not file.is_file():
-        return
-    advice = f"delete {root} and repeat the command that made it; if the change is yours, delete {file} instead."
-    text, _, own = file.read_bytes().rpartition(_OWN.encode())
-    if own != f"{hashlib.sha256(text).hexdigest()}\n".encode():
-        raise DamagedFile(f"{file} is damaged.", found="its checksum does not fit its content", hint=advice)
-    wrong = [f"{name} ({why})" for name, why in _wrong(root, text.decode(errors="surrogateescape"))]
-    if wrong:
-        raise DamagedFile(f"{root} is damaged: {len(wrong)} of its files are not what was written.", found=listed(wrong), hint=advice)
-
-
-def _wrong(root: Path, lines: str) -> Iterator[tuple[str, str]]:
-    for line in filter(None, lines.split("\n")):
-        escaped = line.startswith("\\")
-        expected, _, name = line.removeprefix("\\").partition("  ")
-        if escaped:
-            name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
-        path = root / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            yield name, "outside the folder"
-        elif path.is_symlink() or not path.is_file():
-            yield name, "a link or folder instead of it" if os.path.lexists(path) else "missing"
-        elif _sum_of_file(path) != expected:
-            yield name, "other bytes"
-
-
-def _line(folder: Path, name: str) -> str:
-    shown = "".join(_ESCAPES.get(character, character) for character in name)
-    mark = "" if shown == name else "\\"
-    return f"{mark}{_sum_of_file(folder / name)}  {shown}\n"
-
-
-def _sum_of_file(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def fingerprint(networks: Iterable[nn.Module], about: Any) -> str:
@@ -144,5 +55,100 @@ def fingerprint(networks: Iterable[nn.Module], about: Any) -> str:
     for network in networks:
         for name, value in sorted(network.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.cpu().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes_of(value.cpu()))
     return digest.hexdigest()
+
+
+def with_checksums(content: Any) -> Any:
+    """Return JSON values with the checksum of an object, or of each object in a list."""
+    plain = json.loads(json.dumps(content))
+    if isinstance(plain, list):
+        return [with_checksums(row) if isinstance(row, dict) else row for row in plain]
+    return {**plain, KEY: digest_of(plain)} if isinstance(plain, dict) else plain
+
+
+def without_checksums(content: Any) -> Any:
+    """Return what :func:`with_checksums` was given.
+
+    Raises:
+        ValueError: as :func:`checked` does.
+    """
+    if isinstance(content, list):
+        return [without_checksums(row) if isinstance(row, dict) else row for row in content]
+    return checked(content, digest_of) if isinstance(content, dict) else content
+
+
+def checked(values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
+    """Return values without the checksum that they carry, if any.
+
+    Args:
+        values: keys with their values, of which the last in the form of a checksum is one even under a damaged name, if it fits.
+        digest: computes the checksum of the other values.
+
+    Raises:
+        ValueError: the checksum does not fit, or it fits and its key is not :data:`KEY`: a bit of that has flipped.
+    """
+    texts = [name for name, value in values.items() if isinstance(value, str) and len(value) == 64]
+    key = KEY if KEY in values else texts[-1] if texts else None
+    others = {name: value for name, value in values.items() if name != key}
+    if key is not None and (values[key] == digest(others)) != (key == KEY):
+        raise ValueError("its checksum does not fit its content")
+    return others if key == KEY else dict(values)
+
+
+def folder_checksums(folder: Path, exclude: Iterable[str] = ()) -> bytes:
+    """Return the content of ``SHA256SUMS``: every file below ``folder``, less those named, which check themselves or go away."""
+    left_out = {SUMS, *exclude}
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    lines = "".join(_line(folder, name) for name in names if name not in left_out).encode(errors="surrogateescape")
+    return lines + _OWN + f"{hashlib.sha256(lines).hexdigest()}\n".encode()
+
+
+def verify(folder: str | Path) -> None:
+    """Make sure that every file of a finished folder is what it was when the folder appeared; one without ``SHA256SUMS`` passes.
+
+    Raises:
+        DamagedFile: a file has changed or is missing; it names them.
+    """
+    root = Path(folder)
+    file = root / SUMS
+    if not file.is_file():
+        return
+    advice = f"delete {root} and repeat the command that made it; if the change is yours, delete {file} instead."
+    lines, _, own = file.read_bytes().rpartition(_OWN)
+    if own != f"{hashlib.sha256(lines).hexdigest()}\n".encode():
+        raise DamagedFile(f"{file} is damaged.", found="its checksum does not fit its content", hint=advice)
+    wrong = [f"{name} ({why})" for name, why in _wrong(root, lines.decode(errors="surrogateescape"))]
+    if wrong:
+        raise DamagedFile(f"{root} is damaged: {len(wrong)} of its files are not what was written.", found=listed(wrong), hint=advice)
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _line(folder: Path, name: str) -> str:
+    """Return a file's line in the form of GNU coreutils: a name with a backslash or line break is escaped, and marked as such."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "" if escaped == name else "\\"
+    return f"{mark}{_digest_of_file(folder / name)}  {escaped}\n"
+
+
+def _wrong(root: Path, lines: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of every file that is not what its line says, and why."""
+    for line in filter(None, lines.split("\n")):
+        expected, _, name = line.removeprefix("\\").partition("  ")
+        if line.startswith("\\"):
+            name = name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
+        path = root / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            yield name, "outside the folder"
+        elif path.is_symlink() or not path.is_file():
+            yield name, "a link or folder instead of it" if os.path.lexists(path) else "missing"
+        elif _digest_of_file(path) != expected:
+            yield name, "other bytes"
+
+
+def _digest_of_file(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

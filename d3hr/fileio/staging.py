@@ -20,7 +20,7 @@ from filelock import BaseFileLock
 
 from d3hr.errors import DamagedFile, OutputError
 from d3hr.fileio.atomic import read_json, write_bytes, write_json
-from d3hr.fileio.checksums import write_sums
+from d3hr.fileio.checksums import SUMS, folder_checksums
 from d3hr.fileio.locking import LOCK, lock_folder, remove_lock, unlock_folder
 
 _KEY_FILE = "run.json"
@@ -83,7 +83,7 @@ class StagedFolder:
         """
         for name in exclude:
             remove(self.path / name)
-        write_sums(self.path, write_bytes, exclude=(LOCK, *mutable))
+        write_bytes(self.path / SUMS, folder_checksums(self.path, exclude=(LOCK, *mutable)))
         _sync_folders(self.path)
         self.path.replace(self.out)
         self.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +15,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.teachers import Teacher
+from d3hr.fileio.checksums import digest_of
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import Prior
@@ -200,7 +199,7 @@ class Order:
 
     def shared_folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return where in ``shared`` the things of ``kind`` lie that ``key`` decides."""
-        return self.shared / f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}"
+        return self.shared / f"{kind}-{digest_of(key)[:16]}"
 
 
 S = TypeVar("S", bound=MethodSettings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -146,13 +147,11 @@ def test_a_finished_folder_is_listed_for_sha256sum(tmp_path: Path) -> None:
 
 
 def test_sums_that_point_elsewhere_are_not_followed(tmp_path: Path) -> None:
-    from d3hr.fileio.checksums import write_sums
-
     (tmp_path / "out").mkdir()
     (tmp_path / "secret").write_text("x")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("d3hr.fileio.checksums._files", lambda folder: [folder / ".." / "secret"])
-        write_sums(tmp_path / "out", Path.write_bytes)  # type: ignore[arg-type]
+    lines = f"{hashlib.sha256(b'x').hexdigest()}  ../secret\n"
+    own = f"# sha256 of the lines above: {hashlib.sha256(lines.encode()).hexdigest()}\n"
+    (tmp_path / "out" / "SHA256SUMS").write_text(lines + own)
     with pytest.raises(DamagedFile, match="outside the folder"):
         verify(tmp_path / "out")
 
