@@ -1,7 +1,8 @@
 """d3hr: distil an image data set into a few representative images per class, and tell the truth about the result."""
 
 from d3hr.data.dataset import ImageData, load_images
-from d3hr.diagnostics.diagnose import Diagnosis, diagnose
+from d3hr.diagnostics.diagnose import diagnose
+from d3hr.diagnostics.result import Diagnosis
 from d3hr.distillation.ddim import denoise, invert
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import group_score, select_groups

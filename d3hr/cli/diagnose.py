@@ -45,14 +45,8 @@ def diagnose(
         out: folder for the result, by default DISTILLED-diagnosis
         reading: how images are read
     """
-    from d3hr.diagnostics.diagnose import FILE, diagnosis_key, with_evaluations
-    from d3hr.diagnostics.diagnose import diagnose as examine
-    from d3hr.diagnostics.result import as_text, read_diagnosis
+    from d3hr.diagnostics.diagnose import diagnose_once
     from d3hr.evaluation.teachers import Teacher
-    from d3hr.fileio.atomic import read_json, write_json
-    from d3hr.fileio.checksums import verify
-    from d3hr.fileio.locking import locked
-    from d3hr.fileio.staging import StagedFolder
     from d3hr.sets.distilled_set import open_set
 
     progress = OnTerminal()
@@ -70,18 +64,19 @@ def diagnose(
     rows = [row for name in evaluation for row in _rows(Path(name))]
     if not evaluation:
         rows = _rows(place.with_name(place.name + "-evaluation"), required=False)
-    given: dict[str, Any] = {"teacher": Teacher.load(teacher) if teacher else None, "space": space, "levels": levels, "seed": seed}
-    with StagedFolder(folder, diagnosis_key(subject, images, loaded, **given)) as stage:
-        if not stage.finished:
-            examine(subject, images, loaded, rows=rows, progress=progress, **given).write(stage)
-    verify(folder)
-    read_diagnosis(folder)  # refuses what is no diagnosis
-    with locked(folder, wait=True):
-        kept = read_json(folder / FILE)
-        values = with_evaluations(kept, rows)
-        if values != kept:
-            write_json(folder / FILE, values)
-    return Result(f"{as_text(values)}\nKept in {folder}.", {"out": str(folder), **values}, folder)
+    diagnosis = diagnose_once(
+        folder,
+        subject,
+        images,
+        loaded,
+        rows=rows,
+        teacher=Teacher.load(teacher) if teacher else None,
+        space=space,
+        levels=levels,
+        seed=seed,
+        progress=progress,
+    )
+    return Result(f"{diagnosis.as_text()}\nKept in {folder}.", {"out": str(folder), **diagnosis.as_values()}, folder)
 
 
 def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -62,15 +62,11 @@ class Verdict:
 
     signature: str
     status: Status
-    text: str
-    evidence: str
-
-    def as_values(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
+    text: str = ""
+    evidence: str = ""
 
 
-def transfer(rows: Sequence[Row], method: str, ipc: int) -> Verdict:
+def transfer(rows: Sequence[Row], method: str | None, ipc: int | None) -> Verdict:
     """Compare what students lose against the best one with what the same students lose on random real images.
 
     Args:
@@ -253,7 +249,7 @@ def doubtful_labels(found: LabelAgreement, space: str) -> Verdict:
     return Verdict(name, status, text, f"{figures}; of these {_percent(found.contradicted)} have another label ({space})")
 
 
-def _accuracies(rows: Sequence[Row], method: str, ipc: int) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
+def _accuracies(rows: Sequence[Row], method: str | None, ipc: int | None) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
     """Return (protocol, labels) -> student -> accuracy and its standard deviation."""
     found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
     for row in rows:

@@ -151,7 +151,7 @@ class Distance:
         reference_std: its standard deviation over the draws.
     """
 
-    distilled: float | None
+    distilled: float | None = None
     reference_mean: float | None = None
     reference_std: float | None = None
 

@@ -7,7 +7,7 @@ Legend: N images, D dimensions, d dimensions of a group.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -30,8 +30,8 @@ NULL_DRAWS = 9999
 
 
 @dataclass(frozen=True)
-class LevelNormality:
-    """Shares, over dimensions and classes, that a test does not reject at 5 %: 0.95 for Gaussian latents.
+class LevelShares:
+    """Shares, 0 to 1, of the dimensions of all classes that a test does not reject at 5 %: 0.95 for Gaussian latents.
 
     Attributes:
         level: the level; 0 is the clean latents.
@@ -46,14 +46,14 @@ class LevelNormality:
     """
 
     level: int
-    timestep: int
-    shapiro: float
-    dagostino: float
-    anderson: float
-    shapiro_bh: float
-    dagostino_bh: float
-    anderson_bh: float
-    multivariate: float
+    timestep: int | None = None
+    shapiro: float | None = None
+    dagostino: float | None = None
+    anderson: float | None = None
+    shapiro_bh: float | None = None
+    dagostino_bh: float | None = None
+    anderson_bh: float | None = None
+    multivariate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,14 @@ class Normality:
     """Normality of a sample of latents, level by level.
 
     Attributes:
-        sample: what was looked at.
+        sample: the images and dimensions that were tested, in words.
         levels: the shares, averaged over classes.
         classes: class name -> its Shapiro-Wilk share at each of ``levels``.
     """
 
-    sample: str
-    levels: tuple[LevelNormality, ...]
-    classes: dict[str, tuple[float, ...]]
-
-    def as_values(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
+    sample: str = ""
+    levels: tuple[LevelShares, ...] = ()
+    classes: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
 def normality_by_level(
@@ -105,7 +101,7 @@ def normality_by_level(
     for place, level in enumerate(wanted):
         of_classes = [shares_of[place] for shares_of in found.values()]
         means = {name: float(np.mean([row[name] for row in of_classes])) for name in of_classes[0]}
-        rows.append(LevelNormality(level=level, timestep=grid[level], **means))
+        rows.append(LevelShares(level=level, timestep=grid[level], **means))
     return Normality(str(sample), tuple(rows), {name: tuple(row["shapiro"] for row in of) for name, of in found.items()})
 
 

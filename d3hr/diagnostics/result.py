@@ -1,179 +1,35 @@
-"""What a diagnosis kept: ``diagnosis.json``, where any number may be missing."""
+"""A diagnosis: typed figures and verdicts that write themselves to a folder and read themselves back.
+
+OUT/diagnosis.json                              every figure and the verdicts
+OUT/nearest/<class folder>/<index>.png          the nearest real image of each distilled one, named as in the set's ``train``
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, model_validator
 
+from d3hr.data.codec import png_of_pixels, to_uint8
+from d3hr.data.dataset import ImageData
+from d3hr.diagnostics.checks import Row, Verdict, transfer
+from d3hr.diagnostics.distances import Distance
+from d3hr.diagnostics.neighbours import LabelAgreement, Support
+from d3hr.diagnostics.normality import Normality
+from d3hr.diagnostics.roundtrip import RoundTrip
+from d3hr.diagnostics.sampling import Embedding
+from d3hr.diagnostics.spaces import Array
+from d3hr.fileio.atomic import write_bytes, write_json
+from d3hr.fileio.checksums import verify
+from d3hr.fileio.staging import StagedFolder
 from d3hr.fileio.structured import validated_json
 
-Number = float | None
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, values: Any) -> Any:
-        return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
-
-
-class Level(_Part):
-    """Shares of dimensions that pass each test of normality at one level of the grid; ``_bh`` after Benjamini-Hochberg."""
-
-    level: int
-    timestep: Number = None
-    shapiro: Number = None
-    dagostino: Number = None
-    anderson: Number = None
-    shapiro_bh: Number = None
-    dagostino_bh: Number = None
-    anderson_bh: Number = None
-    multivariate: Number = None
-
-
-class Normality(_Part):
-    """Normality of real latents by level, and the Shapiro share of each class at the same levels."""
-
-    sample: str = ""
-    levels: tuple[Level, ...] = ()
-    classes: dict[str, tuple[Number, ...]] = {}
-
-
-class Distance(_Part):
-    """A distance of the set to the real images, beside that of real images of the same number."""
-
-    distilled: Number = None
-    reference_mean: Number = None
-    reference_std: Number = None
-
-
-class Support(_Part):
-    """Precision, recall, density and coverage."""
-
-    precision: Number = None
-    recall: Number = None
-    density: Number = None
-    coverage: Number = None
-
-
-class Coverage(Support):
-    """Those of the set, and of real images of the same number."""
-
-    reference: Support = Support()
-
-
-class Diversity(_Part):
-    """Diversity of the set and of real images of the same number."""
-
-    distilled: Number = None
-    real: Number = None
-
-
-class Copying(_Part):
-    """Distance to the nearest real image, in units of the distance among real images; the share below ``threshold`` counts as copied."""
-
-    ratio_median: Number = None
-    share_copied: Number = None
-    threshold: Number = None
-
-
-class RoundTrip(_Part):
-    """Fidelity of inversion and denoising, beside that of the autoencoder alone."""
-
-    psnr_db: Number = None
-    autoencoder_psnr_db: Number = None
-    images: int | None = None
-
-
-class ClassFigures(_Part):
-    """The same figures for one class."""
-
-    mmd: Number = None
-    precision: Number = None
-    recall: Number = None
-    density: Number = None
-    coverage: Number = None
-    diversity: Number = None
-    diversity_real: Number = None
-    nearest_ratio: Number = None
-
-
-class Point(_Part):
-    """One image in the plane."""
-
-    x: Number = None
-    y: Number = None
-    class_name: str = Field(alias="class")
-    kind: Literal["real", "distilled"]
-    index: int
-
-
-class Embedding(_Part):
-    """Real and distilled images in two dimensions."""
-
-    method: str = ""
-    points: tuple[Point, ...] = ()
-
-
-class Verdict(_Part):
-    """Whether the set bears a known signature of failure."""
-
-    signature: str
-    status: Literal["ok", "warning", "failure", "unknown"]
-    text: str = ""
-    evidence: Any = ""
-
-
-class Subject(_Part):
-    """The set that was diagnosed."""
-
-    path: str | None = None
-    method: str | None = None
-    ipc: int | None = None
-
-
-class Reference(_Part):
-    """The real images it was held against."""
-
-    source: str | None = None
-    fingerprint: str | None = None
-
-
-class DiagnosisFile(_Part):
-    """The whole of ``diagnosis.json``."""
-
-    set: Subject = Subject()
-    data: Reference = Reference()
-    space: str = ""
-    normality: Normality | None = None
-    distances: dict[str, Distance] = {}
-    coverage: Coverage | None = None
-    diversity: Diversity | None = None
-    copying: Copying | None = None
-    round_trip: RoundTrip | None = None
-    per_class: dict[str, ClassFigures] = {}
-    embedding: Embedding | None = None
-    verdicts: tuple[Verdict, ...] = ()
-
-
-_FILE = TypeAdapter(DiagnosisFile)
-
-
-def read_diagnosis(folder: Path) -> DiagnosisFile:
-    """Return what ``folder/diagnosis.json`` says.
-
-    Raises:
-        ResultsError: the file is missing or damaged.
-    """
-    return validated_json(folder / "diagnosis.json", _FILE, hint="make it with 'd3hr diagnose'.")
-
-
-_NAMES = {
+FILE = "diagnosis.json"
+_DISTANCE_NAMES = {
     "mmd": "MMD (squared)",
     "sliced_wasserstein": "sliced Wasserstein",
     "sinkhorn": "Sinkhorn divergence",
@@ -181,39 +37,244 @@ _NAMES = {
 }
 
 
-def as_text(values: Mapping[str, Any]) -> str:
-    """Return what :meth:`Diagnosis.as_values <d3hr.diagnostics.diagnose.Diagnosis.as_values>` holds as text: verdicts, then figures."""
-    subject, coverage = values["set"], values["coverage"]
-    lines = [
-        f"{subject['path']} ({subject['method']}, IPC {subject['ipc']}) against {values['data']['source']}, in {values['space']} space",
-        "",
-    ]
-    for verdict in values["verdicts"]:
-        lines += [f"[{verdict['status']}] {verdict['signature']}: {verdict['text']}", f"    {verdict['evidence']}"]
-    lines += ["", f"{'':24s}{'this set':>10s}  random real images"]
-    for name, distance in values["distances"].items():
-        spread = "" if distance["reference_std"] is None else f" +- {_number(distance['reference_std'])}"
-        lines.append(f"{_NAMES[name]:24s}{_number(distance['distilled']):>10s}  {_number(distance['reference_mean'])}{spread}")
-    for name in ("precision", "recall", "density", "coverage"):
-        lines.append(f"{name:24s}{_number(coverage[name]):>10s}  {_number(coverage['reference'][name])}")
-    diversity, copying = values["diversity"], values["copying"]
-    lines.append(f"{'diversity':24s}{_number(diversity['distilled']):>10s}  {_number(diversity['real'])}")
-    lines.append(f"{'nearest real, ratio':24s}{_number(copying['ratio_median']):>10s}  1")
-    if copying["share_copied"] is not None:
-        lines.append(f"{'copies':24s}{100 * copying['share_copied']:>8.1f} %  (ratio under {copying['threshold']:.2f})")
-    if trip := values["round_trip"]:
-        alone = f"autoencoder alone {trip['autoencoder_psnr_db']:.1f} dB"
-        lines.append(f"round trip of {trip['images']} real images {trip['psnr_db']:.1f} dB PSNR, {alone}")
-    if normality := values["normality"]:
-        lines += ["", f"share of latent dimensions that pass for Gaussian, 0.95 if they are ({normality['sample']})"]
-        lines.append("level  timestep  Shapiro-Wilk  D'Agostino  Anderson-Darling  Henze-Zirkler")
-        lines += [
-            f"{row['level']:5d}  {row['timestep']:8d}  {row['shapiro']:12.2f}  {row['dagostino']:10.2f}  {row['anderson']:16.2f}  "
-            f"{row['multivariate']:13.2f}"
-            for row in normality["levels"]
-        ]
-    return "\n".join([*lines, *(f"note: {note}" for note in values["notes"])])
+@dataclass(frozen=True)
+class ExaminedSet:
+    """The set that was diagnosed: its path, the method that made it, and its images per class."""
+
+    path: str | None = None
+    method: str | None = None
+    ipc: int | None = None
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The real images that it was compared with."""
+
+    source: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Coverage(Support):
+    """Precision, recall, density and coverage of the set, and of as many random real images (``reference``)."""
+
+    reference: Support = field(default_factory=Support)
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Mean distance between two images of one class, of the set and of real images."""
+
+    distilled: float | None = None
+    real: float | None = None
+
+
+@dataclass(frozen=True)
+class Copying:
+    """How near the nearest real images are.
+
+    Attributes:
+        ratio_median: median distance to the nearest real image, in units of the usual distance among real images.
+        share_copied: share of distilled images whose ratio is below ``threshold``, 0 to 1.
+        threshold: ratio below which an image counts as copied.
+    """
+
+    ratio_median: float | None = None
+    share_copied: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """The figures of one class; :class:`Diagnosis` says what each of them is for the whole set."""
+
+    mmd: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    diversity: float | None = None
+    diversity_real: float | None = None
+    nearest_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class NearestImages:
+    """The nearest real image of each distilled image.
+
+    Attributes:
+        images: the real images, at the set's size.
+        positions: class folder -> position in ``images`` of the nearest real image of each distilled one, int64 [K].
+    """
+
+    images: ImageData
+    positions: Mapping[str, Array]
+
+    def write(self, folder: Path) -> None:
+        """Write them as ``<class folder>/<index>.png``."""
+        for name, positions in self.positions.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for index, position in enumerate(positions.tolist()):
+                pixels = to_uint8(self.images.gather([position])[0])[0]
+                write_bytes(folder / name / f"{index:05d}.png", png_of_pixels(pixels))
+
+
+class Diagnosis(BaseModel):
+    """What was measured on a distilled set, and what follows from it. A figure that cannot be computed is None.
+
+    Attributes:
+        set: the set.
+        data: the real images.
+        space: the space that images were compared in: pixel, latent or teacher.
+        normality: how Gaussian the latents of real images are at several levels; needs the prior.
+        distances: name -> distance to the real images, of the set and of as many random real images.
+        coverage: how the set and the real images overlap.
+        diversity: mean distance within a class.
+        labels: how the labels of the real images agree with their neighbours.
+        copying: distance to the nearest real image.
+        round_trip: what inversion and denoising keep of a real image; needs the prior.
+        per_class: class name -> its figures.
+        embedding: real and distilled images in the plane.
+        verdicts: one for each known way in which distilled sets fail.
+        notes: what was compared, and why figures are missing.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    set: ExaminedSet = ExaminedSet()
+    data: RealImages = RealImages()
+    space: str = ""
+    normality: Normality | None = None
+    distances: dict[str, Distance] = {}
+    coverage: Coverage | None = None
+    diversity: Diversity | None = None
+    labels: LabelAgreement | None = None
+    copying: Copying | None = None
+    round_trip: RoundTrip | None = None
+    per_class: dict[str, ClassFigures] = {}
+    embedding: Embedding | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    _key: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _nearest: NearestImages | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+
+    @classmethod
+    def read(cls, folder: Path) -> Diagnosis:
+        """Return the diagnosis that ``folder/diagnosis.json`` holds; the nearest real images remain in the folder.
+
+        Raises:
+            ResultsError: the file is missing or damaged.
+        """
+        return validated_json(folder / FILE, TypeAdapter(cls), hint="make it with 'd3hr diagnose'.")
+
+    def with_source(self, key: dict[str, Any], nearest: NearestImages) -> Diagnosis:
+        """Return the same diagnosis with what only a folder holds.
+
+        Args:
+            key: what decides the figures, as JSON values.
+            nearest: the nearest real images.
+        """
+        same = self.model_copy()
+        same._key, same._nearest = key, nearest
+        return same
+
+    def with_evaluations(self, rows: Sequence[Row]) -> Diagnosis:
+        """Return the same figures with the verdict on transfer that these results of evaluations allow; no figure depends on them."""
+        verdict = transfer(rows, self.set.method, self.set.ipc)
+        verdicts = [verdict if other.signature == verdict.signature else other for other in self.verdicts]
+        return self.model_copy(update={"verdicts": tuple(verdicts)})
+
+    @property
+    def nearest(self) -> Mapping[str, Array]:
+        """Class folder -> position, among the real images, of the nearest one of each distilled image; empty if read from a folder."""
+        return self._nearest.positions if self._nearest else {}
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder, whole or not at all; one that holds this very diagnosis is left as it is.
+
+        Raises:
+            OutputError: the folder holds something else, or another run works there.
+            DamagedFile: the folder is finished, but not what was written.
+        """
+        with StagedFolder(folder, self._key) as stage:
+            if stage.finished:
+                verify(folder)
+            else:
+                self.write(stage)
+
+    def write(self, stage: StagedFolder) -> None:
+        """Complete a staged folder and make it appear; only the file of figures may change later."""
+        if self._nearest:
+            self._nearest.write(stage.path / "nearest")
+        self.write_figures(stage.path)
+        stage.commit(mutable=[FILE])
+
+    def write_figures(self, folder: Path) -> None:
+        """Write ``folder/diagnosis.json``."""
+        write_json(folder / FILE, self.as_values())
+
+    def as_values(self) -> dict[str, Any]:
+        """Return every figure and the verdicts as JSON values: six significant digits, None for what is unknown or not finite."""
+        values: dict[str, Any] = _rounded(self.model_dump(by_alias=True))
+        return values
+
+    def as_text(self) -> str:
+        """Return verdicts and figures as lines for people."""
+        about = f"{self.set.path} ({self.set.method}, IPC {self.set.ipc}) against {self.data.source}, in {self.space} space"
+        lines = [about, ""]
+        for verdict in self.verdicts:
+            lines += [f"[{verdict.status}] {verdict.signature}: {verdict.text}", f"    {verdict.evidence}"]
+        lines += ["", f"{'':24s}{'this set':>10s}  random real images"]
+        lines += [f"{name:24s}{ours:>10s}  {reference}" for name, ours, reference in self._figures()]
+        if trip := self.round_trip:
+            both = f"{_fixed(trip.psnr_db, 1)} dB PSNR, autoencoder alone {_fixed(trip.autoencoder_psnr_db, 1)} dB"
+            lines.append(f"round trip of {trip.images} real images {both}")
+        if self.normality:
+            lines += ["", f"share of latent dimensions that pass for Gaussian, 0.95 if they are ({self.normality.sample})"]
+            lines.append("level  timestep  Shapiro-Wilk  D'Agostino  Anderson-Darling  Henze-Zirkler")
+            for row in self.normality.levels:
+                tests = ((row.shapiro, 12), (row.dagostino, 10), (row.anderson, 16), (row.multivariate, 13))
+                shares = "  ".join(f"{_fixed(share, 2):>{width}s}" for share, width in tests)
+                lines.append(f"{row.level:5d}  {_fixed(row.timestep, 0):>8s}  {shares}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _figures(self) -> list[tuple[str, str, str]]:
+        """Return name, figure of the set and figure of random real images, as text."""
+        rows = []
+        for name, distance in self.distances.items():
+            spread = "" if distance.reference_std is None else f" +- {_number(distance.reference_std)}"
+            reference = f"{_number(distance.reference_mean)}{spread}"
+            rows.append((_DISTANCE_NAMES.get(name, name), _number(distance.distilled), reference))
+        if self.coverage:
+            for name in ("precision", "recall", "density", "coverage"):
+                rows.append((name, _number(getattr(self.coverage, name)), _number(getattr(self.coverage.reference, name))))
+        if self.diversity:
+            rows.append(("diversity", _number(self.diversity.distilled), _number(self.diversity.real)))
+        if self.copying:
+            rows.append(("nearest real, ratio", _number(self.copying.ratio_median), "1"))
+            if self.copying.share_copied is not None:
+                share = f"{100 * self.copying.share_copied:.1f} %"
+                rows.append(("copies", share, f"(ratio under {_fixed(self.copying.threshold, 2)})"))
+        return rows
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, (list, tuple)) else value

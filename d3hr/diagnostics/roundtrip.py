@@ -1,4 +1,4 @@
-"""What inversion and denoising keep of an image, beside what the autoencoder alone keeps.
+"""How faithful inversion and denoising are to an image, and how faithful the autoencoder alone is.
 
 Legend: N images, H = W image side.
 """
@@ -9,8 +9,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
@@ -34,16 +36,16 @@ class RoundTrip:
     """Fidelity of a round trip.
 
     Attributes:
-        psnr_db: real images against decode(denoise(invert(encode))).
-        autoencoder_psnr_db: real images against decode(encode).
-        images: how many.
-        seconds_an_image: what inverting one of them took, in batches of 8.
+        psnr_db: PSNR of decode(denoise(invert(encode(images)))) against the images, in dB.
+        autoencoder_psnr_db: PSNR of decode(encode(images)) against the images, in dB.
+        images: number of images.
+        seconds_per_image: time to invert one of them, in batches of 8; never written, since it differs from run to run.
     """
 
-    psnr_db: float
-    autoencoder_psnr_db: float
-    images: int
-    seconds_an_image: float
+    psnr_db: float | None = None
+    autoencoder_psnr_db: float | None = None
+    images: int | None = None
+    seconds_per_image: Annotated[float | None, Field(exclude=True)] = None
 
 
 def psnr_db(x: Tensor, y: Tensor) -> float:

@@ -5,13 +5,14 @@ Legend: N real points, K distilled points, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from d3hr.data.codec import to_unit_range
 from d3hr.data.dataset import ImageData
@@ -109,8 +110,27 @@ A_CLASS, IN_ALL = 50, 1000
 """Points of a class and of all classes at most, of each kind."""
 
 
-def embedding(samples: Sequence[ClassSample], starts: Mapping[str, int]) -> dict[str, Any]:
-    """Return ``method`` and ``points``: x, y, class, kind (real or distilled), and index within the class.
+@dataclass(frozen=True)
+class Point:
+    """One image in the plane; ``index`` is its position within its class."""
+
+    x: float | None
+    y: float | None
+    class_name: Annotated[str, Field(alias="class")]
+    kind: Literal["real", "distilled"]
+    index: int
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Real and distilled images in the plane; ``method`` says in words how they were projected."""
+
+    method: str = ""
+    points: tuple[Point, ...] = ()
+
+
+def embedding(samples: Sequence[ClassSample], starts: Mapping[str, int]) -> Embedding:
+    """Return real and distilled images on the first two principal components of the real ones.
 
     Args:
         samples: every class.
@@ -121,14 +141,15 @@ def embedding(samples: Sequence[ClassSample], starts: Mapping[str, int]) -> dict
     most = max(1, min(A_CLASS, IN_ALL // len(samples)))
     real = pooled([sample.real[:most] for sample in samples]).astype(np.float64)
     pca = PCA(n_components=min(2, *real.shape), svd_solver="full").fit(real)
-    points = []
+
+    def points(name: str, kind: Literal["real", "distilled"], features: Array, indices: Iterable[int]) -> Iterator[Point]:
+        for index, place in zip(indices, pca.transform(features.astype(np.float64)), strict=True):
+            x, y = [*place.tolist(), 0.0][:2]
+            yield Point(x, y, name, kind, int(index))
+
+    placed: list[Point] = []
     for sample in samples:
         real_indices = (sample.positions[:most] - starts[sample.name]).tolist()
-        for kind, features, indices in (
-            ("real", sample.real[:most], real_indices),
-            ("distilled", sample.distilled[:most], range(len(sample.distilled[:most]))),
-        ):
-            for index, place in zip(indices, pca.transform(features.astype(np.float64)), strict=True):
-                x, y = [*place.tolist(), 0.0][:2]
-                points.append({"x": x, "y": y, "class": sample.name, "kind": kind, "index": int(index)})
-    return {"method": f"first two principal components of {len(real)} real images", "points": points}
+        placed += points(sample.name, "real", sample.real[:most], real_indices)
+        placed += points(sample.name, "distilled", sample.distilled[:most], range(len(sample.distilled[:most])))
+    return Embedding(f"first two principal components of {len(real)} real images", tuple(placed))

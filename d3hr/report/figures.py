@@ -18,7 +18,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from d3hr.data.codec import png_of
-from d3hr.diagnostics.result import Embedding, Normality
+from d3hr.diagnostics.normality import Normality
+from d3hr.diagnostics.sampling import Embedding
 from d3hr.report.pictures import data_uri
 
 _INK = "#010203"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from d3hr.data.dataset import ImageData
-from d3hr.diagnostics.result import DiagnosisFile, read_diagnosis
+from d3hr.diagnostics.result import Diagnosis
 from d3hr.errors import ClassMismatch, OutputError
 from d3hr.fileio.names import class_folders
 from d3hr.formatting import flat, size_in_words
@@ -70,7 +71,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
     require_replaceable(out)
     subject = open_set(path)
     rows = read_results(evaluations)
-    found = read_diagnosis(diagnosis) if diagnosis else None
+    found = Diagnosis.read(diagnosis) if diagnosis else None
     _require_same_classes(subject, rows, found, diagnosis)
     own = own_row(subject, rows)
     groups = comparisons(rows)
@@ -114,7 +115,7 @@ def require_replaceable(out: Path) -> None:
     )
 
 
-def _require_same_classes(subject: ImageSet, rows: Sequence[ResultRow], found: DiagnosisFile | None, folder: Path | None) -> None:
+def _require_same_classes(subject: ImageSet, rows: Sequence[ResultRow], found: Diagnosis | None, folder: Path | None) -> None:
     known = set(subject.class_names)
     for row in rows:
         if not row.known_classes <= known:
@@ -175,13 +176,13 @@ def _protocols(groups: Sequence[Comparison]) -> dict[str, Any]:
     return {"columns": columns, "fields": list(dict.fromkeys(name for column in columns for name in column["settings"]))}
 
 
-def _class_table(subject: ImageSet, own: ResultRow | None, found: DiagnosisFile | None) -> dict[str, Any]:
+def _class_table(subject: ImageSet, own: ResultRow | None, found: Diagnosis | None) -> dict[str, Any]:
     """Return the columns that have a figure for some class, and a row for each class."""
     accuracy = (own.per_class if own else None) or {}
     rows = []
     for name in subject.class_names:
         figures = found.per_class.get(name) if found else None
-        values = figures.model_dump() if figures else {}
+        values = asdict(figures) if figures else {}
         rows.append((name, {"accuracy": accuracy.get(name), **values}))
     columns = {key: title for key, title in _CLASS_COLUMNS.items() if any(values.get(key) is not None for _, values in rows)}
     return {"columns": columns, "rows": rows if columns else []}
@@ -194,14 +195,14 @@ def _confusion(own: ResultRow | None) -> Confusion | None:
 
 
 def _origin(
-    subject: ImageSet, evaluations: Iterable[Path], diagnosis: Path | None, found: DiagnosisFile | None
+    subject: ImageSet, evaluations: Iterable[Path], diagnosis: Path | None, found: Diagnosis | None
 ) -> dict[str, list[tuple[str, str]]]:
     """Return everything known about where the set and the page came from, as names and values under headings."""
     page = [("set", subject.source), *(("evaluation", str(folder)) for folder in evaluations)]
     if diagnosis and found:
         page.append(("diagnosis", str(diagnosis)))
-        page += [(f"diagnosis, {name}", value) for name, value in flat(found.set.model_dump()) if value != "none"]
-        page += [(f"diagnosis, real images {name}", value) for name, value in flat(found.data.model_dump()) if value != "none"]
+        page += [(f"diagnosis, {name}", value) for name, value in flat(asdict(found.set)) if value != "none"]
+        page += [(f"diagnosis, real images {name}", value) for name, value in flat(asdict(found.data)) if value != "none"]
     page.append(("written by", f"d3hr {version('d3hr')}"))
     manifest = subject.manifest
     groups: dict[str, list[tuple[str, str]]] = {}

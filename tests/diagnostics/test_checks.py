@@ -7,7 +7,7 @@ import pytest
 from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer
 from d3hr.diagnostics.distances import Distance
 from d3hr.diagnostics.neighbours import LabelAgreement, Support
-from d3hr.diagnostics.normality import LevelNormality, Normality
+from d3hr.diagnostics.normality import LevelShares, Normality
 from d3hr.distillation.settings import distill_settings
 
 
@@ -69,7 +69,7 @@ def _distances(ratio: float, std: float = 0.1) -> dict[str, Distance]:
 
 
 def _normality(share: float) -> Normality:
-    return Normality("", (LevelNormality(31, 620, share, 1, 1, 1, 1, 1, 1),), {})
+    return Normality("", (LevelShares(31, 620, share, 1, 1, 1, 1, 1, 1),), {})
 
 
 def test_drift() -> None:

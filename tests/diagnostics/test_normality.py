@@ -96,7 +96,9 @@ def test_levels_of_a_prior(image_folder: MakeFolder) -> None:
     found = normality_by_level(sample, prior, distill_settings("paper", steps=4, level=2), 3)
     assert [(row.level, row.timestep) for row in found.levels] == [(0, 0), (2, 500), (3, 750)]
     assert set(found.classes) == {"ant", "bee"}
-    assert found.levels[1].shapiro == pytest.approx((found.classes["ant"][1] + found.classes["bee"][1]) / 2)
+    ant, bee = found.classes["ant"][1], found.classes["bee"][1]
+    assert ant is not None and bee is not None
+    assert found.levels[1].shapiro == pytest.approx((ant + bee) / 2)
 
 
 def test_henze_zirkler_of_the_iris_data() -> None:

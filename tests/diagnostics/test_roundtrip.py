@@ -25,7 +25,7 @@ def test_exact_inversion_leaves_the_autoencoders_error_alone(digits: ImageData, 
     found = round_trip(digits, digits_prior, matches, settings)
     assert found.images == 64
     assert found.psnr_db == pytest.approx(found.autoencoder_psnr_db, abs=1e-3)
-    assert found.seconds_an_image > 0
+    assert found.seconds_per_image is not None and found.seconds_per_image > 0
     inexact = round_trip(digits, digits_prior, matches[:1], settings.model_copy(update={"denoising_guidance": 4.0, "solver": "ddim"}))
     assert inexact.images == 8
     assert dataclasses.asdict(inexact)["psnr_db"] != pytest.approx(inexact.autoencoder_psnr_db, abs=1e-3)

@@ -126,8 +126,8 @@ def diagnosis(distilled: DistilledSet, images: ImageData) -> dict[str, Any]:
         "verdicts": [
             {"signature": "memorisation", "status": "ok", "text": "No image is a copy of a real one.", "evidence": "median ratio 0.87"},
             {"signature": "mode collapse", "status": "warning", "text": "Images of a class are alike.", "evidence": "diversity 5.1 of 6.3"},
-            {"signature": f"label mix-up {HOSTILE}", "status": "failure", "text": "8 is taken for 1.", "evidence": {"share": 0.31}},
-            {"signature": "off the data", "status": "unknown", "text": "Too few images to say.", "evidence": None},
+            {"signature": f"label mix-up {HOSTILE}", "status": "failure", "text": "8 is taken for 1.", "evidence": "31 % of 8"},
+            {"signature": "off the data", "status": "unknown", "text": "Too few images to say.", "evidence": ""},
         ],
     }  # fmt: skip
 

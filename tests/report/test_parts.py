@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from d3hr.data.dataset import load_images
-from d3hr.diagnostics.result import Embedding, Point
+from d3hr.diagnostics.sampling import Embedding, Point
 from d3hr.formatting import flat, size_in_words
 from d3hr.report.figures import HEIGHT, MARGIN, MAX_POINTS, MAX_TABLE, WIDTH, accuracy_chart, confusion_of, drawing_of
 from d3hr.report.pictures import nearest_pairs, sheet_of
@@ -77,14 +77,14 @@ def test_many_classes_become_a_picture() -> None:
     assert matrix.common == ()
 
 
-def points(count: int, kind: str) -> list[Point]:
-    return [Point.model_validate({"x": index, "y": 2 * index, "class": "a", "kind": kind, "index": index}) for index in range(count)]
+def points(count: int) -> tuple[Point, ...]:
+    return tuple(Point(index, 2 * index, "a", "real", index) for index in range(count))
 
 
 def test_the_plane_keeps_its_margins_and_points_upwards() -> None:
     """The smallest x and y stand at the lower left margin, the largest at the upper right; a point without a place is left out."""
-    nowhere = Point.model_validate({"x": None, "y": 1.0, "class": "b", "kind": "real", "index": 0})
-    drawing = drawing_of(Embedding(points=(*points(2, "real"), nowhere)), ["a"])
+    nowhere = Point(None, 1.0, "b", "real", 0)
+    drawing = drawing_of(Embedding(points=(*points(2), nowhere)), ["a"])
     assert drawing is not None
     assert [(dot.x, dot.y) for dot in drawing.real] == [(MARGIN, HEIGHT - MARGIN), (WIDTH - MARGIN, MARGIN)]
     assert list(drawing.colours) == ["a"]
@@ -92,7 +92,7 @@ def test_the_plane_keeps_its_margins_and_points_upwards() -> None:
 
 def test_too_many_points_are_thinned_and_said() -> None:
     count = 2 * MAX_POINTS["real"]
-    drawing = drawing_of(Embedding(points=tuple(points(count, "real"))), ["a"])
+    drawing = drawing_of(Embedding(points=points(count)), ["a"])
     assert drawing is not None
     assert [dot.index for dot in drawing.real[:3]] == [0, 2, 4]
     assert f"{MAX_POINTS['real']:,} of {count:,} real images" in drawing.rule
