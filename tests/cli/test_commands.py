@@ -1,8 +1,5 @@
-import contextlib
 import errno
 import json
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -325,26 +322,3 @@ def test_a_full_disk_is_said_and_nothing_is_lost(place: Path, monkeypatch: pytes
     for part in ("train", "statistics.safetensors"):
         whole, again = place / "whole" / part, place / "set" / part
         assert (tree(whole) == tree(again)) if whole.is_dir() else (whole.read_bytes() == again.read_bytes())
-
-
-def test_ctrl_c_leaves_a_state_to_go_on_from(place: Path) -> None:
-    """SIGINT while classes are inverted: exit code 130, a word about going on, the finished pieces kept, no set."""
-    slow = ["--solver", "fixed_point", "--steps", "1000", "--level", "900", "--inversion_guidance", "1"]
-    command = [sys.executable, "-m", "d3hr", "distill", "images", "--prior", "prior", "--out", "set", *slow]
-    inherited = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a suite started with '&' ignores interrupts, and so would its children
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, inherited)
-    while not (place / "set.partial" / "statistics").exists() and process.poll() is None:
-        pass
-    while process.poll() is None:  # Python drops an interrupt that lands in a destructor; a person would press again
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-    _, message = process.communicate()
-    assert process.returncode == 130, message
-    assert "goes on from there" in message
-    assert "Traceback" not in message
-    assert (place / "set.partial").exists()
-    assert not (place / "set").exists()

@@ -1,8 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.methods.registry import METHODS, Materials
 from tests.conftest import MakeFolder, untrained_prior
+from tests.processes import kill, start, wait_for
 
 BRIEF = Path(__file__).parent.parent / "recipes" / "brief.yaml"
 FIELDS: dict[str, Any] = {
@@ -130,20 +127,18 @@ def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_pr
     assert not (tmp_path / "out").exists()
 
 
-def test_killed_half_way_it_repeats_no_finished_cell(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_half_way_it_repeats_no_finished_cell(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Killed when three of eight cells are kept, and started again: those files are not written again, and all eight are there."""
     image_folder({"ant": 4, "bee": 4})
     untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
-    monkeypatch.chdir(tmp_path)
-    command = ["compare", "images", "--test", "images", "--out", "out", "--prior", "prior", "--methods", "[random_real,prior_only]"]
+    images, out, prior = (str(tmp_path / name) for name in ("images", "out", "prior"))
+    command = ["compare", images, "--test", images, "--out", out, "--prior", prior, "--methods", "[random_real,prior_only]"]
     command += ["--ipc", "[1,2]", "--distillation_seeds", "[0,1]", "--students", "[convnet1]", "--protocols", f"[{BRIEF}]"]
     command += ["--settings", "{steps: 4}"]
-    process = subprocess.Popen([sys.executable, "-m", "d3hr", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = start(main, command, log=tmp_path / "log")
     cells = tmp_path / "out" / "cells"
-    while process.poll() is None and len(list(cells.glob("*.json"))) < 3:
-        os.sched_yield()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    wait_for(lambda: len(list(cells.glob("*.json"))) >= 3, process)
+    kill(process)
     first = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
     assert 3 <= len(first) <= 8
     assert main(command) == 0

@@ -23,12 +23,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)], capture_output=True, text=True, check=False, timeout=60
     )
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
     yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=60)
 
 
 def fill(disk: Path, left: int) -> Path:
@@ -107,7 +107,7 @@ def test_evaluate(place: Place, disk: Path, tmp_path: Path, capsys: pytest.Captu
 def test_a_disk_that_may_not_be_written_to(
     place: Place, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=60)
     for arguments in (place.distill(disk / "set"), ["fit", str(place.folder / "images"), "--out", str(disk / "prior")]):
         assert main(arguments) == 2
         said = capsys.readouterr().err

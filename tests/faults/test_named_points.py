@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from d3hr import ImageData, Prior, distill, load_images, pipeline
+from d3hr import ImageData, Prior, distill, load_images
 from d3hr.distillation import tasks
 from d3hr.distillation.tasks import ChunkStatistics, ClassChunk, StatisticsEstimator
 from d3hr.fileio import atomic, staging
+from d3hr.sets import expansion
 from tests.conftest import MakeFolder, tree, untrained_prior
-from tests.faults.processes import finish, start
+from tests.processes import finish, start
 
 SETTINGS: dict[str, Any] = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "num_candidates": 200}
 
@@ -23,7 +24,7 @@ def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
     points: dict[str, tuple[Any, str, Callable[..., object]]] = {
         "invert": (tasks, "invert", lambda *_: None),
         "statistics": (atomic, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
-        "search": (pipeline, "search_mixtures", lambda *_: None),
+        "search": (expansion, "search_mixtures", lambda *_: None),
         "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
         "publish": (staging.StagedFolder, "commit", lambda *_, **__: None),
     }

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
 import time
-from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.conftest import tree
 from tests.faults.conftest import Place
-from tests.faults.processes import distilled, finish, start
+from tests.processes import distilled, finish, start, wait_until
 
 KILLS = 30
 SETTINGS = {"ipc": 3, "steps": 16, "level": 10, "num_candidates": 2000, "strategy": "search", "batch_size": 2}
@@ -30,15 +28,16 @@ def spent(process: BaseProcess, started: float) -> float:
 def lifetime(process: BaseProcess, kill_at: float = float("inf")) -> float:
     """Watch a process to its end, kill it when it has computed ``kill_at`` seconds, and return how long it has."""
     started, reached = time.monotonic(), 0.0
-    while process.is_alive():
+
+    def ended() -> bool:
+        nonlocal reached
         reached = max(reached, spent(process, started))
-        if reached >= kill_at:
-            assert process.pid is not None
-            with suppress(ProcessLookupError):  # it has just come through
-                os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.004)
-    process.join()
+        return reached >= kill_at or not process.is_alive()
+
+    wait_until(ended)
+    if reached >= kill_at:
+        process.kill()  # which does nothing where it has just come through
+    finish(process)
     return reached
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from d3hr.fileio.locking import locked
 from d3hr.fileio.staging import StagedFolder, lock_workdir
 from tests.conftest import tree
 from tests.faults.conftest import Place
-from tests.faults.processes import finish, held, start, wait_for
+from tests.processes import finish, held, kill, start, wait_for
 
 
 def test_the_second_is_told_and_the_first_is_not_disturbed(place: Place, tmp_path: Path) -> None:
@@ -38,9 +36,7 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(place: Place, tmp_path: Path) 
     out, gate, log = tmp_path / "out", tmp_path / "gate", tmp_path / "log"
     first = start(held, place.distill(out), gate, log=log)
     wait_for(gate.with_suffix(".reached").exists, first)
-    assert first.pid is not None
-    os.kill(first.pid, signal.SIGKILL)
-    first.join()
+    kill(first)
     assert (tmp_path / "out.partial" / ".lock").exists()
     assert finish(start(main, place.distill(out), log=log)) == 0
     assert finish(start(main, place.distill(tmp_path / "whole"), log=log)) == 0

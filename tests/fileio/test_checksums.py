@@ -131,7 +131,7 @@ def test_a_finished_folder_is_listed_for_sha256sum(tmp_path: Path) -> None:
         stage.commit(mutable=["grows"])
     (tmp_path / "out" / "grows").write_text("later")
     (tmp_path / "out" / "settings.yaml").write_text("later")
-    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "out", capture_output=True, text=True, check=False)
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "out", capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done
     assert done.stdout.count("OK") == 5  # run.json is the fifth
     assert not done.stderr

@@ -24,7 +24,7 @@ from d3hr.__main__ import main
 from d3hr.distillation.grouping import search_mixtures
 from d3hr.sets import expansion
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PATIENCE = 120.0
 """Seconds after which something that is waited for will not come."""
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -44,6 +44,12 @@ def finish(process: BaseProcess) -> int:
     process.join(PATIENCE)
     assert process.exitcode is not None
     return process.exitcode
+
+
+def kill(process: BaseProcess) -> None:
+    """Kill a process that is under way, and wait until it is gone."""
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
 
 
 def wait_until(happened: Callable[[], object], *, alive: Callable[[], bool] = lambda: True) -> None:
