@@ -1,1 +1,1 @@
-"""What a distillation will cost, said before anything runs."""
+"""What a distillation will cost, before it runs."""

@@ -1,15 +1,16 @@
-"""How much work a distillation is, by arithmetic alone.
+"""How much work a distillation and its evaluation are, by arithmetic alone.
 
 A *call* is one image going once through one network: a guided prediction is two calls. Networks are called in batches of one class, so
-a class of 70 images in batches of 64 makes a batch of 64 and a remainder of 6, which a device handles at another speed.
+a class of 70 images in batches of 64 makes a batch of 64 and a remainder of 6, which a device processes at another speed.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.estimation import images_needed
@@ -17,6 +18,7 @@ from d3hr.distillation.grouping import needs_search
 from d3hr.distillation.mixture import clustering_subset
 from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
+from d3hr.evaluation.metrics import TEST_BATCH
 from d3hr.evaluation.protocols import Protocol
 
 FLOAT32, FLOAT64 = 4, 8
@@ -31,15 +33,19 @@ def batches_of(count: int, batch_size: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Workload:
-    """A distillation in numbers.
+    """A distillation and the evaluation of its result, in numbers.
 
     Attributes:
         counts: real images of each class.
         settings: how they are distilled.
         dimensions: values D of one latent.
         image_size: side H = W of the images, in pixels.
-        student_size: side, in pixels, that students see; None is that of the images.
-        keeps_images: whether images are drawn; statistics alone need no denoising.
+        student: network that the set is evaluated with.
+        protocol: how students are trained.
+        student_size: side, in pixels, of the images that students see.
+        test_images: real images that students are tested on.
+        evaluation_runs: students to train.
+        keeps_images: whether images are generated; statistics alone need no denoising.
         predictions_per_step: noise predictions of one inversion step: 1, or more with the ``fixed_point`` solver.
     """
 
@@ -47,13 +53,13 @@ class Workload:
     settings: DistillSettings
     dimensions: int
     image_size: int
-    student_size: int | None = None
+    student: str
+    protocol: Protocol
+    student_size: int
+    test_images: int
+    evaluation_runs: int
     keeps_images: bool = True
     predictions_per_step: float = 1.0
-
-    def at_pace(self, predictions_per_step: float) -> Workload:
-        """Return the same work with another number of noise predictions an inversion step."""
-        return replace(self, predictions_per_step=predictions_per_step)
 
     @property
     def images(self) -> int:
@@ -62,37 +68,41 @@ class Workload:
 
     @property
     def distilled(self) -> int:
-        """Distilled images; none where only statistics are stored."""
+        """Distilled images; none if only statistics are stored."""
         return len(self.counts) * self.settings.ipc if self.keeps_images else 0
 
     @property
-    def looked_at(self) -> dict[str, int]:
-        """Real images of each class from which statistics are taken: all, or a sample; by the tolerance, as if latents were Gaussian."""
+    def matched_counts(self) -> dict[str, int]:
+        """Real images of each class from which statistics are taken: all, or a sample; for a tolerance, as if latents were Gaussian."""
         most, tolerance = self.settings.max_images_per_class, self.settings.tolerance
         return {name: images_needed(count, most=most, tolerance=tolerance) for name, count in self.counts.items()}
 
     @property
     def matched(self) -> int:
         """Real images from which statistics are taken."""
-        return sum(self.looked_at.values())
+        return sum(self.matched_counts.values())
 
     @property
     def read_batches(self) -> dict[str, list[int]]:
         """Sizes of the batches in which the images of each class would be read."""
-        return {name: batches_of(count, self.settings.batch_size) for name, count in self.counts.items()}
+        return self._batches(self.counts)
 
     @property
     def real_batches(self) -> dict[str, list[int]]:
         """Sizes of the batches in which each class is encoded and inverted."""
-        return {name: batches_of(count, self.settings.batch_size) for name, count in self.looked_at.items()}
+        return self._batches(self.matched_counts)
 
     @property
     def clustered_batches(self) -> dict[str, list[int]]:
         """Sizes of the batches in which images of each class are encoded beforehand, to find its modes; none for one mode."""
         if self.settings.modes == 1:
             return {name: [] for name in self.counts}
-        seen = {name: images_needed(count, most=self.settings.max_images_per_class, tolerance=None) for name, count in self.counts.items()}
-        return {name: batches_of(len(clustering_subset(range(count))), self.settings.batch_size) for name, count in seen.items()}
+        most = self.settings.max_images_per_class
+        candidates = {name: images_needed(count, most=most, tolerance=None) for name, count in self.counts.items()}
+        return self._batches({name: len(clustering_subset(range(count))) for name, count in candidates.items()})
+
+    def _batches(self, counts: Mapping[str, int]) -> dict[str, list[int]]:
+        return {name: batches_of(count, self.settings.batch_size) for name, count in counts.items()}
 
     @property
     def encoder_calls(self) -> int:
@@ -121,7 +131,7 @@ class Workload:
 
     @property
     def candidates(self) -> int:
-        """Candidate groups that are drawn and scored; none where the strategy does not search."""
+        """Candidate groups that are drawn and scored; none if the strategy does not search."""
         return self.settings.num_candidates if needs_search(self.settings) and self.distilled else 0
 
     @property
@@ -166,12 +176,7 @@ class Workload:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of the pixels of the distilled images: their PNG files are hardly larger."""
-        return self.distilled * self.pixels
-
-    @property
-    def pixels(self) -> int:
-        """Values of one image."""
+        """Bytes of the pixels of one image; its PNG file is hardly larger."""
         return 3 * self.image_size**2
 
     @property
@@ -182,23 +187,27 @@ class Workload:
         block = self.block * self.settings.ipc * self.coordinates
         return FLOAT32 * (4 * block + 3 * self.block * len(self.counts) + self.coordinates * len(self.counts))
 
+    @property
+    def training_steps(self) -> int:
+        """Optimiser steps of one student."""
+        return math.prod(self.protocol.ticks(self.distilled))
 
-def training_steps(protocol: Protocol, images: int) -> int:
-    """Return the optimiser steps that a protocol makes with a set of ``images``."""
-    return math.prod(protocol.ticks(images))
+    @property
+    def training_batch(self) -> int:
+        """Mean size of the batches of one epoch of distilled images, rounded; 0 without distilled images."""
+        return round(self.distilled / math.ceil(self.distilled / self.protocol.batch_size)) if self.distilled else 0
 
-
-def training_batch(protocol: Protocol, images: int) -> int:
-    """Return the mean size of the batches that one epoch of ``images`` makes, rounded."""
-    return round(images / math.ceil(images / protocol.batch_size)) if images else 0
+    @property
+    def test_batches(self) -> list[int]:
+        """Sizes of the batches in which a student is tested; none if there is no student."""
+        return batches_of(self.test_images, TEST_BATCH) if self.distilled else []
 
 
 def longest_share(work: Iterable[float], devices: int) -> float:
-    """Return the load of the busiest of ``devices`` when each piece of work goes whole to the least busy one, the largest first."""
+    """Return the load of the busiest of ``devices`` if each piece of work goes to the least busy one, the largest first."""
     loads = [0.0] * devices
-    for piece in sorted(work, reverse=True):
-        least = min(range(devices), key=loads.__getitem__)
-        loads[least] += piece
+    for load in sorted(work, reverse=True):
+        heapq.heapreplace(loads, loads[0] + load)
     return max(loads)
 
 

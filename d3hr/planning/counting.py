@@ -1,7 +1,7 @@
 """What networks take for one image, counted on tensors that have a shape but no values.
 
-FLOPs are those of convolutions, matrix products and attention, a multiplication and an addition apart (2 a MAC). Activations are the
-largest number of bytes of intermediate results that live at one time; where a device runs attention without writing its matrix down,
+FLOPs are those of convolutions, matrix products and attention; a multiplication and an addition count as two (2 per MAC). Activations are
+the largest number of bytes of intermediate results that exist at one time; where a device computes attention without storing its matrix,
 this is an upper bound.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ class Need:
     Attributes:
         flops: floating-point operations for one image.
         activations: bytes of intermediate results at their most, for one image.
-        fixed: bytes of intermediate results whatever the number of images, such as gradients of weights.
+        fixed: bytes of intermediate results that do not depend on the number of images, such as gradients of weights.
     """
 
     flops: int
@@ -42,6 +42,10 @@ class Need:
     def memory(self, images: int) -> int:
         """Return the bytes of intermediate results for a batch of ``images``; none for an empty one."""
         return self.fixed + images * self.activations if images else 0
+
+    def largest_batch(self, memory: float) -> int:
+        """Return how many images have activations that fit into ``memory`` bytes; at least one."""
+        return max(1, math.floor(memory / max(self.activations, 1)))
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,17 @@ class PriorNeeds:
         encoder: an image into a latent.
         decoder: a latent into an image.
         weights: bytes of all weights.
-        tensors: how many tensors these are.
     """
 
     transformer: Need
     encoder: Need
     decoder: Need
     weights: int
-    tensors: int
 
 
 def prior_needs(shape: PriorShape) -> PriorNeeds:
     """Count what a prior of this shape takes."""
     transformer, autoencoder = shape.networks("meta")
-    weights = [*transformer.state_dict().values(), *autoencoder.state_dict().values()]
     image = torch.empty(_BATCH, 3, shape.image_size, shape.image_size, device="meta", dtype=shape.dtype)
     latent = torch.empty(_BATCH, *shape.latent_shape, device="meta", dtype=shape.dtype)
     number = torch.zeros(_BATCH, dtype=torch.int64, device="meta")
@@ -74,8 +75,7 @@ def prior_needs(shape: PriorShape) -> PriorNeeds:
         transformer=_need(lambda n: transformer(latent[:n], timestep=number[:n], class_labels=number[:n])),
         encoder=_need(lambda n: autoencoder.encode(image[:n])),
         decoder=_need(lambda n: autoencoder.decode(latent[:n])),
-        weights=sum(value.numel() * value.element_size() for value in weights),
-        tensors=len(weights),
+        weights=_num_bytes([*transformer.state_dict().values(), *autoencoder.state_dict().values()]),
     )
 
 
@@ -85,7 +85,7 @@ class StudentNeeds:
 
     Attributes:
         test: a forward pass.
-        training: a forward and backward pass; its fixed part holds gradients, weights and momentum.
+        training: a forward and backward pass; its fixed part is gradients, weights and momentum.
     """
 
     test: Need
@@ -107,17 +107,20 @@ def student_needs(student: str, classes: int, image_size: int) -> StudentNeeds:
         network(image[:n]).sum().backward()
 
     training = _need(train, gradients=True)
-    weights = sum(value.numel() * value.element_size() for value in network.parameters())
-    # The optimiser holds the weights once more, as momentum.
-    return StudentNeeds(test=_need(lambda n: network(image[:n])), training=replace(training, fixed=training.fixed + 2 * weights))
+    fixed = training.fixed + 2 * _num_bytes(network.parameters())  # weights, and momentum in the optimiser
+    return StudentNeeds(test=_need(lambda n: network(image[:n])), training=replace(training, fixed=fixed))
+
+
+def _num_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _need(run: Callable[[int], Any], *, gradients: bool = False) -> Need:
-    """Count what ``run(n)`` takes for n images: half the FLOPs of two, bytes on the line through two batches."""
+    """Count what ``run(n)`` takes for n images: half the FLOPs of two images, and bytes on the line through two batch sizes."""
     with torch.set_grad_enabled(gradients):
         with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward_flops}) as flops:
             run(2)  # batch norm cannot train on one image whose last map is one pixel
-        half, full = _most_bytes(run, _BATCH // 2), _most_bytes(run, _BATCH)
+        half, full = _peak_bytes(run, _BATCH // 2), _peak_bytes(run, _BATCH)
     return Need(flops.get_total_flops() // 2, 2 * (full - half) // _BATCH, max(2 * half - full, 0))
 
 
@@ -132,51 +135,48 @@ def _convolution_backward_flops(
     transposed: bool,
     output_padding: Any,
     groups: int,
-    wanted: list[bool],
+    output_mask: list[bool],
     *,
     out_shape: Any,
 ) -> int:
-    """Return the FLOPs of a convolution's gradients from the shapes of its parts: as many as forwards for its input, and for its weight.
+    """Return the FLOPs of a convolution's gradients from shapes: those of one forward pass each for its input and its weight, if needed.
 
-    PyTorch's own count takes the channels of all groups together, and is as many times too high as there are groups.
+    PyTorch's own count takes the channels of all groups together, so it is too high by a factor of the number of groups.
     """
-    seen = image if transposed else gradient
-    return 2 * math.prod(weight) * seen[0] * math.prod(seen[2:]) * sum(wanted[:2])
+    smaller = image if transposed else gradient
+    return 2 * math.prod(weight) * smaller[0] * math.prod(smaller[2:]) * sum(output_mask[:2])
 
 
-def _most_bytes(run: Callable[[int], Any], images: int) -> int:
+def _peak_bytes(run: Callable[[int], Any], images: int) -> int:
     with _LiveBytes() as live:
         run(images)
-    most: int = live.most
-    return most
+    peak: int = live.peak
+    return peak
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Follows how many bytes of tensors, made while it is on, live at one time."""
+    """Counts the bytes of tensors that were created inside the context and still exist; ``peak`` is the largest number at any time."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.most = self._now = 0
-        self._known: set[int] = set()
+        self.peak = self._live = 0
+        self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        given = {value.untyped_storage()._cdata for value in args if isinstance(value, Tensor)}
+        inputs = {value.untyped_storage()._cdata for value in args if isinstance(value, Tensor)}
         result = func(*args, **(kwargs or {}))
         for value in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(value, Tensor):
-                self._follow(value, given)
-        self.most = max(self.most, self._now)
+            if isinstance(value, Tensor) and value.untyped_storage()._cdata not in inputs | self._storages:
+                self._add(value.untyped_storage())
+        self.peak = max(self.peak, self._live)
         return result
 
-    def _follow(self, value: Tensor, given: set[int]) -> None:
-        storage = value.untyped_storage()
-        key = storage._cdata
-        if key in self._known or key in given:
-            return
-        self._known.add(key)
-        self._now += storage.nbytes()
-        weakref.finalize(storage, self._forget, key, storage.nbytes())
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._storages.add(key)
+        self._live += size
+        weakref.finalize(storage, self._remove, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._now -= size
+    def _remove(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self._live -= size

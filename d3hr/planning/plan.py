@@ -1,9 +1,9 @@
-"""The plan of a distillation: what each stage takes, on this device and shared out over several like it."""
+"""The plan of a distillation: what each stage costs, on this device and on several like it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,18 +14,13 @@ from d3hr.distillation.settings import distill_settings
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.execution.memory import total_bytes
-from d3hr.planning.composing import composed
-from d3hr.planning.costs import Workload
+from d3hr.planning.costs import Workload, batches_of, longest_share
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
-from d3hr.planning.probe import Largest, probe
+from d3hr.planning.probe import ASSUMED_PREDICTIONS, Measured, probe
 from d3hr.planning.shapes import PriorShape
-from d3hr.planning.stages import Plan
+from d3hr.planning.stages import CHECK, EVALUATE, Plan, Stage
 from d3hr.prior.class_matching import match_classes
-from d3hr.prior.model import Prior, default_device
-
-_SHARE = 4
-"""A probe runs no batch that would take more than one part in so many of the memory there is."""
+from d3hr.prior.model import Prior
 
 
 def plan(
@@ -45,7 +40,7 @@ def plan(
     devices: int = 1,
     **changes: Any,
 ) -> Plan:
-    """Say what :func:`d3hr.distill` and :func:`d3hr.evaluate` will cost, from counts and some seconds of measuring on this device.
+    """Predict what :func:`d3hr.distill` and :func:`d3hr.evaluate` will cost, from counts and some seconds of measuring on this device.
 
     Args:
         counts: real images of each class.
@@ -58,9 +53,9 @@ def plan(
         class_map: class -> prior's class, for classes whose names do not match.
         student: network to evaluate with.
         protocol: how it is trained.
-        student_size: side, in pixels, that students see; by default that of the distilled images.
+        student_size: side, in pixels, of the images that students see; by default that of the distilled images.
         evaluation_runs: students to train.
-        devices: such devices to share encoding, inversion and denoising out over, a class at a time.
+        devices: devices like this one that share encoding, inversion and denoising, one class at a time.
         changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`, and
             ``level``, for both levels at once.
 
@@ -70,49 +65,35 @@ def plan(
         SettingsError: a setting is unknown or out of range.
     """
     settings = distill_settings(preset, ipc=ipc, **changes)
-    chosen = protocol_named(protocol, ipc=ipc) if isinstance(protocol, str) else protocol
+    protocol = protocol_named(protocol, ipc=ipc) if isinstance(protocol, str) else protocol
     _check(counts, test_images, evaluation_runs, devices)
     shape = prior if isinstance(prior, PriorShape) else PriorShape.of(prior)
     if isinstance(prior, Prior):
         match_classes(list(counts), prior.class_names, of="the data", class_map=class_map)
         prior.schedule.grid(settings.steps)
-        priors = [prior]
-    else:
-        priors = [prior.with_layers(layers).untrained() for layers in (1, 2)]
-    of_prior, of_student = prior_needs(shape), student_needs(student, len(counts), student_size or shape.image_size)
-    work = Workload(counts, settings, shape.dimensions, shape.image_size, student_size, keeps_images=store == "images")
-    rows = max(calls_per_prediction(settings.inversion_guidance), calls_per_prediction(settings.denoising_guidance))
-    with torch.random.fork_rng():
-        measured = probe(
-            work,
-            priors,
-            shape.layers,
-            images,
-            student=student,
-            protocol=chosen,
-            test_images=test_images,
-            largest=_largest(of_prior, of_student, rows),
-        )
-    held = sum(some.num_bytes for some in priors)
-    return composed(
-        work.at_pace(measured.predictions_per_step),
-        measured,
-        of_prior,
-        of_student,
-        protocol=chosen,
+    work = Workload(
+        counts,
+        settings,
+        shape.dimensions,
+        shape.image_size,
+        student=student,
+        protocol=protocol,
+        student_size=student_size or shape.image_size,
         test_images=test_images,
         evaluation_runs=evaluation_runs,
-        devices=devices,
-        missing_weights=max(of_prior.weights - held, 0) if isinstance(prior, PriorShape) else 0,
-        stand_ins=isinstance(prior, PriorShape),
+        keeps_images=store == "images",
     )
+    needs = prior_needs(shape), student_needs(student, len(counts), work.student_size)
+    with torch.random.fork_rng():
+        measured = probe(work, prior, images, *needs)
+    return combine(work, measured, *needs, devices=devices)
 
 
 def _check(counts: Mapping[str, int], test_images: int, evaluation_runs: int, devices: int) -> None:
     small = [f"{name} ({count})" for name, count in counts.items() if count < 2]
     if small or not counts:
         raise DataError(
-            "A class needs at least two images, for its spread to be measured.",
+            "Each class needs at least two images, to measure their spread.",
             found=listed(small) or "no class",
             hint="add images to these classes or remove them.",
         )
@@ -121,17 +102,125 @@ def _check(counts: Mapping[str, int], test_images: int, evaluation_runs: int, de
             raise SettingsError(f"{flag} is out of range.", found=f"{value}", hint=f"give at least {least}.")
 
 
-def _largest(prior: PriorNeeds, student: StudentNeeds, rows: int) -> Largest:
-    """Return the batches that stay within a share of the memory there is."""
-    room = total_bytes(default_device()) / _SHARE
+def combine(work: Workload, measured: Measured, prior: PriorNeeds, student: StudentNeeds, *, devices: int) -> Plan:
+    """Return the plan that follows from counts and measurements.
 
-    def fitting(activations: int) -> int:
-        return max(1, math.floor(room / max(activations, 1)))
-
-    return Largest(
-        transformer=fitting(rows * prior.transformer.activations),
-        encoder=fitting(prior.encoder.activations),
-        decoder=fitting(prior.decoder.activations),
-        training=fitting(student.training.activations),
-        test=fitting(student.test.activations),
+    Args:
+        work: the distillation and its evaluation.
+        measured: seconds of its parts on this device.
+        prior: what the prior takes for one image.
+        student: what the student takes for one image.
+        devices: devices like this one that share the work.
+    """
+    work = replace(work, predictions_per_step=measured.predictions_per_step)
+    reading = sum(measured.read.total(sizes) for sizes in work.read_batches.values()) + measured.read.first
+    return Plan(
+        device=measured.device,
+        devices=devices,
+        images=work.images,
+        classes=len(work.counts),
+        distilled=work.distilled,
+        stages=(
+            _unshared(CHECK, reading),
+            _unshared("fingerprint the prior", prior.weights * measured.hashing),
+            _encode(work, measured, prior, devices),
+            _invert(work, measured, prior, devices),
+            _group(work, measured),
+            _denoise(work, measured, prior, devices),
+            _evaluate(work, measured, student),
+        ),
+        latent_bytes=work.latent_bytes,
+        statistics_bytes=work.statistics_bytes,
+        image_bytes=work.distilled * work.pixel_bytes,
+        prior_bytes=prior.weights,
+        group_bytes=work.group_memory,
+        peak_bytes=_peak_bytes(work, measured, prior, student),
+        notes=tuple(_notes(work, measured)),
     )
+
+
+def _unshared(name: str, seconds: float, calls: int = 0, flops: int = 0) -> Stage:
+    """Return a stage that runs on one device, whatever the number of devices."""
+    return Stage(name, calls, flops, seconds, seconds)
+
+
+def _shared(name: str, seconds_of_classes: Sequence[float], setup: float, devices: int, calls: int, flops: int) -> Stage:
+    """Return a stage whose classes are shared among devices; each device takes ``setup`` seconds once."""
+    return Stage(name, calls, flops, sum(seconds_of_classes) + setup, longest_share(seconds_of_classes, devices) + setup)
+
+
+def _encode(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
+    batches = [[*work.clustered_batches[name], *sizes] for name, sizes in work.real_batches.items()]
+    seconds = [measured.read.total(sizes) + measured.encode.total(sizes) + measured.keep for sizes in batches]
+    return _shared("encode", seconds, measured.encode.first, devices, work.encoder_calls, work.encoder_calls * prior.encoder.flops)
+
+
+def _invert(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
+    step, calls = measured.inversion_step, work.inversion_calls
+    seconds = [work.inversion_predictions * step.total(sizes) for sizes in work.real_batches.values()]
+    return _shared("invert", seconds, step.first, devices, calls, calls * prior.transformer.flops)
+
+
+def _group(work: Workload, measured: Measured) -> Stage:
+    if not work.distilled:
+        return _unshared("group", 0.0)
+    search = measured.search.at(work.candidates) + measured.search.first if work.candidates else 0.0
+    return _unshared("group", search + len(work.counts) * measured.draw, flops=work.group_flops)
+
+
+def _denoise(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
+    sizes = work.drawn_batches
+    steps = work.settings.denoising_level * measured.denoising_step.total(sizes)
+    seconds = steps + measured.decode.total(sizes) + work.settings.ipc * measured.write if sizes else 0.0
+    setup = measured.denoising_step.first + measured.decode.first + measured.finish
+    flops = work.denoising_calls * prior.transformer.flops + work.distilled * prior.decoder.flops
+    return _shared("denoise", [seconds] * len(work.counts), setup, devices, work.denoising_calls + work.distilled, flops)
+
+
+def _evaluate(work: Workload, measured: Measured, student: StudentNeeds) -> Stage:
+    runs, steps, batch = work.evaluation_runs, work.training_steps, work.training_batch
+    if not work.distilled or not runs:
+        return _unshared(EVALUATE, 0.0)
+    training = measured.one_step.scaled(measured.three_steps, (steps - 1) / 2).at(batch)
+    checks = min(work.protocol.checks, steps)
+    reading = measured.read.total(batches_of(work.distilled + work.test_images, work.settings.batch_size))
+    setup = measured.one_step.first + measured.test.first + reading
+    calls = runs * (steps * batch + checks * work.test_images)
+    flops = runs * (steps * batch * student.training.flops + checks * work.test_images * student.test.flops)
+    return _unshared(EVALUATE, setup + runs * (training + checks * measured.test.total(work.test_batches)), calls, flops)
+
+
+def _peak_bytes(work: Workload, measured: Measured, prior: PriorNeeds, student: StudentNeeds) -> int:
+    """Return the peak of the probe plus what it did not hold; if it could not run whole batches, plus what these would hold."""
+    kept = max(work.statistics_memory, 2 * work.pixel_bytes * (work.distilled + work.test_images) if work.distilled else 0)
+    if measured.complete and not measured.stand_ins:
+        return measured.peak + kept
+    settings = work.settings
+    real = max(size for sizes in work.real_batches.values() for size in sizes)
+    drawn = max(work.drawn_batches, default=0)
+    rows = max(real * calls_per_prediction(settings.inversion_guidance), drawn * calls_per_prediction(settings.denoising_guidance))
+    activations = max(
+        prior.encoder.memory(real),
+        prior.transformer.memory(rows),
+        prior.decoder.memory(drawn),
+        work.group_memory,
+        student.training.memory(work.training_batch),
+        student.test.memory(max(work.test_batches, default=0)),
+    )
+    missing_weights = max(prior.weights - measured.weights, 0)
+    return max(measured.peak, measured.resident + activations) + missing_weights + kept
+
+
+def _notes(work: Workload, measured: Measured) -> list[str]:
+    notes = {
+        "times from untrained networks of one and two transformer blocks, extended to the prior's depth": measured.stand_ins,
+        "class names not checked: a shape has none": measured.stand_ins,
+        f"{ASSUMED_PREDICTIONS:.0f} predictions a fixed-point step assumed: only the prior's weights can tell": (
+            measured.stand_ins and work.settings.solver == "fixed_point"
+        ),
+        "batches too large for a short probe were extended from smaller ones": not measured.complete,
+        "clustering not counted, and a search for several modes taken for one of whole groups": work.settings.modes > 1,
+        "finding the directions of the covariances not counted": work.rank > 0,
+        "no test images given: evaluation is training alone": bool(work.distilled) and not work.test_images,
+    }
+    return [note for note, applies in notes.items() if applies]

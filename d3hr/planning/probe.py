@@ -1,7 +1,6 @@
-"""Measures on this device, in some seconds, the calls that a distillation will make.
+"""Measures on this device, in some seconds, the calls that a distillation and its evaluation will make.
 
-Everything runs as a distillation and an evaluation run it, at the batch sizes they will meet; what would take too long runs on fewer
-images.
+Everything runs as in a distillation and an evaluation, at the batch sizes that will occur; what would take too long runs on fewer images.
 
 Legend: n images in a batch.
 """
@@ -9,44 +8,57 @@ Legend: n images in a batch.
 from __future__ import annotations
 
 import hashlib
+import statistics
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from d3hr.data.codec import open_upright, png_of, to_pixels, to_unit_range
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import invert
+from d3hr.distillation.ddim import calls_per_prediction, invert
 from d3hr.distillation.gaussian import ClassGaussian
-from d3hr.evaluation.protocols import Protocol
-from d3hr.execution.memory import device_name, peak_bytes, resident_bytes
+from d3hr.distillation.grouping import draw_group, search_candidates
+from d3hr.distillation.mixture import ClassMixture
+from d3hr.evaluation.images import LabelledImages
+from d3hr.evaluation.metrics import score_network
+from d3hr.evaluation.students import new_student
+from d3hr.evaluation.targets import hard_targets
+from d3hr.evaluation.training import train_and_test
+from d3hr.execution.memory import device_name, peak_bytes, resident_bytes, total_bytes
+from d3hr.fileio.staging import StagedFolder
 from d3hr.planning.costs import Workload, occurring
-from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, files, measure, reader, search_and_draw, seconds_of, student_runs
-from d3hr.prior.model import Prior
+from d3hr.planning.counting import PriorNeeds, StudentNeeds
+from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, measure, seconds_of
+from d3hr.planning.shapes import PriorShape
+from d3hr.prior.model import Prior, default_device
+from d3hr.sets.statistics import read_mixtures, write_mixtures
+from d3hr.sets.writer import Origin, write_set
 
+ASSUMED_PREDICTIONS = 10.0
+"""Noise predictions of a ``fixed_point`` step if the prior has no weights to measure them with."""
+_MEMORY_SHARE = 1 / 4
+"""No batch is run that would take more than this share of the memory there is."""
 _CPU = torch.device("cpu")
 _HASHED = 2**25
-ASSUMED_PREDICTIONS = 10.0
-"""Noise predictions of a ``fixed_point`` step where the prior has no weights to measure them with."""
-
-
-@dataclass(frozen=True)
-class Largest:
-    """The largest batch that memory allows each network of a probe, in images."""
-
-    transformer: int
-    encoder: int
-    decoder: int
-    training: int
-    test: int
+_WRITTEN = 8
+"""Images per class that are written to measure writing."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds that each piece of the work takes on a device.
+    """Seconds that each part of the work takes on a device.
 
     Attributes:
-        device: what was measured.
+        device: the name of the device.
+        stand_ins: whether untrained networks were measured in place of the prior.
+        weights: bytes of weights of the measured networks.
+        resident: bytes held before any call.
         read: reading, decoding and resizing a batch of images.
         encode: encoding a batch.
         inversion_step: one noise prediction and step of a batch, with the guidance of inversion.
@@ -57,33 +69,34 @@ class Measured:
         keep: writing and reading back the statistics of one class.
         write: writing one image.
         finish: completing a set.
-        hashing: putting one byte of weights into a fingerprint.
+        hashing: hashing one byte of weights for a fingerprint.
         one_step: a training of one step of n images.
         three_steps: a training of three steps.
         test: testing a student on n images.
         predictions_per_step: noise predictions of one inversion step.
-        resident: bytes held before any call.
         peak: most bytes held at a time by everything above.
     """
 
     device: str
-    read: Timing = field(default_factory=Timing)
-    encode: Timing = field(default_factory=Timing)
-    inversion_step: Timing = field(default_factory=Timing)
-    denoising_step: Timing = field(default_factory=Timing)
-    decode: Timing = field(default_factory=Timing)
-    search: Timing = field(default_factory=Timing)
-    draw: float = 0.0
-    keep: float = 0.0
-    write: float = 0.0
-    finish: float = 0.0
-    hashing: float = 0.0
-    one_step: Timing = field(default_factory=Timing)
-    three_steps: Timing = field(default_factory=Timing)
-    test: Timing = field(default_factory=Timing)
-    predictions_per_step: float = 1.0
-    resident: int = 0
-    peak: int = 0
+    stand_ins: bool
+    weights: int
+    resident: int
+    read: Timing
+    encode: Timing
+    inversion_step: Timing
+    denoising_step: Timing
+    decode: Timing
+    search: Timing
+    draw: float
+    keep: float
+    write: float
+    finish: float
+    one_step: Timing
+    three_steps: Timing
+    test: Timing
+    hashing: float
+    predictions_per_step: float
+    peak: int
 
     @property
     def complete(self) -> bool:
@@ -93,82 +106,169 @@ class Measured:
 
 
 def probe(
-    work: Workload,
-    priors: Sequence[Prior],
-    layers: int,
-    images: ImageData | None,
-    *,
-    student: str,
-    protocol: Protocol,
-    test_images: int,
-    largest: Largest,
+    work: Workload, prior: Prior | PriorShape, images: ImageData | None, prior_needs: PriorNeeds, student_needs: StudentNeeds
 ) -> Measured:
-    """Measure the pieces of ``work``.
+    """Measure the parts of ``work``.
 
     Args:
-        work: the distillation.
-        priors: the prior; or two stand-ins for it, of one transformer block and of two.
-        layers: transformer blocks of the prior that two stand in for.
-        images: the real images; without them a picture of noise is read instead.
-        student: the network to evaluate with.
-        protocol: how it is trained.
-        test_images: real images it is tested on.
-        largest: what memory allows.
+        work: the distillation and its evaluation.
+        prior: the prior; or its shape, for which untrained networks of one and of two transformer blocks are measured.
+        images: the real images; without them an image of noise is read instead.
+        prior_needs: what the prior takes.
+        student_needs: what the student takes.
     """
-    prior, settings = priors[0], work.settings
-    resident = resident_bytes(prior.device)
+    networks = [prior] if isinstance(prior, Prior) else [prior.with_layers(layers).untrained() for layers in (1, 2)]
+    network, settings, memory = networks[0], work.settings, _MEMORY_SHARE * total_bytes(default_device())
+    resident = resident_bytes(network.device)
     real, drawn = chosen_sizes(occurring(work.real_batches.values())), chosen_sizes(occurring([work.drawn_batches]))
-    read = reader(images, work.image_size)
-    pictures = torch.rand(max([*real, 1]), 3, work.image_size, work.image_size) * 2 - 1
-    noise = torch.randn(max([*real, *drawn]), *prior.latent_shape, device=prior.device)
+    read_images = _reader(images, work.image_size)
+    pixels = torch.rand(max([*real, 1]), 3, work.image_size, work.image_size) * 2 - 1
+    noise = torch.randn(max([*real, *drawn]), *network.latent_shape, device=network.device)
     labels = torch.zeros(len(noise), dtype=torch.int64)
     empty = ClassGaussian.empty(work.dimensions, work.rank)
+    rows = max(calls_per_prediction(settings.inversion_guidance), calls_per_prediction(settings.denoising_guidance))
+    largest = prior_needs.transformer.largest_batch(memory / rows)
 
-    def step_of(guidance: float, sizes: list[int]) -> Timing:
-        def timing(some: Prior) -> Timing:
-            def step(n: int) -> Tensor:
-                return invert(some, noise[:n], labels[:n], level=1, steps=settings.steps, guidance_scale=guidance)
+    def step(guidance: float, sizes: list[int]) -> Timing:
+        def timing(network: Prior) -> Timing:
+            def run(n: int) -> Tensor:
+                return invert(network, noise[:n], labels[:n], level=1, steps=settings.steps, guidance_scale=guidance)
 
-            return measure(step, sizes, some.device, largest=largest.transformer)
+            return measure(run, sizes, network.device, largest=largest)
 
-        first = timing(prior)
-        return first if len(priors) == 1 else first.scaled(timing(priors[1]), layers - 1)
+        if isinstance(prior, Prior):
+            return timing(prior)
+        one, two = map(timing, networks)
+        return one.scaled(two, prior.layers - 1)
 
-    reading = measure(read, real, _CPU)
-    encoding = measure(lambda n: empty.update(prior.encode(pictures[:n]).flatten(1)), real, prior.device, largest=largest.encoder)
-    inversion = step_of(settings.inversion_guidance, real)
-    denoising = step_of(settings.denoising_guidance, drawn)
-    decoding = measure(lambda n: prior.decode(noise[:n]).cpu(), drawn, prior.device, largest=largest.decoder)
-    search, draw = search_and_draw(work)
-    keep, write, finish = files(work, read(1))
-    one_step, three_steps, test = student_runs(
-        work, student, protocol, test_images, largest_training=largest.training, largest_test=largest.test
-    )
+    def encode(n: int) -> ClassGaussian:
+        return empty.update(network.encode(pixels[:n]).flatten(1))
+
+    read = measure(read_images, real, _CPU)
+    encoding = measure(encode, real, network.device, largest=prior_needs.encoder.largest_batch(memory))
+    inversion_step = step(settings.inversion_guidance, real)
+    denoising_step = step(settings.denoising_guidance, drawn)
+    decoding = measure(lambda n: network.decode(noise[:n]).cpu(), drawn, network.device, largest=prior_needs.decoder.largest_batch(memory))
+    search, draw = _grouping(work)
+    keep, write, finish = _files(work, read_images(1))
+    one_step, three_steps, test = _student_runs(work, student_needs, memory)
     return Measured(
-        device=device_name(prior.device),
-        read=reading,
+        device=device_name(network.device),
+        stand_ins=len(networks) > 1,
+        weights=sum(network.num_bytes for network in networks),
+        resident=resident,
+        read=read,
         encode=encoding,
-        inversion_step=inversion,
-        denoising_step=denoising,
+        inversion_step=inversion_step,
+        denoising_step=denoising_step,
         decode=decoding,
         search=search,
         draw=draw,
         keep=keep,
         write=write,
         finish=finish,
-        hashing=seconds_of(lambda: hashlib.sha256(bytes(_HASHED)), _CPU) / _HASHED,
         one_step=one_step,
         three_steps=three_steps,
         test=test,
-        predictions_per_step=_predictions_per_step(work, priors, read, inversion),
-        resident=resident,
-        peak=peak_bytes(prior.device),
+        hashing=seconds_of(lambda: hashlib.sha256(bytes(_HASHED)), _CPU) / _HASHED,
+        predictions_per_step=_predictions_per_step(work, networks, read_images, inversion_step),
+        peak=peak_bytes(network.device),
     )
 
 
+def _reader(images: ImageData | None, image_size: int) -> Callable[[int], Tensor]:
+    """Return a function that reads n images, different ones each time; without images, it decodes one image of noise n times."""
+    if images is not None:
+        sized, generator = images.at_size(image_size), torch.Generator().manual_seed(0)
+        return lambda n: sized.gather(torch.randint(len(sized), (n,), generator=generator))[0]
+    png = png_of(Image.fromarray(np.random.default_rng(0).integers(0, 256, (image_size, image_size, 3), dtype=np.uint8)))
+
+    def read(n: int) -> Tensor:
+        pixels = [to_pixels(open_upright(png), image_size) for _ in range(n)]
+        return to_unit_range(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
+
+    return read
+
+
+def _grouping(work: Workload) -> tuple[Timing, float]:
+    """Return how long a search of n candidates takes, in real blocks against all classes, and the seconds to draw one group."""
+    if not work.distilled:
+        return Timing(), 0.0
+    empty = ClassGaussian.empty(work.dimensions, work.rank).truncate_rank()
+    gaussians = dict.fromkeys(work.counts, replace(empty, std=empty.std + 1, count=2))
+
+    def search(candidates: int) -> dict[str, int]:
+        return search_candidates(gaussians, work.settings.model_copy(update={"num_candidates": candidates}))
+
+    name, candidate = next(iter(work.counts)), 0 if work.candidates else None
+    draw = _median_seconds(lambda: draw_group(name, gaussians[name], work.settings, candidate))
+    sizes = {min(work.candidates, blocks * work.block) for blocks in (1, 4)} - {0}
+    return measure(search, sizes, _CPU), draw
+
+
+def _files(work: Workload, image: Tensor) -> tuple[float, float, float]:
+    """Return the seconds to write and read the statistics of a class, to write one image such as ``image``, and to complete a set."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        modes = work.settings.modes
+        mixture = ClassMixture((replace(ClassGaussian.empty(work.dimensions, work.rank).truncate_rank(), count=2),) * modes)
+
+        def keep() -> None:
+            write_mixtures(folder / "statistics", [mixture])
+            read_mixtures(folder / "statistics", modes=modes, rank=work.rank)
+
+        count = min(work.settings.ipc, _WRITTEN)
+        images = image.expand(count, -1, -1, -1)
+
+        def complete(classes: int) -> float:
+            names = [str(index) for index in range(classes)]
+            origin = Origin("d3hr", names, count, work.image_size, {})
+            with StagedFolder(folder / f"set{classes}", origin.key()) as stage:
+                return seconds_of(lambda: write_set(stage, origin, lambda names: ((name, images) for name in names)), _CPU)
+
+        keeping = _median_seconds(keep)
+        complete(1)
+        two, six = complete(2), complete(6)
+    per_class = max(six - two, 0.0) / 4
+    return keeping, per_class / count, max(two - 2 * per_class, 0.0)
+
+
+def _median_seconds(run: Callable[[], object]) -> float:
+    return statistics.median(seconds_of(run, _CPU) for _ in range(5))
+
+
+def _student_runs(work: Workload, needs: StudentNeeds, memory: float) -> tuple[Timing, Timing, Timing]:
+    """Return how long trainings of one step and of three steps of n images take, and a test on n images, all of noise."""
+    device, names = default_device(), tuple(work.counts)
+
+    def labelled(n: int) -> LabelledImages:
+        images = torch.randint(256, (n, 3, work.student_size, work.student_size), dtype=torch.uint8)
+        return LabelledImages(images, torch.arange(n) % len(names), names)
+
+    def training(steps: int) -> Timing:
+        def train(n: int) -> None:
+            short = work.protocol.model_copy(
+                update={"steps": steps, "epochs": None, "batch_size": n, "checks": 1, "labels": "hard", "temperature": 1.0}
+            )
+            noise = labelled(n)
+            targets = hard_targets(noise.labels.to(device), len(names))
+            train_and_test(noise, labelled(1), student=work.student, protocol=short, targets=targets, seed=0)
+
+        return measure(train, {work.training_batch} - {0}, device, largest=needs.training.largest_batch(memory), least=4)
+
+    network = new_student(work.student, len(names), work.student_size).to(device)
+    size = max(work.test_batches, default=0)
+    tested = labelled(min(size, needs.test.largest_batch(memory)))
+
+    def test(n: int) -> float:
+        return score_network(network, LabelledImages(tested.images[:n], tested.labels[:n], names)).accuracy
+
+    return training(1), training(3), measure(test, {size} - {0}, device, largest=needs.test.largest_batch(memory))
+
+
 @dataclass
-class _Counting:
-    """Counts the noise predictions of a prior."""
+class _PredictionCounter:
+    """A prior that counts its noise predictions."""
 
     prior: Prior
     count: int = 0
@@ -181,17 +281,17 @@ class _Counting:
         return self.prior.predict_noise(latents, timestep, labels, guidance_scale)
 
 
-def _predictions_per_step(work: Workload, priors: Sequence[Prior], read: Callable[[int], Tensor], step: Timing) -> float:
-    """Return the noise predictions that an inversion step takes, on the first levels if all would take too long."""
+def _predictions_per_step(work: Workload, networks: Sequence[Prior], read: Callable[[int], Tensor], step: Timing) -> float:
+    """Return the noise predictions of an inversion step, measured on the first levels only if all would take too long."""
     settings = work.settings
     if settings.solver != "fixed_point":
         return 1.0
-    if len(priors) > 1:
+    if len(networks) > 1:
         return ASSUMED_PREDICTIONS
     n = min(step.seconds)
     level = max(1, min(settings.statistics_level, int(LONGEST / (ASSUMED_PREDICTIONS * step.at(n)))))
-    counting = _Counting(priors[0])
-    latents = priors[0].encode(read(n))
+    counter = _PredictionCounter(networks[0])
+    latents = networks[0].encode(read(n))
     labels = torch.zeros(n, dtype=torch.int64)
-    invert(counting, latents, labels, level=level, steps=settings.steps, guidance_scale=settings.inversion_guidance, solver=settings.solver)
-    return counting.count / level
+    invert(counter, latents, labels, level=level, steps=settings.steps, guidance_scale=settings.inversion_guidance, solver=settings.solver)
+    return counter.count / level

@@ -5,14 +5,24 @@ import pytest
 
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.planning.costs import Workload, batches_of, longest_share, occurring, training_batch, training_steps
+from d3hr.planning.costs import Workload, batches_of, longest_share, occurring
 
 COUNTS = {"ant": 70, "bee": 5, "cat": 64}
 D = 4 * 8 * 8
 
 
-def work(**changes: Any) -> Workload:
-    return Workload(COUNTS, distill_settings("paper", **changes), D, image_size=32)
+def work(counts: dict[str, int] = COUNTS, **changes: Any) -> Workload:
+    return Workload(
+        counts,
+        distill_settings("paper", **changes),
+        D,
+        image_size=32,
+        student="convnet3",
+        protocol=protocol_named("hard"),
+        student_size=32,
+        test_images=0,
+        evaluation_runs=3,
+    )
 
 
 def test_calls_of_three_classes() -> None:
@@ -32,7 +42,7 @@ def test_guidance_1_needs_one_call() -> None:
 
 def test_a_fixed_point_makes_more_predictions() -> None:
     """6.5 predictions a step: 139 images * 31 steps * 6.5 * 2 = 56,017."""
-    assert work(solver="fixed_point").at_pace(6.5).inversion_calls == 56_017
+    assert replace(work(solver="fixed_point"), predictions_per_step=6.5).inversion_calls == 56_017
 
 
 def test_strides_make_fewer_predictions() -> None:
@@ -53,18 +63,19 @@ def test_bytes() -> None:
     assert work().latent_bytes == 142_336
     assert work().statistics_bytes == 6_144
     assert work().statistics_memory == 12_288
-    assert work().pixel_bytes == 92_160
+    assert work().distilled * work().pixel_bytes == 92_160
 
 
 def test_modes_are_looked_for_first() -> None:
     """Clusters are found among a class's latents, every n-th of more than 2,048: 5,000 images are thinned to every third, 1,667."""
-    several = replace(work(modes=10), counts={"ant": 5000, "bee": 5})
+    counts = {"ant": 5000, "bee": 5}
+    several = work(counts, modes=10)
     assert several.clustered_batches == {"ant": [64] * 26 + [3], "bee": [5]}
     assert (several.encoder_calls, work().encoder_calls) == (5005 + 1672, 139)
     assert work(modes=10).statistics_bytes == 10 * work().statistics_bytes
     assert work(rank=6).statistics_bytes == 4 * work().statistics_bytes  # six loadings beside mean and spread
     assert work(rank=1000).coordinates == 2 * work().dimensions
-    assert replace(several, settings=distill_settings("paper", modes=10, max_images_per_class=100)).encoder_calls == 2 * 105
+    assert work(counts, modes=10, max_images_per_class=100).encoder_calls == 2 * 105
 
 
 def test_the_group_search() -> None:
@@ -77,10 +88,12 @@ def test_the_group_search() -> None:
 
 
 def test_the_student() -> None:
-    """600 images in batches of 256 are three batches, of 200 on average."""
-    assert training_steps(protocol_named("hard"), 600) == 1000
-    assert training_batch(protocol_named("hard"), 600) == 200
-    assert training_batch(protocol_named("hard"), 100) == 100
+    """600 images in batches of 256 are three batches, of 200 on average. They are tested on 600 images in a batch of 500 and one of 100."""
+    student = replace(work(ipc=200), test_images=600)
+    assert (student.training_steps, student.training_batch, student.test_batches) == (1000, 200, [500, 100])
+    assert work({"ant": 7}, ipc=100).training_batch == 100
+    statistics_alone = replace(student, keeps_images=False)
+    assert (statistics_alone.training_batch, statistics_alone.test_batches) == (0, [])
 
 
 @pytest.mark.parametrize(("devices", "seconds"), [(1, 24.0), (2, 12.0), (3, 9.0), (4, 8.0), (9, 8.0)])
@@ -91,10 +104,10 @@ def test_the_busiest_device_decides(devices: int, seconds: float) -> None:
 
 def test_a_sample_is_all_that_is_encoded_and_inverted() -> None:
     """Of 5,000, 1,300 and 10 images at a tolerance of 0.02: 1 / (0.0004 + 1/N) = 1,667, 856 and 10, but at most 1,000 if so limited."""
-    settings = distill_settings("paper", tolerance=0.02)
-    work = Workload({"a": 5000, "b": 1300, "c": 10}, settings, 64, 8)
-    assert work.looked_at == {"a": 1667, "b": 856, "c": 10}
-    assert (work.images, work.matched) == (6310, 2533)
-    assert work.inversion_calls == 2533 * 31 * 2
-    capped = Workload(work.counts, settings.model_copy(update={"max_images_per_class": 1000}), 64, 8)
-    assert list(capped.looked_at.values()) == [1000, 856, 10]
+    counts = {"a": 5000, "b": 1300, "c": 10}
+    sampled = work(counts, tolerance=0.02)
+    assert sampled.matched_counts == {"a": 1667, "b": 856, "c": 10}
+    assert (sampled.images, sampled.matched) == (6310, 2533)
+    assert sampled.inversion_calls == 2533 * 31 * 2
+    capped = work(counts, tolerance=0.02, max_images_per_class=1000)
+    assert list(capped.matched_counts.values()) == [1000, 856, 10]

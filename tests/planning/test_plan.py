@@ -9,19 +9,21 @@ from d3hr import ImageData, Prior
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import ClassMismatch, DataError, SettingsError
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.planning.composing import composed
 from d3hr.planning.costs import Workload
 from d3hr.planning.counting import Need, PriorNeeds, StudentNeeds
 from d3hr.planning.measure import Timing
-from d3hr.planning.plan import plan
+from d3hr.planning.plan import combine, plan
 from d3hr.planning.probe import Measured
 from d3hr.planning.shapes import PriorShape
-from d3hr.planning.stages import Plan, human_bytes, human_time
+from d3hr.planning.stages import Plan
 
-PRIOR = PriorNeeds(transformer=Need(1000, 10), encoder=Need(200, 40), decoder=Need(300, 50), weights=1_000_000, tensors=5)
+PRIOR = PriorNeeds(transformer=Need(1000, 10), encoder=Need(200, 40), decoder=Need(300, 50), weights=1_000_000)
 STUDENT = StudentNeeds(test=Need(7, 1), training=Need(20, 3))
 MEASURED = Measured(
     device="an abacus",
+    stand_ins=False,
+    weights=1_000_000,
+    predictions_per_step=1.0,
     read=Timing({1: 0.01, 64: 0.64}),
     encode=Timing({1: 0.1, 64: 6.4}, first=1.0),
     inversion_step=Timing({1: 1.0, 64: 64.0}, first=2.0),
@@ -44,8 +46,18 @@ FAST: dict[str, Any] = {"steps": 5, "statistics_level": 2, "denoising_level": 2,
 
 def planned(devices: int = 1, measured: Measured = MEASURED, **changes: Any) -> Plan:
     settings = distill_settings("paper", num_candidates=1000, **changes)
-    work = Workload({"ant": 64, "bee": 16, "cat": 32}, settings, dimensions=16, image_size=8)
-    return composed(work, measured, PRIOR, STUDENT, protocol=protocol_named("quick"), test_images=100, evaluation_runs=2, devices=devices)
+    work = Workload(
+        {"ant": 64, "bee": 16, "cat": 32},
+        settings,
+        dimensions=16,
+        image_size=8,
+        student="convnet3",
+        protocol=protocol_named("quick"),
+        student_size=8,
+        test_images=100,
+        evaluation_runs=2,
+    )
+    return combine(work, measured, PRIOR, STUDENT, devices=devices)
 
 
 def stage(of: Plan, name: str) -> Any:
@@ -109,18 +121,6 @@ def test_text_and_json() -> None:
     for words in ("an abacus", "on 4 devices", "invert", "58 min", "total", "Memory:", "Disk:"):
         assert words in text
     assert "devices" not in planned().as_text()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (42, "42 s"), (120, "2.0 min"), (3 * 3600, "3.0 h"), (86400 * 1500, "1,500.0 days")]
-)
-def test_units_of_time(seconds: float, text: str) -> None:
-    assert human_time(seconds) == text
-
-
-def test_units_of_memory() -> None:
-    assert human_bytes(512) == "512 B"
-    assert human_bytes(3 * 2**30) == "3.0 GiB"
 
 
 def test_a_prior_is_measured(digits: ImageData, digits_prior: Prior) -> None:

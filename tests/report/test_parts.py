@@ -8,7 +8,7 @@ import pytest
 
 from d3hr.data.dataset import load_images
 from d3hr.diagnostics.sampling import Embedding, Point
-from d3hr.formatting import flat, size_in_words
+from d3hr.formatting import flat, size_in_words, time_in_words
 from d3hr.report.figures import HEIGHT, MARGIN, MAX_POINTS, MAX_TABLE, WIDTH, accuracy_chart, confusion_of, drawing_of
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import ResultRow, comparisons
@@ -129,6 +129,18 @@ def test_pairs_take_the_first_of_every_class_first(image_folder: MakeFolder, tmp
 @pytest.mark.parametrize(("count", "words"), [(999, "999 B"), (1000, "1.0 kB"), (16_900, "16.9 kB"), (2_500_000_000, "2.5 GB")])
 def test_sizes_have_decimal_units(count: int, words: str) -> None:
     assert size_in_words(count) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(512, "512 B"), (3 * 2**30, "3.0 GiB")])
+def test_sizes_of_memory_have_binary_units(count: int, words: str) -> None:
+    assert size_in_words(count, binary=True) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.04, "0.0 s"), (42, "42 s"), (120, "2.0 min"), (3 * 3600, "3.0 h"), (86400 * 1500, "1,500.0 days")]
+)
+def test_times_have_a_unit_that_suits_them(seconds: float, words: str) -> None:
+    assert time_in_words(seconds) == words
 
 
 def test_settings_are_flat_and_in_words() -> None:
