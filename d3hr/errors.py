@@ -166,12 +166,24 @@ def listed(names: Sequence[str], *, separator: str = ", ", limit: int = LISTED) 
     return f"{shown}{separator}and {hidden} more" if hidden > 0 else shown
 
 
-def settings_error(error: ValidationError) -> SettingsError:
-    """Translate pydantic's first complaint into one of ours."""
+def first_complaint(error: ValidationError) -> tuple[str, str, str]:
+    """Return what pydantic complains of first: the field, with dots (empty for the whole), what is wrong, and the value it has."""
     first = error.errors()[0]
-    flag = "--" + ".".join(str(part) for part in first["loc"]) if first["loc"] else "the settings"
-    return SettingsError(
-        f"{flag}: {first['msg']}.",
-        found=repr(first["input"]) if first["loc"] else "",
-        hint="correct the value; --help lists what each setting takes.",
-    )
+    field = ".".join(str(part) for part in first["loc"])
+    found = "nothing" if first["type"] == "missing" else f"{first['input']!r:.80}" if field else ""
+    return field, first["msg"].removeprefix("Value error, ").rstrip("."), found
+
+
+def settings_error(
+    error: ValidationError, prefix: str = "--", hint: str = "correct the value; --help lists what each setting takes."
+) -> SettingsError:
+    """Translate pydantic's first complaint into one of ours.
+
+    Args:
+        error: pydantic's error.
+        prefix: what the message writes before the name of the field.
+        hint: what to do next.
+    """
+    field, wrong, found = first_complaint(error)
+    name = prefix + field if field else prefix.rstrip("-.: ") or "the settings"
+    return SettingsError(f"{name}: {wrong}.", found=found, hint=hint)

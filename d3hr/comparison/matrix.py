@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from d3hr.errors import SettingsError
+from d3hr.errors import SettingsError, settings_error
 from d3hr.evaluation.protocols import require_protocol
-from d3hr.fileio.structured import read_yaml
+from d3hr.fileio.structured import read_mapping
 from d3hr.methods.registry import METHODS
 
 _FILES = Path(__file__).parent / "matrices"
@@ -126,12 +126,7 @@ def read_matrix(name: str | Path, changes: Mapping[str, Any] | None = None) -> M
         raise SettingsError(
             "Unknown matrix.", found=repr(str(name)), hint=f"use one of: {', '.join(matrix_names())}; or a .yaml file of your own."
         )
-    try:
-        fields = read_yaml(file)
-    except (ValueError, OSError) as error:
-        raise SettingsError(f"{name} cannot be read.", found=str(error), hint="give a YAML file.") from error
-    if not isinstance(fields, dict):
-        raise SettingsError(f"{name} is not a matrix.", found=type(fields).__name__, hint="write a line 'field: value' for each field.")
+    fields = read_mapping(file, "matrix", "write a line 'field: value' for each field.")
     return matrix_from({**fields, **{field: value for field, value in (changes or {}).items() if value is not None}})
 
 
@@ -144,13 +139,7 @@ def matrix_from(fields: Mapping[str, Any]) -> Matrix:
     try:
         matrix = Matrix(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["matrix", *(str(part) for part in first["loc"])])
-        raise SettingsError(
-            f"{where}: {first['msg'].removeprefix('Value error, ')}.",
-            found=repr(first["input"]),
-            hint=f"the fields of a matrix are: {', '.join(Matrix.model_fields)}.",
-        ) from None
+        raise settings_error(error, "matrix.", f"the fields of a matrix are: {', '.join(Matrix.model_fields)}.") from None
     for protocol in matrix.protocols:
         require_protocol(protocol)
     return matrix

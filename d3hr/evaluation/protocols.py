@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from d3hr.errors import SettingsError
-from d3hr.fileio.structured import read_yaml
+from d3hr.errors import SettingsError, settings_error
+from d3hr.fileio.structured import read_mapping
 
 _FILES = Path(__file__).parent / "protocol_files"
 _AROUND = ("about", "base", "by_ipc")
@@ -166,13 +166,8 @@ def protocol_from(fields: Mapping[str, Any]) -> Protocol:
     try:
         return Protocol(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["protocol", *(str(part) for part in first["loc"])])
-        raise SettingsError(
-            f"{where}: {first['msg'].removeprefix('Value error, ')}.",
-            found=repr(first["input"]),
-            hint=f"the fields of a protocol are: {', '.join(Protocol.model_fields)}.",
-        ) from None
+        hint = f"the fields of a protocol are: {', '.join(Protocol.model_fields)}."
+        raise settings_error(error, "protocol.", hint) from None
 
 
 def _file_of(name: str, beside: Path = Path()) -> Path:
@@ -182,16 +177,10 @@ def _file_of(name: str, beside: Path = Path()) -> Path:
 
 def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the fields of a file laid over those of its base, and its ``by_ipc``; ``above`` are the files that start from it."""
-    try:
-        read = read_yaml(file)
-    except (ValueError, OSError) as error:
-        raise SettingsError(f"{file} cannot be read.", found=str(error), hint="give a YAML file.") from error
-    if not isinstance(read, dict) or not _is_by_number(read.get("by_ipc", {})):
-        raise SettingsError(
-            f"{file} is not a protocol.",
-            found="by_ipc that is no mapping of numbers to fields" if isinstance(read, dict) else type(read).__name__,
-            hint="write a line 'field: value' for each field; by_ipc maps a number of images per class to such fields.",
-        )
+    hint = "write a line 'field: value' for each field; by_ipc maps a number of images per class to such fields."
+    read = read_mapping(file, "protocol", hint)
+    if not _is_by_number(read.get("by_ipc", {})):
+        raise SettingsError(f"{file} is not a protocol.", found="by_ipc that is no mapping of numbers to fields", hint=hint)
     below: dict[str, Any] = {}
     if (base := read.get("base")) is not None:
         start = _file_of(str(base), file.parent)

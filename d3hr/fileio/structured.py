@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
 
-from d3hr.errors import DamagedFile, ResultsError
+from d3hr.errors import DamagedFile, ResultsError, SettingsError, first_complaint
 from d3hr.fileio.atomic import read_json
 
 MAX_BYTES = 2**20
@@ -45,40 +46,45 @@ def validated_json(file: Path, adapter: TypeAdapter[Model], *, hint: str) -> Mod
     try:
         return adapter.validate_python(json.loads(json.dumps(read_json(file)), parse_constant=lambda _: None))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ResultsError(f"{file} is damaged.", found=f"{where}: {first['msg']}, got {first['input']!r:.80}", hint=hint) from error
+        field, wrong, value = first_complaint(error)
+        raise ResultsError(f"{file} is damaged.", found=f"{field}: {wrong}, got {value or 'nothing'}", hint=hint) from error
     except DamagedFile as error:
         raise ResultsError(f"{file} is damaged.", found=error.found, hint=hint) from error
 
 
-def read_yaml(path: str | Path) -> Any:
+def read_mapping(path: str | Path, what: str, hint: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file; arguments and errors are those of :func:`read_yaml`, and what is no mapping is refused too."""
+    values = read_yaml(path, what, hint)
+    if not isinstance(values, dict):
+        raise SettingsError(f"The {what} {path} is not a mapping.", found=type(values).__name__, hint=hint)
+    return values
+
+
+def read_yaml(path: str | Path, what: str, hint: str, *, load: Callable[[str], Any] = yaml.safe_load) -> Any:
     """Return the plain values in a YAML file.
 
-    Raises:
-        ValueError: it is too large, no UTF-8, not :func:`plain_yaml`, or a value is not what its tag says; in one line.
-        OSError: it cannot be read.
-    """
-    text = plain_yaml(path)
-    try:
-        return yaml.safe_load(text)
-    except Exception as error:  # a constructor raises whatever int(), date() and the like do
-        raise ValueError(" ".join(str(error).split())) from error
-
-
-def plain_yaml(path: str | Path) -> str:
-    """Return the text of a YAML file, which has passed :func:`require_plain`.
+    Args:
+        path: the file.
+        what: what messages call it, such as ``matrix``.
+        hint: what it should hold.
+        load: makes values of its text.
 
     Raises:
-        ValueError: it is too large, no UTF-8, or not plain; in one line.
-        OSError: it cannot be read.
+        SettingsError: the file cannot be read, is over :data:`MAX_BYTES`, is not UTF-8 or not plain (:func:`require_plain`), or a value
+            is not what its tag says.
     """
     file = Path(path)
-    if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{file.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
-    text = file.read_text(encoding="utf-8")
-    require_plain(text)
-    return text
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{file.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
+        text = file.read_text(encoding="utf-8")
+        require_plain(text)
+        return load(text)
+    except OSError as error:
+        raise SettingsError(f"The {what} {path} cannot be read.", found=error.strerror or str(error), hint="check the path.") from error
+    except Exception as error:  # yaml's constructors raise whatever int(), date() and the like do
+        found = " ".join(str(error).split())
+        raise SettingsError(f"The {what} {path} is not YAML of plain values.", found=found, hint=hint) from error
 
 
 def require_plain(text: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.settings import DistillSettings, distill_settings
-from d3hr.errors import DataError, SettingsError, listed
+from d3hr.errors import DataError, SettingsError, listed, settings_error
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.checksums import digest_of
 from d3hr.fileio.staging import StagedFolder
@@ -246,11 +246,9 @@ class Method(Generic[S]):
         try:
             parsed = self.settings(**settings)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0]) if first["loc"] else ""
-            raise self._wrong(f"{name}: {first['msg']}" if name else first["msg"], repr(settings.get(name))) from None
+            raise settings_error(error, f"Method {self.name}, --settings ", "correct the value.") from None
         except SettingsError as error:
-            raise self._wrong(error.what, error.found) from None
+            raise SettingsError(f"Method {self.name}, --settings {error.what}", found=error.found, hint="correct the value.") from None
         for need in sorted(parsed.needs - set(given)):
             raise SettingsError(f"Method {self.name} needs a {need}.", found=f"no {need}", hint=f"give --{need}.")
         return parsed
@@ -298,6 +296,3 @@ class Method(Generic[S]):
         parsed = self.check(materials, settings)
         require_images_per_class(ipc)
         return self.write(Order(self.name, materials, Path(out), ipc, seed, Path(shared), progress), parsed)
-
-    def _wrong(self, what: str, found: str) -> SettingsError:
-        return SettingsError(f"Method {self.name}, --settings {what.rstrip('.')}.", found=found, hint="correct the value.")

@@ -19,7 +19,7 @@ from typing import Literal
 import yaml
 
 from d3hr.errors import LISTED, ClassMismatch, SettingsError, listed
-from d3hr.fileio.structured import plain_yaml
+from d3hr.fileio.structured import read_yaml
 from d3hr.prior.imagenet import attached_wnids, folded, folded_names, imagenet_labels, synonyms
 
 How = Literal["class map", "exact name", "wnid", "label or synonym"]
@@ -102,20 +102,13 @@ def read_class_map(path: str | Path) -> dict[str, str]:
     Raises:
         SettingsError: there is no such file, it is no YAML mapping of text to text, or it names a class twice.
     """
-    do = 'write one line a class: "class: prior class", or "class: conditioning id".'
-    try:
-        node = yaml.compose(plain_yaml(path), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise SettingsError(
-            f"The class map {path} cannot be read.", found=error.strerror or str(error), hint="check --class_map."
-        ) from error
-    except ValueError as error:
-        raise SettingsError(f"The class map {path} is not YAML of plain values.", found=str(error), hint=do) from error
+    hint = 'write one line per class: "class: prior class", or "class: conditioning id".'
+    node = read_yaml(path, "class map", hint, load=lambda text: yaml.compose(text, Loader=yaml.BaseLoader))
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     odd = [key.start_mark.line + 1 for key, value in pairs if not (_is_text(key) and _is_text(value))]
     if odd or not pairs:
         found = f"something else in line(s) {listed([str(line) for line in odd])}" if odd else "no line of that form"
-        raise SettingsError(f"The class map {path} is not a mapping of class names to class names.", found=found, hint=do)
+        raise SettingsError(f"The class map {path} is not a mapping of class names to class names.", found=found, hint=hint)
     class_map = {key.value: value.value for key, value in pairs}
     if len(class_map) < len(pairs):
         keys = [key.value for key, _ in pairs]

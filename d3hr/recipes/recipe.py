@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from d3hr.distillation.settings import PRESETS
-from d3hr.errors import SettingsError
+from d3hr.errors import SettingsError, settings_error
 from d3hr.evaluation.protocols import protocol_names
-from d3hr.fileio.structured import read_yaml
+from d3hr.fileio.structured import read_mapping
 
 
 class _Section(BaseModel):
@@ -183,24 +183,11 @@ def read_recipe(path: str | Path) -> Recipe:
         SettingsError: there is no such file, it is no YAML mapping, or a field is missing, unknown or out of range; the message names
             file and field.
     """
-    do = "see recipes/cifar10.yaml for a complete one."
+    hint = "see recipes/cifar10.yaml for a complete one."
     try:
-        content = read_yaml(path)
-    except OSError as error:
-        raise SettingsError(
-            f"The recipe {path} cannot be read.", found=error.strerror or str(error), hint="check the path; recipes/ holds the paper's."
-        ) from error
-    except ValueError as error:
-        raise SettingsError(f"The recipe {path} is not YAML of plain values.", found=str(error), hint=do) from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"The recipe {path} is not a mapping.", found=type(content).__name__, hint=do)
-    try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(read_mapping(path, "recipe", hint))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        found = "nothing" if first["type"] == "missing" else repr(first["input"]) if first["loc"][1:] else ""
-        raise SettingsError(f"{path}: {field}: {first['msg'].removeprefix('Value error, ')}.", found=found, hint=do) from None
+        raise settings_error(error, f"{path}: ", hint) from None
 
 
 def _one_of(name: str, known: Collection[str]) -> str:

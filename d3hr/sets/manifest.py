@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from d3hr.data.codec import MAX_PIXELS
 from d3hr.data.dataset import DataRecord
 from d3hr.distillation.settings import DistillSettings
-from d3hr.errors import DistilledSetError
+from d3hr.errors import DistilledSetError, first_complaint
 from d3hr.fileio.atomic import read_json
 from d3hr.fileio.names import class_folders
 from d3hr.prior.class_matching import Conditioning
@@ -197,9 +197,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"{file.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
         return Manifest.model_validate(read_json(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        found = f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+        field, wrong, _ = first_complaint(error)
+        found = f"{field}: {wrong}" if field else wrong
         raise DistilledSetError(f"{file} is damaged.", found=found, hint="make the set again.") from error
     except ValueError as error:
         raise DistilledSetError(f"{file} is damaged.", found=str(error), hint="make the set again.") from error

@@ -108,10 +108,10 @@ def test_a_file_may_start_from_another_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- flip", "is not a protocol"),
+        ("- flip", "is not a mapping"),
         ("base: secret", "unknown protocol"),
         ("by_ipc: {ten: {}}", "by_ipc"),
-        ("a: [", "cannot be read"),
+        ("a: [", "is not YAML"),
         ("base: hard\nflips: true", "protocol.flips"),
         ("base: mine.yaml", "or from itself"),
         ("base: missing.yaml", "missing.yaml"),
