@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -209,8 +208,3 @@ def longest_share(work: Iterable[float], devices: int) -> float:
     for load in sorted(work, reverse=True):
         heapq.heapreplace(loads, loads[0] + load)
     return max(loads)
-
-
-def occurring(batches: Iterable[Iterable[int]]) -> Counter[int]:
-    """Return how often each batch size occurs."""
-    return Counter(size for sizes in batches for size in sizes)

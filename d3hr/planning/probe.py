@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ from d3hr.evaluation.targets import hard_targets
 from d3hr.evaluation.training import train_and_test
 from d3hr.execution.memory import device_name, peak_bytes, resident_bytes, total_bytes
 from d3hr.fileio.staging import StagedFolder
-from d3hr.planning.costs import Workload, occurring
+from d3hr.planning.costs import Workload
 from d3hr.planning.counting import PriorNeeds, StudentNeeds
 from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, measure, seconds_of
 from d3hr.planning.shapes import PriorShape
@@ -120,7 +122,8 @@ def probe(
     networks = [prior] if isinstance(prior, Prior) else [prior.with_layers(layers).untrained() for layers in (1, 2)]
     network, settings, memory = networks[0], work.settings, _MEMORY_SHARE * total_bytes(default_device())
     resident = resident_bytes(network.device)
-    real, drawn = chosen_sizes(occurring(work.real_batches.values())), chosen_sizes(occurring([work.drawn_batches]))
+    real = chosen_sizes(Counter(chain.from_iterable(work.real_batches.values())))
+    drawn = chosen_sizes(Counter(work.drawn_batches))
     read_images = _reader(images, work.image_size)
     pixels = torch.rand(max([*real, 1]), 3, work.image_size, work.image_size) * 2 - 1
     noise = torch.randn(max([*real, *drawn]), *network.latent_shape, device=network.device)
