@@ -65,9 +65,9 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for anything the user can put right, 130 after Ctrl-C, 143 after SIGTERM."""
-    parser, parsers = _parser()
+    parser, parsers = build_parser()
     try:
-        settings = parser.parse_args([_with_underscores(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
+        settings = parser.parse_args(arguments)
     except UnicodeDecodeError as error:  # of a --config file
         parser.error(f"--config: no UTF-8 text: {error.reason} at byte {error.start}")
     name = settings["command"]
@@ -156,11 +156,17 @@ class _Parser(ArgumentParser):  # type: ignore[misc]  # jsonargparse is not type
     def __init__(self, **options: Any) -> None:
         super().__init__(parser_mode=PLAIN, allow_abbrev=False, **options)
 
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:
+        """Parse a command line, by default the program's own; flags may be written with hyphens or underscores."""
+        arguments = sys.argv[1:] if args is None else args
+        return super().parse_args([_with_underscores(argument) for argument in arguments], *more, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> None:
         super().error(printable(message, keep="\n"), ex)
 
 
-def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+def build_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """Return the parser of the program, and that of each command by its name."""
     parser = _Parser(prog="d3hr", description="Distil an image data set into a few images per class, and measure the result honestly.")
     parser.add_argument("--version", action="version", version=version("d3hr"))
     subcommands = parser.add_subcommands(dest="command", required=True)

@@ -83,7 +83,7 @@ FLAGS = [
 ]  # fmt: skip
 
 
-PARSER = cache(command_line._parser)
+PARSER = cache(command_line.build_parser)
 """Made once: it takes longer than most cases."""
 
 
@@ -98,7 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     untrained_prior(CLASSES).save_pretrained(root / "prior")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(command_line, "_parser", PARSER)
+        patch.setattr(command_line, "build_parser", PARSER)
         distill(load_images("images"), Prior.from_pretrained("prior"), "whole", ipc=1, steps=4, level=1, num_candidates=4)
         shutil.copyfile(Path(__file__).parent.parent / "recipes" / "brief.yaml", root / "recipe.yaml")
         yield root
