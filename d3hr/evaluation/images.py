@@ -34,6 +34,11 @@ class LabelledImages:
     labels: Tensor
     class_names: tuple[str, ...]
 
+    @property
+    def image_size(self) -> int:
+        """Side H = W, in pixels."""
+        return self.images.shape[-1]
+
     def read(self, positions: Tensor) -> Tensor:
         """Return the images [n, 3, H, W] in [-1, 1] at ``positions``, int64 [n]."""
         return to_unit_range(self.images[positions])

@@ -39,7 +39,7 @@ def online_targets(ask: Callable[[Tensor], Tensor], temperature: float) -> Targe
     return lambda mixed, positions: F.softmax(ask(mixed.images).float() / temperature, dim=1)
 
 
-def distance(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
+def student_loss(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
     """Return the loss of a student's logits [N, C] against probabilities [N, C], averaged over the batch.
 
     Hard labels: cross-entropy. Soft labels: KL(targets || softmax(logits / T)), as arXiv 2505.18399 has it, without the factor T^2 of

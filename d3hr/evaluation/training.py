@@ -1,6 +1,4 @@
-"""Trains a network by a protocol, step by step.
-
-Order and randomness of a step follow from (seed, step) alone, so that a training stopped anywhere can go on as if it had not been.
+"""Trains a student by a protocol and tests it.
 
 Legend: N training images, n images of a batch, H = W image side.
 """
@@ -9,160 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from d3hr.errors import NumericalError
-from d3hr.evaluation.augmentation import Mix, augmentation, mixing
+from d3hr.evaluation.augmentation import augmentation, mixing
 from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.metrics import Score, score_network
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import TrainingResult
 from d3hr.evaluation.students import Student, new_student
-from d3hr.evaluation.targets import Targets, distance
+from d3hr.evaluation.targets import Targets, student_loss
 from d3hr.prior.model import default_device
-from d3hr.seeds import derive_seed, generator_for
-
-
-def learning_rate_share(schedule: str, done: int, total: int) -> float:
-    """Return the share of the first learning rate that holds at time ``done`` of ``total``.
-
-    Args:
-        schedule: ``cosine``, 0.5 (1 + cos(pi done / total)); ``half_cosine``, 0.5 (1 + cos(pi done / (2 total))); or ``step``, 1 in the
-            first half and 0.1 in the second.
-        done: epochs or steps behind, from 0.
-        total: all epochs or steps.
-    """
-    if schedule == "step":
-        return 1.0 if 2 * done < total else 0.1
-    span = {"cosine": total, "half_cosine": 2 * total}[schedule]
-    return 0.5 * (1 + math.cos(math.pi * done / span))
-
-
-def learning_rate_at(protocol: Protocol, step: int, count: int) -> float:
-    """Return the learning rate of a step, from 0, of a training on ``count`` images."""
-    ticks, steps_each = protocol.ticks(count)
-    rising = protocol.warmup * ticks * steps_each
-    risen = min(1.0, (step + 1) / rising) if rising else 1.0
-    return protocol.learning_rate * risen * learning_rate_share(protocol.schedule, step // steps_each, ticks)
-
-
-def parameter_groups(network: nn.Module, protocol: Protocol) -> list[dict[str, Any]]:
-    """Return the parameters of a network with their weight decay, those without decay in a group of their own."""
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
-    for parameter in network.parameters():
-        (decayed if protocol.decay_vectors or parameter.ndim > 1 else spared).append(parameter)
-    return [{"params": decayed, "weight_decay": protocol.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-
-
-def new_optimiser(network: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    """Return the optimiser of a network."""
-    groups = parameter_groups(network, protocol)
-    if protocol.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=protocol.learning_rate, betas=(protocol.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=protocol.learning_rate, momentum=protocol.momentum, nesterov=protocol.nesterov)
-
-
-Reader = Callable[[Tensor], Tensor]
-"""Positions, int64 [n], to images, float [n, 3, H, W] in [-1, 1]."""
-
-
-@dataclass
-class Training:
-    """A network on its way through a protocol.
-
-    Attributes:
-        network: what is trained, in place.
-        read: gives the images.
-        count: number of images, N.
-        image_size: their side, in pixels.
-        protocol: how to train.
-        targets: what to teach about each image.
-        seed: seed of order and augmentation.
-        step: steps behind.
-    """
-
-    network: nn.Module
-    read: Reader
-    count: int
-    image_size: int
-    protocol: Protocol
-    targets: Targets
-    seed: int
-    step: int = 0
-    optimiser: torch.optim.Optimizer = field(init=False)
-    _epoch: int = field(init=False, default=-1)
-    _batches: tuple[Tensor, ...] = field(init=False, default=())
-
-    def __post_init__(self) -> None:
-        self.optimiser = new_optimiser(self.network, self.protocol)
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole training."""
-        return math.prod(self.protocol.ticks(self.count))
-
-    @property
-    def steps_of_epoch(self) -> int:
-        """Steps of one pass over the images."""
-        return math.ceil(self.count / self.protocol.batch_size)
-
-    @property
-    def at_check(self) -> bool:
-        """Whether the student is tested at this point; it always is at the end."""
-        checks = self.protocol.checks
-        return self.step in {round(self.steps * (check + 1) / checks) for check in range(checks)}
-
-    def advance(self) -> Tensor:
-        """Make one step and return its loss."""
-        device = next(self.network.parameters()).device
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate_at(self.protocol, self.step, self.count)
-        positions = self._batch()
-        images, positions = self.read(positions).to(device), positions.to(device)
-        self.network.train()
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(self.seed, "step", self.step))
-            mixed = self._mix(self._augment(images))
-            targets = self.targets(mixed, positions)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.protocol.precision == "bf16"):
-                logits = self.network(mixed.images)
-        loss = distance(logits.float(), targets, self.protocol)
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        self.step += 1
-        return loss.detach()
-
-    def require_finite(self, loss: Tensor) -> None:
-        """Raise :class:`NumericalError` if a loss is NaN or infinite."""
-        if not torch.isfinite(loss):
-            raise NumericalError(
-                "The training of a student left the finite numbers.",
-                found=f"loss {float(loss)} at step {self.step} of {self.steps}",
-                hint="use a protocol with a lower learning rate, or precision: fp32.",
-            )
-
-    def _batch(self) -> Tensor:
-        """Return the positions of this step's images; a pass visits each image once, in batches of nearly equal size."""
-        epoch, place = divmod(self.step, self.steps_of_epoch)
-        if self._epoch != epoch:
-            order = torch.randperm(self.count, generator=generator_for(self.seed, "order", epoch))
-            self._epoch, self._batches = epoch, order.tensor_split(self.steps_of_epoch)
-        return self._batches[place]
-
-    @cached_property
-    def _augment(self) -> nn.Module:
-        return augmentation(self.protocol, self.image_size)
-
-    @cached_property
-    def _mix(self) -> Mix:
-        return mixing(self.protocol)
+from d3hr.prior.trainer import Trainer, decay, even_batches, warm_up
+from d3hr.progress import SILENT, Progress
+from d3hr.seeds import derive_seed
 
 
 def train_and_test(
@@ -182,28 +43,133 @@ def train_and_test(
         test: real images.
         student: name of the network.
         protocol: how to train.
-        targets: what to teach about each image.
+        targets: the target probabilities of each image.
         seed: seed of weights, order and augmentation.
         distillation_seed: seed of the set, for the record.
 
     Raises:
-        NumericalError: the loss left the finite numbers.
+        NumericalError: the loss is not finite.
     """
-    side = train.images.shape[-1]
-    network = seeded_student(student, len(train.class_names), side, seed)
-    training = Training(network, train.read, len(train.labels), side, protocol, targets, seed)
-    scores: list[Score] = []
-    while training.step < training.steps:
-        loss = training.advance()
-        if training.at_check:
-            training.require_finite(loss)
+    network = seeded_student(student, len(train.class_names), train.image_size, seed)
+    checks, scores = check_steps(protocol, len(train.labels)), list[Score]()
+
+    def check(done: int) -> None:
+        if done in checks:
             scores.append(score_network(network, test))
+
+    train_student(
+        network,
+        train.read,
+        len(train.labels),
+        protocol=protocol,
+        targets=targets,
+        image_size=train.image_size,
+        seed=seed,
+        title=f"training {student}",
+        after_step=check,
+    )
     last = scores[-1]
-    return TrainingResult(last.accuracy, max(each.accuracy for each in scores), last.top5, last.confusion, seed, distillation_seed)
+    return TrainingResult(last.accuracy, max(score.accuracy for score in scores), last.top5, last.confusion, seed, distillation_seed)
+
+
+def train_student(
+    network: nn.Module,
+    read: Callable[[Tensor], Tensor],
+    count: int,
+    *,
+    protocol: Protocol,
+    targets: Targets,
+    image_size: int,
+    seed: int,
+    title: str,
+    after_step: Callable[[int], None] | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Train a network in place by a protocol.
+
+    Args:
+        network: what is trained.
+        read: returns the images, float [n, 3, H, W] in [-1, 1], at positions, int64 [n].
+        count: number of images, N.
+        protocol: how to train.
+        targets: the target probabilities of each image.
+        image_size: side of the images, in pixels.
+        seed: seed of order and augmentation.
+        title: what is trained, for progress and errors.
+        after_step: called with the number of steps done.
+        checkpoint: file to continue from and to save to.
+        progress: where to report.
+
+    Raises:
+        NumericalError: the loss is not finite.
+    """
+    augment, mix = augmentation(protocol, image_size), mixing(protocol)
+    batches = even_batches(count, protocol.batch_size, seed)
+    device = next(network.parameters()).device
+
+    def load(step: int) -> tuple[Tensor, Tensor]:
+        positions = batches(step)
+        return read(positions), positions
+
+    def loss(network: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        images, positions = (part.to(device) for part in batch)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "step", step))
+            mixed = mix(augment(images))
+            probabilities = targets(mixed, positions)
+            with torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
+                logits = network(mixed.images)
+        return student_loss(logits.float(), probabilities, protocol)
+
+    Trainer(
+        title,
+        network.train(),
+        new_optimiser(network, protocol),
+        math.prod(protocol.ticks(count)),
+        load,
+        loss,
+        lambda step, fraction: learning_rate_at(protocol, step, count),
+        checkpoint=checkpoint,
+        after_step=after_step,
+        progress=progress,
+    ).run()
 
 
 def seeded_student(name: str, num_classes: int, image_size: int, seed: int) -> Student:
-    """Return an untrained student, on the fastest device, whose weights follow from the seed."""
+    """Return an untrained student, on the fastest device, whose weights follow from the seed.
+
+    Raises:
+        SettingsError: the name is unknown, the images are too small, or timm is missing.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "student"))
         return new_student(name, num_classes, image_size).to(default_device())
+
+
+def check_steps(protocol: Protocol, count: int) -> frozenset[int]:
+    """Return the numbers of steps after which a student is tested in a training on ``count`` images; the last is the number of all."""
+    steps = math.prod(protocol.ticks(count))
+    return frozenset(round(steps * (check + 1) / protocol.checks) for check in range(protocol.checks))
+
+
+def learning_rate_at(protocol: Protocol, step: int, count: int) -> float:
+    """Return the learning rate of a step, from 0, in a training on ``count`` images."""
+    ticks, steps_per_tick = protocol.ticks(count)
+    share = warm_up(step, protocol.warmup * ticks * steps_per_tick)
+    return protocol.learning_rate * share * decay(protocol.schedule, step // steps_per_tick, ticks)
+
+
+def new_optimiser(network: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
+    """Return the optimiser of a network, in two groups of parameters: with weight decay, and without (see ``decay_vectors``)."""
+    decayed: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
+    for parameter in network.parameters():
+        (decayed if protocol.decay_vectors or parameter.ndim > 1 else exempt).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": protocol.weight_decay},
+        {"params": exempt, "weight_decay": 0.0},
+    ]
+    if protocol.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=protocol.learning_rate, betas=(protocol.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=protocol.learning_rate, momentum=protocol.momentum, nesterov=protocol.nesterov)

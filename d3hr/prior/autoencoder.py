@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from d3hr.data.dataset import ImageData
-from d3hr.prior.presets import Training
-from d3hr.prior.trainer import Curve, Run, optimise
+from d3hr.prior.fit_context import FitContext
+from d3hr.prior.presets import TrainingSettings
+from d3hr.prior.trainer import Curve
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 """The diffusers classes that d3hr can use."""
@@ -42,28 +43,31 @@ def _shift(vae: Any) -> float:
 
 
 def train_autoencoder(
-    vae: Any, images: ImageData, run: Run, *, training: Training, kl_weight: float, max_seconds: float | None = None
+    vae: Any, images: ImageData, context: FitContext, *, settings: TrainingSettings, kl_weight: float, max_seconds: float | None = None
 ) -> Curve:
-    """Train ``vae`` in place to give images [N, 3, H, W] back.
+    """Train ``vae`` in place to reconstruct images [N, 3, H, W].
 
     Args:
-        vae: an untrained diffusers ``AutoencoderKL``, or ``AutoencoderDC``, whose latents have no distribution.
-        images: what to train on.
-        run: the fit this is part of.
-        training: hyper-parameters.
-        kl_weight: weight of the KL term beside the mean absolute and squared error.
-        max_seconds: end after this time.
+        vae: an untrained diffusers ``AutoencoderKL``, or an ``AutoencoderDC``, whose latents have no distribution.
+        images: the training images.
+        context: the fit this is part of.
+        settings: hyper-parameters.
+        kl_weight: weight of the KL term next to the mean absolute and mean squared error.
+        max_seconds: end after this time, or after the steps.
+
+    Returns:
+        The loss curve.
+
+    Raises:
+        NumericalError: the loss is not finite.
     """
-    order = run.order("autoencoder", len(images), training)
+    batches = context.batches("autoencoder", len(images), settings)
 
-    def load(step: int) -> Tensor:
-        return images.gather(run.share(order.at(step)))[0]
+    def loss(network: nn.Module, batch: Tensor, noise: torch.Generator) -> Tensor:
+        return torch.as_tensor(network(batch.to(context.process.device), noise))
 
-    def loss(model: nn.Module, batch: Tensor, noise: torch.Generator) -> Tensor:
-        return torch.as_tensor(model(batch.to(run.process.device), noise))
-
-    model = _Loss(vae.to(memory_format=torch.channels_last), kl_weight)
-    curve = optimise("autoencoder", model, load, loss, run, training=training, max_seconds=max_seconds)
+    network = _Loss(vae.to(memory_format=torch.channels_last), kl_weight)
+    curve = context.train("autoencoder", network, lambda step: images.gather(batches(step))[0], loss, settings, max_seconds)
     vae.eval().requires_grad_(False)
     return curve
 

@@ -21,6 +21,7 @@ from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.autoencoder import downsampling, train_autoencoder
 from d3hr.prior.class_matching import conditioning_ids, match_classes
+from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.model import Prior, default_device
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
@@ -28,7 +29,7 @@ from d3hr.prior.presets import LABEL_DROPOUT
 from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.schedule import Schedule
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
-from d3hr.prior.trainer import Curve, Process, Run
+from d3hr.prior.trainer import Curve, Process
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
@@ -177,9 +178,9 @@ def fit_prior(
         if not stage.finished:
             work = stage.path / "checkpoints"
             work.mkdir(exist_ok=True)
-            run = Run(seed, settings.precision == "bf16", process, work, progress)
+            context = FitContext(seed, settings.precision == "bf16", process, work, progress)
             sized = images.at_size(start.image_size)
-            prior, curves = _train(start, settings, sized, run, Path(latent_cache) if latent_cache else work / "latents")
+            prior, curves = _train(start, settings, sized, context, Path(latent_cache) if latent_cache else work / "latents")
             if process.is_main_process:
                 _write(prior, start, settings, sized, curves, stage)
                 stage.commit(exclude=[work.name])
@@ -197,7 +198,9 @@ def _check_batches(settings: FitSettings, process: Process) -> None:
             )
 
 
-def _train(start: StartingPoint, settings: FitSettings, images: ImageData, run: Run, latent_cache: Path) -> tuple[Prior, dict[str, Curve]]:
+def _train(
+    start: StartingPoint, settings: FitSettings, images: ImageData, context: FitContext, latent_cache: Path
+) -> tuple[Prior, dict[str, Curve]]:
     """Train what there is to train, in place, and return it as a prior with the loss curves."""
     vae, curves, scale = start.vae, {}, 1.0
     seconds = settings.max_minutes and 60 * settings.max_minutes
@@ -205,14 +208,14 @@ def _train(start: StartingPoint, settings: FitSettings, images: ImageData, run: 
         curves["autoencoder"] = train_autoencoder(
             vae,
             images,
-            run,
-            training=settings.autoencoder_training,
+            context,
+            settings=settings.autoencoder_training,
             kl_weight=settings.networks.kl_weight,
             max_seconds=seconds and AUTOENCODER_SHARE * seconds,
         )
         seconds = seconds and seconds - curves["autoencoder"].seconds
         vae.register_to_config(scaling_factor=1.0)
-    latents = Latents(images, vae.to(run.process.device), latent_cache, run.process, run.progress)
+    latents = Latents(images, vae.to(context.process.device), latent_cache, context.process, context.progress)
     if settings.trains_autoencoder:
         scale = 1 / latents.root_mean_square()
         vae.register_to_config(scaling_factor=scale)
@@ -222,9 +225,9 @@ def _train(start: StartingPoint, settings: FitSettings, images: ImageData, run: 
         start.transformer,
         latents,
         list(images.counts.values()),
-        run,
+        context,
         schedule=Schedule.from_config(start.scheduler_config),
-        training=settings.transformer_training,
+        settings=settings.transformer_training,
         label_dropout=LABEL_DROPOUT,
         scale=scale,
         max_seconds=seconds,

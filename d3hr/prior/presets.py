@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from d3hr.errors import SettingsError
 
 
-class Training(BaseModel):
+class TrainingSettings(BaseModel):
     """One optimiser run: AdamW, linear warm-up, cosine to zero, gradient norm clipped, weights averaged (EMA)."""
 
     model_config = ConfigDict(frozen=True)
@@ -64,8 +64,8 @@ class PriorPreset(BaseModel):
     """Transformer width."""
     tokens: int
     """Largest number of tokens; the patch size follows."""
-    autoencoder_training: Training
-    transformer_training: Training
+    autoencoder_training: TrainingSettings
+    transformer_training: TrainingSettings
 
 
 PRESETS: dict[str, PriorPreset] = {
@@ -80,8 +80,8 @@ PRESETS: dict[str, PriorPreset] = {
         heads=4,
         width=96,
         tokens=16,
-        autoencoder_training=Training(steps=800, batch_size=64, learning_rate=2e-3),
-        transformer_training=Training(steps=1500, batch_size=128, learning_rate=2e-3),
+        autoencoder_training=TrainingSettings(steps=800, batch_size=64, learning_rate=2e-3),
+        transformer_training=TrainingSettings(steps=1500, batch_size=128, learning_rate=2e-3),
     ),
     "compact": PriorPreset(
         min_image_size=16,
@@ -95,8 +95,8 @@ PRESETS: dict[str, PriorPreset] = {
         heads=4,
         width=128,
         tokens=16,
-        autoencoder_training=Training(steps=20_000, batch_size=32, learning_rate=4e-3, warmup_steps=200),
-        transformer_training=Training(steps=20_000, batch_size=128, learning_rate=1e-3, warmup_steps=500),
+        autoencoder_training=TrainingSettings(steps=20_000, batch_size=32, learning_rate=4e-3, warmup_steps=200),
+        transformer_training=TrainingSettings(steps=20_000, batch_size=128, learning_rate=1e-3, warmup_steps=500),
     ),
     "small": PriorPreset(
         min_image_size=16,
@@ -109,8 +109,8 @@ PRESETS: dict[str, PriorPreset] = {
         heads=8,
         width=256,
         tokens=64,
-        autoencoder_training=Training(steps=20_000, batch_size=128, learning_rate=1e-3, warmup_steps=500),
-        transformer_training=Training(steps=100_000, batch_size=256, learning_rate=5e-4, warmup_steps=1000, ema_decay=0.9995),
+        autoencoder_training=TrainingSettings(steps=20_000, batch_size=128, learning_rate=1e-3, warmup_steps=500),
+        transformer_training=TrainingSettings(steps=100_000, batch_size=256, learning_rate=5e-4, warmup_steps=1000, ema_decay=0.9995),
     ),
     "base": PriorPreset(
         min_image_size=32,
@@ -123,14 +123,14 @@ PRESETS: dict[str, PriorPreset] = {
         heads=12,
         width=768,
         tokens=256,
-        autoencoder_training=Training(steps=100_000, batch_size=64, learning_rate=2e-4, warmup_steps=1000),
-        transformer_training=Training(steps=400_000, batch_size=256, learning_rate=1e-4, warmup_steps=2000, ema_decay=0.9999),
+        autoencoder_training=TrainingSettings(steps=100_000, batch_size=64, learning_rate=2e-4, warmup_steps=1000),
+        transformer_training=TrainingSettings(steps=400_000, batch_size=256, learning_rate=1e-4, warmup_steps=2000, ema_decay=0.9999),
     ),
 }
 
 
-FINE_TUNING = Training(steps=10_000, batch_size=64, learning_rate=1e-4, warmup_steps=100, ema_decay=0.999)
-"""Training of a pretrained transformer on other classes."""
+FINE_TUNING = TrainingSettings(steps=10_000, batch_size=64, learning_rate=1e-4, warmup_steps=100, ema_decay=0.999)
+"""TrainingSettings of a pretrained transformer on other classes."""
 LABEL_DROPOUT = 0.1
 """Share of training images whose class is replaced by the null class, for guidance (DiT, arXiv 2212.09748)."""
 

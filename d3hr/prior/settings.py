@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3hr.errors import SettingsError, settings_error
-from d3hr.prior.presets import FINE_TUNING, PriorPreset, Training, prior_preset
+from d3hr.prior.presets import FINE_TUNING, PriorPreset, TrainingSettings, prior_preset
 
 _ENDLESS = 10**9
 
@@ -68,17 +68,17 @@ class FitSettings(BaseModel):
         return self.init is None and self.autoencoder is None
 
     @property
-    def transformer_training(self) -> Training:
+    def transformer_training(self) -> TrainingSettings:
         """How the transformer is trained."""
         usual = FINE_TUNING if self.init else self.networks.transformer_training
         return self._changed(usual, steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
 
     @property
-    def autoencoder_training(self) -> Training:
+    def autoencoder_training(self) -> TrainingSettings:
         """How the autoencoder is trained, if it is."""
         return self._changed(self.networks.autoencoder_training, steps=self.autoencoder_steps)
 
-    def _changed(self, usual: Training, *, steps: int | None, **changes: Any) -> Training:
+    def _changed(self, usual: TrainingSettings, *, steps: int | None, **changes: Any) -> TrainingSettings:
         """Return a training with what was asked for; a timed one has no other end than the steps that were given."""
         if steps is None and self.max_minutes is not None:
             steps = _ENDLESS

@@ -1,7 +1,7 @@
-"""One optimiser run over a loss: learning rate, clipping, averaged weights, budget, and checkpoints that continue to the same weights.
+"""Trains one network in place: steps, learning rate, averaged weights, time limit, and checkpoints that continue to the same weights.
 
-Batches and noise of a step follow from (seed, step) alone, so a checkpoint needs no random state: weights, moments and the step
-are all. Checkpoints are single safetensors files.
+The networks of a prior, students and teachers are all trained by :class:`Trainer`. Batch and noise of a step follow from (seed, step)
+alone, so a checkpoint holds no random state: weights, their averages, the optimiser's moments and the number of steps are enough.
 """
 
 from __future__ import annotations
@@ -9,251 +9,272 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from d3hr.errors import NumericalError
 from d3hr.fileio.atomic import load_if_valid, read_checkpoint, write_tensors
-from d3hr.prior.presets import Training
-from d3hr.progress import Progress
-from d3hr.seeds import derive_seed, generator_for
+from d3hr.progress import SILENT, Progress
+from d3hr.seeds import generator_for
 
 CHECKPOINT_SECONDS = 30.0
+"""Seconds between two checkpoints; where saving one takes s > 1 seconds, s times as many."""
 _CURVE_POINTS = 200
+_READ_EVERY = 50
+"""Steps after which losses are read from the device, which waits for it, and checked; also before a checkpoint and at curve points."""
 Batch = TypeVar("Batch")
 
 
-class Process(Protocol):
-    """What an optimiser run needs of ``accelerate.Accelerator``."""
+class Process:
+    """A process that trains alone; ``accelerate.Accelerator`` has the same attributes and methods for several processes.
 
-    num_processes: int
-    process_index: int
-    is_main_process: bool
-    device: torch.device
+    Args:
+        device: where the networks are.
+    """
+
+    num_processes, process_index, is_main_process = 1, 0, True
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
 
     def prepare(self, *parts: Any) -> Any:
-        """Wrap network and optimiser for this device and for several processes."""
+        """Return network and optimiser as this process uses them."""
+        return parts
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients."""
+        loss.backward()
 
-    def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any:
-        """Scale gradients down to ``max_norm``."""
+    def clip_grad_norm_(self, parameters: Any, max_norm: float) -> None:
+        """Scale gradients down to a norm of ``max_norm`` over all parameters."""
+        nn.utils.clip_grad_norm_(parameters, max_norm)
 
     def wait_for_everyone(self) -> None:
-        """Wait until every process is here."""
+        """Return when all processes are here: at once."""
 
 
 @dataclass
 class Curve:
-    """The loss of a run: ``points`` are (step, mean loss since the point before)."""
+    """The loss of a training: ``points`` are (steps done, mean loss since the point before); ``seconds`` and ``steps`` are in all."""
 
     points: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0
     steps: int = 0
 
 
-class Indices:
-    """An endless, seeded stream of positions in a data set: every epoch visits each once, in a new order."""
-
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self._size, self._batch_size, self._seed = size, batch_size, seed
-        self._orders: dict[int, Tensor] = {}
-
-    def at(self, step: int) -> Tensor:
-        """Return the int64 [batch_size] positions of one step."""
-        places = torch.arange(step * self._batch_size, (step + 1) * self._batch_size)
-        return torch.stack([self._order(int(place) // self._size)[int(place) % self._size] for place in places])
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            self._orders = {e: order for e, order in self._orders.items() if e >= epoch - 1}
-            self._orders[epoch] = torch.randperm(self._size, generator=generator_for(self._seed, "epoch", epoch))
-        return self._orders[epoch]
+def warm_up(step: int, length: float) -> float:
+    """Return the share of the learning rate, 0 to 1, at a step (from 0) of a linear rise over ``length`` steps; 1 from then on."""
+    return min(1.0, (step + 1) / length) if length else 1.0
 
 
-def rate(fraction: float, step: int, warmup_steps: int) -> float:
-    """Return the share of the peak learning rate at a step: linear warm-up times a cosine over the fraction of the run done."""
-    return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
+def decay(schedule: Literal["cosine", "half_cosine", "step"], done: float, total: float) -> float:
+    """Return the share of the learning rate, 0 to 1, that holds at time ``done`` of ``total``.
+
+    ``cosine`` is 0.5 (1 + cos(pi done / total)); ``half_cosine`` 0.5 (1 + cos(pi done / (2 total))); ``step`` 1 in the first half and 0.1
+    in the second.
+    """
+    if schedule == "step":
+        return 1.0 if 2 * done < total else 0.1
+    return 0.5 * (1 + math.cos(math.pi * done / (total if schedule == "cosine" else 2 * total)))
 
 
-@dataclass(frozen=True)
-class Run:
-    """What all optimiser runs of one fit have in common.
+def endless_batches(size: int, batch_size: int, seed: int) -> Callable[[int], Tensor]:
+    """Return a function from step to positions, int64 [batch_size], in a data set of ``size`` images.
+
+    The batches cut an endless stream, so one may span two epochs; each epoch visits every image once, in a seeded order of its own.
+    """
+    order = lru_cache(maxsize=2)(lambda epoch: torch.randperm(size, generator=generator_for(seed, "epoch", epoch)))
+
+    def positions(step: int) -> Tensor:
+        places = range(step * batch_size, (step + 1) * batch_size)
+        return torch.stack([order(place // size)[place % size] for place in places])
+
+    return positions
+
+
+def even_batches(size: int, batch_size: int, seed: int) -> Callable[[int], Tensor]:
+    """Return a function from step to positions, int64 [n <= batch_size], in a data set of ``size`` images.
+
+    Each epoch visits every image once, in a seeded order of its own, in ceil(size / batch_size) batches whose sizes differ by at most 1.
+    """
+    steps = math.ceil(size / batch_size)
+
+    @lru_cache(maxsize=2)
+    def batches(epoch: int) -> tuple[Tensor, ...]:
+        return torch.randperm(size, generator=generator_for(seed, "order", epoch)).tensor_split(steps)
+
+    return lambda step: batches(step // steps)[step % steps]
+
+
+@dataclass
+class Trainer(Generic[Batch]):
+    """The training of one network in place; parameters that need no gradient are neither moved nor kept in checkpoints.
 
     Attributes:
-        seed: seed of order and noise.
-        bf16: compute in bfloat16 where PyTorch's autocast does.
-        process: the accelerator.
-        folder: where checkpoints are.
+        title: what a person reads of the work.
+        network: the network, on the device of ``process`` and in the mode (training or evaluation) it is trained in.
+        optimiser: updates its parameters.
+        steps: number of steps.
+        load: returns the batch of a step, counted from 0; called in a thread, one step ahead.
+        loss: scalar loss of the network on the batch of a step.
+        learning_rate: learning rate of a step, from its number and the fraction of the training that is done, 0 to 1.
+        checkpoint: file to continue from and to save to; None saves nothing.
+        max_seconds: end after this time, earlier sessions counted in, or after the steps; the fraction done is of whichever is nearer.
+        clip_norm: largest norm of the gradient.
+        ema_decay: decay of an exponential average of the weights, which replaces them at the end; None keeps the weights themselves.
+        after_step: called with the number of steps done.
+        process: this process, or the accelerator.
         progress: where to report.
     """
 
-    seed: int
-    bf16: bool
-    process: Process
-    folder: Path
-    progress: Progress
+    title: str
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    steps: int
+    load: Callable[[int], Batch]
+    loss: Callable[[nn.Module, Batch, int], Tensor]
+    learning_rate: Callable[[int, float], float]
+    checkpoint: Path | None = None
+    max_seconds: float | None = None
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    after_step: Callable[[int], None] | None = None
+    process: Process = field(default_factory=Process)
+    progress: Progress = SILENT
 
-    def order(self, network: str, size: int, training: Training) -> Indices:
-        """Return the order in which a network sees ``size`` images."""
-        return Indices(size, training.batch_size, derive_seed(self.seed, network, "order"))
+    def __post_init__(self) -> None:
+        self._curve = Curve()
+        self._weights = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+        self._average = {} if self.ema_decay is None else {name: value.detach().clone() for name, value in self._weights.items()}
+        self._unread: list[Tensor] = []
+        self._losses: list[float] = []
+        self._note = ""
 
-    def share(self, positions: Tensor) -> Tensor:
-        """Return this process's part of a batch."""
-        return positions[self.process.process_index :: self.process.num_processes]
+    def run(self) -> Curve:
+        """Train to the end, from the checkpoint if there is one, and return the loss curve.
 
-    def agreed(self, value: float) -> float:
-        """Return the first process's value in every process, so that all stop at the same step."""
+        Raises:
+            NumericalError: the loss is not finite.
+        """
+        self._resume()
+        curve = self._curve
+        network, optimiser = self.process.prepare(self.network, self.optimiser)
+        self._started = time.monotonic() - curve.seconds
+        saved, pause = time.monotonic(), CHECKPOINT_SECONDS
+        with self.progress.bar(self.title, self.steps) as bar, ThreadPoolExecutor(1) as ahead:
+            upcoming = ahead.submit(self.load, curve.steps)
+            fraction = self._fraction_done()
+            while fraction < 1:
+                batch = upcoming.result()
+                upcoming = ahead.submit(self.load, curve.steps + 1)
+                self._step(network, optimiser, batch, fraction)
+                before, fraction = fraction, self._fraction_done()
+                point_due = fraction >= 1 or int(fraction * _CURVE_POINTS) > int(before * _CURVE_POINTS)
+                if point_due or len(self._unread) == _READ_EVERY:
+                    self._read_losses()
+                if point_due:
+                    curve.points.append((curve.steps, sum(self._losses) / len(self._losses)))
+                    self._losses.clear()
+                bar.update(curve.steps, total=round(curve.steps / fraction), note=self._note)
+                if self.after_step:
+                    self.after_step(curve.steps)
+                if time.monotonic() - saved > pause:
+                    begun = time.monotonic()
+                    self._save()
+                    saved = time.monotonic()
+                    pause = CHECKPOINT_SECONDS * max(1.0, saved - begun)
+            upcoming.cancel()
+        self._save()
+        with torch.no_grad():
+            for name, value in self._average.items():
+                self._weights[name].copy_(value)
+        return curve
+
+    def _step(self, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, fraction: float) -> None:
+        """Make one step, and move the average of the weights."""
+        step = self._curve.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate(step, fraction)
+        loss = self.loss(network, batch, step)
+        self.process.backward(loss)
+        if self.clip_norm is not None:
+            self.process.clip_grad_norm_(self._weights.values(), self.clip_norm)
+        optimiser.step()
+        optimiser.zero_grad()
+        if self.ema_decay is not None:
+            # The decay grows as (1 + n) / (10 + n), so that a short training forgets its start.
+            share = 1.0 if step == 0 else 1 - min(self.ema_decay, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self._average.values()), [weight.detach() for weight in self._weights.values()], share)
+        self._curve.steps += 1
+        self._unread.append(loss.detach())
+
+    def _fraction_done(self) -> float:
+        """Return how much of the training is done, in all processes what the first one finds, so that all stop at the same step."""
+        fraction = self._curve.steps / self.steps
+        if self.max_seconds is None:
+            return fraction
+        fraction = max(fraction, (time.monotonic() - self._started) / self.max_seconds)
         if self.process.num_processes == 1:
-            return value
+            return fraction
         from accelerate.utils import broadcast
 
-        return float(broadcast(torch.tensor(value, device=self.process.device)))
+        return float(broadcast(torch.tensor(fraction, device=self.process.device)))
 
+    def _read_losses(self) -> None:
+        """Read the losses of the last steps from the device, and see that they are finite."""
+        first = self._curve.steps - len(self._unread)
+        for step, loss in enumerate(torch.stack(self._unread).tolist() if self._unread else [], start=first):
+            if not math.isfinite(loss):
+                raise NumericalError(
+                    f"{self.title}: the loss is not finite.",
+                    found=f"{loss} at step {step}",
+                    hint="use a lower learning rate, or precision fp32.",
+                )
+            self._losses.append(loss)
+            self._note = f"loss {loss:.4f}"
+        self._unread.clear()
 
-def optimise(
-    title: str,
-    model: nn.Module,
-    load: Callable[[int], Batch],
-    loss: Callable[[nn.Module, Batch, torch.Generator], Tensor],
-    run: Run,
-    *,
-    training: Training,
-    max_seconds: float | None,
-) -> Curve:
-    """Train ``model`` in place and leave its averaged weights in it; parameters that need no gradient are neither moved nor kept.
+    def _state(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds of the network, sharing its memory: trained parameters, buffers and averages."""
+        frozen = {name for name, value in self.network.named_parameters() if not value.requires_grad}
+        state = {f"model.{name}": value for name, value in self.network.state_dict().items() if name not in frozen}
+        return state | {f"average.{name}": value for name, value in self._average.items()}
 
-    Args:
-        title: what is being trained; seeds and checkpoint follow from it.
-        model: the network.
-        load: gives the batch of a step; runs one step ahead in a thread.
-        loss: scalar loss of the network on a batch, with the step's noise generator.
-        run: the fit this is part of; its folder holds the checkpoint to continue from.
-        training: hyper-parameters.
-        max_seconds: end after this time, earlier sittings counted in, or after the steps; the learning rate falls with what is nearer.
+    def _save(self) -> None:
+        self._read_losses()
+        self._curve.seconds = time.monotonic() - self._started
+        if self.checkpoint is not None and self.process.is_main_process:
+            moments = {
+                f"optimiser.{index}.{name}": value
+                for index, state in self.optimiser.state_dict()["state"].items()
+                for name, value in state.items()
+                if value is not None
+            }
+            write_tensors(self.checkpoint, self._state() | moments, {"curve": json.dumps(asdict(self._curve))})
 
-    Raises:
-        NumericalError: the loss is not finite.
-    """
-    process, seed = run.process, derive_seed(run.seed, title)
-    checkpoint = run.folder / f"{title}.safetensors"
-    model = model.to(process.device)
-    weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    average = {name: value.detach().clone() for name, value in weights.items()}
-    optimiser = torch.optim.AdamW(weights.values(), lr=training.learning_rate, weight_decay=0.0)
-    found = load_if_valid(checkpoint, read_checkpoint, run.progress)
-    curve = _restore(*found, weights, average, optimiser) if found else Curve()
-    wrapped, wrapped_optimiser = process.prepare(model, optimiser)
-    started = time.monotonic() - curve.seconds
-    saved, saving = time.monotonic(), 0.0
-    losses: list[float] = []
-
-    def save() -> None:
-        curve.seconds = time.monotonic() - started
-        if process.is_main_process:
-            _save(checkpoint, weights, average, optimiser, curve)
-
-    def fraction_done() -> float:
-        by_time = 0.0 if max_seconds is None else (time.monotonic() - started) / max_seconds
-        return run.agreed(max(curve.steps / training.steps, by_time))
-
-    with run.progress.bar(title, training.steps) as bar, ThreadPoolExecutor(1) as ahead:
-        upcoming = ahead.submit(load, curve.steps)
-        fraction = fraction_done()
-        while fraction < 1:
-            step = curve.steps
-            batch = upcoming.result()
-            upcoming = ahead.submit(load, step + 1)
-            for group in optimiser.param_groups:
-                group["lr"] = training.learning_rate * rate(fraction, step, training.warmup_steps)
-            noise = torch.Generator(process.device).manual_seed(derive_seed(seed, "step", step, process.process_index))
-            with torch.autocast(process.device.type, torch.bfloat16, enabled=run.bf16):
-                value = loss(wrapped, batch, noise)
-            process.backward(value)
-            process.clip_grad_norm_(weights.values(), training.clip_norm)
-            wrapped_optimiser.step()
-            wrapped_optimiser.zero_grad()
-            _move_average(average, weights, training.ema_decay, step)
-            curve.steps += 1
-            losses.append(_finite(float(value.detach()), title, step))
-            before, fraction = fraction, fraction_done()
-            if fraction >= 1 or int(fraction * _CURVE_POINTS) > int(before * _CURVE_POINTS):
-                curve.points.append((curve.steps, sum(losses) / len(losses)))
-                losses.clear()
-            bar.update(curve.steps, total=round(curve.steps / fraction), note=f"loss {value.detach():.4f}")
-            if time.monotonic() - saved > CHECKPOINT_SECONDS * max(1.0, saving):
-                begun = time.monotonic()
-                save()
-                saved = time.monotonic()
-                saving = saved - begun
-        upcoming.cancel()
-    save()
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(average[name])
-    return curve
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the moments of an optimiser by names that start with ``optimiser.``."""
-    states = optimiser.state_dict()["state"]
-    return {f"optimiser.{index}.{name}": value for index, state in states.items() for name, value in state.items() if value is not None}
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the moments that :func:`optimiser_tensors` wrote; other names are passed over."""
-    state = optimiser.state_dict()
-    state["state"] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            state["state"].setdefault(int(index), {})[key] = value.clone()
-    optimiser.load_state_dict(state)
-
-
-def _finite(loss: float, title: str, step: int) -> float:
-    if not math.isfinite(loss):
-        raise NumericalError(
-            f"The loss of the {title} is not finite.",
-            found=f"{loss} at step {step}",
-            hint="use --precision fp32 or bf16, or a lower learning rate.",
-        )
-    return loss
-
-
-@torch.no_grad()
-def _move_average(average: dict[str, Tensor], weights: dict[str, nn.Parameter], decay: float, step: int) -> None:
-    """Move an exponential average whose decay grows as (1 + n) / (10 + n), so that a short run forgets its start."""
-    share = 1.0 if step == 0 else 1 - min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.values()), [weight.detach() for weight in weights.values()], share)
-
-
-def _save(path: Path, weights: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.Optimizer, curve: Curve) -> None:
-    tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in weights.items()}
-    tensors |= {f"average.{name}": value for name, value in average.items()}
-    tensors |= optimiser_tensors(optimiser)
-    about = {"points": curve.points, "seconds": curve.seconds, "steps": curve.steps}
-    write_tensors(path, tensors, {"curve": json.dumps(about)})
-
-
-@torch.no_grad()
-def _restore(
-    tensors: dict[str, Tensor],
-    metadata: dict[str, str],
-    weights: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-) -> Curve:
-    about = json.loads(metadata["curve"])
-    restore_optimiser(optimiser, tensors)
-    for name, weight in weights.items():
-        weight.copy_(tensors[f"model.{name}"])
-        average[name].copy_(tensors[f"average.{name}"])
-    return Curve([(step, value) for step, value in about["points"]], about["seconds"], about["steps"])
+    @torch.no_grad()
+    def _resume(self) -> None:
+        found = None if self.checkpoint is None else load_if_valid(self.checkpoint, read_checkpoint, self.progress)
+        if found is None:
+            return
+        tensors, metadata = found
+        curve = json.loads(metadata["curve"])
+        self._curve = Curve([(step, loss) for step, loss in curve["points"]], curve["seconds"], curve["steps"])
+        for name, value in self._state().items():
+            value.copy_(tensors[name])
+        moments = self.optimiser.state_dict()
+        moments["state"] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".", 2)
+                moments["state"].setdefault(int(index), {})[key] = value.clone()
+        self.optimiser.load_state_dict(moments)
+        self.progress.say(f"{self.title}: continued at step {self._curve.steps}")

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from d3hr.evaluation.augmentation import Mixed
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.targets import distance, hard_targets, online_targets, stored_targets
+from d3hr.evaluation.targets import hard_targets, online_targets, stored_targets, student_loss
 
 HARD = Protocol(name="hard", steps=1, batch_size=2, learning_rate=0.1)
 SOFT = HARD.model_copy(update={"labels": "stored", "temperature": 2.0})
@@ -28,7 +28,7 @@ def test_smoothing_spreads_a_share() -> None:
     logits = torch.tensor([[0.0, math.log(3)]]).expand(2, 2)
     quarter, rest = math.log(4), math.log(4 / 3)
     expected = (0.95 * quarter + 0.05 * rest + 0.05 * quarter + 0.95 * rest) / 2
-    assert float(distance(logits, targets, HARD)) == pytest.approx(expected, rel=1e-6)
+    assert float(student_loss(logits, targets, HARD)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_stored_targets_are_softened_and_mixed() -> None:
@@ -49,8 +49,8 @@ def test_soft_loss_is_kl_at_the_temperature() -> None:
     """KL of (1/4, 3/4) from (1/2, 1/2) by hand; logits 0, 2 log 3 at T = 2 are the targets. Averaged over the batch, no T^2."""
     targets = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
     by_hand = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
-    assert float(distance(torch.zeros(2, 2), targets, SOFT)) == pytest.approx(by_hand / 2, rel=1e-6)
+    assert float(student_loss(torch.zeros(2, 2), targets, SOFT)) == pytest.approx(by_hand / 2, rel=1e-6)
     logits = torch.tensor([[0.0, 2 * math.log(3)], [0.0, 0.0]])
-    assert float(distance(logits, targets, SOFT)) == pytest.approx(0, abs=1e-6)
-    assert float(distance(logits, targets, SOFT)) < float(distance(logits, targets, SOFT.model_copy(update={"temperature": 1.0})))
+    assert float(student_loss(logits, targets, SOFT)) == pytest.approx(0, abs=1e-6)
+    assert float(student_loss(logits, targets, SOFT)) < float(student_loss(logits, targets, SOFT.model_copy(update={"temperature": 1.0})))
     assert not math.isclose(float(F.cross_entropy(logits, targets)), 0, abs_tol=1e-3)

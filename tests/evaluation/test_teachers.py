@@ -80,7 +80,7 @@ def test_a_stopped_training_ends_with_the_same_bytes(
     validation: ImageData, teacher: Teacher, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after about half of its 30 steps, with a checkpoint behind it, and started again: weights as of one training in one go."""
-    monkeypatch.setattr(teacher_training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
     out = tmp_path / "out"
     arguments: dict[str, Any] = {"test": validation, "student": "convnet1", "protocol": BRIEF}
     with pytest.raises(Stopped):

@@ -1,7 +1,9 @@
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from d3hr import load_images, random_real
 from d3hr.data.dataset import ImageData
@@ -10,9 +12,20 @@ from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import TrainingResult
 from d3hr.evaluation.targets import hard_targets
-from d3hr.evaluation.training import Training, seeded_student, train_and_test
+from d3hr.evaluation.training import check_steps, learning_rate_at, new_optimiser, train_and_test
 
 BRIEF = Protocol(name="brief", epochs=6, batch_size=8, learning_rate=0.01)
+SGD = Protocol(name="sgd", steps=4, batch_size=2, learning_rate=0.1, weight_decay=0.5)
+ADAMW = Protocol(
+    name="adamw",
+    epochs=4,
+    batch_size=2,
+    optimiser="adamw",
+    learning_rate=0.1,
+    schedule="half_cosine",
+    weight_decay=0.5,
+    decay_vectors=False,
+)
 
 
 @pytest.fixture
@@ -22,58 +35,25 @@ def sets(digits: ImageData, tmp_path: Path) -> tuple[LabelledImages, LabelledIma
     return train, real_images(load_images("digits", split="validation"), train.class_names, 8)
 
 
-def training(train: LabelledImages, protocol: Protocol) -> Training:
-    return Training(
-        seeded_student("convnet1", 10, 8, 0), train.read, len(train.labels), 8, protocol, hard_targets(train.labels, 10), seed=0
-    )
-
-
 def run(sets: tuple[LabelledImages, LabelledImages], student: str, protocol: Protocol, seed: int) -> TrainingResult:
     return train_and_test(*sets, student=student, protocol=protocol, targets=hard_targets(sets[0].labels, 10), seed=seed)
 
 
-def checked_at(made: Training) -> list[int]:
-    steps = []
-    while made.step < made.steps:
-        made.advance()
-        steps += [made.step] if made.at_check else []
-    return steps
+def test_checks_are_even_and_the_last_is_at_the_end() -> None:
+    """20 images in batches of at most 8: 3 steps an epoch. 20 epochs are 60 steps, and of 10 checks one follows every sixth.
 
-
-def test_epochs_are_whole_passes_and_checks_are_even(sets: tuple[LabelledImages, LabelledImages]) -> None:
-    """20 images in batches of at most 8: 3 steps an epoch. 20 epochs are 60 steps, and of 10 checks one stands after every sixth."""
-    assert checked_at(training(sets[0], BRIEF.model_copy(update={"epochs": 20}))) == [6 * check for check in range(1, 11)]
-
-
-def test_a_short_run_ends_with_a_check(sets: tuple[LabelledImages, LabelledImages]) -> None:
-    """One epoch of 3 steps has at most 3 checks; the last is at the end. One check is at the end alone."""
-    assert checked_at(training(sets[0], BRIEF.model_copy(update={"epochs": 1})))[-1] == 3
-    assert checked_at(training(sets[0], BRIEF.model_copy(update={"checks": 1}))) == [18]
-
-
-def test_a_pass_visits_each_image_once_in_even_batches(sets: tuple[LabelledImages, LabelledImages]) -> None:
-    """21 images in batches of at most 20 are 11 and 10, never one alone; another pass has another order."""
-    seen: list[torch.Tensor] = []
-    made = training(sets[0], BRIEF.model_copy(update={"batch_size": 20}))
-
-    def read(positions: torch.Tensor) -> torch.Tensor:
-        seen.append(positions)
-        return torch.zeros(len(positions), 3, 8, 8)
-
-    made.count, made.read = 21, read
-    made.targets = lambda mixed, positions: torch.eye(10)[positions % 10]
-    for _ in range(4):
-        made.advance()
-    assert [len(positions) for positions in seen] == [11, 10, 11, 10]
-    first, second = torch.cat(seen[:2]), torch.cat(seen[2:])
-    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(21))
-    assert not torch.equal(first, second)
+    One epoch of 3 steps has room for 3 checks. A single check is at the end.
+    """
+    assert check_steps(BRIEF.model_copy(update={"epochs": 20}), 20) == {6 * check for check in range(1, 11)}
+    assert check_steps(BRIEF.model_copy(update={"epochs": 1}), 20) >= {1, 2, 3}
+    assert max(check_steps(BRIEF.model_copy(update={"epochs": 1}), 20)) == 3
+    assert check_steps(BRIEF.model_copy(update={"checks": 1}), 20) == {18}
 
 
 def test_a_loss_that_is_not_finite_is_an_error(sets: tuple[LabelledImages, LabelledImages]) -> None:
-    made = training(sets[0], BRIEF)
-    with pytest.raises(NumericalError, match="step 0 of 18"):
-        made.require_finite(torch.tensor(float("nan")))
+    """Rates of 1e30 make weights of that size in the first step; the logits of the second are beyond float32."""
+    with pytest.raises(NumericalError, match=r"(?s)training convnet1: the loss is not finite.*at step 1"):
+        run(sets, "convnet1", BRIEF.model_copy(update={"learning_rate": 1e30}), 0)
 
 
 @pytest.mark.parametrize(("student", "mix", "epochs"), [("convnet1", "mixup", 6), ("convnet1", "cutmix", 6), ("resnet18", "mixup", 1)])
@@ -96,3 +76,37 @@ def test_the_papers_protocol_teaches(sets: tuple[LabelledImages, LabelledImages]
     """Crops, mixup and AdamW lead well above chance, 10 %, on digits the student has not seen, within 100 passes."""
     protocol = protocol_named("paper-hard", ipc=2).model_copy(update={"epochs": 100, "flip": False, "crop_scale": (0.5, 1.0)})
     assert run(sets, "convnet3", protocol, 0).last_epoch > 0.4
+
+
+def test_the_rate_changes_once_a_tick() -> None:
+    """Of 3 images in batches of 2 an epoch has two steps of one rate; with a length in steps each has its own."""
+    by_epoch = [learning_rate_at(ADAMW, step, 3) for step in range(8)]
+    assert by_epoch == pytest.approx([0.1 * 0.5 * (1 + math.cos(math.pi * epoch / 8)) for epoch in (0, 0, 1, 1, 2, 2, 3, 3)])
+    assert [learning_rate_at(SGD, step, 3) for step in range(4)] == pytest.approx([0.1, 0.085355, 0.05, 0.014645], abs=1e-6)
+
+
+def test_a_warm_up_rises_linearly_under_the_schedule() -> None:
+    """Over half of 4 steps: 1/2 and 1 of the cosine's 1 and 0.853553, then the cosine alone."""
+    rising = SGD.model_copy(update={"warmup": 0.5})
+    assert [learning_rate_at(rising, step, 3) for step in range(4)] == pytest.approx([0.05, 0.085355, 0.05, 0.014645], abs=1e-6)
+
+
+def test_vectors_are_exempt_from_weight_decay() -> None:
+    """A linear layer, a norm: the matrix decays; bias, scale and shift, all 1-D, do not, unless the protocol says so."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    decayed, exempt = new_optimiser(network, ADAMW).param_groups
+    assert (decayed["weight_decay"], [parameter.ndim for parameter in decayed["params"]]) == (0.5, [2])
+    assert (exempt["weight_decay"], [parameter.ndim for parameter in exempt["params"]]) == (0.0, [1, 1, 1])
+    assert [len(group["params"]) for group in new_optimiser(network, SGD).param_groups] == [4, 0]
+
+
+@pytest.mark.parametrize(("protocol", "matrix", "bias"), [(SGD, 0.95, 0.95), (ADAMW, 0.95, 1.0)])
+def test_a_step_without_gradient_shows_the_decay(protocol: Protocol, matrix: float, bias: float) -> None:
+    """From 1, with rate 0.1 and decay 0.5, both optimisers go to 1 - 0.1 * 0.5 = 0.95; what is exempt stays."""
+    network = nn.Linear(2, 2)
+    for parameter in network.parameters():
+        nn.init.ones_(parameter)
+        parameter.grad = torch.zeros_like(parameter)
+    new_optimiser(network, protocol).step()
+    torch.testing.assert_close(network.weight.detach(), torch.full((2, 2), matrix))
+    torch.testing.assert_close(network.bias.detach(), torch.full((2,), bias))

@@ -16,7 +16,6 @@ from PIL import Image
 from d3hr import DistilledSet, ImageData, Prior, distill, load_images, random_real
 from d3hr.comparison.trainings import Setting, evaluate_once
 from d3hr.errors import DamagedFile
-from d3hr.evaluation import teacher_training
 from d3hr.evaluation.images import training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
@@ -25,11 +24,12 @@ from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.latent_cache import Latents
+from d3hr.prior.trainer import Process
 from d3hr.progress import SILENT, Progress
 from tests.conftest import Heard, MakeFolder, tree, untrained_prior
 from tests.evaluation.test_teachers import Stopped, StopsAt
 from tests.faults.conftest import flip_bit
-from tests.prior.test_fit import OneProcess, line
+from tests.prior.test_trainer import line
 
 FLIPS = range(3)
 BRIEF = protocol_named("teacher").model_copy(update={"epochs": 1, "flip": False, "shift": 0.0})
@@ -151,18 +151,18 @@ def test_a_checkpoint_of_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_shard_of_latents(image_folder: MakeFolder, tmp_path: Path) -> None:
     images, prior = load_images(image_folder({"ant": 5, "bee": 6})), untrained_prior(("ant", "bee"))
-    expected = Latents(images, prior.vae, tmp_path / "cache", OneProcess(), SILENT).gather(torch.arange(11))
+    expected = Latents(images, prior.vae, tmp_path / "cache", Process(), SILENT).gather(torch.arange(11))
     files = tree(tmp_path / "cache")
     for name in ("000000000.safetensors", "latents.json"):
         for seed in range(10):
             flip_bit(tmp_path / "cache" / name, seed)
-            found = Latents(images, prior.vae, tmp_path / "cache", OneProcess(), SILENT)
+            found = Latents(images, prior.vae, tmp_path / "cache", Process(), SILENT)
             assert found.gather(torch.arange(11)).equal(expected)
             assert tree(tmp_path / "cache") == files
 
 
 def test_a_checkpoint_of_a_teacher(digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
     given: dict[str, Any] = {"test": load_images("digits", split="test"), "student": "convnet1", "protocol": BRIEF}
     train_teacher(digits, tmp_path / "whole", **given)
     with pytest.raises(Stopped):

@@ -1,7 +1,6 @@
 import csv
 import itertools
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,91 +11,11 @@ import pytest
 import torch
 
 from d3hr import ImageData, Prior, fit_prior, load_images
-from d3hr.errors import NumericalError, OutputError, SettingsError
+from d3hr.errors import OutputError, SettingsError
 from d3hr.prior import trainer
-from d3hr.prior.presets import PRESETS, Training
-from d3hr.prior.trainer import Indices, Run, optimise, rate
-from d3hr.progress import SILENT
+from d3hr.prior.presets import PRESETS
 from tests.conftest import SMALL, MakeFolder, tree
 from tests.processes import kill, start, wait_for
-
-
-class OneProcess:
-    """A process without mixed precision or others beside it."""
-
-    num_processes, process_index, is_main_process, device = 1, 0, True, torch.device("cpu")
-
-    def prepare(self, *parts: object) -> tuple[object, ...]:
-        return parts
-
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()
-
-    def clip_grad_norm_(self, parameters: Iterable[torch.Tensor], max_norm: float) -> None:
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-
-    def wait_for_everyone(self) -> None:
-        pass
-
-
-def line(folder: Path, steps: int, *, until: int | None = None, poison: bool = False) -> torch.nn.Linear:
-    """Fit y = 3x - 1 with noisy inputs; ``until`` stops the run as Ctrl-C would, keeping the last checkpoint."""
-    torch.manual_seed(0)
-    model = torch.nn.Linear(1, 1)
-    order = Indices(64, 16, seed=1)
-    x = torch.linspace(-1, 1, 64)[:, None]
-
-    def load(step: int) -> torch.Tensor:
-        if step == until:
-            raise KeyboardInterrupt
-        return x[order.at(step)]
-
-    def loss(network: torch.nn.Module, batch: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-        noisy = batch + 0.01 * torch.randn(batch.shape, generator=noise)
-        return (network(noisy) - 3 * batch + 1).square().mean() + (torch.nan if poison else 0)
-
-    folder.mkdir(exist_ok=True)
-    training = Training(steps=steps, batch_size=16, learning_rate=0.1, warmup_steps=10, ema_decay=0.9)
-    optimise("line", model, load, loss, Run(2, False, OneProcess(), folder, SILENT), training=training, max_seconds=None)
-    return model
-
-
-def test_optimiser_finds_the_line(tmp_path: Path) -> None:
-    model = line(tmp_path / "run", 300)
-    assert [model.weight.item(), model.bias.item()] == pytest.approx([3, -1], abs=0.05)
-
-
-def test_a_run_continued_from_a_checkpoint_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped at step 41 and 83 of 120, with a checkpoint after every step: bit for bit what one sitting gives."""
-    whole = line(tmp_path / "whole", 120)
-    monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
-    for until in (41, 83):
-        with pytest.raises(KeyboardInterrupt):
-            line(tmp_path / "parts", 120, until=until)
-    parts = line(tmp_path / "parts", 120)
-    assert torch.equal(whole.weight, parts.weight)
-    assert torch.equal(whole.bias, parts.bias)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(NumericalError, match="step 0"):
-        line(tmp_path / "run", 10, poison=True)
-    assert not list((tmp_path / "run").iterdir())
-
-
-def test_learning_rate_warms_up_and_falls_to_zero() -> None:
-    """Half-way up the warm-up at its middle; half of the peak at the middle of the cosine; nothing at the end."""
-    assert rate(0.0, 4, 10) == pytest.approx(0.5)
-    assert rate(0.5, 500, 10) == pytest.approx(0.5)
-    assert rate(1.0, 1000, 10) == pytest.approx(0.0)
-
-
-def test_every_epoch_visits_each_image_once_in_a_new_order() -> None:
-    order = Indices(10, 5, seed=0)
-    epochs = [torch.cat([order.at(2 * epoch), order.at(2 * epoch + 1)]).tolist() for epoch in range(3)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert order.at(1).tolist() == Indices(10, 5, seed=0).at(1).tolist()
 
 
 @pytest.fixture(autouse=True)
