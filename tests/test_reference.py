@@ -82,9 +82,9 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case({torch.float32: single, torch.float64: double}, numpy_model(single), z, np.array([0, 2, 1]))
 
 
-def gap(found: Tensor, expected: reference.Array) -> float:
-    """Return |found - expected| / |expected|."""
-    return float(np.linalg.norm(found.double().numpy() - expected) / np.linalg.norm(expected))
+def gap(actual: Tensor, expected: reference.Array) -> float:
+    """Return |actual - expected| / |expected|."""
+    return float(np.linalg.norm(actual.double().numpy() - expected) / np.linalg.norm(expected))
 
 
 def test_the_schedule_and_its_grid(case: Case) -> None:
@@ -104,8 +104,8 @@ def test_the_sinusoids_of_a_timestep(timestep: int) -> None:
 
 def test_a_step_between_levels() -> None:
     z, eps = np.random.default_rng(0).standard_normal((2, 3, 4))
-    found = ddim_step(torch.from_numpy(z), torch.from_numpy(eps), ALPHAS[600], ALPHAS[620])
-    assert gap(found, reference.ddim_step(z, eps, ALPHAS[600], ALPHAS[620])) < 1e-14
+    actual = ddim_step(torch.from_numpy(z), torch.from_numpy(eps), ALPHAS[600], ALPHAS[620])
+    assert gap(actual, reference.ddim_step(z, eps, ALPHAS[600], ALPHAS[620])) < 1e-14
 
 
 @pytest.mark.parametrize("guidance", [0, 1, 1.5, 4])
@@ -137,11 +137,11 @@ def test_the_fixed_point_and_back(case: Case) -> None:
     """Six steps of a coarse grid, to timestep 600: each takes some twenty predictions."""
     prior, z, labels = case.tensors(torch.float64)
     noise, grid = case.noise(1.5), reference.leading_grid(1000, 10)
-    found = invert(prior, z, labels, level=6, steps=10, guidance_scale=1.5, solver="fixed_point")
+    inverted = invert(prior, z, labels, level=6, steps=10, guidance_scale=1.5, solver="fixed_point")
     expected = reference.invert_exactly(noise, ALPHAS, grid, case.z, 6)
-    assert gap(found, expected) < 1e-6
+    assert gap(inverted, expected) < 1e-6
     assert gap(torch.from_numpy(reference.denoise(noise, ALPHAS, grid, expected, 6)), case.z) < 1e-10
-    assert gap(denoise(prior, found, labels, level=6, steps=10, guidance_scale=1.5), case.z) < 1e-10
+    assert gap(denoise(prior, inverted, labels, level=6, steps=10, guidance_scale=1.5), case.z) < 1e-10
 
 
 @pytest.mark.parametrize("skewness", ["per_dimension", "per_image"])
@@ -150,9 +150,9 @@ def test_group_scores(images: int, skewness: Any) -> None:
     rng = np.random.default_rng(images)
     groups, mean, std = rng.gamma(2.0, size=(6, images, 50)), rng.standard_normal(50), rng.random(50) + 0.5
     weights = (1.0, 0.7, 0.3)
-    found = group_score(*(torch.from_numpy(part) for part in (groups, mean, std)), weights=weights, skewness=skewness)
+    scores = group_score(*(torch.from_numpy(part) for part in (groups, mean, std)), weights=weights, skewness=skewness)
     expected = np.array([reference.group_score(group, mean, std, weights, skewness) for group in groups])
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-12)
 
 
 def test_the_gaussian_of_a_class() -> None:
@@ -211,10 +211,10 @@ def test_the_best_of_a_pool(preset: str) -> None:
     moments = {name: (rng.standard_normal(16), 10 ** rng.uniform(-1, 1, 16)) for name in NAMES}
     gaussians = {name: ClassGaussian(torch.from_numpy(mean), torch.from_numpy(std), 9) for name, (mean, std) in moments.items()}
     chosen = {name: getattr(settings, name) for name in ("weights", "skewness", "seed_by_class")}
-    found = select_groups(gaussians, 4, num_candidates=300, seed=3, **chosen)
+    selected = select_groups(gaussians, 4, num_candidates=300, seed=3, **chosen)
     for name, (mean, std) in moments.items():
         groups = mean + std * class_noise_of(name, settings, 16)
-        assert gap(found[name], reference.best_group(groups, mean, std, settings.weights, settings.skewness)) < 1e-12
+        assert gap(selected[name], reference.best_group(groups, mean, std, settings.weights, settings.skewness)) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -227,16 +227,16 @@ def test_a_distilled_set(
     """Statistics to 1e-5, pictures to one grey level: measured at level 31 or 30, drawn from level 31 in either case."""
     images, prior = load_images(image_folder({"ant": 5, "bee": 4, "cat": 6})), untrained_prior(NAMES)
     settings = distill_settings(preset, ipc=4, num_candidates=40, seed=7)
-    made = distill(images, prior, tmp_path / "set", preset=preset, ipc=4, num_candidates=40, seed=7)
+    distilled = distill(images, prior, tmp_path / "set", preset=preset, ipc=4, num_candidates=40, seed=7)
     noises = {name: class_noise_of(name, settings, 64) for name in images.class_names}
     for name in images.class_names:
         mean, std = statistics_of(images, prior, name, level)
-        assert gap(made.statistics[name].mean, mean) < 1e-5
-        assert gap(made.statistics[name].std, std) < 1e-5
+        assert gap(distilled.statistics[name].mean, mean) < 1e-5
+        assert gap(distilled.statistics[name].std, std) < 1e-5
 
         group = reference.best_group(mean + std * noises[name], mean, std, weights, skewness)
         noise = reference.guided_noise(numpy_model(prior), np.full(4, prior.class_names.index(name)), 4)
         clean = reference.denoise(noise, ALPHAS, GRID, group.reshape(4, *prior.latent_shape), 31)
         expected = to_uint8(prior.decode(torch.from_numpy(clean)))
-        assert int((made.of_class(name).int() - expected.int()).abs().max()) <= 1
+        assert int((distilled.of_class(name).int() - expected.int()).abs().max()) <= 1
     assert np.array_equal(noises["ant"], noises["bee"]) == (preset == "released")

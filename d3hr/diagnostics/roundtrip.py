@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import check_finite, invert
+from d3hr.distillation.ddim import check_finite
 from d3hr.distillation.settings import DistillSettings
-from d3hr.distillation.tasks import generate_images
+from d3hr.distillation.tasks import generate_images, invert_by_settings
 from d3hr.errors import NumericalError
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
@@ -74,18 +74,8 @@ def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Condition
         with NumericalError.naming(match.class_name):
             clean = prior.encode(pictures)
             check_finite(clean, "encoding", "in its latents")
-            labels = torch.full((len(clean),), match.conditioning_id)
             start = time.perf_counter()
-            noisy = invert(
-                prior,
-                clean,
-                labels,
-                level=level,
-                steps=steps,
-                guidance_scale=settings.inversion_guidance,
-                solver=settings.solver,
-                stride=settings.inversion_stride,
-            )
+            noisy = invert_by_settings(prior, clean, match.conditioning_id, settings)
             seconds += time.perf_counter() - start
             guidance = settings.denoising_guidance
             back.append(generate_images(prior, noisy, match.conditioning_id, level=level, steps=steps, guidance_scale=guidance))

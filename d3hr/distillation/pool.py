@@ -23,7 +23,6 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -124,7 +123,7 @@ def search_pool(
         variances: :func:`class_variances` [D] of each class.
         settings: number of candidates, images in a group, weights and seed.
         progress: where to report.
-        memory_budget: bytes that each process may hold, see :func:`search_blocks`.
+        memory_budget: bytes that each process may hold, see :class:`PoolSearch`.
         device: where candidates are scored.
         execution: where blocks are searched.
 
@@ -150,7 +149,15 @@ def search_pool(
 
 @dataclass(frozen=True)
 class PoolSearch:
-    """A search as :class:`~d3hr.execution.base.Work`, whose tasks are ranges of blocks; attributes as :func:`search_blocks` has them."""
+    """The search of a pool as :class:`~d3hr.execution.base.Work`, whose tasks are ranges of blocks.
+
+    Attributes:
+        variances: :func:`class_variances` of all classes, [D, C].
+        settings: number of candidates, images in a group, weights and seed.
+        memory_budget: bytes to hold in addition to the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no
+            result. One block is drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores.
+        device: where candidates are scored. Noise is drawn on the CPU all the same.
+    """
 
     variances: Tensor
     settings: GroupSettings
@@ -163,41 +170,30 @@ class PoolSearch:
         return [blocks[start : start + _BLOCKS_PER_TASK] for start in blocks[::_BLOCKS_PER_TASK]]
 
     def open(self) -> Callable[[range], BestCandidates]:
-        """Return the function that searches a range."""
-        return partial(search_blocks, self.variances, self.settings, memory_budget=self.memory_budget, device=self.device)
+        """Return :meth:`search`."""
+        return self.search
 
+    def search(self, blocks: range) -> BestCandidates:
+        """Return the best candidate of each class among some blocks of the pool, of equal ones the first.
 
-def search_blocks(
-    variances: Tensor, settings: GroupSettings, blocks: range, *, memory_budget: int | None = None, device: str = "cpu"
-) -> BestCandidates:
-    """Return the best candidate of each class among some blocks of the pool, of equal ones the first.
-
-    Noise is drawn on the CPU wherever it is scored. Two devices, or two numbers of threads, can differ only where scores tie to rounding.
-
-    Args:
-        variances: :func:`class_variances` of all classes, [D, C].
-        settings: number of candidates, images in a group, weights and seed.
-        blocks: the blocks to search.
-        memory_budget: bytes to hold in addition to the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no
-            result. One block is drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores.
-        device: where candidates are scored.
-    """
-    dimensions, classes = variances.shape
-    per_block, per_part = block_size(settings.ipc, dimensions), max(1, MAX_SCORES // classes)
-    variances = variances.to(device)
-    best = BestCandidates(*(value.to(variances.device) for value in BestCandidates.empty(classes)))
-    budget = MEMORY_BUDGET if memory_budget is None else memory_budget
-    ahead = max(0, budget // (4 * per_block * settings.ipc * dimensions) - _SCORING_BLOCKS)
-    threads = torch.get_num_threads() - (variances.device.type == "cpu")  # the others draw while one scores
-    with closing(_draw_blocks(blocks, settings, dimensions, threads, ahead)) as drawn:
-        for index, block in zip(blocks, drawn, strict=True):
-            first = index * per_block
-            count = min(per_block, settings.num_candidates - first)
-            for part in range(0, count, per_part):
-                scores = pool_scores(block[part : min(part + per_part, count)].to(variances.device), variances, settings)
-                lowest, position = scores.min(dim=0)
-                best = best.merge(BestCandidates(lowest, first + part + position))
-    return BestCandidates(best.scores.cpu(), best.indices.cpu())
+        Two devices, or two numbers of threads, can differ only where scores tie to rounding.
+        """
+        settings, (dimensions, classes) = self.settings, self.variances.shape
+        per_block, per_part = block_size(settings.ipc, dimensions), max(1, MAX_SCORES // classes)
+        variances = self.variances.to(self.device)
+        best = BestCandidates(*(value.to(variances.device) for value in BestCandidates.empty(classes)))
+        budget = MEMORY_BUDGET if self.memory_budget is None else self.memory_budget
+        ahead = max(0, budget // (4 * per_block * settings.ipc * dimensions) - _SCORING_BLOCKS)
+        threads = torch.get_num_threads() - (variances.device.type == "cpu")  # the others draw while one scores
+        with closing(_draw_blocks(blocks, settings, dimensions, threads, ahead)) as drawn:
+            for index, block in zip(blocks, drawn, strict=True):
+                first = index * per_block
+                count = min(per_block, settings.num_candidates - first)
+                for part in range(0, count, per_part):
+                    scores = pool_scores(block[part : min(part + per_part, count)].to(variances.device), variances, settings)
+                    lowest, position = scores.min(dim=0)
+                    best = best.merge(BestCandidates(lowest, first + part + position))
+        return BestCandidates(best.scores.cpu(), best.indices.cpu())
 
 
 def pool_scores(block: Tensor, variances: Tensor, settings: GroupSettings) -> Tensor:

@@ -143,16 +143,7 @@ class StatisticsEstimator:
         level, steps = self.settings.statistics_level, self.settings.steps
         if self.settings.carrying == "forward_noise":
             return forward_noise(self.prior.schedule, clean, level=level, steps=steps, generator=noise)
-        return invert(
-            self.prior,
-            clean,
-            torch.full((len(clean),), self.conditioning_ids[class_name]),
-            level=level,
-            steps=steps,
-            guidance_scale=self.settings.inversion_guidance,
-            solver=self.settings.solver,
-            stride=self.settings.inversion_stride,
-        )
+        return invert_by_settings(self.prior, clean, self.conditioning_ids[class_name], self.settings)
 
 
 @dataclass(frozen=True)
@@ -217,6 +208,20 @@ class ImageGenerator:
                 guidance_scale=self.settings.denoising_guidance,
                 batch_size=self.settings.batch_size,
             )
+
+
+def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, settings: DistillSettings) -> Tensor:
+    """Invert clean latents [N, C, h, w] of one class to the statistics level, as :func:`~d3hr.distillation.ddim.invert` does."""
+    return invert(
+        prior,
+        latents,
+        torch.full((len(latents),), conditioning_id),
+        level=settings.statistics_level,
+        steps=settings.steps,
+        guidance_scale=settings.inversion_guidance,
+        solver=settings.solver,
+        stride=settings.inversion_stride,
+    )
 
 
 def generate_images(

@@ -8,10 +8,10 @@ from d3hr.distillation.estimation import ClassEstimate, StandardError, images_ne
 
 
 def estimate(latents: Tensor, population: int, batch: int) -> ClassEstimate:
-    found = ClassEstimate.empty(latents.shape[1], population)
+    current = ClassEstimate.empty(latents.shape[1], population)
     for part in latents.split(batch):
-        found = found.update(part, full=len(part) == batch)
-    return found
+        current = current.update(part, full=len(part) == batch)
+    return current
 
 
 def test_errors_of_gaussian_latents() -> None:
@@ -39,13 +39,13 @@ def test_the_stated_error_is_the_error() -> None:
     whole = torch.rand(400, 50, generator=generator, dtype=torch.float64)
     gaps, stated = [], []
     for _ in range(300):
-        part = whole[torch.randperm(400, generator=generator)[:192]]
-        found = estimate(part, 400, 32)
-        gap = [(found.gaussian.mean - whole.mean(0)) / whole.std(0), found.gaussian.std / whole.std(0) - 1]
-        gaps.append([float(part.square().mean()) for part in gap])
-        stated.append([found.standard_error.mean**2, found.standard_error.std**2])
-    observed, told = torch.tensor(gaps).mean(0).sqrt(), torch.tensor(stated).mean(0).sqrt()
-    torch.testing.assert_close(observed, told, rtol=0.06, atol=0)
+        sample = whole[torch.randperm(400, generator=generator)[:192]]
+        estimated = estimate(sample, 400, 32)
+        gap = [(estimated.gaussian.mean - whole.mean(0)) / whole.std(0), estimated.gaussian.std / whole.std(0) - 1]
+        gaps.append([float(error.square().mean()) for error in gap])
+        stated.append([estimated.standard_error.mean**2, estimated.standard_error.std**2])
+    observed, expected = torch.tensor(gaps).mean(0).sqrt(), torch.tensor(stated).mean(0).sqrt()
+    torch.testing.assert_close(observed, expected, rtol=0.06, atol=0)
 
 
 def test_all_images_leave_no_error() -> None:
@@ -54,9 +54,9 @@ def test_all_images_leave_no_error() -> None:
 
 
 def test_a_dimension_without_spread_has_no_error() -> None:
-    found = estimate(torch.zeros(64, 3, dtype=torch.float64), 1000, 16)
-    assert found.standard_error.std == 0
-    assert found.standard_error.within(0.2) and not found.standard_error.within(0.1)
+    error = estimate(torch.zeros(64, 3, dtype=torch.float64), 1000, 16).standard_error
+    assert error.std == 0
+    assert error.within(0.2) and not error.within(0.1)
 
 
 @pytest.mark.parametrize("population, tolerance", [(1300, 0.02), (5000, 0.02), (100, 0.05), (10**7, 0.02)])

@@ -37,7 +37,7 @@ def test_one_latent_has_no_spread() -> None:
 
 def test_matching_finds_the_known_gaussian(gaussian_prior: GaussianPrior) -> None:
     """Data N(m, s^2) at timestep 620 is N(sqrt(a) m, q^2) with q = s sqrt(a s^2 + 1 - a) / sqrt(a0 s^2 + 1 - a0), because clean latents
-    are taken to stand at a0. Of 20,000 draws the mean has standard error q / sqrt(n), the std q / sqrt(2n); 500 steps leave 1 %."""
+    are taken to be at a0. Of 20,000 draws the mean has standard error q / sqrt(n), the std q / sqrt(2n); 500 steps leave 1 %."""
     prior, n = gaussian_prior, 20_000
     noise = torch.randn(n, 4, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gaussian = ClassGaussian.empty(16)
@@ -77,9 +77,9 @@ def test_a_full_rank_keeps_the_whole_covariance(rank: int) -> None:
     latents = decaying(80, 12)
     gaussian = seen(latents, [1, 30, 2, 40, 7], rank)
     assert gaussian.rank == 12
-    for found in (gaussian, gaussian.truncate_rank()):
-        torch.testing.assert_close(covariance(found), latents.T.cov(), rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(found.mean, latents.mean(0))
+    for each in (gaussian, gaussian.truncate_rank()):
+        torch.testing.assert_close(covariance(each), latents.T.cov(), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(each.mean, latents.mean(0))
     few = seen(latents[:5], [2, 3], rank).truncate_rank()
     torch.testing.assert_close(covariance(few), latents[:5].T.cov(), rtol=1e-9, atol=1e-12)
     assert few.loadings is not None and (few.loadings[4:].abs() < 1e-12).all()
@@ -90,23 +90,23 @@ def test_a_low_rank_keeps_the_directions_of_most_variance() -> None:
     what it was; and no more rows are held than twice the rank."""
     latents = decaying(600, 10)
     gaussian = seen(latents, [50] * 12, 3)
-    found = gaussian.truncate_rank().loadings
-    assert gaussian.loadings is not None and found is not None
-    assert len(gaussian.loadings) <= 6 and found.shape == (3, 10)
+    loadings = gaussian.truncate_rank().loadings
+    assert gaussian.loadings is not None and loadings is not None
+    assert len(gaussian.loadings) <= 6 and loadings.shape == (3, 10)
     torch.testing.assert_close(covariance(gaussian.truncate_rank()).diag(), latents.var(0), rtol=1e-9, atol=0)
     best = torch.linalg.eigvalsh(latents.T.cov())[-3:].flip(0)
-    lengths = found.square().sum(dim=1)
+    lengths = loadings.square().sum(dim=1)
     torch.testing.assert_close(lengths, best, rtol=1e-2, atol=0)
-    torch.testing.assert_close(found @ found.T, torch.diag(lengths), rtol=0, atol=1e-9)
+    torch.testing.assert_close(loadings @ loadings.T, torch.diag(lengths), rtol=0, atol=1e-9)
 
 
 def test_directions_have_one_sign() -> None:
     """Of two directions that differ in sign alone, the one whose largest component is positive."""
     rows = decaying(20, 6) - 5
     for flipped in (rows, -rows):
-        found = leading_directions(flipped, 4)
-        assert (found.gather(1, found.abs().argmax(dim=1, keepdim=True)) > 0).all()
-        torch.testing.assert_close(found, leading_directions(rows, 4))
+        leading = leading_directions(flipped, 4)
+        assert (leading.gather(1, leading.abs().argmax(dim=1, keepdim=True)) > 0).all()
+        torch.testing.assert_close(leading, leading_directions(rows, 4))
 
 
 def test_latents_from_standard_normal_coordinates_have_the_covariance() -> None:

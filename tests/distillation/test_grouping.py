@@ -10,7 +10,7 @@ from torch import Tensor
 from d3hr.distillation import pool
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
-from d3hr.distillation.pool import BestCandidates, class_variances, draw_block, number_of_blocks, pool_scores, search_blocks
+from d3hr.distillation.pool import BestCandidates, PoolSearch, class_variances, draw_block, number_of_blocks, pool_scores
 from d3hr.distillation.settings import GroupSettings, Strategy, distill_settings
 from d3hr.errors import DataError, SettingsError
 
@@ -144,8 +144,8 @@ def same(one: BestCandidates, other: BestCandidates) -> bool:
 def test_blocks_may_be_shared_out_in_any_way(cuts: list[int], small_blocks: GroupSettings) -> None:
     """Ranges searched apart and merged, forwards or backwards, give the scores and winners of the whole, bit for bit."""
     variances = all_variances({name: some(16, seed) for seed, name in enumerate("abcdefgh")}, small_blocks)
-    whole = search_blocks(variances, small_blocks, ALL_BLOCKS)
-    parts = [search_blocks(variances, small_blocks, range(start, stop)) for start, stop in itertools.pairwise(cuts)]
+    whole = PoolSearch(variances, small_blocks).search(ALL_BLOCKS)
+    parts = [PoolSearch(variances, small_blocks).search(range(start, stop)) for start, stop in itertools.pairwise(cuts)]
     assert same(functools.reduce(BestCandidates.merge, parts), whole)
     assert same(functools.reduce(BestCandidates.merge, reversed(parts)), whole)
     assert whole.indices.unique().numel() > 1
@@ -165,16 +165,16 @@ def test_the_memory_budget_changes_no_result(threads: int, small_blocks: GroupSe
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     variances = all_variances({"a": some(16, 1), "b": some(16, 2)}, small_blocks)
     block = 4 * 6 * 5 * 16
-    found = [search_blocks(variances, small_blocks, ALL_BLOCKS, memory_budget=budget) for budget in (None, 0, 5 * block, 7 * block)]
+    found = [PoolSearch(variances, small_blocks, budget).search(ALL_BLOCKS) for budget in (None, 0, 5 * block, 7 * block)]
     assert all(same(one, found[0]) for one in found)
 
 
 def test_scoring_in_parts_changes_no_winner(small_blocks: GroupSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many classes a block is scored in parts: here four candidates, then two."""
     variances = all_variances({name: some(16, seed) for seed, name in enumerate("abcd")}, small_blocks)
-    whole = search_blocks(variances, small_blocks, ALL_BLOCKS)
+    whole = PoolSearch(variances, small_blocks).search(ALL_BLOCKS)
     monkeypatch.setattr(pool, "MAX_SCORES", 16)
-    parts = search_blocks(variances, small_blocks, ALL_BLOCKS)
+    parts = PoolSearch(variances, small_blocks).search(ALL_BLOCKS)
     assert torch.equal(parts.indices, whole.indices)
     assert torch.allclose(parts.scores, whole.scores, rtol=1e-6)
 

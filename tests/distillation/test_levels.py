@@ -39,7 +39,7 @@ def root(image_folder: MakeFolder) -> Path:
 
 
 def test_the_choice_comes_with_its_evidence(root: Path) -> None:
-    """One row a level with its cost: two calls a level with guidance, one without; small classes are not asked."""
+    """One row per level with its cost: two calls per level with guidance, one without; small classes are not sampled."""
     images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))
     matches = match_classes(images.class_names, prior.class_names, of="data")
     choice = choose_level(images, prior, matches, distill_settings("paper", steps=6, statistics_level=3, denoising_level=3))
@@ -62,17 +62,17 @@ def test_strides_are_counted_but_every_level_is_tested(root: Path) -> None:
 
 
 def test_distil_with_the_level_left_open(root: Path, tmp_path: Path) -> None:
-    """The set is the one that the chosen level gives; the evidence is said and kept; a second call returns the set without choosing."""
+    """The set is the one that the chosen level gives; the evidence is reported and kept; a second call returns the set without choosing."""
     images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))
     base: dict[str, Any] = {"preset": "paper", "steps": 6, "num_candidates": 10, "ipc": 2}
     heard = Heard()
-    made = distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base)
+    automatic = distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base)
     kept = json.loads((tmp_path / "auto" / "level.json").read_text())
-    level = made.manifest.settings["statistics_level"]
-    assert kept["level"] == level == made.manifest.settings["denoising_level"]
+    level = automatic.manifest.settings["statistics_level"]
+    assert kept["level"] == level == automatic.manifest.settings["denoising_level"]
     assert any(line.startswith(f"level {level} chosen") for line in heard.lines)
     given = distill(images, prior, tmp_path / "given", level=level, **base)
-    assert torch.equal(made.images, given.images)
+    assert torch.equal(automatic.images, given.images)
     heard.lines.clear()
     assert isinstance(distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base), DistilledSet)
     assert heard.lines == []

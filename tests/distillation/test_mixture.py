@@ -43,12 +43,14 @@ def test_images_are_shared_out_by_largest_remainders(weights: list[int], total: 
 def test_modes_together_are_the_class() -> None:
     """Whatever latent belongs to which mode, and in whatever parts they are seen, the whole is the Gaussian of all."""
     latents = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    which = torch.arange(40) % 3
-    mixture = ClassMixture.empty(6, 4).update(latents[:11], which[:11]).merge(ClassMixture.empty(6, 4).update(latents[11:], which[11:]))
+    assignment = torch.arange(40) % 3
+    mixture = (
+        ClassMixture.empty(6, 4).update(latents[:11], assignment[:11]).merge(ClassMixture.empty(6, 4).update(latents[11:], assignment[11:]))
+    )
     assert [mode.count for mode in mixture.modes] == [14, 13, 13, 0]
     assert (mixture.count, mixture.dimensions) == (40, 6)
-    torch.testing.assert_close(mixture.modes[1].mean, latents[which == 1].mean(0))
-    torch.testing.assert_close(mixture.modes[1].std, latents[which == 1].std(0))
+    torch.testing.assert_close(mixture.modes[1].mean, latents[assignment == 1].mean(0))
+    torch.testing.assert_close(mixture.modes[1].std, latents[assignment == 1].std(0))
     torch.testing.assert_close(mixture.pooled.mean, latents.mean(0))
     torch.testing.assert_close(mixture.pooled.std, latents.std(0))
 
@@ -86,25 +88,25 @@ def test_each_mode_is_searched_among_groups_of_its_size() -> None:
         "bee": ClassMixture((gaussian(1, 2, 10), gaussian(3, 1, 20))),
     }
     settings = GroupSettings(ipc=3, num_candidates=40)
-    found = search_mixtures(mixtures, settings)
+    candidates = search_mixtures(mixtures, settings)
     pairs = {mode_name("ant", 0): mixtures["ant"].modes[0], mode_name("bee", 1): mixtures["bee"].modes[1]}
     singles = {mode_name("ant", 1): mixtures["ant"].modes[1], mode_name("bee", 0): mixtures["bee"].modes[0]}
     two, one = (settings.model_copy(update={"ipc": ipc}) for ipc in (2, 1))
-    assert found == {**search_candidates(pairs, two), **search_candidates(singles, one)}
-    group = draw_mixture("ant", mixtures["ant"], settings, found)
-    assert torch.equal(group[:2], draw_group("ant", mixtures["ant"].modes[0], two, found["ant"]))
+    assert candidates == {**search_candidates(pairs, two), **search_candidates(singles, one)}
+    group = draw_mixture("ant", mixtures["ant"], settings, candidates)
+    assert torch.equal(group[:2], draw_group("ant", mixtures["ant"].modes[0], two, candidates["ant"]))
     assert mode_name("ant", 0) == "ant"
 
 
 def test_centres_and_the_nearest() -> None:
     """Three tight clusters are found, each latent goes to its own; of two centres at one place the first takes all."""
     generator = torch.Generator().manual_seed(1)
-    places = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    latents = places.repeat_interleave(20, 0) + 0.1 * torch.randn(60, 2, generator=generator)
+    corners = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    latents = corners.repeat_interleave(20, 0) + 0.1 * torch.randn(60, 2, generator=generator)
     centres = torch.from_numpy(k_means_centres(latents, 3, seed=0))
-    found = nearest_centres(latents, centres).view(3, 20)
-    assert (found == found[:, :1]).all() and sorted(found[:, 0].tolist()) == [0, 1, 2]
-    np.testing.assert_allclose(centres[found[:, 0]].numpy(), places.numpy(), atol=0.1)
+    nearest = nearest_centres(latents, centres).view(3, 20)
+    assert (nearest == nearest[:, :1]).all() and sorted(nearest[:, 0].tolist()) == [0, 1, 2]
+    np.testing.assert_allclose(centres[nearest[:, 0]].numpy(), corners.numpy(), atol=0.1)
     assert nearest_centres(latents[:2], torch.zeros(2, 2)).tolist() == [0, 0]
 
 
@@ -129,21 +131,21 @@ def test_a_set_of_several_modes(small: tuple[ImageData, Prior], tmp_path: Path) 
     """Every image belongs to one mode of its class; the class's whole is what one mode measures; the set loads, expand repeats it, and
     two workers make the same bytes. Bee has three images and so three modes of one image, and an empty one."""
     images, prior = small
-    made = distill(images, prior, tmp_path / "set", ipc=4, modes=4, **QUICK)
+    distilled = distill(images, prior, tmp_path / "set", ipc=4, modes=4, **QUICK)
     one = distill(images, prior, tmp_path / "one", ipc=4, **QUICK)
-    assert [sum(mode.count for mode in made.mixtures[name].modes) for name in made.class_names] == [9, 3, 5]
-    assert [mode.count for mode in made.mixtures["bee"].modes] == [1, 1, 1, 0]
-    for name in made.class_names:
-        assert len(made.mixtures[name].modes) == 4
-        torch.testing.assert_close(made.statistics[name].mean, one.statistics[name].mean, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(made.statistics[name].std, one.statistics[name].std, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(made.images, one.images)
-    loaded = DistilledSet.load(made.path)
+    assert [sum(mode.count for mode in distilled.mixtures[name].modes) for name in distilled.class_names] == [9, 3, 5]
+    assert [mode.count for mode in distilled.mixtures["bee"].modes] == [1, 1, 1, 0]
+    for name in distilled.class_names:
+        assert len(distilled.mixtures[name].modes) == 4
+        torch.testing.assert_close(distilled.statistics[name].mean, one.statistics[name].mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(distilled.statistics[name].std, one.statistics[name].std, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(distilled.images, one.images)
+    loaded = DistilledSet.load(distilled.path)
     assert (loaded.manifest.modes, one.manifest.modes) == (4, 1)
     assert "modes" not in one.manifest.settings
-    assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, made.images)
+    assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, distilled.images)
     shared = distill(images, prior, tmp_path / "workers", ipc=4, modes=4, execution=WorkerProcesses(2), **QUICK)
-    assert tree(shared.path) == tree(made.path)
+    assert tree(shared.path) == tree(distilled.path)
     with pytest.raises(SettingsError, match="decides the statistics"):
         expand(loaded, prior, tmp_path / "other", ipc=4, modes=2)
 
@@ -164,29 +166,29 @@ def test_a_set_of_some_rank(small: tuple[ImageData, Prior], modes: int, tmp_path
     """The covariance of all images of a class is kept with mean and spread, and read again: expand repeats the set, and two workers
     make the same bytes."""
     images, prior = small
-    made = distill(images, prior, tmp_path / "set", ipc=4, rank=7, modes=modes, **QUICK)
-    loaded = DistilledSet.load(made.path)
+    distilled = distill(images, prior, tmp_path / "set", ipc=4, rank=7, modes=modes, **QUICK)
+    loaded = DistilledSet.load(distilled.path)
     assert (loaded.manifest.rank, loaded.mixtures["ant"].rank) == (7, 7)
     loadings = loaded.mixtures["ant"].modes[0].loadings
     assert loadings is not None and loadings.shape == (7, loaded.mixtures["ant"].dimensions)
     plain = distill(images, prior, tmp_path / "plain", ipc=4, modes=modes, **QUICK)
     assert "rank" not in plain.manifest.settings
-    for name in made.class_names:
-        for one, other in zip(made.mixtures[name].modes, plain.mixtures[name].modes, strict=True):
+    for name in distilled.class_names:
+        for one, other in zip(distilled.mixtures[name].modes, plain.mixtures[name].modes, strict=True):
             assert torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
-    assert not torch.equal(made.images, plain.images)
-    assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, made.images)
+    assert not torch.equal(distilled.images, plain.images)
+    assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, distilled.images)
     shared = distill(images, prior, tmp_path / "workers", ipc=4, rank=7, modes=modes, execution=WorkerProcesses(2), **QUICK)
-    assert tree(shared.path) == tree(made.path)
+    assert tree(shared.path) == tree(distilled.path)
 
 
 def test_modes_are_those_of_clean_latents(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """A mode's count is that of the cluster of the encoded images, as found by hand."""
     images, prior = small
-    made = distill(images, prior, tmp_path / "set", modes=2, store="statistics", **QUICK)
+    distilled = distill(images, prior, tmp_path / "set", modes=2, store="statistics", **QUICK)
     clean = prior.encode(torch.cat(list(images.batches("ant")))).flatten(1)
-    which = nearest_centres(clean, torch.from_numpy(k_means_centres(clean, 2, derive_seed("modes", "ant"))))
-    assert [mode.count for mode in made.mixtures["ant"].modes] == torch.bincount(which, minlength=2).tolist()
+    assignment = nearest_centres(clean, torch.from_numpy(k_means_centres(clean, 2, derive_seed("modes", "ant"))))
+    assert [mode.count for mode in distilled.mixtures["ant"].modes] == torch.bincount(assignment, minlength=2).tolist()
 
 
 def test_the_number_of_modes_is_bounded() -> None:
