@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import d3hr
 
 
@@ -10,9 +12,21 @@ def test_the_public_names_are_listed_and_there() -> None:
         assert getattr(d3hr, name).__doc__
 
 
-def test_help_needs_no_networks() -> None:
-    """Importing the command line loads neither diffusers nor transformers, which cost seconds."""
-    code = (
-        "import sys, d3hr.__main__; print([name for name in ('diffusers', 'transformers', 'matplotlib', 'kornia') if name in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "[]"
+HEAVY = {"torch", "numpy", "diffusers", "transformers", "matplotlib", "kornia", "datasets"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """Return which heavy libraries a process has loaded after ``code``, which may end it."""
+    whole = f"import atexit, sys; atexit.register(lambda: print(*sorted({HEAVY} & sys.modules.keys()))); {code}"
+    shown = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=True, timeout=60).stdout
+    return set(shown.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]], ids=" ".join)
+def test_help_loads_no_numerical_library(arguments: list[str]) -> None:
+    assert loaded_after(f"from d3hr.__main__ import main; main({arguments})") == set()
+
+
+def test_a_public_name_is_loaded_when_it_is_used() -> None:
+    assert loaded_after("import d3hr") == set()
+    assert "torch" in loaded_after("import d3hr; d3hr.load_images")

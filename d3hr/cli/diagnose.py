@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from d3hr.cli.options import READING, Reading, load_prior, or_else, prior_of_set
+from d3hr.cli.options import LOADING, READING, Reading, or_else, prior_of_set
 from d3hr.cli.output import Result
 from d3hr.errors import PriorError, SettingsError
 from d3hr.progress import OnTerminal
@@ -85,7 +85,7 @@ def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) ->
     if where is None:
         return None
     try:
-        return prior_of_set(manifest, where, progress=progress) if manifest else load_prior(where, progress=progress)
+        return prior_of_set(manifest, where, progress=progress) if manifest else LOADING.load(where, progress)
     except PriorError as error:
         if name:
             raise

@@ -1,25 +1,22 @@
-"""How commands load the prior that a person names."""
+"""Flags that several commands share: how images are read, how a prior is loaded, where the work runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
-from d3hr.data.dataset import ImageData, load_images
 from d3hr.errors import DataError, PriorError, SettingsError
-from d3hr.execution.base import SERIAL, Execution
-from d3hr.execution.processes import WorkerProcesses
-from d3hr.execution.ray import RayCluster
-from d3hr.progress import OnTerminal, Progress
 
 if TYPE_CHECKING:
+    from d3hr.data.dataset import ImageData
     from d3hr.execution.base import Execution
     from d3hr.prior.model import Prior
+    from d3hr.progress import Progress
     from d3hr.sets.manifest import Manifest
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,10 @@ class Reading:
     label_column: str | None = None
     data_config: str | None = None
 
-    def load(self, source: str, split: str | None, progress: OnTerminal) -> ImageData:
+    def load(self, source: str, split: str | None, progress: Progress) -> ImageData:
         """Open a source and report what is in it."""
+        from d3hr.data.dataset import load_images
+
         images = load_images(
             source,
             split=split,
@@ -51,43 +50,6 @@ class Reading:
         )
         progress.say(_about(images))
         return images
-
-
-READING = Reading()
-
-
-def warn_of_leak(images: ImageData, test: ImageData, progress: OnTerminal) -> None:
-    """Say so where the images to test on are those that were trained on or drawn from."""
-    if images.fingerprint == test.fingerprint:
-        progress.say(
-            "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
-        )
-
-
-@contextmanager
-def or_else(flag: str, what: str) -> Iterator[None]:
-    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
-    try:
-        yield
-    except (DataError, PriorError) as error:
-        kind = PriorError if isinstance(error, PriorError) else DataError
-        raise kind(what, found=error.what, hint=f"tell where it is with {flag}.") from error
-
-
-def _about(images: ImageData) -> str:
-    split = f", split {images.split}" if images.split else ""
-    sizes = sorted(images.sizes)
-    extent = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes from {min(sizes)} to {max(sizes)}"
-    lines = [
-        f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, read at {images.image_size} px"
-    ]
-    lines += [f"left out, unreadable: {reason}" for reason in images.skipped]
-    if images.ignored:
-        lines.append(f"ignored, no PNG, JPEG or WebP: {len(images.ignored)} file(s), such as {images.ignored[0]}")
-    return "\n".join(lines)
-
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -110,94 +72,19 @@ class Loading:
 
     def load(self, name: str, progress: Progress) -> Prior:
         """Load a prior and say under which licence its weights are."""
-        return load_prior(
-            name,
-            progress=progress,
-            precision=self.precision,
-            autoencoder=self.autoencoder,
-            device=self.device,
-            compile=self.compile,
+        from d3hr.prior.model import PRECISIONS, Prior
+
+        prior = Prior.from_pretrained(
+            name, device=self.device, dtype=PRECISIONS[self.precision], autoencoder=self.autoencoder, compile=self.compile
         )
+        say_licence(prior, progress)
+        return prior
 
     def classes(self) -> dict[str, str] | None:
         """Return class -> prior's class, as far as a file names them."""
         from d3hr.prior.class_matching import read_class_map
 
         return read_class_map(self.class_map) if self.class_map else None
-
-
-LOADING = Loading()
-
-
-def load_prior(
-    name: str,
-    *,
-    progress: Progress,
-    precision: Precision = "fp32",
-    autoencoder: str | None = None,
-    device: str | None = None,
-    compile: bool = False,
-) -> Prior:
-    """Load a prior and say under which licence its weights are."""
-    from d3hr.prior.model import PRECISIONS, Prior
-
-    prior = Prior.from_pretrained(name, device=device, dtype=PRECISIONS[precision], autoencoder=autoencoder, compile=compile)
-    say_licence(prior, progress)
-    return prior
-
-
-def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:
-    """Load the prior called ``name`` in the precision, and with the autoencoder, that a distilled set was made with."""
-    from d3hr.prior.model import PRECISIONS
-
-    precision = manifest.prior.precision or "fp32"
-    if precision not in PRECISIONS:
-        raise PriorError(
-            "The precision that the set was made in is unknown.", found=repr(precision), hint=f"use one of {', '.join(PRECISIONS)}."
-        )
-    return load_prior(name, progress=progress, precision=cast(Precision, precision), autoencoder=manifest.prior.autoencoder, device=device)
-
-
-def say_licence(prior: Prior, progress: Progress) -> None:
-    """Say what is known of the licence of a prior's weights, once in a command."""
-    if prior.licence:
-        progress.say(f"the weights of {prior.source} are under {prior.licence}; it applies to what is made with them")
-
-
-ExecutionName = Literal["here", "processes", "ray"]
-
-
-def execution_named(
-    name: ExecutionName, *, workers: int | None = None, threads: int | None = None, address: str | None = None
-) -> Execution:
-    """Return the execution of that name.
-
-    Args:
-        name: ``here``, ``processes`` or ``ray``.
-        workers: pieces done at once: worker processes, which must be given; on Ray by default as many as there is room for.
-        threads: threads of each of them, by default 1.
-        address: of the Ray cluster, by default ``auto``.
-
-    Raises:
-        SettingsError: a flag is given that has no part in this execution, or one that it needs is not.
-    """
-    if name != "ray" and address is not None:
-        raise _no_part("--address", address, name, "--execution ray")
-    if name == "here":
-        if workers is not None:
-            raise _no_part("--workers", workers, name, "--execution processes")
-        if threads is not None:
-            raise _no_part("--threads", threads, name, "--execution processes, or set OMP_NUM_THREADS")
-        return SERIAL
-    if name == "processes":
-        if workers is None:
-            raise SettingsError("--execution processes needs --workers.", found="none given", hint="give one a GPU, or one a core.")
-        return WorkerProcesses(workers, 1 if threads is None else threads)
-    return RayCluster(address or "auto", workers, 1 if threads is None else threads)
-
-
-def _no_part(flag: str, value: object, name: str, instead: str) -> SettingsError:
-    return SettingsError(f"{flag} has no part in --execution {name}.", found=f"{flag} {value}", hint=f"leave it out, or use {instead}.")
 
 
 @dataclass(frozen=True)
@@ -209,7 +96,7 @@ class Running:
         workers: how many pieces to do at once; on Ray as many as there is room for by default
         threads: threads of each worker, 1 by default
         address: Ray cluster to use: auto (the default), host:port, or local for one on this machine alone
-        memory_budget: memory that a group search may hold, and a batch of --batch_size auto: 512MiB, 4GiB, ...
+        memory_budget: memory that a group search may hold, and a batch of --batch-size auto: 512MiB, 4GiB, ...
     """
 
     execution: Literal["here", "processes", "ray"] = "here"
@@ -219,22 +106,107 @@ class Running:
     memory_budget: str | None = None
 
     def chosen(self) -> Execution:
-        """Return the execution, or complain of flags that contradict each other."""
+        """Return the execution.
 
-        return execution_named(self.execution, workers=self.workers, threads=self.threads, address=self.address)
+        Raises:
+            SettingsError: a flag is given that has no part in this execution, or one that it needs is not.
+        """
+        from d3hr.execution.base import SERIAL
+        from d3hr.execution.processes import WorkerProcesses
+        from d3hr.execution.ray import RayCluster
+
+        if self.execution != "ray":
+            self._refuse("address", "--execution ray")
+        if self.execution == "here":
+            self._refuse("workers", "--execution processes")
+            self._refuse("threads", "--execution processes, or set OMP_NUM_THREADS")
+            return SERIAL
+        threads = 1 if self.threads is None else self.threads
+        if self.execution == "ray":
+            return RayCluster(self.address or "auto", self.workers, threads)
+        if self.workers is None:
+            raise SettingsError("--execution processes needs --workers.", found="none given", hint="give one a GPU, or one a core.")
+        return WorkerProcesses(self.workers, threads)
 
     def budget(self) -> int | None:
-        """Return the memory budget in bytes, or complain of one that is no amount of memory."""
+        """Return the memory budget in bytes.
+
+        Raises:
+            SettingsError: it is no amount of memory.
+        """
+        from pydantic import ByteSize, TypeAdapter, ValidationError
+
         if self.memory_budget is None:
             return None
         try:
             return int(TypeAdapter(ByteSize).validate_python(self.memory_budget))
         except ValidationError:
             raise SettingsError(
-                "--memory_budget is no amount of memory.",
+                "--memory-budget is no amount of memory.",
                 found=repr(self.memory_budget),
                 hint="give bytes with a unit, such as 512MiB or 4GiB.",
             ) from None
 
+    def _refuse(self, flag: str, instead: str) -> None:
+        value = getattr(self, flag)
+        if value is not None:
+            raise SettingsError(
+                f"--{flag} has no part in --execution {self.execution}.",
+                found=f"--{flag} {value}",
+                hint=f"leave it out, or use {instead}.",
+            )
 
-RUNNING = Running()
+
+READING, LOADING, RUNNING = Reading(), Loading(), Running()
+GROUPS: dict[str, type[Any]] = {"reading": Reading, "loading": Loading, "running": Running}
+"""Parameters of commands that are groups of flags: each field of the class is a flag."""
+
+
+def warn_of_leak(images: ImageData, test: ImageData, progress: Progress) -> None:
+    """Say so where the images to test on are those that were trained on or drawn from."""
+    if images.fingerprint == test.fingerprint:
+        progress.say(
+            "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
+        )
+
+
+@contextmanager
+def or_else(flag: str, what: str) -> Iterator[None]:
+    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
+    try:
+        yield
+    except (DataError, PriorError) as error:
+        kind = PriorError if isinstance(error, PriorError) else DataError
+        raise kind(what, found=error.what, hint=f"tell where it is with {flag}.") from error
+
+
+def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:
+    """Load the prior called ``name`` in the precision, and with the autoencoder, that a distilled set was made with."""
+    from d3hr.prior.model import PRECISIONS
+
+    precision = manifest.prior.precision or "fp32"
+    if precision not in PRECISIONS:
+        raise PriorError(
+            "The precision that the set was made in is unknown.", found=repr(precision), hint=f"use one of {', '.join(PRECISIONS)}."
+        )
+    loading = Loading(autoencoder=manifest.prior.autoencoder, precision=cast(Precision, precision), device=device)
+    return loading.load(name, progress)
+
+
+def say_licence(prior: Prior, progress: Progress) -> None:
+    """Say what is known of the licence of a prior's weights, once in a command."""
+    if prior.licence:
+        progress.say(f"the weights of {prior.source} are under {prior.licence}; it applies to what is made with them")
+
+
+def _about(images: ImageData) -> str:
+    split = f", split {images.split}" if images.split else ""
+    sizes = sorted(images.sizes)
+    extent = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes from {min(sizes)} to {max(sizes)}"
+    lines = [
+        f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, read at {images.image_size} px"
+    ]
+    lines += [f"left out, unreadable: {reason}" for reason in images.skipped]
+    if images.ignored:
+        lines.append(f"ignored, no PNG, JPEG or WebP: {len(images.ignored)} file(s), such as {images.ignored[0]}")
+    return "\n".join(lines)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from d3hr.cli.options import READING, Precision, Reading, load_prior
+from d3hr.cli.options import LOADING, READING, Loading, Precision, Reading
 from d3hr.cli.output import Result
 from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
@@ -117,7 +117,7 @@ def plan(
     if prior in SHAPES and not Path(prior).is_dir():
         known = replace(SHAPES[prior], dtype=PRECISIONS[precision])
     else:
-        known = load_prior(prior, progress=progress, precision=precision, autoencoder=autoencoder)
+        known = Loading(autoencoder=autoencoder, precision=precision).load(prior, progress)
     images = reading.load(data, split, progress)
     progress.say("measuring this device")
     planned = plan_distillation(
@@ -148,7 +148,7 @@ def _plan_recipe(file: str, *, ipc: int, prior: str | None, devices: int, given:
         )
     progress = OnTerminal()
     recipe = read_recipe(file)
-    loaded = load_prior(prior, progress=progress) if prior else None
+    loaded = LOADING.load(prior, progress) if prior else None
     progress.say("measuring this device")
     planned = plan_recipe(recipe, ipc=ipc, prior=loaded, devices=devices)
     return Result(planned.as_text(), planned.as_values())

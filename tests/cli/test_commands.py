@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import yaml
 from PIL import Image
 
 from d3hr import Prior
-from d3hr.__main__ import COMMANDS, main
+from d3hr.__main__ import main
+from d3hr.cli.parser import COMMANDS
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 CLASSES = {"ant": 4, "bee": 4, "cat": 4}
@@ -165,8 +167,10 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         main([name, "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for flag in ("--config", "--print_config", "--json", "--debug"):
+    for flag in ("--config", "--print-config", "--json", "--debug"):
         assert flag in shown
+    assert "Optional[" not in shown
+    assert "_" not in "".join(re.findall(r"--[\w-]+", shown.partition("most used:")[2]))
 
 
 DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]

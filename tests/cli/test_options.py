@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from d3hr.cli.options import RUNNING, Running, execution_named
+from d3hr.cli.options import RUNNING, Running
 from d3hr.errors import ExecutionError, SettingsError
 from d3hr.execution.base import Serial
 from d3hr.execution.processes import WorkerProcesses
@@ -14,10 +14,10 @@ from tests.execution.works import FloatSums
 
 
 def test_executions_by_name() -> None:
-    assert RUNNING.chosen() == execution_named("here") == Serial()
+    assert RUNNING.chosen() == Serial()
     assert Running("processes", workers=3, threads=2).chosen() == WorkerProcesses(3, 2)
-    assert execution_named("processes", workers=1) == WorkerProcesses(1, 1)
-    assert execution_named("ray") == RayCluster("auto", None, 1)
+    assert Running("processes", workers=1).chosen() == WorkerProcesses(1, 1)
+    assert Running("ray").chosen() == RayCluster("auto", None, 1)
     assert Running("ray", workers=8, threads=4, address="head:6379").chosen() == RayCluster("head:6379", 8, 4)
 
 
@@ -37,7 +37,7 @@ def test_executions_by_name() -> None:
 )
 def test_contradictions_are_refused_by_the_flag(name: Any, flags: dict[str, Any], flag: str) -> None:
     with pytest.raises(SettingsError, match=flag):
-        execution_named(name, **flags)
+        Running(name, **flags).chosen()
 
 
 def test_ray_that_is_not_installed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from d3hr import DistilledSet, distill, load_images
 from d3hr import __main__ as command_line
-from d3hr.__main__ import COMMANDS, main
+from d3hr.__main__ import main
+from d3hr.cli.parser import COMMANDS, build_parser
 from d3hr.prior.model import Prior
 from tests.conftest import untrained_prior
 from tests.faults.hostile import FUZZ, NAMES, changed, damaged, encoded, noise
@@ -83,7 +84,7 @@ FLAGS = [
 ]  # fmt: skip
 
 
-PARSER = cache(command_line.build_parser)
+PARSERS = cache(build_parser)
 """Made once: it takes longer than most cases."""
 
 
@@ -98,7 +99,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     untrained_prior(CLASSES).save_pretrained(root / "prior")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(command_line, "build_parser", PARSER)
+        patch.setattr(command_line, "build_parser", lambda commands: PARSERS(tuple(commands)))
         distill(load_images("images"), Prior.from_pretrained("prior"), "whole", ipc=1, steps=4, level=1, num_candidates=4)
         shutil.copyfile(Path(__file__).parent.parent / "recipes" / "brief.yaml", root / "recipe.yaml")
         yield root
@@ -119,7 +120,7 @@ def run(arguments: list[str]) -> int:
         except SystemExit as stop:
             code = int(stop.code or 0)
     if "--print_config" in arguments:  # of which jsonargparse remembers something
-        PARSER.cache_clear()
+        PARSERS.cache_clear()
     said = errors.getvalue()
     assert code in (0, 2), (code, said)
     assert "Traceback" not in said
