@@ -7,7 +7,6 @@ same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +24,8 @@ from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.expansion import write_drawn_set
-from d3hr.sets.manifest import Sample
+from d3hr.sets.manifest import Manifest, Sample
 from d3hr.sets.statistics import KeptMixtures
-from d3hr.sets.writer import Origin
 
 
 def distill(
@@ -90,7 +88,7 @@ def distill(
             found=listed(small),
             hint="add images to these classes or remove them.",
         )
-    origin = Origin(
+    manifest = Manifest.of(
         method=settings.method,
         class_names=images.class_names,
         ipc=ipc if store == "images" else 0,
@@ -101,7 +99,7 @@ def distill(
         real_counts=images.counts,
         conditioning=conditioning,
     )
-    with StagedFolder(out, {**origin.key(), **automatic}) as stage:
+    with StagedFolder(out, {**manifest.key(), **automatic}) as stage:
         if stage.finished:
             return DistilledSet.load(out)
         if stage.resumed:
@@ -122,8 +120,8 @@ def distill(
         with execution.session() as place:
             mixtures = _match_classes(estimator, images.class_names, stage.path / "statistics", place, progress)
             samples = _samples(mixtures) if settings.subsampled else None
-            origin = replace(origin, settings=settings.model_dump(mode="json"), samples=samples)
-            write_drawn_set(stage, origin, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
+            manifest = manifest.changed(settings=settings, ipc=manifest.ipc, samples=samples)
+            write_drawn_set(stage, manifest, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
     return DistilledSet.load(out)
 
 

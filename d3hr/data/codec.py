@@ -15,6 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
+from torch.nn import functional as F
 
 MAX_PIXELS = 89_478_485
 """Largest width x height that is decoded (Pillow's own limit against decompression bombs, here an error)."""
@@ -119,6 +120,11 @@ def to_unit_range(pixels: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Return images uint8 [N, 3, H, W] of float images in [-1, 1], rounded to the nearest level."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Return float images [N, 3, H, W] at another side H = W, bilinear and antialiased; images of that side as they are."""
+    return images if images.shape[-1] == side else F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
 def png_of(image: Image.Image) -> bytes:

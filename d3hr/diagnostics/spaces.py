@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from d3hr.data.codec import resized
 from d3hr.distillation.ddim import check_finite
 from d3hr.errors import SettingsError
 from d3hr.evaluation.teachers import Teacher
@@ -66,7 +66,9 @@ def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, 
     if chosen == "latent":
         if prior is None:
             raise SettingsError("Latent space needs a prior.", found="none", hint="give --prior, or take --space pixel.")
-        return FeatureSpace("latent", "clean latents of the prior", lambda images: prior.encode(_resized(images, prior.image_size)))
+        return FeatureSpace(
+            "latent", "clean latents of the prior", lambda images: prior.encode(resized(images, prior.image_size).clamp(-1, 1))
+        )
     if teacher is None:
         raise SettingsError("Teacher space needs a teacher.", found="none", hint="give --teacher, or take --space pixel.")
     return FeatureSpace("teacher", f"features of the teacher, {teacher.student}", teacher.embed)
@@ -96,10 +98,4 @@ class Scaling:
 
 
 def _at_most(images: Tensor, side: int) -> Tensor:
-    return _resized(images, side) if images.shape[-1] > side else images
-
-
-def _resized(images: Tensor, side: int) -> Tensor:
-    if images.shape[-1] == side:
-        return images
-    return F.interpolate(images, (side, side), mode="bilinear", antialias=True).clamp(-1, 1)
+    return resized(images, side).clamp(-1, 1) if images.shape[-1] > side else images

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from d3hr.data.codec import to_unit_range
+from d3hr.data.codec import resized, to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.sets.image_set import ImageSet
 
-_AT_ONCE = 256
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def training_images(distilled: ImageSet, image_size: int | None = None) -> Label
     if image_size is not None and image_size < 1:
         raise SettingsError("--image_size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
     images, labels = distilled.tensors()
-    return LabelledImages(_resized(images, image_size), labels, distilled.class_names)
+    return LabelledImages(_resized(images, image_size or images.shape[-1]), labels, distilled.class_names)
 
 
 def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> LabelledImages:
@@ -69,10 +68,8 @@ def real_images(test: ImageData, class_names: Sequence[str], image_size: int) ->
     return LabelledImages(images, place[labels], names)
 
 
-def _resized(images: Tensor, image_size: int | None) -> Tensor:
-    """Return images uint8 [N, 3, H, W] at another side, antialiased, each level rounded; memory holds the floats of one chunk."""
-    if image_size in (None, images.shape[-1]):
+def _resized(images: Tensor, side: int) -> Tensor:
+    """Return images uint8 [N, 3, H, W] at another side, each level rounded; memory holds the floats of one chunk."""
+    if images.shape[-1] == side:
         return images
-    sides = (image_size, image_size)
-    chunks = (F.interpolate(chunk.float(), sides, mode="bilinear", antialias=True) for chunk in images.split(_AT_ONCE))
-    return torch.cat([chunk.round().clamp(0, 255).to(torch.uint8) for chunk in chunks])
+    return torch.cat([resized(chunk.float(), side).round().clamp(0, 255).to(torch.uint8) for chunk in images.split(_CHUNK)])

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
-from torch.nn import functional as F
 
-from d3hr.data.codec import MAX_PIXELS
+from d3hr.data.codec import MAX_PIXELS, resized
 from d3hr.errors import ClassMismatch, DataError
 from d3hr.evaluation.students import Student, new_student
 from d3hr.fileio.atomic import read_tensors, write_json, write_tensors
@@ -125,6 +124,4 @@ class Teacher:
 
     def _parts(self, images: Tensor) -> Iterable[Tensor]:
         device = next(self.network.parameters()).device
-        sides = (self.image_size, self.image_size)
-        for part in images.to(device).split(BATCH):
-            yield part if part.shape[-1] == self.image_size else F.interpolate(part, sides, mode="bilinear", antialias=True)
+        return (resized(part, self.image_size) for part in images.to(device).split(BATCH))

@@ -21,31 +21,32 @@ from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.writer import Origin, write_set
+from d3hr.sets.manifest import Manifest
+from d3hr.sets.writer import write_set
 
 
-def write_baseline(out: str | Path, origin: Origin, images_of: Callable[[str], Tensor], progress: Progress) -> DistilledSet:
-    """Write the set that ``origin`` tells of, or return it where it is finished.
+def write_baseline(out: str | Path, manifest: Manifest, images_of: Callable[[str], Tensor], progress: Progress) -> DistilledSet:
+    """Write the set of ``manifest``, or return it where it is finished.
 
     Args:
         out: folder to write.
-        origin: what the set is.
+        manifest: what the set is.
         images_of: gives the images of one class, float [K, 3, H, W] in [-1, 1].
         progress: where to report.
 
     Raises:
         OutputError: ``out`` holds something else.
     """
-    with StagedFolder(out, origin.key()) as stage:
+    with StagedFolder(out, manifest.key()) as stage:
         if stage.finished:
             return DistilledSet.load(out)
-        write_set(stage, origin, lambda names: ((name, images_of(name)) for name in names), progress=progress)
+        write_set(stage, manifest, lambda names: ((name, images_of(name)) for name in names), progress=progress)
     return DistilledSet.load(out)
 
 
-def real_origin(method: str, images: ImageData, *, ipc: int, settings: Mapping[str, Any]) -> Origin:
-    """Return the origin of a set that consists of real images, at the size that ``images`` are delivered in."""
-    return Origin(
+def manifest_of_real(method: str, images: ImageData, *, ipc: int, settings: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a set that consists of real images, at the size that ``images`` are delivered in."""
+    return Manifest.of(
         method=method,
         class_names=images.class_names,
         ipc=ipc,

@@ -12,12 +12,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from d3hr.data.codec import resized
 from d3hr.data.dataset import ImageData
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 from d3hr.fileio.staging import lock_workdir
-from d3hr.methods.base import Materials, MethodSettings, Need, Order, real_origin, write_baseline
+from d3hr.methods.base import Materials, MethodSettings, Need, Order, manifest_of_real, write_baseline
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
 
@@ -74,7 +75,7 @@ def write_patches(order: Order, settings: PatchSettings) -> DistilledSet:
             made.append(tiled(torch.stack(patches), settings.factor))
         return torch.stack(made)
 
-    return write_baseline(order.out, real_origin(order.method, images, ipc=order.ipc, settings=values), images_of, order.progress)
+    return write_baseline(order.out, manifest_of_real(order.method, images, ipc=order.ipc, settings=values), images_of, order.progress)
 
 
 def crop_boxes(count: int, crops: int, image_size: int, smallest: float, generator: torch.Generator) -> Tensor:
@@ -101,7 +102,7 @@ def cropped(image: Tensor, box: Tensor, side: int) -> Tensor:
     """Return the crop (top, left, side) of an image [3, H, W], resized to [3, side, side]."""
     top, left, extent = box.tolist()
     crop = image[None, :, top : top + extent, left : left + extent]
-    return crop[0] if extent == side else F.interpolate(crop, (side, side), mode="bilinear", antialias=True)[0]
+    return resized(crop, side)[0]
 
 
 def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.writer import Origin
+from d3hr.sets.manifest import Manifest
 
 
 class PriorOnlySettings(DrawnSettings):
@@ -92,7 +92,7 @@ def prior_only(
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
     return write_baseline(
         out,
-        Origin(
+        Manifest.of(
             method="prior_only",
             class_names=class_names,
             ipc=ipc,

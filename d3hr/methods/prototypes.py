@@ -16,7 +16,7 @@ from d3hr.methods.features import class_features
 from d3hr.prior.class_matching import conditioning_ids
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.writer import Origin
+from d3hr.sets.manifest import Manifest
 
 
 class PrototypeSettings(DrawnSettings):
@@ -58,7 +58,7 @@ def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
 
     return write_baseline(
         order.out,
-        Origin(
+        Manifest.of(
             method=order.method,
             class_names=order.images.class_names,
             ipc=order.ipc,

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.mixture import k_means_centres
-from d3hr.methods.base import MethodSettings, Need, Order, real_origin, require_images_per_class, require_real_images, write_baseline
+from d3hr.methods.base import MethodSettings, Need, Order, manifest_of_real, require_images_per_class, require_real_images, write_baseline
 from d3hr.methods.coresets import farthest_order, herding_order, medoids
 from d3hr.methods.features import Space, class_features, network_of
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.writer import Origin
+from d3hr.sets.manifest import Manifest
 
 _NEEDS: dict[Space, frozenset[Need]] = {"pixel": frozenset(), "latent": frozenset({"prior"}), "teacher": frozenset({"teacher"})}
 
@@ -56,7 +56,7 @@ def random_real(
 
     require_images_per_class(ipc)
     sized = images.at_size(image_size)
-    return _write_choice(out, real_origin("random_real", sized, ipc=ipc, settings={"seed": seed}), sized, choose, progress)
+    return _write_choice(out, manifest_of_real("random_real", sized, ipc=ipc, settings={"seed": seed}), sized, choose, progress)
 
 
 def write_random_real(order: Order, settings: MethodSettings) -> DistilledSet:
@@ -85,24 +85,24 @@ def write_k_means(order: Order, settings: SelectionSettings) -> DistilledSet:
         return medoids(features, k_means_centres(features, order.ipc, derive_seed(order.seed, "k_means", name)))
 
     values = {"seed": order.seed, "space": settings.space, **network_of(order, settings.space)}
-    origin = real_origin(order.method, order.images, ipc=order.ipc, settings=values)
-    return _write_choice(order.out, origin, order.images, choose, order.progress)
+    manifest = manifest_of_real(order.method, order.images, ipc=order.ipc, settings=values)
+    return _write_choice(order.out, manifest, order.images, choose, order.progress)
 
 
 def _write_greedy(order: Order, settings: SelectionSettings, first: Callable[[Tensor, int], list[int]]) -> DistilledSet:
     # The seed stays out of the key: sets of all seeds are one set.
     values = {"space": settings.space, **network_of(order, settings.space)}
-    origin = real_origin(order.method, order.images, ipc=order.ipc, settings=values)
+    manifest = manifest_of_real(order.method, order.images, ipc=order.ipc, settings=values)
 
     def choose(name: str) -> list[int]:
         return first(class_features(order, settings.space, name), order.ipc)
 
-    return _write_choice(order.out, origin, order.images, choose, order.progress)
+    return _write_choice(order.out, manifest, order.images, choose, order.progress)
 
 
 def _write_choice(
-    out: str | Path, origin: Origin, images: ImageData, choose: Callable[[str], Sequence[int] | Tensor], progress: Progress
+    out: str | Path, manifest: Manifest, images: ImageData, choose: Callable[[str], Sequence[int] | Tensor], progress: Progress
 ) -> DistilledSet:
     """Write the images of each class whose places in it ``choose`` gives."""
-    require_real_images(images, origin.ipc)
-    return write_baseline(out, origin, lambda name: images.pick(name, choose(name)), progress)
+    require_real_images(images, manifest.ipc)
+    return write_baseline(out, manifest, lambda name: images.pick(name, choose(name)), progress)

@@ -39,8 +39,9 @@ from d3hr.planning.counting import PriorNeeds, StudentNeeds
 from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, measure, seconds_of
 from d3hr.planning.shapes import PriorShape
 from d3hr.prior.model import Prior, default_device
+from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import read_mixtures, write_mixtures
-from d3hr.sets.writer import Origin, write_set
+from d3hr.sets.writer import write_set
 
 ASSUMED_PREDICTIONS = 10.0
 """Noise predictions of a ``fixed_point`` step if the prior has no weights to measure them with."""
@@ -225,9 +226,9 @@ def _files(work: Workload, image: Tensor) -> tuple[float, float, float]:
 
         def complete(classes: int) -> float:
             names = [str(index) for index in range(classes)]
-            origin = Origin("d3hr", names, count, work.image_size, {})
-            with StagedFolder(folder / f"set{classes}", origin.key()) as stage:
-                return seconds_of(lambda: write_set(stage, origin, lambda names: ((name, images) for name in names)), _CPU)
+            manifest = Manifest.of(method="d3hr", class_names=names, ipc=count, image_size=work.image_size, settings={})
+            with StagedFolder(folder / f"set{classes}", manifest.key()) as stage:
+                return seconds_of(lambda: write_set(stage, manifest, lambda names: ((name, images) for name in names)), _CPU)
 
         keeping = _median_seconds(keep)
         complete(1)

@@ -70,7 +70,7 @@ class DistilledSet:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; the position of a name is its label."""
-        return tuple(entry.name for entry in self.manifest.classes)
+        return self.manifest.class_names
 
     @property
     def counts(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from d3hr.prior.class_matching import conditioning_ids
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.manifest import Manifest
-from d3hr.sets.writer import Origin, write_set
+from d3hr.sets.writer import write_set
 
 
 def expand_statistics(
@@ -61,26 +61,15 @@ def expand_statistics(
     seed = manifest.seed if seed is None else seed
     settings = distill_settings("paper", **{**manifest.settings, **changes, "ipc": ipc, "seed": seed})
     settings.require_no_copies()
-    origin = Origin(
-        method=manifest.method,
-        class_names=[entry.name for entry in manifest.classes],
-        ipc=ipc,
-        image_size=manifest.image_size,
-        settings=settings.model_dump(mode="json"),
-        data=manifest.data,
-        prior=manifest.prior,
-        real_counts={entry.name: entry.real_images for entry in manifest.classes if entry.real_images is not None},
-        conditioning=manifest.conditioning,
-        samples={entry.name: entry.sample for entry in manifest.classes if entry.sample},
-    )
-    with StagedFolder(out, origin.key()) as stage, execution.session() as place:
+    expanded = manifest.changed(settings=settings, ipc=ipc)
+    with StagedFolder(out, expanded.key()) as stage, execution.session() as place:
         if not stage.finished:
-            write_drawn_set(stage, origin, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
+            write_drawn_set(stage, expanded, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
 
 
 def write_drawn_set(
     stage: StagedFolder,
-    origin: Origin,
+    manifest: Manifest,
     prior: Prior,
     settings: DistillSettings,
     mixtures: Mapping[str, ClassMixture],
@@ -89,11 +78,11 @@ def write_drawn_set(
     memory_budget: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Complete a staged set with images drawn from class statistics; with none where ``origin`` has an IPC of 0.
+    """Complete a staged set with images drawn from class statistics; with none where ``manifest`` has an IPC of 0.
 
     Args:
         stage: the folder under construction.
-        origin: what the set is.
+        manifest: what the set is.
         prior: the prior that the statistics were measured with.
         settings: how groups are chosen and denoised.
         mixtures: the statistics of each class, looked up when its turn comes.
@@ -110,15 +99,15 @@ def write_drawn_set(
         device = prior.device.type
         return search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
 
-    candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if origin.ipc else {}
-    generator = ImageGenerator(prior, settings, conditioning_ids(origin.conditioning or ()))
+    candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if manifest.ipc else {}
+    generator = ImageGenerator(prior, settings, conditioning_ids(manifest.conditioning))
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, candidates)))
 
     write_set(
         stage,
-        origin,
+        manifest,
         draw,
         mixtures=mixtures,
         statistics_dtype=settings.statistics_dtype,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +128,88 @@ class Manifest(BaseModel):
             if entry.conditioning_id is not None and entry.prior_class is not None
         ]
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        method: str,
+        class_names: Sequence[str],
+        ipc: int,
+        image_size: int,
+        settings: Mapping[str, Any],
+        data: DataRecord | None = None,
+        prior: PriorRecord | None = None,
+        real_counts: Mapping[str, int] | None = None,
+        conditioning: Sequence[Conditioning] = (),
+    ) -> Manifest:
+        """Return the manifest of a set that is to be made.
+
+        Args:
+            method: what makes it.
+            class_names: its classes.
+            ipc: images per class; 0 where only the statistics are kept.
+            image_size: side H = W, in pixels.
+            settings: the method's, as JSON values.
+            data: the real images; None where there are none.
+            prior: the diffusion prior; None where there is none.
+            real_counts: real images of each class, where there are any.
+            conditioning: what the prior is asked for, class by class.
+        """
+        folders, asked = class_folders(class_names), {match.class_name: match for match in conditioning}
+        return cls(
+            method=method,
+            image_size=image_size,
+            ipc=ipc,
+            classes=tuple(
+                ClassEntry(
+                    name=name,
+                    label=label,
+                    folder=folders[name],
+                    images=ipc,
+                    real_images=(real_counts or {}).get(name),
+                    conditioning_id=asked[name].conditioning_id if asked else None,
+                    prior_class=asked[name].prior_class if asked else None,
+                )
+                for label, name in enumerate(class_names)
+            ),
+            settings=dict(settings),
+            data=data or DataRecord(),
+            prior=prior or PriorRecord(),
+            versions=_versions(),
+        )
+
+    def changed(self, *, settings: DistillSettings, ipc: int, samples: Mapping[str, Sample] | None = None) -> Manifest:
+        """Return the manifest of another set of the same classes, data and prior, that this version of d3hr makes.
+
+        Args:
+            settings: its settings.
+            ipc: its images per class.
+            samples: what was looked at of each class, where that is another part of it.
+        """
+        given = samples or {}
+        classes = tuple(entry.model_copy(update={"images": ipc, "sample": given.get(entry.name, entry.sample)}) for entry in self.classes)
+        changes = {"ipc": ipc, "classes": classes, "settings": settings.model_dump(mode="json"), "storage": {}, "versions": _versions()}
+        return Manifest(**{**dict(self), **changes})
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides the set's pixels, as JSON values."""
+        return {
+            "kind": "distilled set",
+            "method": self.method,
+            "classes": list(self.class_names),
+            "ipc": self.ipc,
+            "image_size": self.image_size,
+            "settings": self.settings,
+            "data": self.data.fingerprint,
+            "prior": self.prior.fingerprint,
+            "conditioning": [match.conditioning_id for match in self.conditioning],
+        }
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; the position of a name is its label."""
+        return tuple(entry.name for entry in self.classes)
+
     @property
     def distill_settings(self) -> DistillSettings | None:
         """The settings of a set that was drawn from class Gaussians; None for other methods, which have settings of their own."""
@@ -171,6 +254,10 @@ class Manifest(BaseModel):
                     hint="make the set again.",
                 )
         return self.conditioning
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("d3hr", "torch", "diffusers")}
 
 
 def _distill_settings(settings: dict[str, Any]) -> DistillSettings | None:

@@ -7,92 +7,28 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from d3hr.data.codec import png_of_pixels, read_square, to_uint8
-from d3hr.data.dataset import DataRecord
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.fileio.atomic import write_bytes, write_json
-from d3hr.fileio.names import class_folders
 from d3hr.fileio.staging import StagedFolder, remove
-from d3hr.prior.class_matching import Conditioning
-from d3hr.prior.model import PriorRecord
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.card import MAX_CLASSES, contact_sheet, set_card
-from d3hr.sets.manifest import ClassEntry, Manifest, Sample
+from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import StatisticsDtype, write_mixtures
 
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last chunk of every PNG file, with its checksum, which Pillow does not look at."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What a set is made from and how, before it is made."""
-
-    method: str
-    class_names: Sequence[str]
-    ipc: int
-    image_size: int
-    settings: Mapping[str, Any]
-    data: DataRecord = field(default_factory=DataRecord)
-    prior: PriorRecord = field(default_factory=PriorRecord)
-    real_counts: Mapping[str, int] = field(default_factory=dict)
-    conditioning: Sequence[Conditioning] | None = None
-    samples: Mapping[str, Sample] | None = None
-
-    def key(self) -> dict[str, Any]:
-        """Return what decides the set's pixels."""
-        return {
-            "kind": "distilled set",
-            "method": self.method,
-            "classes": list(self.class_names),
-            "ipc": self.ipc,
-            "image_size": self.image_size,
-            "settings": dict(self.settings),
-            "data": self.data.fingerprint,
-            "prior": self.prior.fingerprint,
-            "conditioning": [match.conditioning_id for match in self.conditioning or ()],
-        }
-
-    def manifest(self) -> Manifest:
-        """Return the manifest of the finished set."""
-        folders = class_folders(self.class_names)
-        matches: Sequence[Conditioning | None] = self.conditioning or [None] * len(self.class_names)
-        return Manifest(
-            method=self.method,
-            image_size=self.image_size,
-            ipc=self.ipc,
-            classes=tuple(
-                ClassEntry(
-                    name=name,
-                    label=label,
-                    folder=folders[name],
-                    images=self.ipc,
-                    real_images=self.real_counts.get(name),
-                    sample=(self.samples or {}).get(name),
-                    conditioning_id=match.conditioning_id if match else None,
-                    prior_class=match.prior_class if match else None,
-                )
-                for label, (name, match) in enumerate(zip(self.class_names, matches, strict=True))
-            ),
-            settings=dict(self.settings),
-            data=self.data,
-            prior=self.prior,
-            versions={name: version(name) for name in ("d3hr", "torch", "diffusers")},
-        )
-
-
 def write_set(
     stage: StagedFolder,
-    origin: Origin,
+    manifest: Manifest,
     draw: Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]],
     *,
     mixtures: Mapping[str, ClassMixture] | None = None,
@@ -104,14 +40,13 @@ def write_set(
 
     Args:
         stage: the folder under construction.
-        origin: what the set is; an IPC of 0 keeps the statistics alone.
+        manifest: what the set is; an IPC of 0 keeps the statistics alone.
         draw: gives the images float [K, 3, H, W] in [-1, 1] of each class that it is asked for, in any order.
         mixtures: the statistics to store beside the images, in the order of the classes.
         statistics_dtype: precision of the statistics on disk.
         temporary: pieces in the staged folder that the finished set does not need.
         progress: where to report.
     """
-    manifest = origin.manifest()
     if manifest.ipc > 0:
         _write_images(stage.path, manifest, draw, progress)
     if mixtures:

@@ -18,8 +18,9 @@ from d3hr.errors import DistilledSetError
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import PriorRecord
+from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import write_mixtures
-from d3hr.sets.writer import Origin, write_set
+from d3hr.sets.writer import write_set
 
 NAMES = ("ant", "a/b")
 
@@ -29,12 +30,13 @@ def whole(tmp_path: Path) -> Path:
     """A set of two classes, two images of 8 px each, and statistics of 4 dimensions."""
     asked = [Conditioning(name, index, name, "exact name") for index, name in enumerate(NAMES)]
     prior = PriorRecord(source="prior", fingerprint="ab")
-    origin = Origin("d3hr", NAMES, 2, 8, DistillSettings(ipc=2).model_dump(mode="json"), prior=prior, conditioning=asked)
+    settings = DistillSettings(ipc=2).model_dump(mode="json")
+    manifest = Manifest.of(method="d3hr", class_names=NAMES, ipc=2, image_size=8, settings=settings, prior=prior, conditioning=asked)
     gaussian = ClassGaussian(torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3)
-    with StagedFolder(tmp_path / "set", origin.key()) as stage:
+    with StagedFolder(tmp_path / "set", manifest.key()) as stage:
         write_set(
             stage,
-            origin,
+            manifest,
             lambda names: ((name, torch.zeros(2, 3, 8, 8)) for name in names),
             mixtures=dict.fromkeys(NAMES, ClassMixture((gaussian,))),
         )
