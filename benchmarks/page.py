@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from d3hr.fileio.atomic import read_json
 
 Row = dict[str, Any]
 Line = list[tuple[float, Row]]
+COLUMNS = 100
 
 
 class Page:
@@ -33,17 +35,21 @@ class Page:
         """Append lines, and an empty one."""
         self.lines += [*lines, ""]
 
+    def prose(self, text: str) -> None:
+        """Append a paragraph in columns of 100, and an empty line."""
+        self.add(*textwrap.wrap(text, COLUMNS, break_long_words=False, break_on_hyphens=False))
+
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Append a table."""
         self.add("| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(row) + " |" for row in rows))
 
     def sources(self, files: Iterable[Path]) -> None:
         """Append where the numbers above come from: files, with the command, commit and date of each."""
-        kept = [(file, read_json(file)) for file in files]
+        results = [(file, read_json(file)) for file in files]
         self.add(
             *(
-                f"[{file.stem}](../benchmarks/results/{file.name}): `{found['command']}`, {found['commit']}, {found['date']}.  "
-                for file, found in kept
+                f"[{file.stem}](../benchmarks/results/{file.name}): `{result['command']}`, {result['commit']}, {result['date']}.  "
+                for file, result in results
             )
         )
 
@@ -93,11 +99,11 @@ def files_of(data: str, matrix: str, on: str) -> list[Path]:
 
 def rows_of(files: Iterable[Path]) -> list[Row]:
     """Return the rows of result files by images per class, each row of equal name, size, student and protocol once."""
-    found: dict[tuple[Any, ...], Row] = {}
+    rows: dict[tuple[Any, ...], Row] = {}
     for file in files:
         for row in read_json(file)["figures"]:
-            found[row["name"], row["ipc"], row["student"], row["protocol"]] = row
-    return sorted(found.values(), key=lambda row: int(row["ipc"]))
+            rows[row["name"], row["ipc"], row["student"], row["protocol"]] = row
+    return sorted(rows.values(), key=lambda row: int(row["ipc"]))
 
 
 def accuracy(row: Row) -> str:
@@ -119,7 +125,7 @@ def marked(rows: Iterable[Row], by: str) -> dict[tuple[str, Any], str]:
 
 def runs_of(row: Row) -> list[TrainingResult]:
     """Return the runs of a row, for paired differences."""
-    return [TrainingResult(value, value, training_seed=trained, distillation_seed=made) for made, trained, value in row["runs"]]
+    return [TrainingResult(value, value, training_seed=trained, distillation_seed=drawn) for drawn, trained, value in row["runs"]]
 
 
 def points(difference: Difference | None) -> str:

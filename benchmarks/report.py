@@ -29,7 +29,7 @@ PAIRS = [
     ("best of ours against random real images", "d3hr chosen", "random_real"),
     ("published D3HR against random real images", "d3hr published", "random_real"),
 ]
-"""What the main matrix is to answer: question, row, row that it is compared with."""
+"""The questions of the main matrix: question, row, row that it is compared with."""
 
 FIRST = {
     "d3hr chosen": "`d3hr`, chosen on held-out images",
@@ -69,7 +69,7 @@ def measured(matrix: str, on: str) -> Iterator[tuple[str, str, list[Path]]]:
 
 
 def studies(chosen: list[Study]) -> Callable[[Page], None]:
-    """Return what appends a table for each of these matrices and each data set."""
+    """Return a function that appends a table for each of these matrices and each data set."""
 
     def write(page: Page) -> None:
         for heading, matrix, on in chosen:
@@ -82,7 +82,7 @@ def studies(chosen: list[Study]) -> Callable[[Page], None]:
 
 
 def priors(page: Page) -> None:
-    """Append what was fitted."""
+    """Append the fitted priors."""
     files = [file for data in DATA if (file := RESULTS / f"real_priors_{data}.json").is_file()]
     table = []
     for file in files:
@@ -100,10 +100,10 @@ def priors(page: Page) -> None:
 
 def _fitting(page: Page, data: str, title: str, file: Path) -> None:
     lines: dict[str, Line] = {}
-    for found in read_json(file)["figures"].values():
-        for row in found["rows"]:
-            lines.setdefault(row["name"], []).append((found["minutes"], row))
-    page.add("How long fitting pays, on held-out images:")
+    for fit in read_json(file)["figures"].values():
+        for row in fit["rows"]:
+            lines.setdefault(row["name"], []).append((fit["minutes"], row))
+    page.prose("How long fitting pays, on held-out images:")
     page.plot(f"results-fitting-{data}", f"{title}, 10 images per class", "minutes that the transformer was fitted", lines)
     page.sources([file])
 
@@ -127,7 +127,7 @@ def _classes(page: Page, rows: list[dict[str, Any]]) -> None:
     shown = [name for name in ("random_real", "d3hr published", "d3hr exact", "d3hr chosen") if name in named]
     if not shown:
         return
-    page.add("Which classes, at 10 images per class:")
+    page.prose("Which classes, at 10 images per class:")
     page.table(
         ["class", *(f"`{name}`" for name in shown)],
         ([each, *(f"{100 * named[name][each]:.1f}" for name in shown)] for each in named[shown[0]]),
@@ -137,21 +137,21 @@ def _classes(page: Page, rows: list[dict[str, Any]]) -> None:
 def _diagnosis(page: Page, data: str) -> None:
     if not (file := RESULTS / f"{data}-diagnosis.json").is_file():
         return
-    page.add("What `d3hr diagnose` says of the first sets of 10 images per class, as shares of what random real images have:")
+    page.prose("What `d3hr diagnose` finds in the first sets of 10 images per class, as shares of what random real images have:")
     page.table(
         ["set", "mean distance within a class", "coverage", "sliced Wasserstein", "Frechet", "copies"],
         (
             [
                 f"`{name}`",
-                f"{said['diversity']['distilled'] / said['diversity']['real']:.2f}",
-                f"{said['coverage']['coverage'] / said['coverage']['reference']['coverage']:.2f}",
+                f"{diagnosis['diversity']['distilled'] / diagnosis['diversity']['real']:.2f}",
+                f"{diagnosis['coverage']['coverage'] / diagnosis['coverage']['reference']['coverage']:.2f}",
                 *(
-                    f"{said['distances'][measure]['distilled'] / said['distances'][measure]['reference_mean']:.2f}"
+                    f"{diagnosis['distances'][measure]['distilled'] / diagnosis['distances'][measure]['reference_mean']:.2f}"
                     for measure in ("sliced_wasserstein", "frechet")
                 ),
-                _percent(said["copying"]["share_copied"]),
+                _percent(diagnosis["copying"]["share_copied"]),
             ]
-            for name, said in read_json(file)["figures"].items()
+            for name, diagnosis in read_json(file)["figures"].items()
         ),
     )
     page.sources([file])
@@ -171,7 +171,7 @@ def levels(page: Page) -> None:
         rows = rows_of(files)
         page.add(f"### {title}: the level")
         if read_json(files[0])["date"] < read_json(RESULTS / f"real_priors_{data}.json")["date"]:
-            page.add("Behind an earlier fit of the same prior, with students trained in float32.")
+            page.prose("With an earlier fit of the same prior, and students trained in float32.")
         lines: dict[str, Line] = {}
         for row in rows:
             if match := re.fullmatch(r"(.+), level (\d+)", row["name"]):
@@ -195,14 +195,15 @@ def robustness(page: Page) -> None:
         page.sources(files)
 
 
-def taught(heading: str, matrix: str) -> Callable[[Page], None]:
-    """Return what appends the tables of a matrix whose students have a teacher."""
+def with_teacher(heading: str, matrix: str) -> Callable[[Page], None]:
+    """Return a function that appends the tables of a matrix whose students have a teacher."""
 
     def write(page: Page) -> None:
         for data, title, files in measured(matrix, "test"):
             teacher = RESULTS / f"real_teachers_{data}.json"
-            rows, knows = rows_of(files), read_json(teacher)["figures"]["test_accuracy"]
-            page.add(f"### {title}: {heading}", "", f"The teacher, a ConvNet-3, knows {100 * knows:.1f} % of the test images.")
+            rows, accuracy_of_teacher = rows_of(files), read_json(teacher)["figures"]["test_accuracy"]
+            page.add(f"### {title}: {heading}")
+            page.prose(f"The teacher is a ConvNet-3 with {100 * accuracy_of_teacher:.1f} % on the test images.")
             page.accuracies(rows)
             page.differences(rows, PAIRS)
             page.sources([teacher, *files])
@@ -211,7 +212,7 @@ def taught(heading: str, matrix: str) -> Callable[[Page], None]:
 
 
 def students(page: Page) -> None:
-    """Append what other networks make of the same sets."""
+    """Append the accuracy of other networks on the same sets."""
     for _, title, files in measured("students", "test"):
         page.add(f"### {title}: one set, five networks")
         page.accuracies(rows_of(files), by="student")
@@ -219,24 +220,24 @@ def students(page: Page) -> None:
 
 
 def spoiled(page: Page) -> None:
-    """Append what spoiled images do, and what the diagnosis says of them."""
+    """Append the accuracy on spoiled images, and their diagnosis."""
     for _, title, (file,) in measured("spoiled", "validation"):
-        found: dict[str, Any] = read_json(file)["figures"]
+        figures: dict[str, Any] = read_json(file)["figures"]
         page.add(f"### {title}: spoiled training images")
-        page.accuracies([{**row, "how": how} for how, each in found.items() for row in each["rows"]], by="how")
-        signatures = list(next(iter(next(iter(found.values()))["diagnoses"].values()))["verdicts"])
-        page.add("What the diagnosis of the first set of `d3hr chosen` says before anything is trained:")
+        page.accuracies([{**row, "how": how} for how, each in figures.items() for row in each["rows"]], by="how")
+        signatures = list(next(iter(next(iter(figures.values()))["diagnoses"].values()))["verdicts"])
+        page.prose("What the diagnosis of the first set of `d3hr chosen` says before anything is trained:")
         page.table(
-            ["training images", *signatures, "of clear neighbourhoods, contradicted", "diversity, of real"],
+            ["training images", *signatures, "in clear neighbourhoods, other labels", "diversity, of real"],
             (
                 [
                     how,
-                    *(said["verdicts"][signature]["status"] for signature in signatures),
-                    _percent(said["labels"]["contradicted"]),
-                    f"{said['diversity']['distilled'] / said['diversity']['real']:.2f}",
+                    *(diagnosis["verdicts"][signature]["status"] for signature in signatures),
+                    _percent(diagnosis["labels"]["contradicted"]),
+                    f"{diagnosis['diversity']['distilled'] / diagnosis['diversity']['real']:.2f}",
                 ]
-                for how, each in found.items()
-                for said in [each["diagnoses"]["d3hr chosen"]]
+                for how, each in figures.items()
+                for diagnosis in [each["diagnoses"]["d3hr chosen"]]
             ),
         )
         page.sources([file])
@@ -298,27 +299,45 @@ def storage(page: Page) -> None:
         page.sources([file, *files])
 
 
+INTRODUCTION = """\
+Written by `make benchmarks-report` from [benchmarks/results](../benchmarks/results); every number traces to a file there, which holds
+command, commit, settings, machine and date ([which script wrote which file](../benchmarks/README.md)).
+
+Mean ± standard deviation over runs (sets × trainings), last training step, ConvNet-3, hard labels unless it says otherwise, 10,000 test
+images. Protocols: [short](../benchmarks/protocols/short.yaml) for Fashion-MNIST,
+[short-shifts](../benchmarks/protocols/short-shifts.yaml) for CIFAR-10 and for ten classes of Tiny ImageNet at 32 pixels (4,500 photos to
+train on, 500 to test), where nothing was chosen: protocol and settings are those of the others. Statistics come from 1,000 images per
+class at most.
+
+Everything was chosen on 2,000 images of the training sets that nothing else saw. Intervals treat sets, not trainings, as independent: over
+two or three sets they are wide, and a narrow one may be so by chance. Two CPU cores; no GPU was available. What the numbers mean is
+discussed in [experiments](experiments.md)."""
 PAPER = (
-    "[paper-cifar-bf16](../benchmarks/protocols/paper-cifar-bf16.yaml). The paper has 41.3 % at 10 images per class and 70.8 % at 50: the\n"
-    "best test accuracy of the last epochs, its teacher a ResNet-18 that knows 93.9 %."
+    "[paper-cifar-bf16](../benchmarks/protocols/paper-cifar-bf16.yaml). The paper has 41.3 % at 10 images per class and 70.8 % at 50: the "
+    "best test accuracy of the last epochs, with a ResNet-18 of 93.9 % as its teacher."
 )
+DROPPED = "The second-order solver and stratified draws were measured and dropped; d3hr no longer has them."
 SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
     (
         "## The priors",
-        "Every number below rests on these. The autoencoder's error is that of encoding and decoding training images.",
+        "Every number below depends on these. The autoencoder's error is that of encoding and decoding training images.",
         priors,
     ),
     ("", "", main_matrices),
-    ("## What was chosen, on held-out training images", "No test image was looked at for these.", protocols),
+    ("## What was chosen, on held-out training images", f"No test image was looked at for these. {DROPPED}", protocols),
     ("", "", levels),
     ("", "", studies(CHOICES)),
-    ("## Ablations", "Ten images per class.", studies(ABLATIONS)),
+    ("## Ablations", f"Ten images per class. {DROPPED}", studies(ABLATIONS)),
     ("## Robustness", "Sets of ten images per class, one training each.", robustness),
-    ("## Soft labels", "The stored answers of a teacher in place of labels, ten images per class.", taught("soft labels", "soft-labels")),
-    ("## The paper's protocol", PAPER, taught("ResNet-18, asking a teacher", "paper")),
+    (
+        "## Soft labels",
+        "The stored answers of a teacher in place of labels, ten images per class.",
+        with_teacher("soft labels", "soft-labels"),
+    ),
+    ("## The paper's protocol", PAPER, with_teacher("ResNet-18, labels of a teacher for every batch", "paper")),
     ("## Other networks", "Distilled once, trained on by others.", students),
     ("## Spoiled images", "The prior is that of the images as they are; tests are on clean held-out images.", spoiled),
-    ("## Cost", "Planned in one fresh process, made in another.", costs),
+    ("## Cost", "Planned in one fresh process, carried out in another.", costs),
     ("## Storage", "Hard labels are folder names and need no bytes.", storage),
 ]
 
@@ -344,26 +363,16 @@ def main() -> None:
     before, rest = README.read_text().split(START)
     write_bytes(README, f"{before}{START}\n{first_table()}{END}{rest.split(END)[1]}".encode())
     page = Page()
-    page.add(
-        "# Results on real data",
-        "",
-        "Written by `make benchmarks-report` from [benchmarks/results](../benchmarks/results); every number traces to a file there, which",
-        "holds command, commit, settings, machine and date.",
-        "Mean ± standard deviation over runs (sets x trainings), last training step, ConvNet-3, hard labels unless it says otherwise,",
-        "10,000 test images. Protocols: [short](../benchmarks/protocols/short.yaml) for Fashion-MNIST,",
-        "[short-shifts](../benchmarks/protocols/short-shifts.yaml) for CIFAR-10 and for ten classes of Tiny ImageNet at 32 pixels",
-        "(4,500 photos to train on, 500 to test), where nothing was chosen: protocol and settings are those of the others.",
-        "Statistics come from 1,000 images per class at most. Intervals treat sets, not trainings, as independent: of two or three",
-        "sets they are wide, and one that is narrow may be so by chance.",
-        "Everything was chosen on 2,000 images of the training sets that nothing else saw.",
-        "Two CPU cores; no GPU was to be had.",
-    )
+    page.add("# Results on real data")
+    for paragraph in INTRODUCTION.split("\n\n"):
+        page.prose(paragraph)
     for heading, intro, write in SECTIONS:
         part = Page()
         write(part)
         if part.lines:
             if heading:
-                page.add(heading, "", intro)
+                page.add(heading)
+                page.prose(intro)
             page.lines += part.lines
     write_bytes(DOCS / "results.md", page.text.encode())
 
