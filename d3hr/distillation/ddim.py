@@ -71,7 +71,7 @@ def invert(
         labels: conditioning ids [N].
         level: the level to stop at, 0 to ``steps - 1``.
         steps: points of the sampling grid.
-        guidance_scale: classifier-free guidance, at least 0; at 1 a prediction is one network call per image, otherwise two.
+        guidance_scale: classifier-free guidance; at 1 a prediction is one network call per image, otherwise two.
         solver: ``ddim`` or ``fixed_point``.
         stride: with ``ddim``, the largest number of levels from one noise prediction to the next. The noise in between is
             extrapolated: an approximation of the path that predicts at every level, not a path on a coarser grid.
@@ -127,7 +127,7 @@ def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: in
         labels: conditioning ids [N].
         level: the level of ``latents``, 0 to ``steps - 1``.
         steps: points of the sampling grid.
-        guidance_scale: classifier-free guidance, at least 0; at 1 a prediction is one network call per image, otherwise two.
+        guidance_scale: classifier-free guidance; at 1 a prediction is one network call per image, otherwise two.
 
     Returns:
         Clean latents [N, C, h, w], in the dtype of ``latents``.

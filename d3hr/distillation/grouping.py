@@ -18,7 +18,7 @@ from torch import Tensor
 
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.distillation.pool import SearchOptions, block_size, class_variances, draw_block, permutation, search_pool
+from d3hr.distillation.pool import SearchOptions, class_variances, draw_candidate, search_pool
 from d3hr.distillation.settings import GroupSettings, Strategy
 from d3hr.errors import DataError, settings_error
 from d3hr.progress import SILENT, Progress
@@ -139,18 +139,16 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
         settings: how to choose.
         candidate: index in the pool, where the strategy searches.
     """
-    shape = settings.ipc, gaussian.num_coordinates
+    k, coordinates = settings.ipc, gaussian.num_coordinates
     if not settings.temperature:
-        return gaussian.mean.double().repeat(settings.ipc, 1)
+        return gaussian.mean.double().repeat(k, 1)
+    generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")
     if candidate is not None:
-        block, index = divmod(candidate, block_size(*shape))
-        noise = draw_block(block, settings, shape[1])[index][:, permutation(name, shape[1], settings)].double()
+        noise = draw_candidate(candidate, name, settings, coordinates).double()
+    elif settings.strategy == "exact":
+        noise = exact_noise(k, coordinates, settings.exact_std, generator)
     else:
-        generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")
-        if settings.strategy == "exact":
-            noise = exact_noise(*shape, settings.exact_std, generator)
-        else:
-            noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(k, coordinates, generator=generator, dtype=torch.float64)
     return gaussian.from_standard_normal(noise, settings.temperature)
 
 

@@ -108,6 +108,12 @@ def class_variances(name: str, gaussian: ClassGaussian, settings: GroupSettings)
     return variances
 
 
+def draw_candidate(index: int, name: str, settings: GroupSettings, dimensions: int) -> Tensor:
+    """Return one candidate [K, D] (float32) of the pool, drawn again from its block, with the dimensions in the order of class ``name``."""
+    block, position = divmod(index, block_size(settings.ipc, dimensions))
+    return draw_block(block, settings, dimensions)[position][:, permutation(name, dimensions, settings)]
+
+
 def search_pool(
     variances: Mapping[str, Tensor],
     settings: GroupSettings,

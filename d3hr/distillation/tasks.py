@@ -235,7 +235,7 @@ def generate_images(
         conditioning_id: row of the prior's label table.
         level: the level of ``latents``, 0 to ``steps - 1``.
         steps: points of the sampling grid.
-        guidance_scale: classifier-free guidance, at least 0.
+        guidance_scale: classifier-free guidance.
         batch_size: images in one network call.
 
     Raises:

@@ -122,7 +122,7 @@ def test_the_level_is_chosen_and_said(place: Path, image_folder: MakeFolder, cap
     image_folder(dict.fromkeys(CLASSES, 9), name="more")
     arguments = ["distill", "more", "--prior", "prior", "--out", "set", "--ipc", "2", "--steps", "5", "--num_candidates", "20"]
     assert main([*arguments, "--level", "auto"]) == 0
-    assert "calls an image  normal dimensions" in capsys.readouterr().err
+    assert "calls per image  normal dimensions" in capsys.readouterr().err
     settings = json.loads((place / "set" / "manifest.json").read_text())["settings"]
     assert settings["statistics_level"] == settings["denoising_level"] == json.loads((place / "set" / "level.json").read_text())["level"]
 
