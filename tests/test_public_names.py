@@ -1,3 +1,5 @@
+import importlib
+import pkgutil
 import subprocess
 import sys
 
@@ -30,3 +32,9 @@ def test_help_loads_no_numerical_library(arguments: list[str]) -> None:
 def test_a_public_name_is_loaded_when_it_is_used() -> None:
     assert loaded_after("import d3hr") == set()
     assert "torch" in loaded_after("import d3hr; d3hr.load_images")
+
+
+def test_every_module_can_be_imported() -> None:
+    """Whatever its imports name is there in the installed versions; what belongs to an extra is imported only when it is used."""
+    for module in pkgutil.walk_packages(d3hr.__path__, "d3hr."):
+        importlib.import_module(module.name)

@@ -12,6 +12,7 @@ from d3hr.distillation.grouping import draw_group, draw_mixture, mode_name, sear
 from d3hr.distillation.mixture import ClassMixture, k_means_centres, largest_remainders, nearest_centres
 from d3hr.distillation.settings import GroupSettings, distill_settings
 from d3hr.errors import DataError, SettingsError
+from d3hr.execution.base import Execution
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.pipeline import expand
 from d3hr.seeds import derive_seed
@@ -119,6 +120,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Execution]:
+    """Two worker processes, which take seconds to start, once for all tests."""
+    with WorkerProcesses(2).session() as execution:
+        yield execution
+
+
 @pytest.fixture
 def small(image_folder: MakeFolder, tmp_path: Path) -> tuple[ImageData, Prior]:
     images = load_images(image_folder({"ant": 9, "bee": 3, "cat": 5}))
@@ -127,7 +135,7 @@ def small(image_folder: MakeFolder, tmp_path: Path) -> tuple[ImageData, Prior]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_set_of_several_modes(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+def test_a_set_of_several_modes(small: tuple[ImageData, Prior], two_workers: Execution, tmp_path: Path) -> None:
     """Every image belongs to one mode of its class; the class's whole is what one mode measures; the set loads, expand repeats it, and
     two workers make the same bytes. Bee has three images and so three modes of one image, and an empty one."""
     images, prior = small
@@ -144,7 +152,7 @@ def test_a_set_of_several_modes(small: tuple[ImageData, Prior], tmp_path: Path) 
     assert (loaded.manifest.modes, one.manifest.modes) == (4, 1)
     assert "modes" not in one.manifest.settings
     assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, distilled.images)
-    shared = distill(images, prior, tmp_path / "workers", ipc=4, modes=4, execution=WorkerProcesses(2), **QUICK)
+    shared = distill(images, prior, tmp_path / "workers", ipc=4, modes=4, execution=two_workers, **QUICK)
     assert tree(shared.path) == tree(distilled.path)
     with pytest.raises(SettingsError, match="decides the statistics"):
         expand(loaded, prior, tmp_path / "other", ipc=4, modes=2)
@@ -162,7 +170,7 @@ def test_statistics_read_are_written_again_to_the_same_bytes(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("modes", [1, 2])
-def test_a_set_of_some_rank(small: tuple[ImageData, Prior], modes: int, tmp_path: Path) -> None:
+def test_a_set_of_some_rank(small: tuple[ImageData, Prior], two_workers: Execution, modes: int, tmp_path: Path) -> None:
     """The covariance of all images of a class is kept with mean and spread, and read again: expand repeats the set, and two workers
     make the same bytes."""
     images, prior = small
@@ -178,7 +186,7 @@ def test_a_set_of_some_rank(small: tuple[ImageData, Prior], modes: int, tmp_path
             assert torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
     assert not torch.equal(distilled.images, plain.images)
     assert torch.equal(expand(loaded, prior, tmp_path / "again", ipc=4).images, distilled.images)
-    shared = distill(images, prior, tmp_path / "workers", ipc=4, rank=7, modes=modes, execution=WorkerProcesses(2), **QUICK)
+    shared = distill(images, prior, tmp_path / "workers", ipc=4, rank=7, modes=modes, execution=two_workers, **QUICK)
     assert tree(shared.path) == tree(distilled.path)
 
 
