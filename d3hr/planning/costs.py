@@ -81,15 +81,14 @@ class Workload:
         """Real images from which statistics are taken."""
         return sum(self.matched_counts.values())
 
-    @property
-    def read_batches(self) -> dict[str, list[int]]:
-        """Sizes of the batches in which the images of each class would be read."""
-        return self._batches(self.counts)
+    def batches(self, counts: Mapping[str, int]) -> dict[str, list[int]]:
+        """Return the sizes of the batches that ``counts`` images of each class make."""
+        return {name: batches_of(count, self.settings.batch_size) for name, count in counts.items()}
 
     @property
     def real_batches(self) -> dict[str, list[int]]:
         """Sizes of the batches in which each class is encoded and inverted."""
-        return self._batches(self.matched_counts)
+        return self.batches(self.matched_counts)
 
     @property
     def clustered_batches(self) -> dict[str, list[int]]:
@@ -98,10 +97,7 @@ class Workload:
             return {name: [] for name in self.counts}
         most = self.settings.max_images_per_class
         candidates = {name: images_needed(count, most=most, tolerance=None) for name, count in self.counts.items()}
-        return self._batches({name: len(clustering_subset(range(count))) for name, count in candidates.items()})
-
-    def _batches(self, counts: Mapping[str, int]) -> dict[str, list[int]]:
-        return {name: batches_of(count, self.settings.batch_size) for name, count in counts.items()}
+        return self.batches({name: len(clustering_subset(range(count))) for name, count in candidates.items()})
 
     @property
     def encoder_calls(self) -> int:

@@ -113,7 +113,7 @@ def combine(work: Workload, measured: Measured, prior: PriorNeeds, student: Stud
         devices: devices like this one that share the work.
     """
     work = replace(work, predictions_per_step=measured.predictions_per_step)
-    reading = sum(measured.read.total(sizes) for sizes in work.read_batches.values()) + measured.read.first
+    reading = sum(measured.read.total(sizes) for sizes in work.batches(work.counts).values()) + measured.read.first
     return Plan(
         device=measured.device,
         devices=devices,
