@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from inspect import signature
 from typing import Any
 
 from jsonargparse import Namespace
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = settings.clone()
     _, as_json, debug = (options.pop(flag) for flag in ("config", "json", "debug"))
     for group, kind in flag_groups(function).items():
-        options[group] = kind(**{each.name: options.pop(each.name) for each in fields(kind)})
+        options[group] = kind(**{flag: options.pop(flag) for flag in signature(kind).parameters})
     with _stopped_by_signals() as received:
         try:
             _require_no_nul(settings)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
 from d3hr.distillation.levels import LevelChoice, choose_level
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.settings import DistillOptions, ExpandOptions, distill_settings
 from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator
 from d3hr.errors import DataError, listed
 from d3hr.execution.base import SERIAL, Execution
@@ -35,16 +35,13 @@ def distill(
     *,
     ipc: int = 10,
     preset: str = "paper",
-    level: int | Literal["auto"] | None = None,
-    batch_size: int | Literal["auto"] | None = None,
     store: Literal["images", "statistics"] = "images",
     class_map: Mapping[str, str] | None = None,
-    seed: int = 0,
     execution: Execution = SERIAL,
     decoders: int = 0,
     memory_budget: int | None = None,
     progress: Progress = SILENT,
-    **changes: Any,
+    **options: Unpack[DistillOptions],
 ) -> DistilledSet:
     """Distil a data set into ``ipc`` images per class (D3HR, arXiv 2505.18399).
 
@@ -54,18 +51,16 @@ def distill(
         out: folder to write.
         ipc: images per class.
         preset: ``paper``, ``released``, ``fast``, ``mixture`` or ``gentle``.
-        level: level of statistics and of denoising, both; ``"auto"`` takes the knee of normality on a sample of classes (see
-            :func:`~d3hr.distillation.levels.choose_level`), says why, and keeps the evidence in ``level.json``.
-        batch_size: images in one network call; ``"auto"`` finds the size that makes the most images a second (see
-            :func:`~d3hr.distillation.batching.choose_batch_size`) and keeps the evidence in ``batch_size.json``.
         store: ``"images"`` with the statistics beside them, or the ``"statistics"`` alone, from which ``expand`` makes any number.
         class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.class_matching.match_classes`).
-        seed: seed of the group draws.
         execution: where the work is done: here, in worker processes, or on a cluster (:mod:`d3hr.execution`); it decides nothing.
         decoders: worker processes that read and decode images ahead, for each that does the work; 0 decodes when images are needed.
         memory_budget: bytes that a search may hold, and a batch of ``batch_size="auto"``; by default 256 MiB, and what is free.
         progress: where to report.
-        changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`.
+        options: settings that differ from the preset's: :class:`~d3hr.distillation.settings.DistillSettings` says what each means.
+            ``level="auto"`` takes the knee of normality on a sample of classes (see :func:`~d3hr.distillation.levels.choose_level`),
+            ``batch_size="auto"`` the size that makes the most images per second (see
+            :func:`~d3hr.distillation.batching.choose_batch_size`); the evidence is kept in ``level.json`` and ``batch_size.json``.
 
     Raises:
         ClassMismatch: a class matches no class of the prior, or several.
@@ -74,9 +69,8 @@ def distill(
         OutputError: ``out`` holds something else.
         NumericalError: a latent is not finite; the message names class and level.
     """
-    automatic = {name: "auto" for name, value in (("level", level), ("batch_size", batch_size)) if value == "auto"}
-    given = {**changes, "batch_size": None if batch_size == "auto" else batch_size}
-    settings = distill_settings(preset, level=level, ipc=ipc, seed=seed, **given)
+    settings = distill_settings(preset, ipc=ipc, **options)
+    automatic = {name: value for name, value in options.items() if value == "auto"}
     if store == "images":
         settings.require_no_copies()
     prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
@@ -93,7 +87,7 @@ def distill(
         class_names=images.class_names,
         ipc=ipc if store == "images" else 0,
         image_size=prior.image_size,
-        settings=settings.model_dump(mode="json"),
+        settings=settings.as_values(),
         data=images.record,
         prior=prior.record,
         real_counts=images.counts,
@@ -105,10 +99,10 @@ def distill(
         if stage.resumed:
             progress.say(f"going on with {stage.path}")
         sized = images.at_size(prior.image_size)
-        if level == "auto":
+        if "level" in automatic:
             chosen = _kept_choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
             settings = settings.model_copy(update={"statistics_level": chosen["level"], "denoising_level": chosen["level"]})
-        if batch_size == "auto":
+        if "batch_size" in automatic:
             largest = max(images.counts.values())
             chosen = _kept_choice(
                 stage.path / "batch_size.json",
@@ -125,9 +119,19 @@ def distill(
     return DistilledSet.load(out)
 
 
-def expand(distilled: DistilledSet, prior: Prior, out: str | Path, *, ipc: int, **options: Any) -> DistilledSet:
-    """Make a set of another IPC from the statistics of ``distilled``: :meth:`DistilledSet.expand`, whose options it takes."""
-    return distilled.expand(prior, ipc, out, **options)
+def expand(
+    distilled: DistilledSet,
+    prior: Prior,
+    out: str | Path,
+    *,
+    ipc: int,
+    execution: Execution = SERIAL,
+    memory_budget: int | None = None,
+    progress: Progress = SILENT,
+    **options: Unpack[ExpandOptions],
+) -> DistilledSet:
+    """Make a set of another IPC from the statistics of ``distilled``, as :meth:`DistilledSet.expand` says."""
+    return distilled.expand(prior, ipc, out, execution=execution, memory_budget=memory_budget, progress=progress, **options)
 
 
 def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:

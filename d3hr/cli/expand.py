@@ -6,6 +6,7 @@ from pathlib import Path
 
 from d3hr.cli.options import RUNNING, Running, prior_of_set
 from d3hr.cli.output import Result
+from d3hr.distillation.settings import AS_THE_SET, ExpandOverrides
 from d3hr.errors import PriorError
 from d3hr.progress import OnTerminal
 
@@ -16,9 +17,8 @@ def expand(
     out: str,
     ipc: int,
     prior: str | None = None,
-    seed: int | None = None,
-    temperature: float | None = None,
     device: str | None = None,
+    drawing: ExpandOverrides = AS_THE_SET,
     running: Running = RUNNING,
 ) -> Result:
     """Make a set of another IPC from the statistics of a distilled set; no real image is needed.
@@ -28,9 +28,8 @@ def expand(
         out: folder to write the new set to
         ipc: images per class
         prior: folder or Hub id of the prior, by default where it was when the set was made; precision and autoencoder are the set's
-        seed: seed of the group draws, by default that of the set
-        temperature: factor on the spread with which groups are drawn, by default that of the set
         device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        drawing: settings of grouping and denoising that differ from those of the set
         running: where the work runs
     """
     from d3hr.pipeline import expand as expand_set
@@ -43,8 +42,6 @@ def expand(
         raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
     progress = OnTerminal()
     loaded = prior_of_set(source.manifest, where, progress=progress, device=device)
-    expanded = expand_set(
-        source, loaded, out, ipc=ipc, seed=seed, execution=execution, memory_budget=memory, progress=progress, temperature=temperature
-    )
+    expanded = expand_set(source, loaded, out, ipc=ipc, execution=execution, memory_budget=memory, progress=progress, **drawing.options)
     values = {"out": out, "ipc": ipc, "classes": list(expanded.class_names), "settings": expanded.manifest.settings}
     return Result(f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out}.", values, Path(out))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from d3hr.distillation.settings import DistillOverrides, ExpandOverrides
 from d3hr.errors import DataError, PriorError, SettingsError
 
 if TYPE_CHECKING:
@@ -158,7 +159,13 @@ class Running:
 
 
 READING, LOADING, RUNNING = Reading(), Loading(), Running()
-GROUPS: dict[str, type[Any]] = {"reading": Reading, "loading": Loading, "running": Running}
+GROUPS: dict[str, type[Any]] = {
+    "distillation": DistillOverrides,
+    "drawing": ExpandOverrides,
+    "reading": Reading,
+    "loading": Loading,
+    "running": Running,
+}
 """Parameters of commands that are groups of flags: each field of the class is a flag."""
 
 

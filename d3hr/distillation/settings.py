@@ -1,14 +1,25 @@
-"""The settings of a distillation, and the presets as data."""
+"""The settings of a distillation, declared once: the command line, the methods and the recipes derive theirs from these models.
+
+Settings that decide the class statistics are kept apart from those that decide what is drawn from them, since one set of statistics serves
+many sets of images.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Collection
+from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, Unpack
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from d3hr.errors import SettingsError, settings_error
 
+ExactStd = Literal["unbiased", "population"]
+ForwardProcess = Literal["inversion", "forward_noise"]
+Skewness = Literal["per_dimension", "per_image"]
+Solver = Literal["ddim", "fixed_point"]
+StatisticsDtype = Literal["float32", "float16"]
 Strategy = Literal["search", "exact", "random"]
+
 MOST_MODES = 1000
 """Largest number of Gaussians that may describe a class."""
 MOST_RANK = 4096
@@ -18,71 +29,76 @@ MOST_RANK = 4096
 class GroupSettings(BaseModel):
     """How a group of latents is chosen for each class."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     ipc: int = Field(default=10, ge=1)
-    """Images per class, K."""
+    """images per class"""
     strategy: Strategy = "search"
-    """``search``: best of many random groups (the paper). ``exact``: one group standardised to the moments. ``stratified``: in every
-    dimension one latent from each K-th of the Gaussian. ``random``: one draw."""
+    """search (the best of many random groups, as in the paper), exact (one group standardised to the moments) or random (one draw)"""
     num_candidates: int = Field(default=1_000_000, ge=1)
-    """Candidate groups of a search, M."""
+    """candidate groups of a search"""
     weights: tuple[float, float, float] = (1.0, 1.0, 0.5)
-    """Weights of the mean, std and skewness terms of the group score."""
-    skewness: Literal["per_dimension", "per_image"] = "per_dimension"
-    """Skewness over the group in each dimension (the paper), or over the dimensions of each image (the released code)."""
-    exact_std: Literal["unbiased", "population"] = "unbiased"
-    """Which standard deviation of an ``exact`` group equals sigma."""
+    """weights of the mean, std and skewness terms of the group score"""
+    skewness: Skewness = "per_dimension"
+    """skewness over the group in each dimension (the paper), or over the dimensions of each image (the released code)"""
+    exact_std: ExactStd = "unbiased"
+    """which standard deviation of an exact group equals sigma"""
     temperature: float = Field(default=1.0, ge=0)
-    """Factor on sigma with which a chosen group is drawn; the paper has 1. Below 1 latents lie nearer to the means of their modes."""
+    """factor on sigma when latents are drawn (the paper has 1); below 1 images are more typical of their class"""
     seed_by_class: bool = True
-    """Whether each class has noise of its own; the released code draws the same noise for every class."""
+    """draw other noise for each class; the released code draws the same noise for all"""
     seed: int = Field(default=0, ge=0)
-    """Seed of the draws."""
+    """seed of the draws"""
 
 
-class DistillSettings(GroupSettings):
-    """Everything that decides the pixels of a distilled set, beside data and prior; what decides nothing is left out of its dump."""
+class StatisticsSettings(BaseModel):
+    """How the statistics of each class are measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int = Field(default=50, ge=2)
-    """Points of the sampling grid."""
-    carrying: Literal["inversion", "forward_noise"] = "inversion"
-    """How clean latents reach the statistics level: by inversion (D3HR), or as sqrt(a) z + sqrt(1 - a) e with fresh noise e (DDPM)."""
+    """points of the sampling grid"""
+    forward_process: ForwardProcess = "inversion"
+    """how clean latents z reach the statistics level: inversion (the paper), or forward_noise, sqrt(a) z + sqrt(1 - a) e with random e"""
     statistics_level: int = Field(default=31, ge=0)
-    """Level at which the class Gaussian is measured; 0 is that of the clean latents."""
-    denoising_level: int = Field(default=31, ge=0)
-    """Level from which a chosen group is denoised; 0 where the statistics are those of clean latents, and nowhere else."""
+    """level at which the class statistics are measured; 0 is that of clean latents"""
     inversion_guidance: float = Field(default=4.0, ge=0)
-    """Classifier-free guidance scale of inversion."""
-    denoising_guidance: float = Field(default=4.0, ge=0)
-    """Classifier-free guidance scale of denoising."""
-    solver: Literal["ddim", "fixed_point"] = "ddim"
-    """``ddim``: one prediction a step. ``multistep``: the same at second order. ``fixed_point``: the exact inverse of denoising."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images in one network call."""
-    statistics_dtype: Literal["float32", "float16"] = "float32"
-    """Precision of the class statistics on disk, from which groups are drawn; they are gathered in float64."""
+    """classifier-free guidance scale of inversion"""
     inversion_stride: int = Field(default=1, ge=1)
-    """Levels from one noise prediction of inversion to the next; denoising visits every level."""
+    """levels from one noise prediction of inversion to the next; denoising visits every level"""
+    solver: Solver = "ddim"
+    """ddim (one noise prediction in each step of inversion) or fixed_point (the exact inverse of denoising)"""
+    batch_size: int = Field(default=64, ge=1)
+    """images in one network call"""
+    statistics_dtype: StatisticsDtype = "float32"
+    """precision of the class statistics on disk, from which groups are drawn; they are gathered in float64"""
     max_images_per_class: int | None = Field(default=None, ge=2)
-    """Real images of a class that are looked at, at most, drawn at random; None is all."""
+    """measure the statistics on at most this many images of each class, drawn at random; by default on all"""
     tolerance: float | None = Field(default=None, gt=0, lt=1)
-    """Standard error, as a share of sigma, of a class's mean and standard deviation at which no more of its images are looked at."""
-
+    """stop measuring a class when the standard error of its mean and std is below this share of sigma, such as 0.02"""
     modes: int = Field(default=1, ge=1, le=MOST_MODES)
-    """Gaussians that describe a class, one for each cluster of its clean latents (k-means); the paper has one."""
+    """Gaussians that describe a class, one for each k-means cluster of its clean latents; the paper has 1"""
     rank: int = Field(default=0, ge=0, le=MOST_RANK)
-    """Directions in which latents vary most that each Gaussian keeps of its covariance, at most D; the paper keeps none."""
+    """directions of largest variance in which each Gaussian keeps its covariance; the paper has 0, independent dimensions"""
+
+
+class DistillSettings(GroupSettings, StatisticsSettings):
+    """Everything that decides the pixels of a distilled set, given data and prior."""
+
+    denoising_level: int = Field(default=31, ge=0)
+    """level from which groups are denoised; 0 if the statistics are those of clean latents, and only then"""
+    denoising_guidance: float = Field(default=4.0, ge=0)
+    """classifier-free guidance scale of denoising"""
 
     @model_validator(mode="after")
-    def _levels_on_grid(self) -> DistillSettings:
+    def _no_contradiction(self) -> Self:
         for name in ("statistics_level", "denoising_level"):
             if getattr(self, name) >= self.steps:
                 raise ValueError(f"{name} {getattr(self, name)} is not on a grid of {self.steps} steps")
         if (self.statistics_level == 0) != (self.denoising_level == 0):
             raise ValueError("only groups from the statistics of level 0 are clean latents: both levels are 0, or neither")
-        if self.carrying == "forward_noise" and self.statistics_level == 0:
-            raise ValueError("forward noise needs a level above 0, where clean latents stand")
+        if self.forward_process == "forward_noise" and self.statistics_level == 0:
+            raise ValueError("forward noise needs a level above 0, which is that of clean latents")
         if self.solver == "fixed_point" and self.inversion_stride > 1:
             raise ValueError("inversion_stride is 1 with solver fixed_point, which undoes denoising level by level")
         return self
@@ -102,15 +118,15 @@ class DistillSettings(GroupSettings):
 
     @property
     def method(self) -> str:
-        """What a manifest calls sets of these settings: ``d3hr``, ``forward_noise`` or ``latent_gaussian``."""
+        """The method that a manifest names for sets of these settings: ``d3hr``, ``forward_noise`` or ``latent_gaussian``."""
         if self.statistics_level == 0:
             return "latent_gaussian"
-        return "d3hr" if self.carrying == "inversion" else "forward_noise"
+        return "d3hr" if self.forward_process == "inversion" else "forward_noise"
 
     @property
     def inversion_level(self) -> int:
-        """Level that inversion climbs to; 0 where nothing is inverted."""
-        return self.statistics_level if self.carrying == "inversion" else 0
+        """Level that inversion climbs to; 0 if nothing is inverted."""
+        return self.statistics_level if self.forward_process == "inversion" else 0
 
     @property
     def subsampled(self) -> bool:
@@ -119,39 +135,57 @@ class DistillSettings(GroupSettings):
 
     @property
     def idle(self) -> frozenset[str]:
-        """Names of the settings that decide nothing beside the others."""
+        """Names of the settings that have no effect, given the others."""
         unused = set() if self.inversion_level else {"inversion_guidance", "solver", "inversion_stride"}
         return frozenset(unused if self.denoising_level else {*unused, "denoising_guidance"})
 
-    @model_serializer(mode="wrap")
-    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is as the paper has it is left out, so that sets from before it could be otherwise keep their keys.
-        left_out = self.idle | ({"carrying"} if self.carrying == "inversion" else set())
-        left_out |= {name for name in ("inversion_stride", "modes", "temperature") if getattr(self, name) == 1}
-        left_out |= set() if self.rank else {"rank"}
-        left_out |= {name for name in ("max_images_per_class", "tolerance") if getattr(self, name) is None}
-        return {name: value for name, value in dump(self).items() if name not in left_out}
+    def as_values(self) -> dict[str, Any]:
+        """Return the settings that have an effect, as JSON values: what a manifest and the key of a set hold."""
+        return self.model_dump(mode="json", exclude=set(self.idle))
 
 
-STATISTICS_SETTINGS = frozenset(
-    {
-        "steps",
-        "carrying",
-        "statistics_level",
-        "inversion_guidance",
-        "inversion_stride",
-        "solver",
-        "batch_size",
-        "statistics_dtype",
-        "max_images_per_class",
-        "tolerance",
-        "modes",
-        "rank",
-    },
-)
-"""The settings that decide the class statistics; the others decide what is drawn from them."""
+class GroupOptions(TypedDict, total=False):
+    """Options of :func:`~d3hr.distillation.grouping.select_groups`; :class:`GroupSettings` says what each means."""
 
-PRESETS: dict[str, dict[str, Any]] = {
+    strategy: Strategy
+    num_candidates: int
+    weights: tuple[float, float, float]
+    skewness: Skewness
+    exact_std: ExactStd
+    temperature: float
+    seed_by_class: bool
+    seed: int
+
+
+class ExpandOptions(GroupOptions, total=False):
+    """Options of :func:`d3hr.expand`: all that may differ between sets from the same statistics."""
+
+    denoising_level: int
+    denoising_guidance: float
+
+
+class DistillOptions(ExpandOptions, total=False):
+    """Options of :func:`d3hr.distill` and :func:`d3hr.plan`, next to preset and IPC; :class:`DistillSettings` says what each means.
+
+    ``level`` sets ``statistics_level`` and ``denoising_level``.
+    """
+
+    level: int | Literal["auto"]
+    steps: int
+    forward_process: ForwardProcess
+    statistics_level: int
+    inversion_guidance: float
+    inversion_stride: int
+    solver: Solver
+    batch_size: int | Literal["auto"]
+    statistics_dtype: StatisticsDtype
+    max_images_per_class: int | None
+    tolerance: float | None
+    modes: int
+    rank: int
+
+
+PRESETS: dict[str, DistillOptions] = {
     "paper": {},
     "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
     "fast": {"inversion_stride": 6},
@@ -179,41 +213,128 @@ inversion; class statistics within a tenth of a sigma (``benchmarks/speed/fast_p
 clean latents (docs/results.md says what that is worth). ``gentle``: for priors fitted in minutes, which strong guidance distorts."""
 
 
-def distill_settings(preset: str, *, level: int | Literal["auto"] | None = None, **changes: Any) -> DistillSettings:
-    """Return the settings of a preset with changes; a change of None is no change.
+def distill_settings(preset: str = "paper", *, ipc: int = 10, **options: Unpack[DistillOptions]) -> DistillSettings:
+    """Return the settings of a preset with changes; an option of None changes nothing.
+
+    ``level="auto"`` and ``batch_size="auto"`` are measured in a distillation; here the level is at the same share of the grid as the
+    preset's, and the batch size is the preset's.
 
     Args:
         preset: one of :data:`PRESETS`.
-        level: both levels at once; ``"auto"`` puts the preset's at the same share of the grid, until one is chosen.
-        changes: fields of :class:`DistillSettings`.
+        ipc: images per class.
+        options: settings that differ from the preset's.
 
     Raises:
-        SettingsError: the preset or a setting is unknown, out of range, contradicts another, or decides nothing beside the others.
+        SettingsError: the preset or a setting is unknown, out of range, contradicts another, or has no effect, given the others.
     """
     if preset not in PRESETS:
         raise SettingsError("Unknown preset.", found=repr(preset), hint=f"use one of: {', '.join(PRESETS)}.")
-    given = {name: value for name, value in changes.items() if value is not None}
-    beside = [name for name in ("statistics_level", "denoising_level") if name in given]
-    if level is not None and beside:
+    changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if changes.get("batch_size") == "auto":
+        del changes["batch_size"]
+    level = changes.pop("level", None)
+    doubled = [name for name in ("statistics_level", "denoising_level") if name in changes]
+    if level is not None and doubled:
         raise SettingsError(
-            "--level sets both levels.", found=f"--level beside --{' and --'.join(beside)}", hint="give --level, or the other two."
+            "--level sets both levels.", found=f"--level with --{' and --'.join(doubled)}", hint="give --level, or the other two."
         )
-    if level == "auto" and given.get("carrying") == "forward_noise":
-        raise SettingsError("--level auto measures inverted latents.", found="forward noise", hint="give a number.")
     if level == "auto":
-        usual = DistillSettings(**PRESETS[preset])
-        level = max(1, usual.statistics_level * given.get("steps", usual.steps) // usual.steps)
+        if changes.get("forward_process") == "forward_noise":
+            raise SettingsError("--level auto measures inverted latents.", found="forward noise", hint="give a number.")
+        usual = distill_settings(preset)
+        level = max(1, usual.statistics_level * changes.get("steps", usual.steps) // usual.steps)
     if level is not None:
-        given |= {"statistics_level": level, "denoising_level": level}
+        changes |= {"statistics_level": level, "denoising_level": level}
     try:
-        settings = DistillSettings(**{**PRESETS[preset], **given})
+        settings = DistillSettings(**{**PRESETS[preset], **changes, "ipc": ipc})
     except ValidationError as error:
         raise settings_error(error) from None
-    unused = sorted(settings.idle & given.keys())
+    unused = sorted(settings.idle & changes.keys())
     if unused:
         raise SettingsError(
-            f"--{unused[0]} decides nothing here.",
-            found=f"statistics at level {settings.statistics_level}, reached by {settings.carrying}",
+            f"--{unused[0]} has no effect here.",
+            found=f"statistics at level {settings.statistics_level}, reached by {settings.forward_process}",
             hint="leave it out.",
         )
     return settings
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def with_fields_of(source: type[BaseModel], names: Collection[str], *, optional: bool = True) -> Callable[[type[M]], type[M]]:
+    """Return a class decorator that adds fields of one model to another, with their types and documentation.
+
+    Bounds and contradictions are checked when the values are put together in ``source``.
+
+    Args:
+        source: the model that declares the fields.
+        names: the fields to add, unless the decorated class declares them itself.
+        optional: make every field optional, None by default, instead of keeping the defaults of ``source``.
+    """
+
+    def extended(model: type[M]) -> type[M]:
+        fields: dict[str, Any] = {}
+        for name, field in source.model_fields.items():
+            if name in names and name not in model.model_fields:
+                kind: Any = field.annotation
+                default = None if optional else field.default
+                fields[name] = (kind | None if optional else kind, Field(default=default, description=field.description))
+        return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
+
+    return extended
+
+
+class Overrides(BaseModel):
+    """Settings of a distillation that differ from usual ones; None is the usual one. The fields come from :func:`with_fields_of`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The :class:`DistillOptions` that are given."""
+        return {name: value for name, value in self if name in DistillOptions.__annotations__ and value is not None}
+
+
+@with_fields_of(DistillSettings, DistillOptions.__annotations__)
+class DistillOverrides(Overrides):
+    """Settings of the distillation: those that differ from the preset's."""
+
+    level: int | Literal["auto"] | None = None
+    """level of statistics and of denoising, both; auto measures normality on a sample and says why"""
+    batch_size: int | Literal["auto"] | None = None
+    """images in one network call; auto measures which size makes the most images per second"""
+
+
+NO_CHANGES = DistillOverrides()
+
+
+@with_fields_of(DistillSettings, ExpandOptions.__annotations__)
+class ExpandOverrides(Overrides):
+    """Settings of grouping and denoising: those that differ from the set's."""
+
+
+AS_THE_SET = ExpandOverrides()
+
+
+class PresetOverrides(Overrides):
+    """A preset, and the settings that differ from it; None is the preset's. They are checked when they are put together."""
+
+    fixed: ClassVar[DistillOptions] = {}
+    """What is no setting here, but always the same."""
+
+    preset: str = "paper"
+    """the preset that the other settings are changes to"""
+
+    @property
+    def settings(self) -> DistillSettings:
+        """The settings of a distillation that these make."""
+        return distill_settings(self.preset, **{**self.options, **self.fixed})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            _ = self.settings
+        except SettingsError as error:
+            raise ValueError(f"{error.what.rstrip('.')} ({error.found}): {error.hint.rstrip('.')}") from None
+        return self

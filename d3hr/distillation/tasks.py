@@ -82,7 +82,7 @@ class StatisticsEstimator:
         settings, count = self.settings, self.images.counts[class_name]
         if settings.max_images_per_class is not None:
             count = min(count, settings.max_images_per_class)
-        sequential = settings.subsampled or settings.carrying == "forward_noise" or settings.modes > 1
+        sequential = settings.subsampled or settings.forward_process == "forward_noise" or settings.modes > 1
         size = count if sequential else BATCHES_PER_CHUNK * settings.batch_size
         return [ClassChunk(class_name, start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -141,7 +141,7 @@ class StatisticsEstimator:
     def _to_statistics_level(self, clean: Tensor, class_name: str, noise: torch.Generator) -> Tensor:
         """Return clean latents [N, C, h, w] of one class at the statistics level."""
         level, steps = self.settings.statistics_level, self.settings.steps
-        if self.settings.carrying == "forward_noise":
+        if self.settings.forward_process == "forward_noise":
             return forward_noise(self.prior.schedule, clean, level=level, steps=steps, generator=noise)
         return invert_by_settings(self.prior, clean, self.conditioning_ids[class_name], self.settings)
 

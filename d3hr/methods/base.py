@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.settings import DistillSettings, distill_settings
+from d3hr.distillation.settings import PresetOverrides
 from d3hr.errors import DataError, SettingsError, listed, settings_error
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.checksums import digest_of
@@ -122,25 +122,11 @@ class MethodSettings(BaseModel):
         """Raise where the method cannot work on ``materials``, which have what it needs."""
 
 
-class DrawnSettings(MethodSettings):
-    """Settings of a method whose images a prior draws: they have its size, and it must know the classes.
+class DrawnSettings(MethodSettings, PresetOverrides):
+    """Settings of a method whose images a prior draws: a preset of d3hr, and what differs from it.
 
-    They are a preset of d3hr and what differs from it; None is the preset's. ``fixed`` is what the method itself decides.
+    The images have the prior's size, and the prior must have every class.
     """
-
-    fixed: ClassVar[dict[str, Any]] = {}
-
-    preset: str = "paper"
-
-    @property
-    def resolved(self) -> DistillSettings:
-        """The settings of a distillation that these stand for."""
-        return distill_settings(**{**self.model_dump(), **self.fixed})
-
-    @model_validator(mode="after")
-    def _complain_early(self) -> Self:
-        _ = self.resolved
-        return self
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -248,8 +234,6 @@ class Method(Generic[S]):
             parsed = self.settings(**settings)
         except ValidationError as error:
             raise settings_error(error, f"Method {self.name}, --settings ", "correct the value.") from None
-        except SettingsError as error:
-            raise SettingsError(f"Method {self.name}, --settings {error.what}", found=error.found, hint="correct the value.") from None
         for need in sorted(parsed.needs - set(given)):
             raise SettingsError(f"Method {self.name} needs a {need}.", found=f"no {need}", hint=f"give --{need}.")
         return parsed

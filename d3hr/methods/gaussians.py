@@ -6,73 +6,59 @@ are decoded as they are drawn. Grouping is the same. The statistics are made onc
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from d3hr.distillation.settings import STATISTICS_SETTINGS, Strategy
+from d3hr.distillation.settings import DistillOptions, DistillSettings, ExpandOptions, GroupOptions, StatisticsSettings, with_fields_of
 from d3hr.methods.base import DrawnSettings, Materials, Order
 from d3hr.pipeline import distill, expand
 from d3hr.sets.distilled_set import DistilledSet
 
+_CLEAN = {
+    *(GroupOptions.__annotations__.keys() - {"seed"}),
+    *("batch_size", "statistics_dtype", "max_images_per_class", "tolerance", "modes", "rank"),
+}
+"""Settings of a method that works on clean latents."""
 
-class LatentGaussianOptions(DrawnSettings):
+
+@with_fields_of(DistillSettings, _CLEAN)
+class LatentGaussianSettings(DrawnSettings):
     """A preset of grouping, and what differs from it; None is the preset's."""
 
-    fixed: ClassVar[dict[str, Any]] = {"level": 0}
-
-    strategy: Strategy | None = None
-    num_candidates: int | None = None
-    weights: tuple[float, float, float] | None = None
-    skewness: Literal["per_dimension", "per_image"] | None = None
-    exact_std: Literal["unbiased", "population"] | None = None
-    temperature: float | None = None
-    seed_by_class: bool | None = None
-    batch_size: int | None = None
-    statistics_dtype: Literal["float32", "float16"] | None = None
-    modes: int | None = None
-    rank: int | None = None
-    max_images_per_class: int | None = None
-    tolerance: float | None = None
+    fixed: ClassVar[DistillOptions] = {"level": 0}
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a level that is not on its grid."""
         super().check(materials)
         assert materials.prior is not None
-        materials.prior.schedule.path(self.resolved.statistics_level, self.resolved.steps)
+        materials.prior.schedule.path(self.settings.statistics_level, self.settings.steps)
 
 
-class ForwardNoiseOptions(LatentGaussianOptions):
+@with_fields_of(DistillSettings, {"steps", "statistics_level", "denoising_level", "denoising_guidance"})
+class ForwardNoiseSettings(LatentGaussianSettings):
     """A preset, and what differs from it; None is the preset's."""
 
-    fixed: ClassVar[dict[str, Any]] = {"carrying": "forward_noise"}
+    fixed: ClassVar[DistillOptions] = {"forward_process": "forward_noise"}
 
     level: int | Literal["auto"] | None = None
-    steps: int | None = None
-    statistics_level: int | None = None
-    denoising_level: int | None = None
-    denoising_guidance: float | None = None
+    """level of statistics and of denoising"""
 
 
-class DistillOptions(ForwardNoiseOptions):
+@with_fields_of(DistillSettings, {"inversion_guidance", "inversion_stride", "solver"})
+class D3hrSettings(ForwardNoiseSettings):
     """A preset, and what differs from it; None is the preset's."""
 
-    fixed: ClassVar[dict[str, Any]] = {}
-
-    inversion_guidance: float | None = None
-    solver: Literal["ddim", "fixed_point", "multistep"] | None = None
-    inversion_stride: int | None = None
+    fixed: ClassVar[DistillOptions] = {}
 
 
-def write_from_gaussians(order: Order, options: LatentGaussianOptions) -> DistilledSet:
+def write_from_gaussians(order: Order, settings: LatentGaussianSettings) -> DistilledSet:
     """Measure the Gaussian of each class, unless ``shared`` has them, and draw a set from them."""
-    settings = options.resolved
-    values = settings.model_dump(mode="json")
-    level = getattr(options, "level", None)
-    measured = {name: values[name] for name in STATISTICS_SETTINGS & values.keys()}
-    drawn = {name: value for name, value in values.items() if name not in {"ipc", "seed", *STATISTICS_SETTINGS}}
-    if level == "auto":
+    values = settings.settings.as_values()
+    measured = {name: value for name, value in values.items() if name in StatisticsSettings.model_fields}
+    drawn = {name: value for name, value in values.items() if name in ExpandOptions.__annotations__ and name != "seed"}
+    if settings.options.get("level") == "auto":
         # The level is chosen with the statistics; where nothing speaks for one, it is the preset's.
         del measured["statistics_level"], drawn["denoising_level"]
-        measured |= {"preset": options.preset, "level": "auto"}
+        measured |= {"preset": settings.preset, "level": "auto"}
     else:
         measured["level"] = measured.pop("statistics_level")
     images, prior, materials = order.images, order.prior, order.materials

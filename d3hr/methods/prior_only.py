@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from d3hr.distillation.settings import DistillOptions, DistillSettings, with_fields_of
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.methods.base import DrawnSettings, Materials, Order, require_images_per_class, write_baseline
@@ -20,19 +21,17 @@ from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.manifest import Manifest
 
 
+@with_fields_of(DistillSettings, {"steps", "denoising_guidance"})
 class PriorOnlySettings(DrawnSettings):
     """A preset of d3hr, of which sampling takes grid and guidance, and what differs from it; None is the preset's."""
 
-    fixed: ClassVar[dict[str, Any]] = {"level": "auto"}  # levels play no part, but must be on the grid
-
-    steps: int | None = None
-    denoising_guidance: float | None = None
+    fixed: ClassVar[DistillOptions] = {"level": "auto"}  # levels play no part, but must be on the grid
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a grid that it does not have."""
         super().check(materials)
         assert materials.prior is not None
-        materials.prior.schedule.grid(self.resolved.steps)
+        materials.prior.schedule.grid(self.settings.steps)
 
 
 def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
@@ -42,8 +41,8 @@ def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
         order.images.class_names,
         order.out,
         ipc=order.ipc,
-        steps=settings.resolved.steps,
-        guidance_scale=settings.resolved.denoising_guidance,
+        steps=settings.settings.steps,
+        guidance_scale=settings.settings.denoising_guidance,
         conditioning=order.materials.conditioning,
         seed=order.seed,
         progress=order.progress,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from d3hr.distillation.ddim import forward_noise
 from d3hr.distillation.mixture import k_means_centres
+from d3hr.distillation.settings import DistillSettings, with_fields_of
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.methods.base import DrawnSettings, Materials, Order, require_real_images, write_baseline
@@ -19,21 +20,21 @@ from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.manifest import Manifest
 
 
+@with_fields_of(DistillSettings, {"steps", "denoising_guidance"})
 class PrototypeSettings(DrawnSettings):
     """A preset of d3hr, whose way from a level to images prototypes take, and what differs from it; None is the preset's.
 
     At level 0 prototypes are decoded as they are.
     """
 
-    steps: int | None = None
     level: int | None = None
-    denoising_guidance: float | None = None
+    """level that prototypes are noised to"""
 
     def check(self, materials: Materials) -> None:
         """Refuse what a prior cannot draw, and a level that is not on its grid."""
         super().check(materials)
         assert materials.prior is not None
-        materials.prior.schedule.path(self.resolved.denoising_level, self.resolved.steps)
+        materials.prior.schedule.path(self.settings.denoising_level, self.settings.steps)
 
 
 def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
@@ -44,7 +45,7 @@ def write_prototypes(order: Order, settings: PrototypeSettings) -> DistilledSet:
     require_real_images(order.images, order.ipc)
     prior = order.prior
     ids = conditioning_ids(order.materials.conditioning)
-    chosen = settings.resolved
+    chosen = settings.settings
     level, steps, guidance = chosen.denoising_level, chosen.steps, chosen.denoising_guidance
     values: dict[str, Any] = {"seed": order.seed, "steps": steps, "denoising_level": level, "denoising_guidance": guidance}
 

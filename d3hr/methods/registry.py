@@ -6,7 +6,7 @@ from typing import Any
 
 from d3hr.errors import SettingsError
 from d3hr.methods.base import Materials, Method, MethodSettings, Need
-from d3hr.methods.gaussians import DistillOptions, ForwardNoiseOptions, LatentGaussianOptions, write_from_gaussians
+from d3hr.methods.gaussians import D3hrSettings, ForwardNoiseSettings, LatentGaussianSettings, write_from_gaussians
 from d3hr.methods.patches import PatchSettings, write_patches
 from d3hr.methods.prior_only import PriorOnlySettings, write_prior_only
 from d3hr.methods.prototypes import PrototypeSettings, write_prototypes
@@ -15,14 +15,14 @@ from d3hr.methods.selection import SelectionSettings, write_herding, write_k_cen
 __all__ = ["METHODS", "Materials", "Method", "Need", "method_named"]
 
 _ALL: tuple[Method[Any], ...] = (
-    Method("d3hr", "distilled (d3hr)", DistillOptions, write_from_gaussians),
+    Method("d3hr", "distilled (d3hr)", D3hrSettings, write_from_gaussians),
     Method("random_real", "random real images", MethodSettings, write_random_real),
     Method("herding", "real images by herding", SelectionSettings, write_herding),
     Method("k_center", "real images by k-center", SelectionSettings, write_k_center),
     Method("k_means", "real images nearest to k-means centres", SelectionSettings, write_k_means),
     Method("prior_only", "images drawn from the prior alone", PriorOnlySettings, write_prior_only),
-    Method("forward_noise", "forward noise in place of inversion", ForwardNoiseOptions, write_from_gaussians),
-    Method("latent_gaussian", "Gaussian of clean latents, decoded", LatentGaussianOptions, write_from_gaussians),
+    Method("forward_noise", "forward noise in place of inversion", ForwardNoiseSettings, write_from_gaussians),
+    Method("latent_gaussian", "Gaussian of clean latents, decoded", LatentGaussianSettings, write_from_gaussians),
     Method("prototypes", "k-means prototypes of latents, denoised", PrototypeSettings, write_prototypes),
     Method("patches", "patches of real images that a teacher prefers", PatchSettings, write_patches),
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 import torch
 
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_per_prediction
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.settings import DistillOptions, distill_settings
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
@@ -38,7 +38,7 @@ def plan(
     student_size: int | None = None,
     evaluation_runs: int = len(TRAINING_SEEDS),
     devices: int = 1,
-    **changes: Any,
+    **options: Unpack[DistillOptions],
 ) -> Plan:
     """Predict what :func:`d3hr.distill` and :func:`d3hr.evaluate` will cost, from counts and some seconds of measuring on this device.
 
@@ -56,15 +56,14 @@ def plan(
         student_size: side, in pixels, of the images that students see; by default that of the distilled images.
         evaluation_runs: students to train.
         devices: devices like this one that share encoding, inversion and denoising, one class at a time.
-        changes: settings that differ from the preset's, by the names of :class:`~d3hr.distillation.settings.DistillSettings`, and
-            ``level``, for both levels at once.
+        options: settings that differ from the preset's, as for :func:`d3hr.distill`; those that decide no cost are only checked.
 
     Raises:
         ClassMismatch: the prior lacks a class.
         DataError: no class, or a class of fewer than two images.
         SettingsError: a setting is unknown or out of range.
     """
-    settings = distill_settings(preset, ipc=ipc, **changes)
+    settings = distill_settings(preset, ipc=ipc, **options)
     protocol = protocol_named(protocol, ipc=ipc) if isinstance(protocol, str) else protocol
     _check(counts, test_images, evaluation_runs, devices)
     shape = prior if isinstance(prior, PriorShape) else PriorShape.of(prior)

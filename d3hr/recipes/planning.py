@@ -47,13 +47,12 @@ def plan_recipe(recipe: Recipe, *, ipc: int, prior: Prior | None = None, devices
         test_images=data.test_images,
         ipc=ipc,
         preset=section.preset,
-        level=section.level,
         student=recipe.evaluate.student,
         protocol=recipe.evaluate.protocol,
         student_size=recipe.evaluate.image_size,
         evaluation_runs=ROWS * len(recipe.evaluate.seeds),
         devices=devices,
-        **section.changes,
+        **section.options,
     )
     if recipe.fit is None:
         return planned

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from d3hr.distillation.settings import PRESETS
+from d3hr.distillation.settings import DistillOverrides, PresetOverrides
 from d3hr.errors import SettingsError, settings_error
 from d3hr.evaluation.protocols import protocol_names
 from d3hr.fileio.structured import read_mapping
@@ -77,40 +77,11 @@ class FitSection(_Section):
         return -(-self.epochs * images // self.batch_size)
 
 
-class DistillSection(_Section):
+class DistillSection(PresetOverrides, DistillOverrides):
     """How the data is distilled; what is left out is the preset's."""
 
-    preset: str = "paper"
-    """Preset that the other settings are changes to."""
-    steps: int | None = Field(default=None, ge=2)
-    """Points of the sampling grid."""
-    level: int | None = Field(default=None, ge=1)
-    """Level of statistics and of denoising."""
-    inversion_guidance: float | None = Field(default=None, ge=0)
-    """Guidance scale of inversion."""
-    denoising_guidance: float | None = Field(default=None, ge=0)
-    """Guidance scale of denoising."""
-    weights: tuple[float, float, float] | None = None
-    """Weights of the mean, std and skewness terms."""
-    num_candidates: int | None = Field(default=None, ge=1)
-    """Candidate groups of a search."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """Images in one network call."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the networks."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the group draws."""
-
-    @field_validator("preset")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return _one_of(name, PRESETS)
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What differs from the preset, by the names of :class:`~d3hr.distillation.settings.DistillSettings`."""
-        names = ("steps", "inversion_guidance", "denoising_guidance", "weights", "num_candidates", "batch_size")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class EvaluateSection(_Section):

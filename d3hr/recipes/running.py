@@ -67,12 +67,10 @@ def run_recipe(
         loaded,
         folder / "statistics",
         preset=section.preset,
-        level=section.level,
         store="statistics",
         class_map=recipe.class_map if recipe.fit is None else None,
-        seed=section.seed,
         progress=progress,
-        **section.changes,
+        **section.options,
     )
     subject = expand(statistics, loaded, folder / f"ipc{ipc}", ipc=ipc, progress=progress)
     return compare_with_baselines(

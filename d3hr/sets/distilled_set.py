@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from d3hr.data.codec import read_square
 from d3hr.data.dataset import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
+from d3hr.distillation.settings import ExpandOptions
 from d3hr.errors import DistilledSetError, PriorError
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
@@ -191,11 +192,10 @@ class DistilledSet:
         ipc: int,
         out: str | Path,
         *,
-        seed: int | None = None,
         execution: Execution = SERIAL,
         memory_budget: int | None = None,
         progress: Progress = SILENT,
-        **changes: Any,
+        **options: Unpack[ExpandOptions],
     ) -> DistilledSet:
         """Make a set of another IPC from the stored statistics; no real image is needed. The same IPC and seed give the same images.
 
@@ -203,11 +203,10 @@ class DistilledSet:
             prior: the prior that the set was made with.
             ipc: images per class.
             out: folder to write.
-            seed: seed of the group draws, by default that of this set.
             execution: where the work is done.
             memory_budget: bytes that a search may hold.
             progress: where to report.
-            changes: settings of grouping and denoising that differ from those of this set.
+            options: settings of grouping and denoising that differ from those of this set, such as ``seed``.
 
         Raises:
             DistilledSetError: the set has no statistics.
@@ -228,11 +227,10 @@ class DistilledSet:
             prior,
             out,
             ipc=ipc,
-            seed=seed,
             execution=execution,
             memory_budget=memory_budget,
             progress=progress,
-            **changes,
+            **options,
         )
         return DistilledSet.load(out)
 

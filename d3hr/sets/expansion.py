@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
 from d3hr.distillation.grouping import search_mixtures
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.distillation.settings import STATISTICS_SETTINGS, DistillSettings, distill_settings
+from d3hr.distillation.settings import DistillSettings, ExpandOptions, StatisticsSettings, distill_settings
 from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
 from d3hr.errors import SettingsError
 from d3hr.execution.base import SERIAL, Execution
@@ -30,11 +30,10 @@ def expand_statistics(
     out: str | Path,
     *,
     ipc: int,
-    seed: int | None = None,
     execution: Execution = SERIAL,
     memory_budget: int | None = None,
     progress: Progress = SILENT,
-    **changes: Any,
+    **options: Unpack[ExpandOptions],
 ) -> None:
     """Write a set of another IPC from class statistics; one that is there already, of the same settings, stays.
 
@@ -44,22 +43,20 @@ def expand_statistics(
         prior: the prior that they were measured with.
         out: folder to write.
         ipc: images per class.
-        seed: seed of the group draws, by default that of the manifest.
         execution: where the work is done.
         memory_budget: bytes that a search may hold.
         progress: where to report.
-        changes: settings of grouping and denoising that differ from the manifest's; None is no change.
+        options: settings of grouping and denoising that differ from the manifest's; None is no change.
 
     Raises:
         SettingsError: ``ipc`` is out of range, or a change is, or it would need other statistics.
         OutputError: ``out`` holds something else.
     """
-    changes = {name: value for name, value in changes.items() if value is not None}
-    fixed = sorted(STATISTICS_SETTINGS & changes.keys())
+    changes = {name: value for name, value in options.items() if value is not None}
+    fixed = sorted(StatisticsSettings.model_fields.keys() & changes.keys())
     if fixed:
         raise SettingsError(f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", hint="distil anew.")
-    seed = manifest.seed if seed is None else seed
-    settings = distill_settings("paper", **{**manifest.settings, **changes, "ipc": ipc, "seed": seed})
+    settings = distill_settings(**{**manifest.settings, **changes, "ipc": ipc})
     settings.require_no_copies()
     expanded = manifest.changed(settings=settings, ipc=ipc)
     with StagedFolder(out, expanded.key()) as stage, execution.session() as place:

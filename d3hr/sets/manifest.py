@@ -188,7 +188,7 @@ class Manifest(BaseModel):
         """
         given = samples or {}
         classes = tuple(entry.model_copy(update={"images": ipc, "sample": given.get(entry.name, entry.sample)}) for entry in self.classes)
-        changes = {"ipc": ipc, "classes": classes, "settings": settings.model_dump(mode="json"), "storage": {}, "versions": _versions()}
+        changes = {"ipc": ipc, "classes": classes, "settings": settings.as_values(), "storage": {}, "versions": _versions()}
         return Manifest(**{**dict(self), **changes})
 
     def key(self) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""Executions by name, and flags that contradict them."""
+"""Executions by name, flags that contradict them, and the settings that commands take."""
 
+import re
 import sys
 from typing import Any
 
 import pytest
 
+from d3hr.__main__ import main
 from d3hr.cli.options import RUNNING, Running
+from d3hr.distillation.settings import DistillOptions, ExpandOptions, StatisticsSettings
 from d3hr.errors import ExecutionError, SettingsError
 from d3hr.execution.base import Serial
 from d3hr.execution.processes import WorkerProcesses
@@ -56,3 +59,24 @@ def test_a_cluster_that_is_not_there_is_told_how_to_start(monkeypatch: pytest.Mo
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(ExecutionError, match=r"(?s)--address auto.*Could not find any running Ray instance.*ray start --head"):
         next(RayCluster().run(FloatSums(), [1]))
+
+
+def flags_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The flags that ``--help`` lists, by the names of the settings."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return {flag.replace("-", "_") for flag in re.findall(r"^  --([\w-]+)", capsys.readouterr().out, flags=re.MULTILINE)}
+
+
+@pytest.mark.parametrize(("command", "options"), [("distill", DistillOptions), ("plan", DistillOptions), ("expand", ExpandOptions)])
+def test_commands_take_every_setting(command: str, options: type[DistillOptions], capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be distilled can be planned, and what does not decide the statistics can be changed when a set is expanded."""
+    flags = flags_of(command, capsys)
+    assert options.__annotations__.keys() <= flags
+    assert "ipc" in flags
+    if command != "expand":
+        assert "preset" in flags
+
+
+def test_expand_leaves_the_statistics_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not StatisticsSettings.model_fields.keys() & flags_of("expand", capsys)

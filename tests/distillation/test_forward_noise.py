@@ -52,7 +52,7 @@ def test_distil_with_forward_noise_measures_noised_latents(digits: ImageData, di
     """The statistics relate to those of the clean latents z by mean sqrt(a) m + sqrt(1-a) e-bar; as e is drawn apart from z, the mean over
     the 64 dimensions and 143 images of the excess errs by less than 5 sqrt((1-a) / (64 * 143)). Batches do not matter, and the
     manifest names the method."""
-    made = distill(digits, digits_prior, tmp_path / "noised", store="statistics", carrying="forward_noise", **QUICK)
+    made = distill(digits, digits_prior, tmp_path / "noised", store="statistics", forward_process="forward_noise", **QUICK)
     clean = distill(digits, digits_prior, tmp_path / "clean", store="statistics", level=0)
     assert (made.manifest.method, clean.manifest.method) == ("forward_noise", "latent_gaussian")
     assert "inversion_guidance" not in made.manifest.settings
@@ -64,7 +64,9 @@ def test_distil_with_forward_noise_measures_noised_latents(digits: ImageData, di
         assert abs(float(gap.mean())) < 5 * ((1 - a) / (64 * count)) ** 0.5
         variance = a * clean.statistics[name].std ** 2 + 1 - a
         assert float((made.statistics[name].std ** 2 / variance).mean()) == pytest.approx(1, abs=5 * (2 / (64 * count)) ** 0.5)
-    batched = distill(digits, digits_prior, tmp_path / "batched", store="statistics", carrying="forward_noise", batch_size=50, **QUICK)
+    batched = distill(
+        digits, digits_prior, tmp_path / "batched", store="statistics", forward_process="forward_noise", batch_size=50, **QUICK
+    )
     torch.testing.assert_close(batched.statistics["7"].mean, made.statistics["7"].mean, rtol=0, atol=1e-5)
 
 
@@ -91,7 +93,7 @@ def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, di
     assert (tmp_path / "expanded" / "run.json").read_text() == (tmp_path / "direct" / "run.json").read_text()
     refusals: list[tuple[str, dict[str, Any]]] = [
         ("--steps", {"steps": 8}),
-        ("--carrying", {"carrying": "forward_noise"}),
+        ("--forward_process", {"forward_process": "forward_noise"}),
         ("both levels", {"denoising_level": 0}),
     ]
     for words, wrong in refusals:
@@ -105,25 +107,16 @@ def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, di
         ("--statistics_level", {"level": -1}),
         ("both levels are 0", {"statistics_level": 0}),
         ("both levels are 0", {"denoising_level": 0}),
-        ("above 0", {"level": 0, "carrying": "forward_noise"}),
-        ("--inversion_guidance decides nothing", {"inversion_guidance": 2.0, "carrying": "forward_noise"}),
-        ("--solver decides nothing", {"solver": "ddim", "level": 0}),
-        ("--denoising_guidance decides nothing", {"denoising_guidance": 2.0, "level": 0}),
-        ("--level auto measures inverted", {"level": "auto", "carrying": "forward_noise"}),
-        ("--carrying", {"carrying": "magic"}),
-        ("--inversion_stride decides nothing", {"inversion_stride": 2, "level": 0}),
+        ("above 0", {"level": 0, "forward_process": "forward_noise"}),
+        ("--inversion_guidance has no effect", {"inversion_guidance": 2.0, "forward_process": "forward_noise"}),
+        ("--solver has no effect", {"solver": "ddim", "level": 0}),
+        ("--denoising_guidance has no effect", {"denoising_guidance": 2.0, "level": 0}),
+        ("--level auto measures inverted", {"level": "auto", "forward_process": "forward_noise"}),
+        ("--forward_process", {"forward_process": "magic"}),
+        ("--inversion_stride has no effect", {"inversion_stride": 2, "level": 0}),
         ("level by level", {"inversion_stride": 2, "solver": "fixed_point"}),
     ],
 )
 def test_nonsense_is_refused(words: str, changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=words):
         distill_settings("paper", **changes)
-
-
-@pytest.mark.parametrize("preset", ["paper", "released", "gentle"])
-def test_sets_made_before_keep_their_keys(preset: str) -> None:
-    """A set of inversion tells of no other way, as before there was one, so a finished folder is still found."""
-    assert set(distill_settings(preset).model_dump()) == {
-        "ipc", "strategy", "num_candidates", "weights", "skewness", "exact_std", "seed_by_class", "seed", "steps", "statistics_level",
-        "denoising_level", "inversion_guidance", "denoising_guidance", "solver", "batch_size", "statistics_dtype",
-    }  # fmt: skip

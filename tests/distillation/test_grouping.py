@@ -11,7 +11,7 @@ from d3hr.distillation import pool
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
 from d3hr.distillation.pool import BestCandidates, PoolSearch, class_variances, draw_block, number_of_blocks, pool_scores
-from d3hr.distillation.settings import GroupSettings, Strategy, distill_settings
+from d3hr.distillation.settings import GroupSettings, Strategy
 from d3hr.errors import DataError, SettingsError
 
 D = 4096
@@ -255,7 +255,7 @@ def test_groups_have_the_covariance_of_their_class(strategy: Strategy) -> None:
 
 @pytest.mark.parametrize("strategy", ["search", "exact", "random"])
 def test_temperature_scales_the_distance_from_the_mean(strategy: Strategy) -> None:
-    """The same group, drawn together towards the mean; at zero it is the mean. The paper's temperature is not told of in settings."""
+    """The same group, drawn together towards the mean; at zero it is the mean."""
     gaussian = some(40, 1)
     whole, half, none = (
         select_groups({"ant": gaussian}, 4, strategy=strategy, num_candidates=20, temperature=temperature)["ant"]
@@ -264,4 +264,3 @@ def test_temperature_scales_the_distance_from_the_mean(strategy: Strategy) -> No
     torch.testing.assert_close(half - gaussian.mean, 0.5 * (whole - gaussian.mean))
     torch.testing.assert_close(none, gaussian.mean.expand(4, 40))
     assert search_candidates({"ant": gaussian}, GroupSettings(temperature=0)) == {}  # nothing is searched among groups that are all one
-    assert "temperature" not in distill_settings("paper").model_dump()

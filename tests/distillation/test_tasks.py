@@ -47,7 +47,7 @@ def test_classes_are_cut_into_chunks_of_eight_batches(small: tuple[ImageData, Pr
 
     assert chunks() == [ClassChunk("ant", 0, 8), ClassChunk("ant", 8, 16), ClassChunk("ant", 16, 20)]
     assert chunks(max_images_per_class=12) == [ClassChunk("ant", 0, 12)]
-    assert chunks(tolerance=0.1) == chunks(carrying="forward_noise") == [ClassChunk("ant", 0, 20)]
+    assert chunks(tolerance=0.1) == chunks(forward_process="forward_noise") == [ClassChunk("ant", 0, 20)]
 
 
 def test_the_order_of_the_tasks_changes_nothing(small: tuple[ImageData, Prior], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
 from d3hr.methods.base import Order
 from d3hr.methods.features import Space, class_features
-from d3hr.methods.gaussians import DistillOptions
+from d3hr.methods.gaussians import D3hrSettings
 from d3hr.methods.patches import PatchSettings
 from d3hr.methods.registry import METHODS, Materials, method_named
 from d3hr.prior.model import Prior
@@ -212,9 +212,9 @@ def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, materials
 
 def test_options_are_those_of_distillation() -> None:
     """d3hr takes every setting of a distillation but those that the interface gives and the one that makes it another method."""
-    assert METHODS["d3hr"].options.keys() - {"preset", "level"} == DistillSettings.model_fields.keys() - {"ipc", "seed", "carrying"}
+    assert METHODS["d3hr"].options.keys() - {"preset", "level"} == DistillSettings.model_fields.keys() - {"ipc", "seed", "forward_process"}
     assert METHODS["patches"].options == {"factor": 2, "crops": 5, "smallest": 0.25}
-    assert DistillOptions().resolved == DistillSettings()
+    assert D3hrSettings().settings == DistillSettings()
     assert PatchSettings().needs == {"teacher"}
 
 
@@ -228,13 +228,13 @@ def test_options_are_those_of_distillation() -> None:
         ("patches", {}, r"(?s)Method patches needs a teacher.*give --teacher"),
         ("prior_only", {}, r"(?s)Method prior_only needs a prior.*give --prior"),
         ("d3hr", {}, "Method d3hr needs a prior"),
-        ("d3hr", {"preset": "best"}, "Method d3hr, --settings Unknown preset"),
+        ("d3hr", {"preset": "best"}, "Method d3hr, --settings: Unknown preset"),
         ("d3hr", {"level": 50}, "Method d3hr, .*not on a grid"),
         ("d3hr", {"ipc": 3}, "Method d3hr has no setting 'ipc'"),
         ("forward_noise", {"solver": "ddim"}, "Method forward_noise has no setting 'solver'"),
         ("forward_noise", {"level": "auto"}, "Method forward_noise, .*inverted latents"),
         ("latent_gaussian", {"level": 3}, "Method latent_gaussian has no setting 'level'"),
-        ("prototypes", {"denoising_guidance": -1}, "Method prototypes, --settings .*denoising_guidance"),
+        ("prototypes", {"denoising_guidance": -1}, "Method prototypes, --settings: --denoising_guidance"),
     ],
 )
 def test_what_is_refused_before_anything_is_read(name: str, settings: dict[str, Any], words: str) -> None:

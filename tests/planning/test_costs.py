@@ -35,7 +35,7 @@ def test_calls_of_three_classes() -> None:
 
 def test_guidance_1_needs_one_call() -> None:
     assert work(inversion_guidance=1.0, statistics_level=30).inversion_calls == 139 * 30
-    assert work(carrying="forward_noise").inversion_calls == 0
+    assert work(forward_process="forward_noise").inversion_calls == 0
     assert (work(level=0).inversion_calls, work(level=0).denoising_calls) == (0, 0)
     assert work(denoising_guidance=1.0, denoising_level=7, ipc=3).denoising_calls == 9 * 7
 
