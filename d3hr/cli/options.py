@@ -90,11 +90,11 @@ class Loading:
 
 @dataclass(frozen=True)
 class Running:
-    """Where pieces of work run: flags of every command whose work can be shared out.
+    """Where tasks run: flags of every command whose work can be divided into tasks.
 
     Args:
         execution: here (in this process), processes (workers on this machine, one GPU each where there are any) or ray (a Ray cluster)
-        workers: how many pieces to do at once; on Ray as many as there is room for by default
+        workers: how many tasks to run at once; on Ray as many as there is room for by default
         threads: threads of each worker, 1 by default
         address: Ray cluster to use: auto (the default), host:port, or local for one on this machine alone
         memory_budget: memory that a group search may hold, and a batch of --batch-size auto: 512MiB, 4GiB, ...
@@ -126,7 +126,7 @@ class Running:
         if self.execution == "ray":
             return RayCluster(self.address or "auto", self.workers, threads)
         if self.workers is None:
-            raise SettingsError("--execution processes needs --workers.", found="none given", hint="give one a GPU, or one a core.")
+            raise SettingsError("--execution processes needs --workers.", found="none given", hint="give one per GPU, or one per core.")
         return WorkerProcesses(self.workers, threads)
 
     def budget(self) -> int | None:
