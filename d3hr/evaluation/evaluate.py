@@ -1,12 +1,10 @@
-"""Evaluates a set: students trained on it by a protocol, once a seed, and tested on real images."""
+"""Evaluates a set: students are trained on it by a protocol, once per seed, and tested on real images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
@@ -22,6 +20,7 @@ from d3hr.progress import SILENT, Progress
 from d3hr.sets.image_set import ImageSet
 
 TRAINING_SEEDS = (0, 1, 2)
+"""Seeds of an evaluation, unless others are given."""
 
 
 def evaluate(
@@ -36,7 +35,7 @@ def evaluate(
     soft_label_file: Path | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Train a student on a distilled set, once a seed, and test it on real images.
+    """Train a student on a distilled set, once per seed, and test it on real images.
 
     Args:
         distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images`.
@@ -46,7 +45,7 @@ def evaluate(
         teacher: the teacher of soft labels, or its folder; its accuracy on ``test`` is measured before it is used.
         seeds: training seeds.
         image_size: side in pixels that the student sees, in training and in testing; by default the set's own.
-        soft_label_file: where stored soft labels are kept; by default they are not.
+        soft_label_file: file of stored soft labels; by default they are not kept.
         progress: where to report.
 
     Raises:
@@ -56,29 +55,30 @@ def evaluate(
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
     train = training_images(distilled, image_size)
-    chosen = protocol_named(protocol, ipc=distilled.ipc) if isinstance(protocol, str) else protocol
-    tested = real_images(test, train.class_names, train.images.shape[-1])
-    asked = require_teacher(chosen, teacher, train.class_names)
-    record = None if asked is None else describe_teacher(asked, tested)
-    targets, kept = _targets(train, chosen, asked, soft_label_file)
+    tested = real_images(test, train.class_names, train.image_size)
+    settings = protocol_named(protocol, ipc=distilled.ipc) if isinstance(protocol, str) else protocol
+    teacher = require_teacher(settings, teacher, train.class_names)
+    record = describe_teacher(teacher, tested) if teacher else None
+    targets, soft_label_bytes = _targets(train, settings, teacher, soft_label_file)
     runs = []
     with progress.bar(f"training {student}", len(seeds)) as bar:
         for seed in seeds:
-            run = train_and_test(
-                train, tested, student=student, protocol=chosen, targets=targets, seed=seed, distillation_seed=distilled.seed
+            runs.append(
+                train_and_test(
+                    train, tested, student=student, protocol=settings, targets=targets, seed=seed, distillation_seed=distilled.seed
+                )
             )
-            runs.append(run)
             bar.update(len(runs))
     return Evaluation(
         distilled.method,
         distilled.ipc,
         student,
-        chosen,
+        settings,
         tuple(runs),
         image_size,
         class_names=train.class_names,
         teacher=record,
-        soft_label_bytes=0 if kept is None else kept.numel() * kept.element_size(),
+        soft_label_bytes=soft_label_bytes,
     )
 
 
@@ -97,26 +97,23 @@ def require_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, cl
             found=f"{protocol.labels} labels, no --teacher",
             hint="give one, or train it: 'd3hr train-teacher DATA --test TEST --out TEACHER'.",
         )
-    asked = teacher if isinstance(teacher, Teacher) else Teacher.load(teacher)
-    asked.require_classes(class_names, "the training set")
-    return asked
+    loaded = teacher if isinstance(teacher, Teacher) else Teacher.load(teacher)
+    loaded.require_classes(class_names, "the training set")
+    return loaded
 
 
 def describe_teacher(teacher: Teacher, test: LabelledImages) -> dict[str, Any]:
-    """Return what a table says of a teacher, its accuracy measured on ``test``, whose classes are its own in whatever order."""
-    place = teacher.columns(test.class_names)
-    own = LabelledImages(test.images, place[test.labels], teacher.class_names)
-    found = score(teacher.logits, own)
-    return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(found.accuracy, 6)}
+    """Return source, network, fingerprint and accuracy (0 to 1, measured on ``test``, of the same classes) of a teacher, as JSON values."""
+    accuracy = score(lambda images: teacher.logits(images, test.class_names), test).accuracy
+    return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(accuracy, 6)}
 
 
-def _targets(train: LabelledImages, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, Tensor | None]:
-    """Return what to teach about each image, and the soft labels where they are stored."""
+def _targets(train: LabelledImages, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, int]:
+    """Return the target probabilities of each image, and the bytes of stored soft labels."""
     device = default_device()
     if teacher is None:
-        return hard_targets(train.labels.to(device), len(train.class_names), protocol.label_smoothing), None
-    if protocol.labels == "stored":
-        kept = soft_labels(train, teacher, file)
-        return stored_targets(kept.to(device), protocol.temperature), kept
-    columns = teacher.columns(train.class_names)
-    return online_targets(lambda images: teacher.logits(images)[:, columns.to(images.device)], protocol.temperature), None
+        return hard_targets(train.labels.to(device), len(train.class_names), protocol.label_smoothing), 0
+    if protocol.labels == "online":
+        return online_targets(lambda images: teacher.logits(images, train.class_names), protocol.temperature), 0
+    logits = soft_labels(train, teacher, file)
+    return stored_targets(logits.to(device), protocol.temperature), logits.numel() * logits.element_size()

@@ -1,6 +1,6 @@
-"""Images of sets and of tests, labelled and at the side that a student sees.
+"""Training and test images in memory, with labels, at the side that a student sees.
 
-Legend: N images, H = W image side.
+Legend: N images, n images of a batch, H = W image side.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.sets.image_set import ImageSet
 
 _CHUNK = 256
+"""Images that are resized at a time, which bounds the memory of their floats."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class LabelledImages:
     """Images with labels, in memory.
 
     Attributes:
-        images: uint8 [M, 3, H, W].
-        labels: int64 [M].
+        images: uint8 [N, 3, H, W].
+        labels: int64 [N].
         class_names: the name of each label.
     """
 
@@ -44,7 +45,7 @@ class LabelledImages:
 
 
 def training_images(distilled: ImageSet, image_size: int | None = None) -> LabelledImages:
-    """Return a set's images in memory, resized where a side in pixels is given.
+    """Return the images of a set in memory, resized to ``image_size`` pixels if given; labels follow the set's order of classes.
 
     Raises:
         SettingsError: the side is not positive.
@@ -52,11 +53,14 @@ def training_images(distilled: ImageSet, image_size: int | None = None) -> Label
     if image_size is not None and image_size < 1:
         raise SettingsError("--image_size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
     images, labels = distilled.tensors()
-    return LabelledImages(_resized(images, image_size or images.shape[-1]), labels, distilled.class_names)
+    if image_size not in (None, images.shape[-1]):
+        chunks = (resized(chunk.float(), image_size) for chunk in images.split(_CHUNK))
+        images = torch.cat([chunk.round().clamp(0, 255).to(torch.uint8) for chunk in chunks])
+    return LabelledImages(images, labels, distilled.class_names)
 
 
 def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> LabelledImages:
-    """Return test images in memory, at a side in pixels and labelled in the order of ``class_names``.
+    """Return test images in memory, at a side of ``image_size`` pixels; labels follow the order of ``class_names``.
 
     Raises:
         ClassMismatch: the classes differ.
@@ -64,12 +68,5 @@ def real_images(test: ImageData, class_names: Sequence[str], image_size: int) ->
     names = tuple(class_names)
     ClassMismatch.unless_same(f"the test set {test.source}", test.class_names, "the training set", names)
     images, labels = test.at_size(image_size).tensors()
-    place = torch.tensor([names.index(name) for name in test.class_names])
-    return LabelledImages(images, place[labels], names)
-
-
-def _resized(images: Tensor, side: int) -> Tensor:
-    """Return images uint8 [N, 3, H, W] at another side, each level rounded; memory holds the floats of one chunk."""
-    if images.shape[-1] == side:
-        return images
-    return torch.cat([resized(chunk.float(), side).round().clamp(0, 255).to(torch.uint8) for chunk in images.split(_CHUNK)])
+    label_of = torch.tensor([names.index(name) for name in test.class_names])
+    return LabelledImages(images, label_of[labels], names)

@@ -1,4 +1,4 @@
-"""What a student is taught about an image: its class, or a teacher's opinion.
+"""What a student is taught about an image: its class, or a teacher's logits.
 
 Legend: N images of a batch, C classes, T temperature.
 """
@@ -19,31 +19,34 @@ from d3hr.evaluation.teachers import BATCH, Teacher
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 
 Targets = Callable[[Mixed, Tensor], Tensor]
-"""A mixed batch and the positions, int64 [N], of its images in the set, to probabilities [N, C]."""
+"""From a mixed batch and the positions, int64 [N], of its images in the set to target probabilities [N, C]."""
 
 
 def hard_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Targets:
-    """Teach the class of each image, of ``labels`` int64 [all images]; a share ``smoothing`` is spread over all classes."""
+    """Return targets that are the class of each image, of ``labels`` int64 [all images].
+
+    A share ``smoothing`` of each label, 0 to 1, is spread evenly over all classes.
+    """
     rows = (1 - smoothing) * torch.eye(num_classes, device=labels.device) + smoothing / num_classes
     return lambda mixed, positions: mixed.targets(rows[labels[positions]])
 
 
 def stored_targets(logits: Tensor, temperature: float) -> Targets:
-    """Teach softmax(logits / T) of ``logits`` [all images, C] that a teacher gave once."""
+    """Return targets softmax(logits / T), of ``logits`` [all images, C] that a teacher computed once."""
     rows = F.softmax(logits.float() / temperature, dim=1)
     return lambda mixed, positions: mixed.targets(rows[positions])
 
 
-def online_targets(ask: Callable[[Tensor], Tensor], temperature: float) -> Targets:
-    """Teach softmax(logits / T) of the logits [N, C] that ``ask`` gives of each mixed batch."""
-    return lambda mixed, positions: F.softmax(ask(mixed.images).float() / temperature, dim=1)
+def online_targets(teacher: Callable[[Tensor], Tensor], temperature: float) -> Targets:
+    """Return targets softmax(logits / T), of the logits [N, C] that ``teacher`` computes for the images of each mixed batch."""
+    return lambda mixed, positions: F.softmax(teacher(mixed.images).float() / temperature, dim=1)
 
 
 def student_loss(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
     """Return the loss of a student's logits [N, C] against probabilities [N, C], averaged over the batch.
 
-    Hard labels: cross-entropy. Soft labels: KL(targets || softmax(logits / T)), as arXiv 2505.18399 has it, without the factor T^2 of
-    arXiv 1503.02531.
+    For hard labels it is the cross-entropy; for soft labels KL(targets || softmax(logits / T)), as in arXiv 2505.18399, without the factor
+    T^2 of arXiv 1503.02531.
     """
     if not protocol.soft:
         return F.cross_entropy(logits, targets)
@@ -51,19 +54,18 @@ def student_loss(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
 
 
 def soft_labels(train: LabelledImages, teacher: Teacher, file: Path | None = None) -> Tensor:
-    """Return the teacher's logits float16 [N, C] of a set's images as they are, columns in the set's order of classes.
+    """Return the teacher's logits, float16 [N, C], of all N images of a set as they are; columns in the set's order of classes.
 
     Args:
         train: the images.
         teacher: the teacher, whose classes are the set's.
-        file: where to keep them, as safetensors of one tensor ``logits``; what lies there is used again, unless it is damaged.
+        file: where to store them, as safetensors of one tensor ``logits``; labels stored there are used again, unless damaged.
     """
-    found = None if file is None else load_if_valid(file, read_tensors)
-    if found is not None:
-        return found["logits"]
-    positions = torch.arange(len(train.labels)).split(BATCH)
-    logits = torch.cat([teacher.logits(train.read(part)) for part in positions])
-    chosen = logits[:, teacher.columns(train.class_names)].half()
+    stored = None if file is None else load_if_valid(file, read_tensors)
+    if stored is not None:
+        return stored["logits"]
+    batches = torch.arange(len(train.labels)).split(BATCH)
+    logits = torch.cat([teacher.logits(train.read(positions), train.class_names) for positions in batches]).half()
     if file is not None:
-        write_tensors(file, {"logits": chosen})
-    return chosen
+        write_tensors(file, {"logits": logits})
+    return logits

@@ -1,4 +1,4 @@
-"""A network trained on all the real images: it gives soft labels, features and a judgement of images.
+"""A network trained on all the real images, whose logits are soft labels, features and a judgement of images.
 
 A teacher's folder holds ``model.safetensors`` and ``teacher.json``: the network's name, its classes in the order of its outputs, the side
 of its images, how it was trained, and its accuracy on which test images.
@@ -8,7 +8,7 @@ Legend: N images, H = W image side, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from d3hr.prior.model import default_device
 
 
 class _Facts(BaseModel):
-    """What is asked of ``teacher.json``."""
+    """What d3hr needs of ``teacher.json``, within bounds."""
 
     student: str
     class_names: tuple[str, ...] = Field(min_length=2, max_length=100_000)
@@ -42,15 +42,15 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network with named classes; it never learns.
+    """A trained network with named classes; its weights do not change.
 
     Attributes:
         network: the network, in evaluation mode.
-        student: its name among the students.
+        student: name of the network among the students.
         class_names: the name of each output.
-        image_size: side, in pixels, of the images that it was trained on; others are resized to it.
+        image_size: side, in pixels, of the images that it was trained on; it resizes others to it.
         about: how it was trained and what its accuracy is, as JSON values.
-        source: the folder it was loaded from.
+        source: the folder it was loaded from, as the user named it.
     """
 
     network: Student
@@ -101,27 +101,31 @@ class Teacher:
         return fingerprint([self.network], (self.student, self.class_names, self.image_size))
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """Return logits [N, C] (on the device of ``images``) of images [N, 3, H, W] in [-1, 1], in the order of :attr:`class_names`."""
-        return torch.cat([self.network(part) for part in self._parts(images)]).to(images.device)
+    def logits(self, images: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        """Return logits [N, C], on the device of ``images``, of images [N, 3, H, W] in [-1, 1].
+
+        The columns are in the order of ``class_names``, by default the teacher's own.
+        """
+        logits = torch.cat([self.network(part) for part in self._parts(images)]).to(images.device)
+        if class_names is None:
+            return logits
+        column = {name: index for index, name in enumerate(self.class_names)}
+        return logits[:, torch.tensor([column[name] for name in class_names], device=logits.device)]
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """Return features [N, F] (on the device of ``images``) of images [N, 3, H, W] in [-1, 1]."""
+        """Return features [N, F], on the device of ``images``, of images [N, 3, H, W] in [-1, 1]."""
         return torch.cat([self.network.embed(part) for part in self._parts(images)]).to(images.device)
 
     def require_classes(self, class_names: Iterable[str], of: str) -> None:
-        """Refuse classes that are not exactly the teacher's, in whatever order.
+        """Refuse classes, of what ``of`` names, that are not exactly the teacher's, in whatever order.
 
         Raises:
-            ClassMismatch: they differ; it shows both lists.
+            ClassMismatch: they differ; the message shows both lists.
         """
         ClassMismatch.unless_same(of, class_names, f"the teacher {self.source or self.student}", self.class_names)
 
-    def columns(self, class_names: Iterable[str]) -> Tensor:
-        """Return the output [C] that stands for each of ``class_names``."""
-        return torch.tensor([self.class_names.index(name) for name in class_names])
-
-    def _parts(self, images: Tensor) -> Iterable[Tensor]:
+    def _parts(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the images in batches, on the device of the network and at the side that it was trained on."""
         device = next(self.network.parameters()).device
         return (resized(part, self.image_size) for part in images.to(device).split(BATCH))

@@ -131,7 +131,7 @@ def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, T
 
 def _losses(images: ImageData, teacher: Teacher, name: str, boxes: Tensor) -> Tensor:
     """Return the cross-entropy float32 [N, R] of the teacher for the true class of every crop."""
-    label, losses, done = teacher.columns([name]), list[Tensor](), 0
+    label, losses, done = torch.tensor([teacher.class_names.index(name)]), list[Tensor](), 0
     for batch in images.batches(name):
         mine = boxes[done : done + len(batch)]
         crops = [cropped(image, box, teacher.image_size) for image, row in zip(batch, mine, strict=True) for box in row]

@@ -1,1 +1,1 @@
-"""The networks behind the names of students, one family a file."""
+"""The networks behind the names of students."""

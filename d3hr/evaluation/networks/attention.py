@@ -1,7 +1,7 @@
 """Vision transformers.
 
 Neither has dropout; Swin-T drops attention branches of an image in training, up to one in ten (``drop_path_rate`` 0.1, the library's
-default, growing with depth). Initialisation and norms are those of transformers.
+default, growing with depth). Initialisation and norms are those of the library transformers.
 
 Legend: N images, H = W image side.
 """
@@ -13,8 +13,7 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from d3hr.errors import SettingsError
-from d3hr.evaluation.networks.student import SMALL_IMAGE, Student
+from d3hr.evaluation.networks.base import SMALL_IMAGE, PooledStudent, Student, require_side
 
 _SMALLEST_SWIN = 9
 
@@ -27,7 +26,7 @@ class ViTTiny(Student):
 
     Args:
         num_classes: outputs.
-        image_size: side in pixels; images of another are refused by the network.
+        image_size: side in pixels; the network refuses images of another side.
     """
 
     def __init__(self, num_classes: int, image_size: int) -> None:
@@ -45,8 +44,8 @@ class ViTTiny(Student):
             patch_size=patch,
             num_labels=num_classes,
         )
-        whole = ViTForImageClassification(config)
-        self.network, self.classifier = whole.vit, whole.classifier
+        model = ViTForImageClassification(config)
+        self.network, self.classifier = model.vit, model.classifier
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the class token after the last layer."""
@@ -54,7 +53,7 @@ class ViTTiny(Student):
         return tokens[:, 0]
 
 
-class SwinTiny(Student):
+class SwinTiny(PooledStudent):
     """Swin-T: width 96, 2, 2, 6 and 2 layers of 3, 6, 12 and 24 heads (arXiv 2103.14030).
 
     Up to 64 pixels patches are a sixteenth of the side and windows 4 x 4 patches. Above, patches are of 4 pixels and windows 7 x 7, or
@@ -63,7 +62,7 @@ class SwinTiny(Student):
 
     Args:
         num_classes: outputs.
-        image_size: side in pixels, at least 9: a smaller one leaves a single token to the last stage, whose attention could learn nothing.
+        image_size: side in pixels, at least 9: a smaller one leaves a single token in the last stage, whose attention could learn nothing.
 
     Raises:
         SettingsError: the image is too small.
@@ -73,12 +72,7 @@ class SwinTiny(Student):
         super().__init__()
         from transformers import SwinConfig, SwinForImageClassification, SwinModel
 
-        if image_size < _SMALLEST_SWIN:
-            raise SettingsError(
-                f"Images of {image_size} pixels are too small for swin-t.",
-                found=f"{image_size}",
-                hint=f"use images of at least {_SMALLEST_SWIN} pixels.",
-            )
+        require_side(image_size, _SMALLEST_SWIN, "swin-t")
         if image_size <= SMALL_IMAGE:
             patch, window = math.ceil(image_size / 16), 4
         else:
@@ -95,16 +89,11 @@ class SwinTiny(Student):
                 num_labels=num_classes,
             )
 
-        whole = SwinForImageClassification(config(window))
-        self.network, self.classifier = whole.swin, whole.classifier
+        model = SwinForImageClassification(config(window))
+        self.network, self.classifier = model.swin, model.classifier
         side = math.ceil(image_size / patch)
         for stage in range(4):
             if side < window:
                 # The library has one window size for all stages, and fails where a map is smaller.
                 self.network.encoder.layers[stage] = SwinModel(config(side)).encoder.layers[stage]
             side = math.ceil(side / 2)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the features averaged over the image."""
-        pooled: Tensor = self.network(images).pooler_output
-        return pooled
