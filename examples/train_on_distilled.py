@@ -2,10 +2,10 @@
 
     python examples/train_on_distilled.py SET TEST
 
-SET is a distilled set, whose images lie in SET/train/<class>/; TEST is a folder of one folder of images for each class. A label is a
-place in the sorted names of the class folders, so the labels of TEST are matched to those of SET by name. A class folder has the name of
-its class, but for characters that might be misread, which are written %XX; SET/manifest.json lists both. The library takes words like
-"test" in a folder's name for a split: such a class needs the same folder name in TEST that it has in SET.
+SET is a distilled set, with images in SET/train/<class>/; TEST is a folder with one folder of images per class. ``datasets`` numbers the
+labels in the order of the folder names, so the labels of TEST are matched to those of SET by name. A class folder has the name of its
+class, except that characters which might be misread are written %XX; SET/manifest.json lists both names. ``datasets`` takes words like
+"test" in a folder's name for a split: such a class needs the same folder name in TEST as in SET.
 """
 
 import sys
@@ -43,6 +43,6 @@ for _ in range(60):
 
 network.eval()
 with torch.no_grad():
-    found = torch.cat([network(part).argmax(dim=1) for part in pixels(test).split(500)])
+    predicted = torch.cat([network(part).argmax(dim=1) for part in pixels(test).split(500)])
 expected = torch.tensor([names.index(test_names[label]) for label in test["label"]])
-print(f"test accuracy {(found == expected).float().mean():.3f}, {len(images)} distilled images of {', '.join(names)}")
+print(f"test accuracy {(predicted == expected).float().mean():.3f}, {len(images)} distilled images of {', '.join(names)}")

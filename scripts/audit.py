@@ -1,4 +1,4 @@
-"""Asks pip-audit about pinned versions, and tells "no vulnerability is known" from "nobody could be asked".
+"""Asks pip-audit about pinned versions, and keeps "no vulnerability is known" apart from "the service did not answer".
 
 pip-audit itself ends with "No known vulnerabilities found" also where its service answered about no package at all.
 
