@@ -2,20 +2,44 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
+LOWEST := .venv-lowest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 DONE := $(VENV)/.installed
 
-.PHONY: demo test benchmarks-report install audit build clean
+.PHONY: demo test test-quick check coverage test-lowest benchmarks-report install audit build clean
 
 ## Fit, distil and measure on real digits; writes d3hr-demo/ (4 to 10 minutes on 2 cores).
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
-## Style, types and tests; one process a core, one thread each.
-test: install
+## Style, types and all tests; one process a core, one thread each (at most 5 minutes on 2 idle cores).
+test: check
+	$(PYTEST)
+
+## The same without what computes for long, and with a tenth of the fuzzing (at most 90 seconds).
+test-quick: check
+	$(PYTEST) -m "not slow and not gpu" --hypothesis-profile quick
+
+## Style and types.
+check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+
+## Which lines the tests run; apart from `make test`, since measuring takes half as long again.
+coverage: install
+	$(PYTEST) --cov --cov-report term
+
+## Import every module and try every command with the lowest versions that pyproject.toml allows.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -o filterwarnings= tests/test_public_names.py tests/cli/test_commands.py
+
+$(LOWEST)/.installed: pyproject.toml constraints.txt scripts/lowest.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) scripts/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/lowest.txt '.[lora]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pytest pytest-xdist hypothesis
+	touch $@
 
 ## Write docs/results.md and its plots anew from benchmarks/results.
 benchmarks-report: install
@@ -44,4 +68,4 @@ build: install
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) $(AUDIT) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AUDIT) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,8 @@ from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transform
 from d3hr.prior.presets import PRESETS
 from d3hr.prior.schedule import Schedule
 from d3hr.progress import Silent
+
+hypothesis.settings.register_profile("quick", max_examples=10)  # of 100: a tenth of the cases of every test
 
 SMALL = PRESETS["tiny"].model_copy(
     update={"autoencoder_widths": (8, 16), "layers": 2, "heads": 2, "width": 32},

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pytest", __name__])
 
 
-def start(function: Callable[..., int], *arguments: object, log: Path) -> BaseProcess:
+def start(function: Callable[..., int], *arguments: object, log: Path, environment: Mapping[str, str] | None = None) -> BaseProcess:
     """Start ``function`` in a process of its own, whose exit code is what it returns and whose output goes to ``log``."""
-    process = _CONTEXT.Process(target=_run, args=(function, arguments, log))
+    process = _CONTEXT.Process(target=_run, args=(function, arguments, log, environment or {}))
     with patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # what the helper imports is this code
         process.start()
     return process
@@ -83,7 +83,8 @@ def held(arguments: list[str], gate: Path) -> int:
         return main(arguments)
 
 
-def _run(function: Callable[..., int], arguments: tuple[object, ...], log: Path) -> None:
+def _run(function: Callable[..., int], arguments: tuple[object, ...], log: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

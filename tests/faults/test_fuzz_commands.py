@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from d3hr import DistilledSet, distill, load_images
@@ -20,7 +20,7 @@ from d3hr.__main__ import main
 from d3hr.cli.parser import COMMANDS, build_parser
 from d3hr.prior.model import Prior
 from tests.conftest import untrained_prior
-from tests.faults.hostile import FUZZ, NAMES, changed, damaged, encoded, noise
+from tests.faults.hostile import NAMES, cases, changed, damaged, encoded, noise
 
 CLASSES = ("ant", "bee")
 FAST = ["--steps", "4", "--level", "1", "--num_candidates", "4"]
@@ -141,7 +141,7 @@ def test_the_bases_are_right(place: Path, name: str) -> None:
     assert run([name, *BASES[name][0]]) == 0
 
 
-@settings(FUZZ, max_examples=350)
+@cases(350)
 @given(st.data(), st.sampled_from(sorted(COMMANDS)))
 def test_arguments(place: Path, data: st.DataObject, name: str) -> None:
     arguments = list(data.draw(st.sampled_from(BASES[name])))
@@ -160,7 +160,7 @@ def test_arguments(place: Path, data: st.DataObject, name: str) -> None:
     run([name, *arguments])
 
 
-@settings(FUZZ, max_examples=40)
+@cases(40)
 @given(st.lists(TEXTS, max_size=4))
 def test_anything(place: Path, arguments: list[str]) -> None:
     run(arguments)
@@ -193,7 +193,7 @@ WHOLE = {
 }
 
 
-@settings(FUZZ, max_examples=260)
+@cases(260)
 @given(st.data(), st.sampled_from(sorted(KINDS)))
 def test_files_of_settings(place: Path, data: st.DataObject, kind: str) -> None:
     whole = WHOLE.get(kind) or yaml.safe_load((place / "recipe.yaml").read_text())
@@ -231,7 +231,7 @@ DIAGNOSIS = {
 }  # fmt: skip
 
 
-@settings(FUZZ, max_examples=120)
+@cases(120)
 @given(st.data(), st.sampled_from(["report", "report", "diagnose"]))
 def test_kept_results(place: Path, data: st.DataObject, command: str) -> None:
     """results.json and diagnosis.json of wrong shape, for the commands that read them."""

@@ -7,14 +7,14 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from d3hr import load_images
 from d3hr.data.codec import open_upright, to_pixels
 from d3hr.errors import D3hrError
 from tests.conftest import tree
-from tests.faults.hostile import FILES, FUZZ, GOOD, NAMES, VALUES
+from tests.faults.hostile import FILES, GOOD, NAMES, VALUES, cases
 
 SUFFIXES = st.sampled_from([".png", ".png", ".jpg", ".webp", ".PNG", ".txt", "", ".png.png"])
 LINKS = ["..", ".", "../../outside", "/dev/zero", "/dev/null", "nowhere", "loop"]
@@ -70,7 +70,7 @@ def read_or_refused(source: Path | str, **options: object) -> None:
         assert batch.abs().max() <= 1
 
 
-@settings(FUZZ, max_examples=450)
+@cases(450)
 @given(folders(), st.sampled_from(["error", "skip", "skip"]), st.sampled_from([None, None, "train", "test"]), st.sampled_from([None, 4, 8]))
 def test_folders(
     tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[str, ...]], bad: str, split: str | None, size: int | None
@@ -86,7 +86,7 @@ def test_folders(
     assert sorted(os.fsencode(path) for path in place.rglob("*")) == before
 
 
-@settings(FUZZ, max_examples=600)
+@cases(600)
 @given(FILES)
 def test_files(content: bytes) -> None:
     """A file is pixels of the size asked for, or a ValueError of one line."""
@@ -98,7 +98,7 @@ def test_files(content: bytes) -> None:
         assert to_pixels(image, 4).shape == (4, 4, 3)
 
 
-@settings(FUZZ, max_examples=30)
+@cases(30)
 @given(
     st.lists(st.one_of(st.sampled_from(GOOD), FILES), min_size=0, max_size=4),
     st.sampled_from(["bytes", "path", "text", "none"]),
@@ -120,7 +120,7 @@ def test_tables(tmp_path_factory: pytest.TempPathFactory, blobs: list[bytes], ki
     assert tree(root) == before
 
 
-@settings(FUZZ, max_examples=120)
+@cases(120)
 @given(st.one_of(NAMES, st.text(max_size=30), VALUES.map(str), st.sampled_from(["a\0b", "x" * 5000, "/proc/1/mem", "/dev/zero", "", "."])))
 def test_names_of_sources(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     empty = tmp_path_factory.getbasetemp() / "empty"

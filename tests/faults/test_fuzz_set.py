@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from d3hr import DistilledSet, Prior, distill, evaluate, load_images
@@ -19,7 +19,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.errors import D3hrError
 from d3hr.evaluation.protocols import protocol_from
 from tests.conftest import untrained_prior
-from tests.faults.hostile import FILES, FUZZ, GOOD, SCALARS, changed, damaged, encoded, noise
+from tests.faults.hostile import FILES, GOOD, SCALARS, cases, changed, damaged, encoded, noise
 from tests.faults.watching import opened, within
 
 CLASSES = ("ant", "bee")
@@ -103,7 +103,7 @@ def test_the_whole_set_is_taken(fresh: Place) -> None:
     assert check(fresh)
 
 
-@settings(FUZZ, max_examples=350)
+@cases(350)
 @given(st.data())
 def test_manifests(place: Place, data: st.DataObject) -> None:
     restore(place)
@@ -113,7 +113,7 @@ def test_manifests(place: Place, data: st.DataObject) -> None:
     check(place, one_in=6, of=content)
 
 
-@settings(FUZZ, max_examples=90)
+@cases(90)
 @given(
     st.sampled_from(["name", "label", "folder", "images", "real_images", "conditioning_id", "prior_class"]),
     st.one_of(SCALARS, st.sampled_from(["../../outside", "bee", "..", "ant/../bee", "/tmp"])),
@@ -131,7 +131,7 @@ def test_entries(place: Place, field: str, value: Any, everywhere: bool) -> None
     check(place)
 
 
-@settings(FUZZ, max_examples=200)
+@cases(200)
 @given(st.data(), st.sampled_from(["manifest.json", "statistics.safetensors", "statistics.safetensors", "train/ant/00001.png", "run.json"]))
 def test_bytes(place: Place, data: st.DataObject, file: str) -> None:
     restore(place)
@@ -142,7 +142,7 @@ def test_bytes(place: Place, data: st.DataObject, file: str) -> None:
     check(place, one_in=8, of=changed_to)
 
 
-@settings(FUZZ, max_examples=60)
+@cases(60)
 @given(FILES)
 def test_images(place: Place, content: bytes) -> None:
     restore(place)
@@ -150,7 +150,7 @@ def test_images(place: Place, content: bytes) -> None:
     check(place)
 
 
-@settings(FUZZ, max_examples=150)
+@cases(150)
 @given(st.data())
 def test_headers_of_statistics(place: Place, data: st.DataObject) -> None:
     """A header that is JSON of another shape, type or size, terabytes included; the file behind it is as long as a sparse file makes it."""
@@ -174,7 +174,7 @@ def test_headers_of_statistics(place: Place, data: st.DataObject) -> None:
     check(place)
 
 
-@settings(FUZZ, max_examples=40)
+@cases(40)
 @given(
     st.sampled_from(["train", "train/ant", "train/ant/00000.png", "manifest.json", "statistics.safetensors", "run.json"]),
     st.sampled_from(["outside", "outside/00000.png", "images/ant/0.png", "whole/manifest.json", "nowhere", "set"]),

@@ -37,6 +37,7 @@ class Struck:
             yield self
 
 
+@pytest.mark.slow
 def test_processes_and_a_node_are_lost(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Every process that works on statistics is killed after the first result, and the second node goes while images are generated."""
     from ray.cluster_utils import Cluster

@@ -9,6 +9,8 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import tree
 from tests.faults.conftest import Place
 from tests.processes import distilled, finish, start, wait_until
@@ -41,6 +43,7 @@ def lifetime(process: BaseProcess, kill_at: float = float("inf")) -> float:
     return reached
 
 
+@pytest.mark.slow
 def test_killed_thirty_times(place: Place, tmp_path: Path) -> None:
     """Moments are even over the life of an undisturbed run. What is killed leaves no set; the run that comes through, whenever that is,
     leaves the undisturbed bytes, and the next one starts from nothing. The kills meet the run in many states of its folder."""

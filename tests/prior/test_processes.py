@@ -2,36 +2,28 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from d3hr import Prior
+from d3hr.__main__ import main
+from tests.processes import finish, start
 
-FIT = ["-m", "d3hr", "fit", "digits", "--split", "validation", "--autoencoder_steps", "6"]
-
-
-def launch(arguments: list[str], out: Path, *, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(processes),
-        *arguments,
-        "--out",
-        str(out),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
+FIT = ["fit", "digits", "--split", "validation", "--autoencoder_steps", "6"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_prior(tmp_path: Path) -> None:
     """One speaks and writes, both train: the prior is whole, of finite weights, and the shared batch made the steps asked for."""
-    done = launch([*FIT, "--steps", "10", "--json"], tmp_path / "prior")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "d3hr"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [*launch, *FIT, "--steps", "10", "--json", "--out", str(tmp_path / "prior")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["image_size"] == 8
     assert done.stderr.count("240 images of 10 classes") == 1
@@ -42,15 +34,25 @@ def test_two_processes_make_one_prior(tmp_path: Path) -> None:
     assert (tmp_path / "prior" / "settings.yaml").exists()
 
 
+def fit_by_two(arguments: list[str], log: Path) -> list[int]:
+    """Run a command in two processes with the variables that torchrun sets, and return their exit codes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [start(main, arguments, log=log, environment={**common, **rank}) for rank in ranks]
+    return [finish(process) for process in processes]
+
+
 def test_processes_agree_when_time_is_up(tmp_path: Path) -> None:
     """A fit for a given time ends in both at the same step; a process that went on alone would wait for ever."""
-    done = launch([*FIT[:-2], "--max_minutes", "0.05"], tmp_path / "prior")
-    assert done.returncode == 0, done.stderr
+    arguments = [*FIT[:-2], "--max_minutes", "0.05", "--out", str(tmp_path / "prior")]
+    assert fit_by_two(arguments, tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
     assert (tmp_path / "prior" / "model_index.json").exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    done = launch([*FIT, "--steps", "4", "--batch_size", "9"], tmp_path / "prior")
-    assert done.returncode != 0
-    assert "9 images, 2 processes" in done.stderr
-    assert not list(tmp_path.iterdir())
+    arguments = [*FIT, "--steps", "4", "--batch_size", "9", "--out", str(tmp_path / "prior")]
+    assert fit_by_two(arguments, tmp_path / "log") == [2, 2]
+    assert "9 images, 2 processes" in (tmp_path / "log").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

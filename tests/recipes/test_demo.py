@@ -9,6 +9,7 @@ from d3hr.recipes import demo
 from tests.conftest import SMALL, tree
 
 
+@pytest.mark.slow
 def test_the_demo_runs_whole_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With small networks and few steps: every file that the README names, three methods at two IPCs, and nothing done twice."""
     short = {name: getattr(SMALL, name).model_copy(update={"steps": 10}) for name in ("autoencoder_training", "transformer_training")}
