@@ -17,7 +17,7 @@ from d3hr.distillation.settings import DistillOptions, ExpandOptions, distill_se
 from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator
 from d3hr.errors import DataError, listed
 from d3hr.execution.base import SERIAL, Execution
-from d3hr.fileio.atomic import load_if_valid, read_json, write_json
+from d3hr.fileio.atomic import load_or_make
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import conditioning_ids, match_classes
 from d3hr.prior.model import Prior
@@ -136,13 +136,14 @@ def expand(
 
 def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
     """Return what an earlier run chose, or choose and say why."""
-    chosen: dict[str, Any] | None = load_if_valid(file, read_json, progress)
-    if chosen is None:
+
+    def make() -> dict[str, Any]:
         choice = choose()
         progress.say(choice.as_text())
-        chosen = choice.as_values()
-        write_json(file, chosen)
-    return chosen
+        return choice.as_values()
+
+    values: dict[str, Any] = load_or_make(file, make, progress)
+    return values
 
 
 def _match_classes(

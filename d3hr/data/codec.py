@@ -1,4 +1,7 @@
-"""Encoded images into upright RGB pixels, within limits that are checked before anything is decoded."""
+"""Decodes images to upright RGB pixels, within limits that are checked before anything is decoded; converts, resizes and encodes pixels.
+
+Legend: N images, H = W image side.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,18 @@ MAX_BYTES = 2**28
 MIN_SIDE = 4
 """Smallest side, in pixels, that counts as a picture."""
 _READERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile}
-"""First bytes -> the one reader that is asked; Pillow's others, of which one starts Ghostscript, never see a file."""
+"""First bytes of a file -> the only reader that opens it. Pillow has others, of which one starts Ghostscript: they never see a file."""
 _ORIENTATION = 0x0112
+"""The EXIF tag of how an image is rotated or mirrored."""
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG file, with its checksum, which Pillow does not check."""
 
 
 def content_of(path: Path) -> bytes:
-    """Return what is in a plain file of at most :data:`MAX_BYTES`; nothing of anything else."""
+    """Return the content of a plain file of at most :data:`MAX_BYTES`; empty bytes for anything else."""
     try:
-        about = path.stat()
-        return path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_size <= MAX_BYTES else b""
+        status = path.stat()
+        return path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES else b""
     except (OSError, ValueError):
         return b""
 
@@ -61,7 +67,7 @@ def open_header(blob: bytes) -> Image.Image:
     """Read the header of one encoded image; its pixels are not decoded.
 
     Raises:
-        ValueError: it is empty, is no PNG, JPEG or WebP image, its header is damaged, or it says a size that is too small or too large.
+        ValueError: it is empty, is no PNG, JPEG or WebP image, its header is damaged, or its size is too small or too large.
     """
     if not blob:
         raise ValueError(f"no content: an empty file, none at all, one that may not be read, or over {MAX_BYTES:,} bytes")
@@ -81,11 +87,11 @@ def open_header(blob: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return an image turned as its EXIF tells; damaged EXIF tells nothing, which is no reason to refuse a picture."""
+    """Return an image rotated and mirrored as its EXIF data say; damaged EXIF data are ignored, and the picture is not refused."""
     image.load()
     try:
         turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except Exception:  # see above
+    except Exception:  # damaged EXIF data: any error
         return image
     return ImageOps.exif_transpose(image) if turned else image
 
@@ -100,13 +106,14 @@ def read_square(file: Path, image_size: int) -> Tensor:
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"over {MAX_BYTES:,} bytes")
     blob = file.read_bytes()
-    if (found := open_header(blob).size) != (image_size, image_size):
-        raise ValueError(f"{found[0]} x {found[1]} pixels, where the manifest says {image_size} x {image_size}")
+    width, height = open_header(blob).size
+    if (width, height) != (image_size, image_size):
+        raise ValueError(f"{width} x {height} pixels, where the manifest says {image_size} x {image_size}")
     return torch.from_numpy(np.array(open_upright(blob))).permute(2, 0, 1)
 
 
 def to_pixels(image: Image.Image, image_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return uint8 [H, W, 3] of side ``image_size``: the shorter side scaled to it, the centre kept."""
+    """Return pixels uint8 [H, W, 3] of side ``image_size``: the shorter side is resized to it (bicubic), and the centre kept."""
     if image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BICUBIC)
     return np.array(image)
@@ -128,12 +135,22 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 
 def png_of(image: Image.Image) -> bytes:
-    """Return an image as PNG."""
+    """Return an image, encoded as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "png")
     return buffer.getvalue()
 
 
 def png_of_pixels(pixels: Tensor) -> bytes:
-    """Return pixels uint8 [3, H, W] as PNG."""
+    """Return pixels uint8 [3, H, W], encoded as PNG."""
     return png_of(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+
+
+def is_sound_png(blob: bytes) -> bool:
+    """Return whether a PNG file is whole, and every chunk fits its checksum; Pillow checks those of pixels only if it is told to verify."""
+    try:
+        with Image.open(io.BytesIO(blob), formats=["PNG"]) as image:
+            image.verify()
+    except Exception:  # Pillow's decoders raise from many unrelated trees
+        return False
+    return blob.endswith(_PNG_END)

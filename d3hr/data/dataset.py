@@ -1,4 +1,4 @@
-"""Real images in, classes by name: checked once, then read one class at a time in bounded memory.
+"""A data set of real images in named classes: every image is checked once, then read one class at a time in bounded memory.
 
 Legend: N images, H = W image size in pixels.
 """
@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -28,6 +30,7 @@ from d3hr.progress import SILENT, Progress
 
 _CHUNK = 512
 _DECODERS = min(8, os.cpu_count() or 1)
+_Indices = NDArray[np.int64]
 
 
 class DataRecord(Record):
@@ -47,19 +50,19 @@ class DataRecord(Record):
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images of named classes, read from their source as they are asked for.
+    """Images of named classes, read from their source when they are needed.
 
     Iterating yields ``(class name, batches)`` one class at a time, where ``batches`` yields float tensors [n, 3, H, W] in [-1, 1];
     memory holds one batch. An index gives ``(image [3, H, W], label)``.
 
     Attributes:
-        source: the source as it was named by the user.
+        source: the source, as the user named it.
         split: the split that was read, if the source has several.
         image_size: side H = W, in pixels, that images are delivered in (shorter side resized, centre kept).
         fingerprint: SHA-256 over class names and the contents of all images in order.
         sizes: how often each (width, height) occurs.
         skipped: unreadable images that were left out, each with its reason.
-        ignored: files of the source that are no PNG, JPEG or WebP.
+        ignored: files of the source that are not PNG, JPEG or WebP.
     """
 
     source: str
@@ -70,7 +73,7 @@ class ImageData:
     skipped: tuple[str, ...]
     ignored: tuple[str, ...]
     _images: Source
-    _by_class: tuple[np.ndarray[Any, np.dtype[np.int64]], ...]
+    _by_class: tuple[_Indices, ...]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ class ImageData:
             yield to_unit_range(self._decode(indices[start : start + batch_size]))
 
     def of_class(self, class_name: str, count: int | None = None) -> Tensor:
-        """Return the first ``count`` images of a class, by default all of them, as uint8 [K, 3, H, W]; one chunk is encoded in memory."""
+        """Return the first ``count`` images of a class, by default all of them, uint8 [K, 3, H, W]; encoded images are read in chunks."""
         indices = self._by_class[self.class_names.index(class_name)][:count]
         return torch.cat([self._decode(indices[start : start + _CHUNK]) for start in range(0, len(indices), _CHUNK)])
 
@@ -135,22 +138,18 @@ class ImageData:
         images = torch.cat([self.of_class(name) for name in self.class_names])
         return images, torch.repeat_interleave(torch.arange(len(counts)), counts)
 
-    def pixels(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
-        """Return the images uint8 [n, 3, H, W] at ``places`` of one class; place 0 is its first image."""
-        return self._decode(self._by_class[self.class_names.index(class_name)][np.asarray(places)])
+    def pixels(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
+        """Return the images uint8 [n, 3, H, W] at ``indices`` of one class; index 0 is its first image."""
+        return self._decode(self._by_class[self.class_names.index(class_name)][np.asarray(indices)])
 
-    def pick(self, class_name: str, places: Sequence[int] | Tensor) -> Tensor:
-        """Return the images [n, 3, H, W] in [-1, 1] at ``places`` of one class; place 0 is its first image."""
-        return to_unit_range(self.pixels(class_name, places))
+    def pick(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
+        """Return the images [n, 3, H, W] in [-1, 1] at ``indices`` of one class; index 0 is its first image."""
+        return to_unit_range(self.pixels(class_name, indices))
 
     def gather(self, positions: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(images [n, 3, H, W] in [-1, 1], labels [n])`` at ``positions``; position 0 is the first image of the first class."""
-        ends = np.cumsum([len(indices) for indices in self._by_class])
-        wanted = np.asarray(positions)
-        labels = np.searchsorted(ends, wanted, side="right")
-        starts = ends - np.array([len(indices) for indices in self._by_class])
-        indices = [int(self._by_class[label][position - starts[label]]) for label, position in zip(labels, wanted, strict=True)]
-        return to_unit_range(self._decode(indices)), torch.from_numpy(labels.astype(np.int64))
+        indices = self._order[np.asarray(positions)]
+        return to_unit_range(self._decode(indices)), torch.from_numpy(self._images.labels[indices])
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         if not 0 <= position < len(self):
@@ -163,7 +162,7 @@ class ImageData:
         return replace(self, image_size=_checked_size(image_size))
 
     def renamed(self, class_names: Sequence[str]) -> ImageData:
-        """Return the same images with other names for the classes, in the order of the labels; the fingerprint tells of them.
+        """Return the same images with other names for the classes, in the order of the labels; the fingerprint changes with them.
 
         Raises:
             DataError: there are more or fewer names than classes, or a name occurs twice.
@@ -179,13 +178,17 @@ class ImageData:
         digest = hashlib.sha256(f"{self.fingerprint} {images.class_names!r}".encode())
         return replace(self, fingerprint=digest.hexdigest(), _images=images)
 
-    def _decode(self, indices: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
-        places = [int(index) for index in indices]
+    @cached_property
+    def _order(self) -> _Indices:
+        return np.concatenate(self._by_class)
+
+    def _decode(self, indices: Sequence[int] | _Indices) -> Tensor:
+        rows = [int(index) for index in indices]
         with ThreadPoolExecutor(_DECODERS) as pool:
-            pixels = list(pool.map(self._pixels, places, self._images.read(places)))
+            pixels = list(pool.map(self._pixels, rows, self._images.read(rows)))
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
-    def _pixels(self, index: int, blob: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _pixels(self, index: int, blob: bytes) -> NDArray[np.uint8]:
         try:
             return to_pixels(open_upright(blob), self.image_size)
         except ValueError as error:
@@ -298,13 +301,9 @@ def _scan(images: Source, name: str, progress: Progress) -> _Scan:
 
 
 def _median_side(sizes: Counter[tuple[int, int]]) -> int:
-    sides = sorted((min(size), count) for size, count in sizes.items())
-    half, seen = sum(count for _, count in sides) / 2, 0
-    for side, count in sides:
-        seen += count
-        if seen >= half:
-            return side
-    raise AssertionError("a scan without readable images ends before")
+    """Return the median of the shorter sides of all images; of an even number, the lower of the two in the middle."""
+    sides = np.sort(np.repeat([min(size) for size in sizes], list(sizes.values())))
+    return int(sides[(len(sides) - 1) // 2])
 
 
 def _checked_size(image_size: int) -> int:

@@ -1,4 +1,4 @@
-"""The built-in data set: handwritten digits that scikit-learn brings along."""
+"""The built-in data set: the handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Digits:
         self.ignored: tuple[str, ...] = ()
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
-        """Return the encoded images at ``indices`` as PNG files."""
+        """Return the images at ``indices``, encoded as PNG."""
         return [png_of(Image.fromarray(self._pixels[index])) for index in indices]
 
     def name(self, index: int) -> str:
-        """Return how to call an image in a message: its row among scikit-learn's digits."""
+        """Return the name of an image for messages: its row in scikit-learn's digits."""
         return f"digits[{self._rows[index]}]"

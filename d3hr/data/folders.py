@@ -1,4 +1,4 @@
-"""Class folders: a folder of image files for each class."""
+"""Class folders: one folder of image files per class."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from d3hr.data.codec import content_of
 from d3hr.errors import DataError, listed, printable
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+"""Endings of the files that are read; others are listed as ignored."""
 SPLIT_FOLDERS = ("train", "training", "validation", "valid", "val", "test", "testing")
 
 
 def split_folder(path: Path, split: str | None) -> tuple[Path, str | None]:
-    """Return the folder of a split and its name: ``train``, or the folder itself where it has no splits, if none is asked for.
+    """Return the folder of a split and its name: by default ``train``, or the folder itself where it has no splits.
 
     Raises:
         DataError: there is no such split.
@@ -50,7 +51,7 @@ class ClassFolders:
         unnameable = [printable(folder.name) for folder in folders if not _is_text(folder.name)]
         if unnameable:
             raise DataError(
-                f"{len(unnameable)} class folder(s) of {root} have names that are no text.",
+                f"{len(unnameable)} class folder(s) of {root} have names that are not text.",
                 found=listed(unnameable),
                 hint="rename them in UTF-8.",
             )
@@ -74,27 +75,27 @@ class ClassFolders:
         return [content_of(self._root / self._files[index]) for index in indices]
 
     def name(self, index: int) -> str:
-        """Return how to call an image in a message: its path in the folder."""
+        """Return the name of an image for messages: its path in the folder."""
         return printable(self._files[index])
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files of a class in order; links are followed, but a folder that they lead to again and again is entered once."""
+    """Yield the files of a class, sorted within each folder; links are followed, and a folder that several lead to is entered once."""
 
-    def refused(error: OSError) -> None:
+    def fail(error: OSError) -> None:
         raise error
 
     entered = set()
-    for parent, directories, files in os.walk(folder, followlinks=True, onerror=refused):
+    for parent, directories, files in os.walk(folder, followlinks=True, onerror=fail):
         directories.sort()
-        place = Path(parent).stat()
-        if (place.st_dev, place.st_ino) in entered:
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in entered:
             directories.clear()
             continue
-        entered.add((place.st_dev, place.st_ino))
+        entered.add((status.st_dev, status.st_ino))
         yield from (Path(parent) / file for file in sorted(files))
 
 
 def _is_text(name: str) -> bool:
-    """Return whether a file name is UTF-8; Python stands lone surrogates for bytes that are not."""
+    """Return whether a file name is UTF-8; Python represents bytes that are not by lone surrogates."""
     return name == name.encode(errors="ignore").decode()

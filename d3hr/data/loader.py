@@ -1,4 +1,4 @@
-"""Decodes batches of real images ahead of their use, in worker processes that live as long as the work.
+"""Reads and decodes batches of real images before they are needed, in worker processes that live as long as the loader.
 
 Legend: N images, H = W image size in pixels.
 """
@@ -18,22 +18,22 @@ _Request = tuple[str, tuple[int, ...]]
 
 
 class Batches:
-    """Batches of the images of a data set, as they are asked for.
+    """Batches of the images of a data set.
 
     Args:
         images: the real images.
         decoders: worker processes that read, decode and resize; 0 does it in this process, when a batch is needed. A program that
-            asks for some must guard its main module, as Python's ``multiprocessing`` wants it.
+            starts some must guard its main module (``if __name__ == "__main__"``), as Python's ``multiprocessing`` requires.
 
     Raises:
-        SettingsError: fewer than no decoders.
+        SettingsError: ``decoders`` is negative.
     """
 
     def __init__(self, images: ImageData, decoders: int = 0) -> None:
         if decoders < 0:
             raise SettingsError("--decoders is out of range.", found=f"{decoders}", hint="give the number of decoding processes, or 0.")
         self._requests: list[_Request] = []
-        # The list is the sampler: each pass over the loader serves what then stands in it, with the same workers.
+        # The list is the sampler: each pass over the loader serves what it then contains, with the same workers.
         self._loader = DataLoader(
             _Decoded(images),
             sampler=self._requests,
@@ -43,9 +43,9 @@ class Batches:
             multiprocessing_context="spawn" if decoders else None,
         )
 
-    def of(self, class_name: str, places: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-        """Yield the images at ``places`` of a class, in order, as tensors [N <= batch_size, 3, H, W] in [-1, 1]."""
-        self._requests[:] = [(class_name, tuple(places[start : start + batch_size])) for start in range(0, len(places), batch_size)]
+    def of(self, class_name: str, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        """Yield the images at ``indices`` of a class, in order, as tensors [N <= batch_size, 3, H, W] in [-1, 1]."""
+        self._requests[:] = [(class_name, tuple(indices[start : start + batch_size])) for start in range(0, len(indices), batch_size)]
         for pixels in self._loader:
             if isinstance(pixels, D3hrError):
                 raise pixels
@@ -53,7 +53,7 @@ class Batches:
 
 
 class _Decoded(Dataset[Tensor | D3hrError]):
-    """The pixels of a request, or why there are none: what is raised in a worker would arrive as the text of a traceback."""
+    """The pixels of a request, or the error: one that is raised in a worker would arrive as the text of a traceback."""
 
     def __init__(self, images: ImageData) -> None:
         self._images = images

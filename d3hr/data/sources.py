@@ -1,4 +1,4 @@
-"""Opens the source that a name means."""
+"""Opens sources of encoded images: the built-in digits, folders, and tables on disk or of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -26,42 +26,36 @@ class Source(Protocol):
         """Return the encoded images at ``indices``; one that cannot be read is empty."""
 
     def name(self, index: int) -> str:
-        """Return how to call an image in a message."""
+        """Return the name of an image for messages."""
 
 
 def open_source(
-    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None = None
+    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None
 ) -> tuple[Source, str | None]:
-    """Return the source called ``name`` and the split it was read from; ``config`` is the configuration of a table that has several.
+    """Return a source and the split that was read; the arguments are those of :func:`~d3hr.data.dataset.load_images`.
 
     Raises:
         DataError: there is no such source, it cannot be read, or it has no such split or column.
     """
+    path = Path(name)
     try:
-        return _open(name, split, image_column, label_column, config)
+        if name == "digits":
+            return Digits(split or "train"), split or "train"
+        if path.is_dir() and (any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet"))):
+            return open_table(str(path.resolve()), split, image_column, label_column, config)
+        if path.is_dir():
+            folder, found_split = split_folder(path, split)
+            return ClassFolders(folder), found_split
+        if path.exists():
+            raise DataError(f"{name} is not a folder.", found="a file", hint="give a folder that contains one folder of images per class.")
+        if is_hub_id(name):
+            return open_table(name, split, image_column, label_column, config)
     except OSError as error:
         raise DataError(
             f"{printable(name)} cannot be read.",
             found=f"{printable(str(error.filename or name))}: {error.strerror or error}",
             hint="check the path and who may read it.",
         ) from error
-
-
-def _open(
-    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None
-) -> tuple[Source, str | None]:
-    if name == "digits":
-        return Digits(split or "train"), split or "train"
-    path = Path(name)
-    if path.is_dir():
-        if any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet")):
-            return open_table(str(path.resolve()), split, image_column, label_column, config)
-        folder, found_split = split_folder(path, split)
-        return ClassFolders(folder), found_split
-    if path.exists():
-        raise DataError(f"{name} is not a folder.", found="a file", hint="give a folder that contains one folder of images per class.")
-    if is_hub_id(name):
-        return open_table(name, split, image_column, label_column, config)
     raise DataError(
         f"There is no folder {name}.", found=f"nothing at {path.absolute()}", hint="check the path, or name a Hub id such as owner/name."
     )

@@ -17,10 +17,10 @@ PARQUET_EXPORT = "refs/convert/parquet"
 
 
 def open_table(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> tuple[Table, str]:
-    """Return the table called ``name``, a folder or a Hub id, and the split that was read: ``train`` or the first, if none is asked for.
+    """Return the table called ``name``, a folder or a Hub id, and the split that was read: by default ``train``, or else the first.
 
     Raises:
-        DataError: it cannot be opened, has no such split or column, or which columns to use is not clear.
+        DataError: it cannot be opened, has no such split or column, or it is not clear which columns to use.
     """
     import datasets
 
@@ -36,9 +36,8 @@ def open_table(name: str, split: str | None, image_column: str | None, label_col
     if chosen not in splits:
         raise DataError(f"{name} has no split {chosen!r}.", found=f"splits: {listed(list(splits))}", hint="name one of these with --split.")
     table = splits[chosen]
-    kinds = {"image": (datasets.Image,), "label": (datasets.ClassLabel,)}
-    image = _choose_column(name, table.features, image_column, kinds["image"], ("image", "img"), "--image_column")
-    label = _choose_column(name, table.features, label_column, kinds["label"], ("label", "labels", "fine_label"), "--label_column")
+    image = _choose_column(name, table.features, image_column, datasets.Image, ("image", "img"), "--image_column")
+    label = _choose_column(name, table.features, label_column, datasets.ClassLabel, ("label", "labels", "fine_label"), "--label_column")
     return Table(name, table, image, label), chosen
 
 
@@ -59,8 +58,8 @@ class Table:
         else:
             distinct = sorted({value for value in values if isinstance(value, str | int)}, key=lambda value: (str(type(value)), value))
             names = tuple(str(value) for value in distinct)
-            place = {value: label for label, value in enumerate(distinct)}
-            self.labels = np.array([place[value] if isinstance(value, str | int) else -1 for value in values], dtype=np.int64)
+            label_of = {value: label for label, value in enumerate(distinct)}
+            self.labels = np.array([label_of[value] if isinstance(value, str | int) else -1 for value in values], dtype=np.int64)
         if len(set(names)) < len(names) or (self.labels < 0).any() or (self.labels >= len(names)).any():
             raise DataError(
                 f"Column {label_column!r} of {name} does not give every image one named class.",
@@ -94,14 +93,14 @@ class Table:
         return content_of(path) if any(path.is_relative_to(root) for root in self._roots) else b""
 
     def name(self, index: int) -> str:
-        """Return how to call an image in a message: its row."""
+        """Return the name of an image for messages: its row."""
         return f"{self._name} row {index}"
 
 
 def _roots(name: str) -> tuple[Path, ...]:
-    """Return the folders in which the images that a table keeps as files may lie: its own, or the caches that hold what the Hub sent.
+    """Return the folders in which image files that a table names may lie: its own folder, or the caches of the Hub.
 
-    A table names such files itself, and one from elsewhere might name any picture on this machine.
+    Without this, a table from elsewhere could name, and so read, any picture on this machine.
     """
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -115,7 +114,7 @@ def _roots(name: str) -> tuple[Path, ...]:
 
 
 def _load_table(name: str, config: str | None) -> Any:
-    """Return the splits of a table; where the Hub's repository is a script, which ``datasets`` no longer runs, the Hub's export of it."""
+    """Return the splits of a table; of a Hub repository that is a script, which ``datasets`` no longer runs, the Hub's parquet export."""
     import datasets
 
     try:
@@ -127,15 +126,15 @@ def _load_table(name: str, config: str | None) -> Any:
 
 
 def _own_cache(folder: Path) -> str:
-    """Return a cache for one state of a local table: ``datasets`` takes two folders of one name and card for the same data."""
+    """Return a cache folder for one state of a local table: ``datasets`` takes two folders of the same name and card for the same data."""
     import datasets
 
     files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*.parquet"))]
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "d3hr" / hashlib.sha256(repr(files).encode()).hexdigest()[:16])
 
 
-def _choose_column(name: str, features: Any, given: str | None, kinds: tuple[type, ...], usual: tuple[str, ...], flag: str) -> str:
-    fitting = [column for column, feature in features.items() if isinstance(feature, kinds)]
+def _choose_column(name: str, features: Any, given: str | None, kind: type, usual: tuple[str, ...], flag: str) -> str:
+    fitting = [column for column, feature in features.items() if isinstance(feature, kind)]
     candidates = [given] if given is not None else [column for column in usual if column in features][:1] or fitting
     if len(candidates) != 1 or candidates[0] not in features:
         raise DataError(

@@ -139,5 +139,20 @@ def load_if_valid(path: Path, read: Callable[[Path], Piece], progress: Progress 
         return None
 
 
+def load_or_make(path: Path, make: Callable[[], Any], progress: Progress = SILENT) -> Any:
+    """Return the JSON values of a file that an earlier run finished; where there is none, make them and write it.
+
+    Args:
+        path: its file.
+        make: makes the values.
+        progress: where a damaged file is reported.
+    """
+    values = load_if_valid(path, read_json, progress)
+    if values is None:
+        write_json(path, make())
+        values = read_json(path)
+    return values
+
+
 def _damaged(path: Path, found: str) -> DamagedFile:
     return DamagedFile(f"{path} is damaged.", found=found, hint="delete it, or its folder, and repeat the command that wrote it.")

@@ -1,4 +1,4 @@
-"""The data-set card of a distilled set: what people and the Hugging Face Hub read first."""
+"""What people see first of a distilled set: its data-set card, ``README.md``, which the Hugging Face Hub shows, and its contact sheet."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ from d3hr.data.codec import png_of
 if TYPE_CHECKING:
     from d3hr.sets.manifest import ClassEntry, Manifest
 
+MAX_CLASSES = 100
+"""Most classes of a contact sheet, one per row."""
+MAX_COLUMNS = 20
+"""Most images of a class."""
+_CELL = 64
+"""Images are enlarged to the largest multiple of their side up to this, in pixels; larger ones are shown as they are."""
+_GAP = 4
+_MAX_NAME_WIDTH = 180
+
 
 def set_card(manifest: Manifest) -> str:
     """Return the text of ``README.md`` for a distilled set."""
     source = _markdown(manifest.data.source or "the prior alone")
+    licence = f" ({_markdown(manifest.prior.licence)})" if manifest.prior.licence else ""
     front: dict[str, object] = {"tags": ["dataset-distillation", manifest.method]}
     if manifest.ipc:
         front["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
@@ -39,7 +49,7 @@ def set_card(manifest: Manifest) -> str:
             "",
             *_how_to_open(manifest),
             "`manifest.json` maps class names to labels and tells every setting. The licences of the source images and of the prior"
-            f"{_licence(manifest)} apply.",
+            f"{licence} apply.",
             "",
             "| label | class | folder | images | made from |",
             "|---|---|---|---|---|",
@@ -53,10 +63,6 @@ def _made_from(entry: ClassEntry) -> str:
     if entry.sample:
         return f"{entry.sample.images:,} of {entry.real_images:,}"
     return str(entry.real_images or "")
-
-
-def _licence(manifest: Manifest) -> str:
-    return f" ({_markdown(manifest.prior.licence)})" if manifest.prior.licence else ""
 
 
 def _content(manifest: Manifest) -> str:
@@ -77,18 +83,11 @@ def _markdown(text: str) -> str:
     return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
 
 
-MAX_CLASSES = 100
-MAX_COLUMNS = 20
-_CELL = 64
-_GAP = 4
-_MAX_NAME_WIDTH = 180
-
-
 def contact_sheet(rows: Mapping[str, Tensor]) -> bytes:
     """Return a PNG of the first images of each class.
 
     Args:
-        rows: uint8 [K, 3, H, W] for each class name; the first 100 classes and 20 images are drawn.
+        rows: class name -> images uint8 [K, 3, H, W]; the first :data:`MAX_CLASSES` and :data:`MAX_COLUMNS` are drawn.
     """
     shown = list(rows.items())[:MAX_CLASSES]
     side = max(images.shape[-1] for _, images in shown)

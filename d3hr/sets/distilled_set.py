@@ -1,9 +1,8 @@
-"""The distilled set on disk, and how it is read: images by class, a manifest, class statistics, a data-set card and a contact sheet.
+"""A distilled set on disk: images by class, a manifest, class statistics, a data-set card and a contact sheet.
 
     OUT/train/<class folder>/<index>.png     the images
     OUT/manifest.json                        class name -> label, conditioning id and folder; settings; where everything came from
-    OUT/statistics.safetensors               mean and std [C, D] (float32), count [C], rows in the manifest's order of classes;
-                                             of classes of m modes [C, m, D] and [C, m]; loadings [C, R, D] of those of rank R
+    OUT/statistics.safetensors               see :mod:`d3hr.sets.statistics`; rows in the manifest's order of classes
     OUT/contact-sheet.png, OUT/README.md     for people
 
 Sets are written by :mod:`d3hr.sets.writer`.
@@ -35,8 +34,8 @@ from d3hr.sets.image_set import ImageSet, require_images
 from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
 from d3hr.sets.statistics import read_mixtures, require_size
 
-MOST_VALUES_A_PIXEL = 16
-"""Most dimensions of a latent that statistics may have for each pixel of the set's images; autoencoders give fewer than 1."""
+MAX_VALUES_PER_PIXEL = 16
+"""Most dimensions of a latent that statistics may have per pixel of the set's images; autoencoders give fewer than 1."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class DistilledSet:
         """Open a finished set.
 
         Raises:
-            DistilledSetError: the folder is not one, its manifest contradicts itself, an image is missing, or a file is a link out of it.
-            DamagedFile: a file is not what was written.
+            DistilledSetError: the folder is not a set, its manifest contradicts itself, an image is missing, or a file is a link out of it.
+            DamagedFile: the checksum of a file does not fit.
         """
         folder = Path(path)
         distilled = cls(folder, read_manifest(folder))
@@ -60,7 +59,7 @@ class DistilledSet:
         if missing:
             raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], hint="make the set again.")
         require_size(distilled._statistics_file, **distilled._sizes)
-        verify(folder)  # last: only now are there no links to follow, and no more to read than a set holds
+        verify(folder)  # last: by now no links lead out of it, and no file is larger than a set's
         return distilled
 
     @property
@@ -125,7 +124,7 @@ class DistilledSet:
 
     @property
     def statistics(self) -> dict[str, ClassGaussian]:
-        """The Gaussian of each class, of all its modes together; empty for a set that was made without.
+        """The Gaussian of each class, of all its modes together; empty for a set without statistics.
 
         Raises:
             DistilledSetError: as :attr:`mixtures`.
@@ -134,7 +133,7 @@ class DistilledSet:
 
     @cached_property
     def mixtures(self) -> dict[str, ClassMixture]:
-        """The Gaussian of each mode of each class; empty for a set that was made without.
+        """The Gaussian of each mode of each class; empty for a set without statistics.
 
         Raises:
             DistilledSetError: the file is damaged, or does not fit the manifest.
@@ -142,15 +141,13 @@ class DistilledSet:
         file = self._statistics_file
         if not file.is_file():
             return {}
-        manifest = self.manifest
-        if not manifest.describes_statistics:
+        if not self.manifest.describes_statistics:
             raise DistilledSetError(
                 f"{file} does not fit the manifest.",
-                found=f"statistics of a set of method {manifest.method!r}, without how, or of which prior, they were made",
+                found=f"statistics of a set of method {self.method!r}, without the settings or the prior that they were made with",
                 hint="make the set again.",
             )
-        mixtures = read_mixtures(file, **self._sizes)
-        return dict(zip(self.class_names, mixtures, strict=True))
+        return dict(zip(self.class_names, read_mixtures(file, **self._sizes), strict=True))
 
     def require_prior(self, prior: Prior) -> None:
         """Refuse another prior than the one that the set was made with.
@@ -240,8 +237,8 @@ class DistilledSet:
 
     @property
     def _sizes(self) -> dict[str, int]:
-        """What the manifest says of the statistics: classes, modes, rank, and the most dimensions that latents of such images may have."""
-        most = MOST_VALUES_A_PIXEL * self.manifest.image_size**2
+        """Classes, modes and rank of the statistics, by the manifest, and the most dimensions that latents of such images may have."""
+        most = MAX_VALUES_PER_PIXEL * self.manifest.image_size**2
         return {"classes": len(self.class_names), "modes": self.manifest.modes, "rank": self.manifest.rank, "most": most}
 
     def _missing(self, entry: ClassEntry) -> list[str]:
@@ -251,13 +248,14 @@ class DistilledSet:
         folder = require_inside(self.path, self.path / "train" / entry.folder)
         try:
             with os.scandir(folder) as entries:
-                there = {file.name: file.is_symlink() for file in entries if file.is_file()}
+                is_link = {file.name: file.is_symlink() for file in entries if file.is_file()}
         except FileNotFoundError:
-            there = {}
-        for name in (name for name, is_link in there.items() if is_link):
-            require_inside(self.path, folder / name)
+            is_link = {}
+        for name in is_link:
+            if is_link[name]:
+                require_inside(self.path, folder / name)
         for index in range(entry.images):  # ends at the first that is missing
-            if f"{index:05d}.png" not in there:
+            if f"{index:05d}.png" not in is_link:
                 return [f"no {folder / f'{index:05d}.png'}, of {entry.images} images"]
         return []
 

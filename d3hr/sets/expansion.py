@@ -1,8 +1,8 @@
-"""From class statistics to the images of a set: search groups, draw, denoise and decode them class by class, and write the set."""
+"""From class statistics to the images of a set: choose groups of latents, denoise and decode them class by class, and write the set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -14,7 +14,7 @@ from d3hr.distillation.settings import DistillSettings, ExpandOptions, Statistic
 from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
 from d3hr.errors import SettingsError
 from d3hr.execution.base import SERIAL, Execution
-from d3hr.fileio.atomic import load_if_valid, read_json, write_json
+from d3hr.fileio.atomic import load_or_make
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import conditioning_ids
 from d3hr.prior.model import Prior
@@ -35,10 +35,10 @@ def expand_statistics(
     progress: Progress = SILENT,
     **options: Unpack[ExpandOptions],
 ) -> None:
-    """Write a set of another IPC from class statistics; one that is there already, of the same settings, stays.
+    """Write a set of another IPC from class statistics, unless ``out`` already is that set.
 
     Args:
-        manifest: that of the set which has the statistics.
+        manifest: the manifest of the set that has the statistics.
         mixtures: the statistics of each class.
         prior: the prior that they were measured with.
         out: folder to write.
@@ -92,15 +92,16 @@ def write_drawn_set(
         NumericalError: a latent or a pixel is not finite; the message names the class.
     """
 
-    def search() -> dict[str, int]:
+    def search() -> dict[str, dict[str, int]]:
         device = prior.device.type
-        return search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
+        candidates = search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
+        return {"candidates": candidates}
 
-    candidates = _kept_candidates(stage.path / "candidates.json", search, progress) if manifest.ipc else {}
+    kept = load_or_make(stage.path / "candidates.json", search, progress) if manifest.ipc else {"candidates": {}}
     generator = ImageGenerator(prior, settings, conditioning_ids(manifest.conditioning))
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, candidates)))
+        return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, kept["candidates"])))
 
     write_set(
         stage,
@@ -111,12 +112,3 @@ def write_drawn_set(
         temporary=("statistics", "candidates.json"),
         progress=progress,
     )
-
-
-def _kept_candidates(file: Path, search: Callable[[], dict[str, int]], progress: Progress) -> dict[str, int]:
-    """Return what an earlier run found, or search."""
-    found: dict[str, dict[str, int]] | None = load_if_valid(file, read_json, progress)
-    if found is None:
-        found = {"candidates": search()}
-        write_json(file, found)
-    return found["candidates"]

@@ -1,4 +1,4 @@
-"""What a distilled set says of itself, in ``manifest.json``: checked as a whole before any other file of the set is opened."""
+"""The manifest of a distilled set, ``manifest.json``: checked as a whole before any other file of the set is opened."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class ClassEntry(BaseModel):
     label: int = Field(ge=0)
     """Position of the class in the set's order."""
     folder: str
-    """Folder under ``train``, which follows from the names of the classes (:func:`~d3hr.fileio.names.class_folders`)."""
+    """Folder under ``train``, as the class names determine it (:func:`~d3hr.fileio.names.class_folders`)."""
     images: int = Field(ge=0)
     """Distilled images."""
     real_images: int | None = Field(ge=0)
     """Real images of the class."""
     sample: Sample | None = None
-    """What was looked at of them, where that is not all."""
+    """The sample of them that statistics come from, where that is not all."""
     conditioning_id: int | None = Field(ge=0)
     """Row of the prior's label table."""
     prior_class: str | None = None
@@ -91,7 +91,7 @@ class Manifest(BaseModel):
     prior: PriorRecord
     """The diffusion prior."""
     storage: dict[str, int] = {}
-    """Bytes of what the set needs, each apart: ``images``, ``statistics``, ``soft_labels``, and the ``prior`` that ``expand`` needs."""
+    """Bytes of ``images``, ``statistics`` and ``soft_labels`` in the set, and of the ``prior`` that ``expand`` needs."""
     versions: dict[str, str]
 
     @field_validator("settings")
@@ -114,14 +114,14 @@ class Manifest(BaseModel):
                 raise ValueError(f"class {entry.name!r} has folder {entry.folder!r:.80}, where its name makes {folders[entry.name]!r}")
             if entry.images != self.ipc:
                 raise ValueError(f"class {entry.name!r} has {entry.images} images, where ipc is {self.ipc}")
-        asked = [(entry.conditioning_id is not None, entry.prior_class is not None) for entry in self.classes]
-        if len({*asked, *((them, us) for us, them in asked)}) > 1:
-            raise ValueError("some classes, but not all, tell what the prior was asked for")
+        conditioned = {value is not None for entry in self.classes for value in (entry.conditioning_id, entry.prior_class)}
+        if len(conditioned) > 1:
+            raise ValueError("some classes, but not all, have a conditioning_id and a prior_class")
         return self
 
     @property
     def conditioning(self) -> list[Conditioning]:
-        """What the prior was asked for, class by class; empty for a set made without one."""
+        """The prior's class for each class; empty for a set that was made without a prior."""
         return [
             Conditioning(entry.name, entry.conditioning_id, entry.prior_class, "exact name")
             for entry in self.classes
@@ -153,9 +153,10 @@ class Manifest(BaseModel):
             data: the real images; None where there are none.
             prior: the diffusion prior; None where there is none.
             real_counts: real images of each class, where there are any.
-            conditioning: what the prior is asked for, class by class.
+            conditioning: the prior's class for each class.
         """
-        folders, asked = class_folders(class_names), {match.class_name: match for match in conditioning}
+        folders = class_folders(class_names)
+        matches = {match.class_name: match for match in conditioning}
         return cls(
             method=method,
             image_size=image_size,
@@ -167,8 +168,8 @@ class Manifest(BaseModel):
                     folder=folders[name],
                     images=ipc,
                     real_images=(real_counts or {}).get(name),
-                    conditioning_id=asked[name].conditioning_id if asked else None,
-                    prior_class=asked[name].prior_class if asked else None,
+                    conditioning_id=matches[name].conditioning_id if matches else None,
+                    prior_class=matches[name].prior_class if matches else None,
                 )
                 for label, name in enumerate(class_names)
             ),
@@ -184,7 +185,7 @@ class Manifest(BaseModel):
         Args:
             settings: its settings.
             ipc: its images per class.
-            samples: what was looked at of each class, where that is another part of it.
+            samples: the sample of each class that its statistics come from, where that changes.
         """
         given = samples or {}
         classes = tuple(entry.model_copy(update={"images": ipc, "sample": given.get(entry.name, entry.sample)}) for entry in self.classes)
@@ -241,10 +242,10 @@ class Manifest(BaseModel):
         return bool(self.distill_settings and self.prior.fingerprint and self.conditioning)
 
     def conditioning_in(self, prior_classes: Sequence[str]) -> list[Conditioning]:
-        """Return :attr:`conditioning`, of a prior with these classes.
+        """Return :attr:`conditioning`, checked against the classes of a prior.
 
         Raises:
-            DistilledSetError: the prior has other classes at those places.
+            DistilledSetError: the prior has other classes at these conditioning ids.
         """
         for match in self.conditioning:
             if match.prior_class not in prior_classes[match.conditioning_id : match.conditioning_id + 1]:
@@ -268,8 +269,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a finished set.
 
     Raises:
-        DistilledSetError: there is none, it contradicts itself, or it lies elsewhere.
-        DamagedFile: it is no JSON, or not what was written.
+        DistilledSetError: there is none, it contradicts itself, or it is a link out of the set.
+        DamagedFile: it is not JSON, or its checksum does not fit.
     """
     file = require_inside(folder, folder / "manifest.json")
     if not file.is_file():
@@ -292,14 +293,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def require_inside(folder: Path, path: Path) -> Path:
-    """Return ``path``, unless it is or lies behind a link that leads out of the set in ``folder``.
+    """Return ``path``, unless a symbolic link in it leads out of the set in ``folder``.
 
     Raises:
-        DistilledSetError: it is one; what it leads to is not opened.
+        DistilledSetError: one does; its target is not opened.
     """
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError) as error:  # a name that no disk takes, links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no disk accepts, links in a circle
         raise DistilledSetError(f"{path} cannot be opened.", found=str(error), hint="check the path.") from error
     if not inside:
         raise DistilledSetError(

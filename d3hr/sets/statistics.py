@@ -1,6 +1,6 @@
-"""The Gaussians of classes on disk, as safetensors: mean and std [C, D], count [C], and the standard errors [C, 2] of what is a sample.
+"""The Gaussians of classes on disk, as safetensors: mean and std [C, D], count [C], and standard errors [C, 2] where a sample was taken.
 
-Those of rank R have their loadings [C, R, D] too. Classes of m modes have all of it in a second axis: [C, m, D], [C, m] and [C, m, R, D].
+Gaussians of rank R also have loadings [C, R, D]. Mixtures of m modes have a second axis for these: [C, m, D], [C, m] and [C, m, R, D].
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ StatisticsDtype = Literal["float32", "float16"]
 _DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}
 _OPTIONAL = {"loadings": _DTYPES["mean"], "standard_error": ("F64",)}
 _MOST_HEADER = 2**16
+"""Most bytes of a file that are not values."""
 
 
 def write_mixtures(
@@ -31,8 +32,14 @@ def write_mixtures(
     """Write classes of equally many modes in float32, or in float16 at half the size and a relative error of 5e-4.
 
     Gaussians of a rank have as many loadings (:meth:`~d3hr.distillation.mixture.ClassMixture.truncate_rank`), written as they are: what
-    was read is written again to the same bytes. Standard errors, if any, stand beside them. Classes are taken one after the other:
-    memory holds all of them in the precision of the file only.
+    was read is written again to the same bytes. Classes are taken one after the other: memory holds all of them only in the precision
+    of the file.
+
+    Args:
+        path: the file.
+        mixtures: the statistics of each class.
+        dtype: precision on disk.
+        errors: the standard error of each class, or none.
     """
     first = next(iter(mixtures))
     shape, rank, kind = (len(mixtures), len(first.modes), first.dimensions), first.rank, getattr(torch, dtype)
@@ -61,8 +68,8 @@ def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, rank: int = 0
         most: largest number of dimensions D.
 
     Raises:
-        DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are no statistics.
-        DamagedFile: it is not what was written.
+        DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are not statistics.
+        DamagedFile: its checksum does not fit.
     """
     if most is not None:
         require_size(path, classes=classes, modes=modes, rank=rank, most=most)  # safetensors maps the whole file into memory
@@ -84,9 +91,7 @@ def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, rank: int = 0
 
 
 def require_size(path: Path, *, classes: int, modes: int = 1, rank: int = 0, most: int) -> None:
-    """Refuse a file that is larger than statistics of so many classes, modes, loadings and dimensions are.
-
-    Where there is none, none is too large.
+    """Refuse a file that is larger than statistics of so many classes, modes, loadings and dimensions; a missing file passes.
 
     Raises:
         DistilledSetError: it is larger.
@@ -118,14 +123,14 @@ def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int
 
 
 class KeptMixtures(Mapping[str, ClassMixture]):
-    """The statistics of the classes that are finished, a file each, read when they are looked up: memory holds none of them.
+    """The statistics of the classes that are finished, one file per class, read at each look-up: memory holds none of them.
 
     Args:
-        folder: where the files lie; it is made if it is not there. Those that an earlier run left are looked at, and damaged ones removed.
+        folder: where the files are; it is created if it is missing. Damaged files of an earlier run are removed.
         class_names: all classes, finished or not, in their order.
         modes: how many modes each class has.
         rank: how many loadings each of them has, at most.
-        progress: where to say that a file is damaged.
+        progress: where damaged files are reported.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str], modes: int, rank: int = 0, progress: Progress = SILENT) -> None:
@@ -136,7 +141,7 @@ class KeptMixtures(Mapping[str, ClassMixture]):
             load_if_valid(file, read_tensors, progress)
 
     def keep(self, class_name: str, mixture: ClassMixture, error: StandardError, dtype: StatisticsDtype) -> None:
-        """Write the statistics of a class with their standard error, which makes it finished."""
+        """Write the statistics of a class, which is then finished, with their standard error."""
         write_mixtures(self._files[class_name], [mixture.truncate_rank()], dtype, [error])
 
     def error(self, class_name: str) -> StandardError:

@@ -1,29 +1,24 @@
-"""Writes a distilled set: images by class, manifest, statistics, data-set card and contact sheet (see :mod:`d3hr.sets.distilled_set`).
+"""Writes a distilled set: images, manifest, statistics, data-set card and contact sheet (see :mod:`d3hr.sets.distilled_set`).
 
 A set appears whole or not at all: it is built as ``OUT.partial``, where a finished class folder is never made again.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from d3hr.data.codec import png_of_pixels, read_square, to_uint8
+from d3hr.data.codec import is_sound_png, png_of_pixels, read_square, to_uint8
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.staging import StagedFolder, remove
 from d3hr.progress import SILENT, Progress
-from d3hr.sets.card import MAX_CLASSES, contact_sheet, set_card
+from d3hr.sets.card import MAX_CLASSES, MAX_COLUMNS, contact_sheet, set_card
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import StatisticsDtype, write_mixtures
-
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-"""The last chunk of every PNG file, with its checksum, which Pillow does not look at."""
 
 
 def write_set(
@@ -36,22 +31,22 @@ def write_set(
     temporary: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> None:
-    """Complete a staged set and make it appear; classes that an earlier run finished are kept.
+    """Complete a staged set and commit it; classes that an earlier run finished are kept.
 
     Args:
         stage: the folder under construction.
-        manifest: what the set is; an IPC of 0 keeps the statistics alone.
-        draw: gives the images float [K, 3, H, W] in [-1, 1] of each class that it is asked for, in any order.
-        mixtures: the statistics to store beside the images, in the order of the classes.
+        manifest: what the set is; at an IPC of 0 it holds the statistics alone.
+        draw: takes class names and yields each with its images, float [K, 3, H, W] in [-1, 1], in any order.
+        mixtures: the statistics to store, in the order of the classes.
         statistics_dtype: precision of the statistics on disk.
-        temporary: pieces in the staged folder that the finished set does not need.
+        temporary: files and folders in the staged folder that the finished set does not need.
         progress: where to report.
     """
     if manifest.ipc > 0:
         _write_images(stage.path, manifest, draw, progress)
     if mixtures:
         write_mixtures(stage.path / "statistics.safetensors", mixtures.values(), statistics_dtype)
-    manifest = manifest.model_copy(update={"storage": _bytes(stage.path, manifest)})
+    manifest = manifest.model_copy(update={"storage": _storage(stage.path, manifest)})
     write_bytes(stage.path / "README.md", set_card(manifest).encode())
     write_json(stage.path / "manifest.json", manifest.model_dump(mode="json"))
     stage.commit(exclude=temporary)
@@ -69,36 +64,25 @@ def _write_images(
         for done, (name, images) in enumerate(draw(missing), start=len(folders) - len(missing) + 1):
             _write_class(folders[name], to_uint8(images))
             bar.update(done)
-    shown = {entry.name: entry.files(folder) for entry in manifest.classes[:MAX_CLASSES]}
+    shown = {entry.name: entry.files(folder)[:MAX_COLUMNS] for entry in manifest.classes[:MAX_CLASSES]}
     rows = {name: torch.stack([read_square(file, manifest.image_size) for file in files]) for name, files in shown.items()}
     write_bytes(folder / "contact-sheet.png", contact_sheet(rows))
 
 
 def _is_kept(folder: Path, count: int, progress: Progress) -> bool:
-    """Return whether an earlier run left the images of a class, whole and nothing else; a folder of anything else is removed."""
+    """Return whether an earlier run left exactly the images of a class, all undamaged; otherwise its folder is removed."""
     if not folder.is_dir():
         return False
     expected = {f"{index:05d}.png" for index in range(count)}
-    if {path.name for path in folder.iterdir()} == expected and all(_is_sound(folder / name) for name in expected):
+    if {path.name for path in folder.iterdir()} == expected and all(is_sound_png((folder / name).read_bytes()) for name in expected):
         return True
     progress.say(f"{folder} is damaged: it is made again")
     remove(folder)
     return False
 
 
-def _is_sound(image: Path) -> bool:
-    """Return whether every chunk of a PNG file has its checksum; Pillow checks those of pixels only when asked to."""
-    content = image.read_bytes()
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
-            opened.verify()
-    except Exception:  # whatever a decoder makes of random bytes
-        return False
-    return content.endswith(_PNG_END)
-
-
-def _bytes(folder: Path, manifest: Manifest) -> dict[str, int]:
-    """Return the bytes of what a set needs; hard labels are folder names and need none."""
+def _storage(folder: Path, manifest: Manifest) -> dict[str, int]:
+    """Return :attr:`Manifest.storage`; hard labels are folder names, which are not counted."""
     statistics = folder / "statistics.safetensors"
     return {
         "images": sum(image.stat().st_size for image in folder.glob("train/*/*.png")),

@@ -298,7 +298,7 @@ def test_names_that_are_no_text(image_folder: MakeFolder) -> None:
     (root / "a" / "\x1b[2J.png").write_bytes(b"")
     assert load_images(root, on_bad_image="skip").skipped[0].startswith("a/\\x1b[2J.png: ")
     os.rename(os.fsencode(root / "b"), os.fsencode(root) + b"/\xff")
-    with pytest.raises(DataError, match="no text"):
+    with pytest.raises(DataError, match="not text"):
         load_images(root)
 
 

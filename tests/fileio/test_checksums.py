@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from d3hr.data.codec import is_sound_png
 from d3hr.errors import DamagedFile, OutputError
 from d3hr.fileio.atomic import load_if_valid, read_checkpoint, read_json, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder, lock_workdir
-from d3hr.sets.writer import _is_sound
 from tests.conftest import Heard
 
 
@@ -104,10 +104,9 @@ def test_no_flip_in_an_image_is_overlooked(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(buffer.getvalue())
     for content in flips(path):
-        assert not _is_sound(path), content
-    assert _is_sound(path)
-    path.write_bytes(buffer.getvalue() + b"more")
-    assert not _is_sound(path)
+        assert not is_sound_png(content), content
+    assert is_sound_png(path.read_bytes())
+    assert not is_sound_png(buffer.getvalue() + b"more")
 
 
 def test_a_damaged_piece_is_removed_and_this_is_said(tmp_path: Path) -> None:

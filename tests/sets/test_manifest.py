@@ -81,7 +81,7 @@ def everywhere(**fields: object) -> Callable[[dict[str, Any]], object]:
         (lambda content: content.update(format="d3hr-set-2"), "d3hr-set-1"),
         (lambda content: content.update(classes=[]), "classes: .* at least 1"),
         (lambda content: content["prior"].update(source=7), "prior.*valid string"),
-        (lambda content: content["classes"][0].update(conditioning_id=None), "some classes, but not all"),
+        (lambda content: content["classes"][0].update(conditioning_id=None), "some classes, but not all, have a conditioning_id"),
         (lambda content: content["settings"].update(seed="x"), "settings.*valid integer"),
         (lambda content: content["settings"].update(steps=1), "settings.*greater than or equal to 2"),
         (lambda content: content["settings"].update(preset="paper"), "settings.*not permitted"),
