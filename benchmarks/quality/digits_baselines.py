@@ -12,7 +12,7 @@ from d3hr import fit_prior, load_images
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.run import compare
 from d3hr.comparison.tables import accuracy_table
-from d3hr.methods.registry import Materials
+from d3hr.methods.job import MethodInputs
 from d3hr.progress import OnTerminal
 
 FOLDER = WORK / "digits_baselines"
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images, test = load_images("digits"), load_images("digits", split="test")
     prior = fit_prior(images, FOLDER / "prior", preset="tiny", progress=progress)
     matrix = read_matrix("baselines", {"ipc": [1, 10], "distillation_seeds": [0, 1, 2], "protocols": ["quick"]})
-    comparison = compare(matrix, Materials(images, 8, prior=prior), test, FOLDER / "out", settings=SETTINGS, progress=progress)
+    comparison = compare(matrix, MethodInputs(images, 8, prior=prior), test, FOLDER / "out", settings=SETTINGS, progress=progress)
     rows = kept_rows(comparison.rows)
     record("digits_baselines", {"matrix": matrix.model_dump(mode="json"), "settings": SETTINGS}, rows)
     print(accuracy_table(comparison.rows))

@@ -13,7 +13,7 @@ from benchmarks.quality.real_priors import fit_one, minutes_of
 from benchmarks.real_data import IMAGE_SIZE, NAMES, images_of, real_data
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.run import compare
-from d3hr.methods.registry import Materials
+from d3hr.methods.job import MethodInputs
 from d3hr.progress import OnTerminal
 
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     matrix = read_matrix(matrix_file("fitting"), {"protocols": [str(protocol)]})
     figures = {}
     for steps in lengths:
-        materials = Materials(images, IMAGE_SIZE, prior=fit_one(name, steps))
+        inputs = MethodInputs(images, IMAGE_SIZE, prior=fit_one(name, steps))
         folder = WORK / "matrices" / f"{name}-{steps}-validation"
-        rows = compare(matrix, materials, validation, folder, settings=COMMON, progress=progress).rows
+        rows = compare(matrix, inputs, validation, folder, settings=COMMON, progress=progress).rows
         figures[steps] = {"minutes": minutes_of(name, steps), "rows": kept_rows(rows, "class_names")}
         record(f"{name}-fitting-validation", {"protocol": protocol.name, "common": COMMON}, figures)
 

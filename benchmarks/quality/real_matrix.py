@@ -18,7 +18,7 @@ from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.run import compare
 from d3hr.comparison.tables import accuracy_table
 from d3hr.evaluation.teachers import Teacher
-from d3hr.methods.registry import Materials
+from d3hr.methods.job import MethodInputs
 from d3hr.progress import OnTerminal
 
 PROTOCOLS = {"fashion_mnist": "short", "cifar10": "short-shifts", "tiny_imagenet10": "short-shifts"}
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress = OnTerminal()
     images, test = images_of(real_data(name), "train", on)
     prior = Prior.from_pretrained(prior_folder(name, steps))
-    materials = Materials(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher_folder(name)) if soft else None)
+    inputs = MethodInputs(images, IMAGE_SIZE, prior=prior, teacher=Teacher.load(teacher_folder(name)) if soft else None)
     matrix = read_matrix(matrix_file(matrix_name), {"ipc": ipc, "distillation_seeds": options.seeds})
     if "protocols" not in matrix.model_fields_set:
         matrix = matrix.model_copy(update={"protocols": (str(protocol_of(name, soft=soft)),)})
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for size in matrix.ipc:
         part = matrix.model_copy(update={"ipc": (size,)})
-        comparison = compare(part, materials, test, folder, settings=COMMON, progress=progress)
+        comparison = compare(part, inputs, test, folder, settings=COMMON, progress=progress)
         rows += kept_rows(comparison.rows, "class_names")
         print(accuracy_table(comparison.rows))
         only = "" if ipc is None else "-ipc" + "-".join(map(str, ipc))

@@ -22,7 +22,7 @@ from benchmarks.real_data import IMAGE_SIZE, images_of, real_data, write_splits
 from d3hr import DistilledSet, Prior
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.run import compare
-from d3hr.methods.registry import Materials
+from d3hr.methods.job import MethodInputs
 from d3hr.progress import OnTerminal
 
 Spoil = Callable[[datasets.Dataset], datasets.Dataset]
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for how in SPOILED:
         (images,) = images_of(spoiled_data(name, how), "train")
         folder = WORK / "spoiled" / f"{name}-{steps}, {how}"
-        comparison = compare(matrix, Materials(images, IMAGE_SIZE, prior=prior), validation, folder, settings=COMMON, progress=progress)
+        comparison = compare(matrix, MethodInputs(images, IMAGE_SIZE, prior=prior), validation, folder, settings=COMMON, progress=progress)
         seed = matrix.distillation_seeds[0]
         results[how] = {
             "counts": images.counts,

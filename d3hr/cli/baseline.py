@@ -44,18 +44,19 @@ def baseline(
         reading: how images are read
     """
     from d3hr.evaluation.teachers import Teacher
-    from d3hr.methods.registry import Materials, Need, method_named
+    from d3hr.methods.job import MethodInputs, Network
+    from d3hr.methods.registry import method_named
 
     chosen, options = method_named(method), settings or {}
-    flags: dict[Need, str | None] = {"prior": prior, "teacher": teacher}
-    chosen.parse(options, [need for need, value in flags.items() if value])  # complains before anything is read
+    flags: dict[Network, str | None] = {"prior": prior, "teacher": teacher}
+    chosen.parse(options, [network for network, value in flags.items() if value])  # complains before anything is read
     progress = OnTerminal()
     named = loading.classes()
     loaded = loading.load(prior, progress) if prior else None
     judge = Teacher.load(teacher, device=loading.device) if teacher else None
     images = reading.load(data, split, progress)
-    materials = Materials(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
-    made = chosen.make(materials, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
+    inputs = MethodInputs(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
+    made = chosen.make(inputs, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
     manifest = made.manifest
     text = (
         f"{ipc} image(s) of each of {len(made.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"

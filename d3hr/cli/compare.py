@@ -63,7 +63,7 @@ def compare(
     from d3hr.comparison.summary import verdicts
     from d3hr.comparison.tables import accuracy_table, as_rows
     from d3hr.evaluation.teachers import Teacher
-    from d3hr.methods.registry import Materials
+    from d3hr.methods.job import MethodInputs
 
     changes = {
         "methods": methods,
@@ -78,7 +78,7 @@ def compare(
     loaded = loading.load(prior, progress) if prior else None
     images, tested = reading.load(data, split, progress), reading.load(test, test_split, progress)
     warn_of_leak(images, tested, progress)
-    materials = Materials(
+    inputs = MethodInputs(
         images,
         image_size or (loaded.image_size if loaded else images.image_size),
         prior=loaded,
@@ -87,7 +87,7 @@ def compare(
     )
     known = [Teacher.load(folder) for folder in full_data]
     progress.say(f"{chosen.cells} trainings: {len(chosen.methods)} methods, IPC {', '.join(map(str, chosen.ipc))}")
-    found = run(chosen, materials, tested, out, settings=settings, full_data=known, image_size=student_size, progress=progress)
+    found = run(chosen, inputs, tested, out, settings=settings, full_data=known, image_size=student_size, progress=progress)
     said = verdicts(found.rows)
     text = "\n".join([accuracy_table(found.rows, found.full_data), *said, f"Kept in {out}/results.json and {out}/results.csv."])
     return Result(text, {"out": out, "results": as_rows(found.rows, found.full_data), "verdicts": said}, Path(out))

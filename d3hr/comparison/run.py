@@ -19,8 +19,9 @@ from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import lock_workdir
+from d3hr.methods.job import MethodInputs
 from d3hr.methods.prior_only import prior_only
-from d3hr.methods.registry import METHODS, Materials
+from d3hr.methods.registry import METHODS
 from d3hr.methods.selection import random_real
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
@@ -42,7 +43,7 @@ class Comparison:
 
 def compare(
     matrix: Matrix,
-    materials: Materials,
+    inputs: MethodInputs,
     test: ImageData,
     out: str | Path,
     *,
@@ -58,7 +59,7 @@ def compare(
 
     Args:
         matrix: which sets, students and protocols.
-        materials: real images, prior and teacher.
+        inputs: real images, prior and teacher.
         test: real images to test on.
         out: folder to write.
         settings: settings of all methods that take them; a row's own come before them.
@@ -76,32 +77,32 @@ def compare(
     if unused:
         raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), hint="correct --settings.")
     for row in matrix.methods:
-        METHODS[row.method].check(materials, _settings(row, common))
-    names, folder = materials.images.class_names, Path(out)
+        METHODS[row.method].check(inputs, _settings(row, common))
+    names, folder = inputs.images.class_names, Path(out)
     for protocol in matrix.protocols:
-        require_teacher(protocol_named(protocol, ipc=1), materials.teacher, names)
-    tested = real_images(test, names, image_size or materials.image_size)
+        require_teacher(protocol_named(protocol, ipc=1), inputs.teacher, names)
+    tested = real_images(test, names, image_size or inputs.image_size)
     accuracies = {}
     for known in full_data:
         known.require_classes(names, "the data")
         accuracies[known.student] = float(describe_teacher(known, tested)["accuracy"])
-    with lock_workdir(folder, _key(materials, test)):
+    with lock_workdir(folder, _key(inputs, test)):
         found: list[Evaluation] = []
         for ipc in matrix.ipc:
             trained = [
-                Setting(student, protocol_named(protocol, ipc=ipc), materials.teacher, image_size)
+                Setting(student, protocol_named(protocol, ipc=ipc), inputs.teacher, image_size)
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
             rows = [(row, _settings(row, common)) for row in matrix.methods_at(ipc)]
-            entries = _entries(rows, matrix, materials, ipc, folder, progress)
+            entries = _entries(rows, matrix, inputs, ipc, folder, progress)
             found += compare_entries(entries, test, trained, cells=folder / "cells", total=matrix.cells_at(ipc), progress=progress)
             write_rows(folder, found, accuracies)
     return Comparison(found, accuracies)
 
 
 def _entries(
-    rows: Sequence[tuple[MatrixRow, dict[str, Any]]], matrix: Matrix, materials: Materials, ipc: int, folder: Path, progress: Progress
+    rows: Sequence[tuple[MatrixRow, dict[str, Any]]], matrix: Matrix, inputs: MethodInputs, ipc: int, folder: Path, progress: Progress
 ) -> Iterator[Entry]:
     """Make the sets of one IPC, each when it is its turn to be trained on."""
     for place, seed in enumerate(matrix.distillation_seeds):
@@ -109,7 +110,7 @@ def _entries(
         trainings = [place * len(matrix.training_seeds) + trained for trained in matrix.training_seeds]
         for row, settings in rows:
             out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}-seed{seed}"
-            made = METHODS[row.method].make(materials, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **settings)
+            made = METHODS[row.method].make(inputs, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **settings)
             yield Entry(made, trainings, row.label)
 
 
@@ -118,14 +119,14 @@ def _settings(row: MatrixRow, common: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in common.items() if name in taken}, **row.settings}
 
 
-def _key(materials: Materials, test: ImageData) -> dict[str, Any]:
+def _key(inputs: MethodInputs, test: ImageData) -> dict[str, Any]:
     return {
         "kind": "comparison",
-        "data": materials.images.fingerprint,
+        "data": inputs.images.fingerprint,
         "test": test.fingerprint,
-        "prior": materials.prior.fingerprint if materials.prior else None,
-        "teacher": materials.teacher.fingerprint if materials.teacher else None,
-        "image_size": materials.image_size,
+        "prior": inputs.prior.fingerprint if inputs.prior else None,
+        "teacher": inputs.teacher.fingerprint if inputs.teacher else None,
+        "image_size": inputs.image_size,
     }
 
 

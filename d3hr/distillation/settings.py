@@ -327,14 +327,14 @@ class PresetOverrides(Overrides):
     """the preset that the other settings are changes to"""
 
     @property
-    def settings(self) -> DistillSettings:
-        """The settings of a distillation that these make."""
+    def resolved(self) -> DistillSettings:
+        """The settings of a distillation: the preset's with these changes."""
         return distill_settings(self.preset, **{**self.options, **self.fixed})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         try:
-            _ = self.settings
+            _ = self.resolved
         except SettingsError as error:
             raise ValueError(f"{error.what.rstrip('.')} ({error.found}): {error.hint.rstrip('.')}") from None
         return self

@@ -1,7 +1,7 @@
-"""The method itself, and what it is when one part is exchanged: sets drawn from one Gaussian a class.
+"""The method itself, and two with one part replaced: sets drawn from the Gaussians of each class.
 
-``forward_noise`` takes the statistics of noised latents where d3hr inverts them; ``latent_gaussian`` those of the clean latents, which
-are decoded as they are drawn. Grouping is the same. The statistics are made once for all sets that differ in what is drawn from them.
+``forward_noise`` measures the statistics of noised latents instead of inverted ones; ``latent_gaussian`` those of clean latents, and it
+decodes groups as they are drawn. Grouping is the same. The statistics are measured once for all sets that are drawn from them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from d3hr.distillation.settings import DistillOptions, DistillSettings, ExpandOptions, GroupOptions, StatisticsSettings, with_fields_of
-from d3hr.methods.base import DrawnSettings, Materials, Order
+from d3hr.methods.base import PriorMethodSettings
+from d3hr.methods.job import Job
 from d3hr.pipeline import distill, expand
 from d3hr.sets.distilled_set import DistilledSet
 
@@ -21,21 +22,15 @@ _CLEAN = {
 
 
 @with_fields_of(DistillSettings, _CLEAN)
-class LatentGaussianSettings(DrawnSettings):
-    """A preset of grouping, and what differs from it; None is the preset's."""
+class LatentGaussianSettings(PriorMethodSettings):
+    """Settings of ``latent_gaussian``: a preset, and what differs from it in grouping and in measuring clean latents."""
 
     fixed: ClassVar[DistillOptions] = {"level": 0}
-
-    def check(self, materials: Materials) -> None:
-        """Refuse what a prior cannot draw, and a level that is not on its grid."""
-        super().check(materials)
-        assert materials.prior is not None
-        materials.prior.schedule.path(self.settings.statistics_level, self.settings.steps)
 
 
 @with_fields_of(DistillSettings, {"steps", "statistics_level", "denoising_level", "denoising_guidance"})
 class ForwardNoiseSettings(LatentGaussianSettings):
-    """A preset, and what differs from it; None is the preset's."""
+    """Settings of ``forward_noise``: a preset, and what differs from it; there is no inversion to set."""
 
     fixed: ClassVar[DistillOptions] = {"forward_process": "forward_noise"}
 
@@ -45,36 +40,30 @@ class ForwardNoiseSettings(LatentGaussianSettings):
 
 @with_fields_of(DistillSettings, {"inversion_guidance", "inversion_stride", "solver"})
 class D3hrSettings(ForwardNoiseSettings):
-    """A preset, and what differs from it; None is the preset's."""
+    """Settings of ``d3hr``: a preset, and what differs from it."""
 
     fixed: ClassVar[DistillOptions] = {}
 
 
-def write_from_gaussians(order: Order, settings: LatentGaussianSettings) -> DistilledSet:
+def write_from_gaussians(job: Job, settings: LatentGaussianSettings) -> DistilledSet:
     """Measure the Gaussian of each class, unless ``shared`` has them, and draw a set from them."""
-    values = settings.settings.as_values()
+    values = settings.resolved.as_values()
     measured = {name: value for name, value in values.items() if name in StatisticsSettings.model_fields}
     drawn = {name: value for name, value in values.items() if name in ExpandOptions.__annotations__ and name != "seed"}
     if settings.options.get("level") == "auto":
-        # The level is chosen with the statistics; where nothing speaks for one, it is the preset's.
+        # The level is chosen with the statistics; if no level is better than another, it is the preset's.
         del measured["statistics_level"], drawn["denoising_level"]
         measured |= {"preset": settings.preset, "level": "auto"}
     else:
         measured["level"] = measured.pop("statistics_level")
-    images, prior, materials = order.images, order.prior, order.materials
     key = {
-        "data": images.fingerprint,
-        "prior": prior.fingerprint,
-        "conditioning": [match.conditioning_id for match in materials.conditioning],
+        "data": job.images.fingerprint,
+        "prior": job.prior.fingerprint,
+        "conditioning": [match.conditioning_id for match in job.inputs.conditioning],
         "settings": measured,
     }
+    folder = job.shared_folder("statistics", key)
     statistics = distill(
-        images,
-        prior,
-        order.shared_folder("statistics", key),
-        store="statistics",
-        class_map=materials.class_map,
-        progress=order.progress,
-        **measured,
+        job.images, job.prior, folder, store="statistics", class_map=job.inputs.class_map, progress=job.progress, **measured
     )
-    return expand(statistics, prior, order.out, ipc=order.ipc, seed=order.seed, progress=order.progress, **drawn)
+    return expand(statistics, job.prior, job.out, ipc=job.ipc, seed=job.seed, progress=job.progress, **drawn)

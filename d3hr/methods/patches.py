@@ -16,9 +16,8 @@ from d3hr.data.codec import resized
 from d3hr.data.dataset import ImageData
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.teachers import Teacher
-from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
-from d3hr.fileio.staging import lock_workdir
-from d3hr.methods.base import Materials, MethodSettings, Need, Order, manifest_of_real, write_baseline
+from d3hr.methods.base import MethodSettings
+from d3hr.methods.job import Job, MethodInputs, Network
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
 
@@ -34,48 +33,48 @@ class PatchSettings(MethodSettings):
     """Smallest share of the image's area that a crop has; the largest is all of it. At 1 / factor^2 a patch keeps the resolution."""
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[Network]:
         """A teacher."""
         return frozenset({"teacher"})
 
-    def check(self, materials: Materials) -> None:
+    def check(self, inputs: MethodInputs) -> None:
         """Refuse a side that does not split, and a teacher of other classes."""
-        assert materials.teacher is not None
-        if materials.image_size % self.factor:
+        assert inputs.teacher is not None
+        if inputs.image_size % self.factor:
             raise SettingsError(
                 "The image does not split into patches of whole pixels.",
-                found=f"{materials.image_size} pixels, factor {self.factor}",
+                found=f"{inputs.image_size} pixels, factor {self.factor}",
                 hint="use a factor, or an --image_size, that fits.",
             )
-        materials.teacher.require_classes(materials.images.class_names, materials.images.source)
+        inputs.teacher.require_classes(inputs.images.class_names, inputs.images.source)
 
 
-def write_patches(order: Order, settings: PatchSettings) -> DistilledSet:
+def write_patches(job: Job, settings: PatchSettings) -> DistilledSet:
     """Write images of factor x factor patches: those of the lowest loss of the teacher for the true class.
 
     Each real image first gives its best crop, in the order of the loss; only where all images have given one, their second best follow.
     Crops follow from the seed and the class's name, so that more images per class contain the fewer.
     """
-    images, wanted = order.images, order.ipc * settings.factor**2
+    images, wanted = job.images, job.ipc * settings.factor**2
     small = [f"{name} ({count * settings.crops})" for name, count in images.counts.items() if count * settings.crops < wanted]
     if small:
         raise DataError(
             f"Some classes have fewer than {wanted} crops to choose from.", found=listed(small), hint="use a lower --ipc, or more crops."
         )
-    values = {"seed": order.seed, **settings.model_dump(), "teacher": order.teacher.fingerprint}
+    values = {"seed": job.seed, **settings.model_dump(), "teacher": job.teacher.fingerprint}
     side = images.image_size // settings.factor
 
     def images_of(name: str) -> Tensor:
-        boxes, losses = _judged(order, settings, name)
+        boxes, losses = _scored_crops(job, settings, name)
         best = torch.from_numpy(best_first(losses.numpy())[:wanted])
         made = []
-        for places in best.view(order.ipc, -1):
+        for places in best.view(job.ipc, -1):
             rows, chosen = places // settings.crops, boxes.flatten(0, 1)[places]
             patches = [cropped(image, box, side) for image, box in zip(images.pick(name, rows), chosen, strict=True)]
             made.append(tiled(torch.stack(patches), settings.factor))
         return torch.stack(made)
 
-    return write_baseline(order.out, manifest_of_real(order.method, images, ipc=order.ipc, settings=values), images_of, order.progress)
+    return job.write(images_of, values)
 
 
 def crop_boxes(count: int, crops: int, image_size: int, smallest: float, generator: torch.Generator) -> Tensor:
@@ -105,9 +104,9 @@ def cropped(image: Tensor, box: Tensor, side: int) -> Tensor:
     return resized(crop, side)[0]
 
 
-def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, Tensor]:
+def _scored_crops(job: Job, settings: PatchSettings, name: str) -> tuple[Tensor, Tensor]:
     """Return boxes [N, R, 3] and losses [N, R] of a class, from the shared folder where another set of the same seed left them."""
-    images, teacher = order.images, order.teacher
+    images, teacher = job.images, job.teacher
     key = {
         "kind": "patches",
         "data": images.fingerprint,
@@ -115,18 +114,16 @@ def _judged(order: Order, settings: PatchSettings, name: str) -> tuple[Tensor, T
         "teacher": teacher.fingerprint,
         "crops": settings.crops,
         "smallest": settings.smallest,
-        "seed": order.seed,
+        "seed": job.seed,
     }
-    folder = order.shared_folder("patches", key)
-    file = folder / f"{images.class_names.index(name):06d}.safetensors"
-    with lock_workdir(folder, key, wait=True):
-        found = load_if_valid(file, read_tensors, order.progress)
-        if found is None:
-            generator = generator_for(order.seed, "patches", name)
-            boxes = crop_boxes(images.counts[name], settings.crops, images.image_size, settings.smallest, generator)
-            found = {"boxes": boxes, "losses": _losses(images, teacher, name, boxes)}
-            write_tensors(file, found)
-    return found["boxes"], found["losses"]
+
+    def compute() -> dict[str, Tensor]:
+        generator = generator_for(job.seed, "patches", name)
+        boxes = crop_boxes(images.counts[name], settings.crops, images.image_size, settings.smallest, generator)
+        return {"boxes": boxes, "losses": _losses(images, teacher, name, boxes)}
+
+    tensors = job.shared_tensors("patches", key, name, compute)
+    return tensors["boxes"], tensors["losses"]
 
 
 def _losses(images: ImageData, teacher: Teacher, name: str, boxes: Tensor) -> Tensor:

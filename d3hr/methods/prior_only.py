@@ -12,7 +12,8 @@ from torch import Tensor
 from d3hr.distillation.settings import DistillOptions, DistillSettings, with_fields_of
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
-from d3hr.methods.base import DrawnSettings, Materials, Order, require_images_per_class, write_baseline
+from d3hr.methods.base import PriorMethodSettings
+from d3hr.methods.job import Job, require_images_per_class, write_images
 from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
@@ -22,30 +23,24 @@ from d3hr.sets.manifest import Manifest
 
 
 @with_fields_of(DistillSettings, {"steps", "denoising_guidance"})
-class PriorOnlySettings(DrawnSettings):
-    """A preset of d3hr, of which sampling takes grid and guidance, and what differs from it; None is the preset's."""
+class PriorOnlySettings(PriorMethodSettings):
+    """Settings of ``prior_only``: grid and guidance of a preset, and what differs from them."""
 
-    fixed: ClassVar[DistillOptions] = {"level": "auto"}  # levels play no part, but must be on the grid
-
-    def check(self, materials: Materials) -> None:
-        """Refuse what a prior cannot draw, and a grid that it does not have."""
-        super().check(materials)
-        assert materials.prior is not None
-        materials.prior.schedule.grid(self.settings.steps)
+    fixed: ClassVar[DistillOptions] = {"level": "auto"}  # levels have no effect, but must be on the grid
 
 
-def write_prior_only(order: Order, settings: PriorOnlySettings) -> DistilledSet:
+def write_prior_only(job: Job, settings: PriorOnlySettings) -> DistilledSet:
     """Write :func:`prior_only`."""
     return prior_only(
-        order.prior,
-        order.images.class_names,
-        order.out,
-        ipc=order.ipc,
-        steps=settings.settings.steps,
-        guidance_scale=settings.settings.denoising_guidance,
-        conditioning=order.materials.conditioning,
-        seed=order.seed,
-        progress=order.progress,
+        job.prior,
+        job.images.class_names,
+        job.out,
+        ipc=job.ipc,
+        steps=settings.resolved.steps,
+        guidance_scale=settings.resolved.denoising_guidance,
+        conditioning=job.inputs.conditioning,
+        seed=job.seed,
+        progress=job.progress,
     )
 
 
@@ -89,7 +84,7 @@ def prior_only(
             return generate_images(prior, noise, ids[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
 
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
-    return write_baseline(
+    return write_images(
         out,
         Manifest.of(
             method="prior_only",

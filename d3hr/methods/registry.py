@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from d3hr.errors import SettingsError
-from d3hr.methods.base import Materials, Method, MethodSettings, Need
+from d3hr.methods.base import Method, MethodSettings
 from d3hr.methods.gaussians import D3hrSettings, ForwardNoiseSettings, LatentGaussianSettings, write_from_gaussians
 from d3hr.methods.patches import PatchSettings, write_patches
 from d3hr.methods.prior_only import PriorOnlySettings, write_prior_only
 from d3hr.methods.prototypes import PrototypeSettings, write_prototypes
 from d3hr.methods.selection import SelectionSettings, write_herding, write_k_center, write_k_means, write_random_real
-
-__all__ = ["METHODS", "Materials", "Method", "Need", "method_named"]
 
 _ALL: tuple[Method[Any], ...] = (
     Method("d3hr", "distilled (d3hr)", D3hrSettings, write_from_gaussians),

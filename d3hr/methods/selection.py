@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.mixture import k_means_centres
-from d3hr.methods.base import MethodSettings, Need, Order, manifest_of_real, require_images_per_class, require_real_images, write_baseline
+from d3hr.methods.base import MethodSettings
 from d3hr.methods.coresets import farthest_order, herding_order, medoids
 from d3hr.methods.features import Space, class_features, network_of
+from d3hr.methods.job import Job, MethodInputs, Network
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.manifest import Manifest
 
-_NEEDS: dict[Space, frozenset[Need]] = {"pixel": frozenset(), "latent": frozenset({"prior"}), "teacher": frozenset({"teacher"})}
+_NEEDS: dict[Space, frozenset[Network]] = {"pixel": frozenset(), "latent": frozenset({"prior"}), "teacher": frozenset({"teacher"})}
 
 
 class SelectionSettings(MethodSettings):
@@ -28,7 +29,7 @@ class SelectionSettings(MethodSettings):
     """Where distances are measured."""
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[Network]:
         """The network that the space looks through."""
         return _NEEDS[self.space]
 
@@ -50,59 +51,51 @@ def random_real(
         DataError: a class has fewer than ``ipc`` images.
         OutputError: ``out`` holds something else.
     """
+    job = Job("random_real", MethodInputs(images, image_size), Path(out), ipc, seed, Path(f"{out}-shared"), progress)
+    return write_random_real(job, MethodSettings())
+
+
+def write_random_real(job: Job, settings: MethodSettings) -> DistilledSet:
+    """Write random real images of each class, without replacement."""
 
     def choose(name: str) -> Tensor:
-        return torch.randperm(images.counts[name], generator=generator_for(seed, "random_real", name))[:ipc]
+        return torch.randperm(job.images.counts[name], generator=generator_for(job.seed, "random_real", name))[: job.ipc]
 
-    require_images_per_class(ipc)
-    sized = images.at_size(image_size)
-    return _write_choice(out, manifest_of_real("random_real", sized, ipc=ipc, settings={"seed": seed}), sized, choose, progress)
+    return _write_choice(job, choose, {"seed": job.seed})
 
 
-def write_random_real(order: Order, settings: MethodSettings) -> DistilledSet:
-    """Write :func:`random_real`."""
-    materials = order.materials
-    return random_real(
-        materials.images, order.out, ipc=order.ipc, image_size=materials.image_size, seed=order.seed, progress=order.progress
-    )
-
-
-def write_herding(order: Order, settings: SelectionSettings) -> DistilledSet:
+def write_herding(job: Job, settings: SelectionSettings) -> DistilledSet:
     """Write :func:`~d3hr.methods.coresets.herding_order` of each class; no seed decides anything."""
-    return _write_greedy(order, settings, herding_order)
+    return _write_greedy(job, settings, herding_order)
 
 
-def write_k_center(order: Order, settings: SelectionSettings) -> DistilledSet:
+def write_k_center(job: Job, settings: SelectionSettings) -> DistilledSet:
     """Write :func:`~d3hr.methods.coresets.farthest_order` of each class; no seed decides anything."""
-    return _write_greedy(order, settings, farthest_order)
+    return _write_greedy(job, settings, farthest_order)
 
 
-def write_k_means(order: Order, settings: SelectionSettings) -> DistilledSet:
+def write_k_means(job: Job, settings: SelectionSettings) -> DistilledSet:
     """Write the :func:`~d3hr.methods.coresets.medoids` of k-means with a centre for each image to choose."""
 
     def choose(name: str) -> list[int]:
-        features = class_features(order, settings.space, name)
-        return medoids(features, k_means_centres(features, order.ipc, derive_seed(order.seed, "k_means", name)))
+        features = class_features(job, settings.space, name)
+        return medoids(features, k_means_centres(features, job.ipc, derive_seed(job.seed, "k_means", name)))
 
-    values = {"seed": order.seed, "space": settings.space, **network_of(order, settings.space)}
-    manifest = manifest_of_real(order.method, order.images, ipc=order.ipc, settings=values)
-    return _write_choice(order.out, manifest, order.images, choose, order.progress)
+    values = {"seed": job.seed, "space": settings.space, **network_of(job, settings.space)}
+    return _write_choice(job, choose, values)
 
 
-def _write_greedy(order: Order, settings: SelectionSettings, first: Callable[[Tensor, int], list[int]]) -> DistilledSet:
+def _write_greedy(job: Job, settings: SelectionSettings, first: Callable[[Tensor, int], list[int]]) -> DistilledSet:
     # The seed stays out of the key: sets of all seeds are one set.
-    values = {"space": settings.space, **network_of(order, settings.space)}
-    manifest = manifest_of_real(order.method, order.images, ipc=order.ipc, settings=values)
+    values = {"space": settings.space, **network_of(job, settings.space)}
 
     def choose(name: str) -> list[int]:
-        return first(class_features(order, settings.space, name), order.ipc)
+        return first(class_features(job, settings.space, name), job.ipc)
 
-    return _write_choice(order.out, manifest, order.images, choose, order.progress)
+    return _write_choice(job, choose, values)
 
 
-def _write_choice(
-    out: str | Path, manifest: Manifest, images: ImageData, choose: Callable[[str], Sequence[int] | Tensor], progress: Progress
-) -> DistilledSet:
-    """Write the images of each class whose places in it ``choose`` gives."""
-    require_real_images(images, manifest.ipc)
-    return write_baseline(out, manifest, lambda name: images.pick(name, choose(name)), progress)
+def _write_choice(job: Job, choose: Callable[[str], Sequence[int] | Tensor], settings: Mapping[str, Any]) -> DistilledSet:
+    """Write the real images of each class at the indices that ``choose`` returns."""
+    job.require_real_images()
+    return job.write(lambda name: job.images.pick(name, choose(name)), settings)

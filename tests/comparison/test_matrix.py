@@ -11,7 +11,8 @@ from d3hr.comparison.run import compare
 from d3hr.errors import OutputError, SettingsError
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teacher_training import train_teacher
-from d3hr.methods.registry import METHODS, Materials
+from d3hr.methods.job import MethodInputs
+from d3hr.methods.registry import METHODS
 from tests.conftest import MakeFolder, untrained_prior
 from tests.processes import kill, start, wait_for
 
@@ -88,11 +89,11 @@ def test_a_damaged_file_is_refused(text: str, words: str, tmp_path: Path) -> Non
 
 def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """Two rows at two IPC, each of 2 sets x 2 trainings with training seeds of their own; again nothing is done; another matrix
-    of the same materials goes on beside it, others are refused. HLR is full data less the row, IOR the row less random real."""
-    matrix, materials = matrix_from(FIELDS), Materials(few, 8, prior=digits_prior)
+    of the same inputs goes on beside it, others are refused. HLR is full data less the row, IOR the row less random real."""
+    matrix, inputs = matrix_from(FIELDS), MethodInputs(few, 8, prior=digits_prior)
     brief = protocol_named("teacher").model_copy(update={"epochs": 1})
     whole = train_teacher(few, tmp_path / "whole", test=few, student="convnet1", protocol=brief)
-    found = compare(matrix, materials, few, tmp_path / "out", settings=COMMON, full_data=[whole])
+    found = compare(matrix, inputs, few, tmp_path / "out", settings=COMMON, full_data=[whole])
     assert [(row.name, row.method, row.ipc, len(row.runs)) for row in found.rows] == [
         ("random_real", "random_real", 1, 4), ("one draw", "d3hr", 1, 4), ("random_real", "random_real", 2, 4), ("one draw", "d3hr", 2, 4),
     ]  # fmt: skip
@@ -103,24 +104,24 @@ def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Pat
     assert ours["hlr"] == pytest.approx(whole.about["accuracy"] - ours["accuracy_mean"], abs=2e-6)
     assert real["ior"] is None
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".json", ".safetensors")}
-    assert compare(matrix, materials, few, tmp_path / "out", settings=COMMON, full_data=[whole]) == found
+    assert compare(matrix, inputs, few, tmp_path / "out", settings=COMMON, full_data=[whole]) == found
     again = {path: path.stat().st_mtime_ns for path in stamps}
     changed = {path.name for path in stamps if stamps[path] != again[path]}
     assert changed <= {"results.json"}
     further = ["random_real", {"method": "herding", "ipc": [2]}]
-    more = compare(matrix_from({**FIELDS, "methods": further}), materials, few, tmp_path / "out")
+    more = compare(matrix_from({**FIELDS, "methods": further}), inputs, few, tmp_path / "out")
     assert [(row.name, row.ipc) for row in more.rows] == [("random_real", 1), ("random_real", 2), ("herding", 2)]
     with pytest.raises(OutputError, match="data was"):
-        compare(matrix, Materials(load_images("digits"), 8, prior=digits_prior), few, tmp_path / "out", settings=COMMON)
+        compare(matrix, MethodInputs(load_images("digits"), 8, prior=digits_prior), few, tmp_path / "out", settings=COMMON)
 
 
 def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
-    matrix, materials = matrix_from(FIELDS), Materials(few, 8, prior=digits_prior)
+    matrix, inputs = matrix_from(FIELDS), MethodInputs(few, 8, prior=digits_prior)
     for given, made_of, settings, words in [
-        (matrix, Materials(few, 8), COMMON, "Method d3hr needs a prior"),
-        (matrix, materials, {**COMMON, "levels": 3}, "No method of the matrix takes this setting"),
-        (matrix, materials, {**COMMON, "preset": "magic"}, "Method d3hr"),
-        (matrix_from({**FIELDS, "protocols": ["stored"]}), materials, COMMON, "needs a teacher"),
+        (matrix, MethodInputs(few, 8), COMMON, "Method d3hr needs a prior"),
+        (matrix, inputs, {**COMMON, "levels": 3}, "No method of the matrix takes this setting"),
+        (matrix, inputs, {**COMMON, "preset": "magic"}, "Method d3hr"),
+        (matrix_from({**FIELDS, "protocols": ["stored"]}), inputs, COMMON, "needs a teacher"),
     ]:
         with pytest.raises(SettingsError, match=words):
             compare(given, made_of, few, tmp_path / "out", settings=settings)

@@ -59,7 +59,7 @@ def test_a_recipe_takes_every_option() -> None:
     }  # fmt: skip
     assert every.keys() | {"statistics_level", "denoising_level"} == DistillOptions.__annotations__.keys()
     section = DistillSection(preset="gentle", **every)
-    assert section.settings == distill_settings("gentle", **every)
+    assert section.resolved == distill_settings("gentle", **every)
     assert section.options == every
 
 

@@ -11,11 +11,11 @@ from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import ClassMismatch, DataError, NumericalError, SettingsError
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
-from d3hr.methods.base import Order
 from d3hr.methods.features import Space, class_features
 from d3hr.methods.gaussians import D3hrSettings
+from d3hr.methods.job import Job, MethodInputs
 from d3hr.methods.patches import PatchSettings
-from d3hr.methods.registry import METHODS, Materials, method_named
+from d3hr.methods.registry import METHODS, method_named
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT
 from tests.conftest import MakeFolder, tree, untrained_prior
@@ -25,26 +25,26 @@ FAST: dict[str, Any] = {"steps": 6, "level": 3, "num_candidates": 20}
 
 
 @pytest.fixture
-def materials(image_folder: MakeFolder) -> Materials:
+def inputs(image_folder: MakeFolder) -> MethodInputs:
     """Three classes of 6, 5 and 4 random images, a prior that has them in another order, and a teacher."""
     images = load_images(image_folder({"ant": 6, "bee": 5, "cat": 4}))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         teacher = Teacher(new_student("convnet2", 3, 8).eval(), "convnet2", ("cat", "ant", "bee"), 8, {"accuracy": 0.3})
-    return Materials(images, 8, untrained_prior(("cat", "ant", "dog", "bee")), teacher)
+    return MethodInputs(images, 8, untrained_prior(("cat", "ant", "dog", "bee")), teacher)
 
 
 Make = Callable[..., DistilledSet]
 
 
 @pytest.fixture
-def make(materials: Materials, tmp_path: Path) -> Make:
+def make(inputs: MethodInputs, tmp_path: Path) -> Make:
     """Make a set by a method, fast, into a folder of a name."""
 
     def made(name: str, folder: str, *, ipc: int = 2, seed: int = 0, shared: str = "shared", **settings: Any) -> DistilledSet:
         method = METHODS[name]
         given = {key: value for key, value in FAST.items() if key in method.options} | settings
-        return method.make(materials, tmp_path / folder, ipc=ipc, seed=seed, shared=tmp_path / shared, **given)
+        return method.make(inputs, tmp_path / folder, ipc=ipc, seed=seed, shared=tmp_path / shared, **given)
 
     return made
 
@@ -108,10 +108,10 @@ def test_greedy_choices_depend_on_no_seed(make: Make, tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("name", ["herding", "k_center", "k_means"])
 @pytest.mark.parametrize("space", ["pixel", "latent", "teacher"])
-def test_chosen_images_are_real_and_different(make: Make, materials: Materials, name: str, space: str) -> None:
+def test_chosen_images_are_real_and_different(make: Make, inputs: MethodInputs, name: str, space: str) -> None:
     made = make(name, "set", ipc=4, space=space)
     for label in ("ant", "bee", "cat"):
-        real = {image.numpy().tobytes() for batch in materials.images.batches(label) for image in to_uint8(batch)}
+        real = {image.numpy().tobytes() for batch in inputs.images.batches(label) for image in to_uint8(batch)}
         assert len({image.numpy().tobytes() for image in made.of_class(label)} & real) == 4
 
 
@@ -123,43 +123,43 @@ def test_herding_on_pixels_of_known_order(tmp_path: Path) -> None:
         (tmp_path / "images" / name).mkdir(parents=True)
         for shade in (0, 10, 20, 30, 100):
             Image.new("RGB", (8, 8), (shade, shade, shade)).save(tmp_path / "images" / name / f"{shade:03d}.png")
-    materials = Materials(load_images(tmp_path / "images"), 8)
-    made = METHODS["herding"].make(materials, tmp_path / "set", ipc=4, shared=tmp_path / "shared")
+    inputs = MethodInputs(load_images(tmp_path / "images"), 8)
+    made = METHODS["herding"].make(inputs, tmp_path / "set", ipc=4, shared=tmp_path / "shared")
     assert made.of_class("b")[:, 0, 0, 0].tolist() == [30, 20, 10, 100]
-    far = METHODS["k_center"].make(materials, tmp_path / "far", ipc=3, shared=tmp_path / "shared")
+    far = METHODS["k_center"].make(inputs, tmp_path / "far", ipc=3, shared=tmp_path / "shared")
     assert far.of_class("a")[:, 0, 0, 0].tolist() == [30, 100, 0]
     assert not (tmp_path / "shared").exists()
 
 
-def test_features_are_what_the_networks_give(materials: Materials, tmp_path: Path) -> None:
+def test_features_are_what_the_networks_give(inputs: MethodInputs, tmp_path: Path) -> None:
     """Latents of the prior and features of the teacher, of each image in its place, also when they are read back."""
-    order = Order("herding", materials, tmp_path / "set", 2, 0, tmp_path / "shared", SILENT)
-    pixels = torch.cat(list(materials.images.batches("bee")))
-    assert materials.prior and materials.teacher
+    job = Job("herding", inputs, tmp_path / "set", 2, 0, tmp_path / "shared", SILENT)
+    pixels = torch.cat(list(inputs.images.batches("bee")))
+    assert inputs.prior and inputs.teacher
     expected: dict[Space, torch.Tensor] = {
         "pixel": pixels.flatten(1),
-        "latent": materials.prior.encode(pixels).flatten(1),
-        "teacher": materials.teacher.embed(pixels).flatten(1),
+        "latent": inputs.prior.encode(pixels).flatten(1),
+        "teacher": inputs.teacher.embed(pixels).flatten(1),
     }
     for space, values in expected.items():
         for _ in range(2):
-            torch.testing.assert_close(class_features(order, space, "bee"), values)
+            torch.testing.assert_close(class_features(job, space, "bee"), values)
 
 
-def test_features_that_are_not_finite_stop_the_run(make: Make, materials: Materials) -> None:
+def test_features_that_are_not_finite_stop_the_run(make: Make, inputs: MethodInputs) -> None:
     """NaN would make a choice of anything."""
-    assert materials.prior is not None
-    next(materials.prior.vae.parameters()).fill_(torch.nan)
+    assert inputs.prior is not None
+    next(inputs.prior.vae.parameters()).fill_(torch.nan)
     with pytest.raises(NumericalError, match="Class 'ant': The encoding"):
         make("herding", "set", space="latent")
 
 
-def test_d3hr_is_what_distil_makes(make: Make, materials: Materials, tmp_path: Path) -> None:
+def test_d3hr_is_what_distil_makes(make: Make, inputs: MethodInputs, tmp_path: Path) -> None:
     """Through the interface: the bytes of d3hr.distill, with one inversion for settings that differ in grouping or denoising only."""
     made = make("d3hr", "first", seed=3, strategy="exact", inversion_guidance=1.5)
-    assert materials.prior is not None
+    assert inputs.prior is not None
     settings = {**FAST, "strategy": "exact", "inversion_guidance": 1.5}
-    direct = distill(materials.images, materials.prior, tmp_path / "direct", ipc=2, seed=3, **settings)
+    direct = distill(inputs.images, inputs.prior, tmp_path / "direct", ipc=2, seed=3, **settings)
     assert tree(direct.path) == tree(made.path)
     make("d3hr", "second", strategy="random", inversion_guidance=1.5, denoising_guidance=1.0)
     assert len(list((tmp_path / "shared").glob("statistics-*"))) == 1
@@ -176,34 +176,34 @@ def test_statistics_may_come_from_a_sample(make: Make, name: str) -> None:
 
 def test_d3hr_with_the_level_left_open(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """The level is chosen once, with the statistics, and both levels of the set are it."""
-    materials = Materials(digits, 8, digits_prior)
+    inputs = MethodInputs(digits, 8, digits_prior)
     settings: dict[str, Any] = {"level": "auto", "steps": 4, "strategy": "random", "inversion_guidance": 1.0}
-    made = METHODS["d3hr"].make(materials, tmp_path / "set", ipc=1, shared=tmp_path / "shared", **settings)
+    made = METHODS["d3hr"].make(inputs, tmp_path / "set", ipc=1, shared=tmp_path / "shared", **settings)
     direct = distill(digits, digits_prior, tmp_path / "direct", ipc=1, **settings)
     assert made.manifest.settings == direct.manifest.settings
     assert made.images.equal(direct.images)
 
 
-def test_prototypes_at_level_0_are_the_decoded_latents(make: Make, materials: Materials) -> None:
+def test_prototypes_at_level_0_are_the_decoded_latents(make: Make, inputs: MethodInputs) -> None:
     """With as many centres as images each centre is a latent, and without noise the images are those latents decoded."""
     made = make("prototypes", "set", ipc=4, level=0)
-    prior = materials.prior
+    prior = inputs.prior
     assert prior is not None
-    decoded = to_uint8(prior.decode(prior.encode(torch.cat(list(materials.images.batches("cat")))))).flatten(1).int()
+    decoded = to_uint8(prior.decode(prior.encode(torch.cat(list(inputs.images.batches("cat")))))).flatten(1).int()
     drawn = made.of_class("cat").flatten(1).int()
     gaps = (drawn[:, None] - decoded[None]).abs().amax(dim=-1)
     assert gaps.amin(dim=0).max() <= 1
     assert gaps.amin(dim=1).max() <= 1
 
 
-def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, materials: Materials) -> None:
+def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, inputs: MethodInputs) -> None:
     """One centre is the mean latent m: the image is what denoising sqrt(a) m + sqrt(1-a) e with the class's own id gives."""
     from d3hr.seeds import generator_for
 
     made = make("prototypes", "set", ipc=1, seed=2, denoising_guidance=20.0)
-    prior = materials.prior
+    prior = inputs.prior
     assert prior is not None
-    mean = prior.encode(torch.cat(list(materials.images.batches("bee")))).mean(dim=0, keepdim=True)
+    mean = prior.encode(torch.cat(list(inputs.images.batches("bee")))).mean(dim=0, keepdim=True)
     a = float(prior.schedule.alphas_cumprod[prior.schedule.grid(6)[3]])
     noise = torch.randn(prior.latent_shape, generator=generator_for(2, "prototype noise", "bee"))
     clean = denoise(prior, a**0.5 * mean + (1 - a) ** 0.5 * noise, torch.tensor([3]), level=3, steps=6, guidance_scale=20.0)
@@ -214,7 +214,7 @@ def test_options_are_those_of_distillation() -> None:
     """d3hr takes every setting of a distillation but those that the interface gives and the one that makes it another method."""
     assert METHODS["d3hr"].options.keys() - {"preset", "level"} == DistillSettings.model_fields.keys() - {"ipc", "seed", "forward_process"}
     assert METHODS["patches"].options == {"factor": 2, "crops": 5, "smallest": 0.25}
-    assert D3hrSettings().settings == DistillSettings()
+    assert D3hrSettings().resolved == DistillSettings()
     assert PatchSettings().needs == {"teacher"}
 
 
@@ -239,13 +239,13 @@ def test_options_are_those_of_distillation() -> None:
 )
 def test_what_is_refused_before_anything_is_read(name: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        METHODS[name].parse(settings, given=())
+        METHODS[name].parse(settings, networks=())
 
 
-def test_what_does_not_fit_the_materials(materials: Materials, make: Make, tmp_path: Path) -> None:
+def test_what_does_not_fit_the_materials(inputs: MethodInputs, make: Make, tmp_path: Path) -> None:
     """Another size than the prior's, classes it does not know, a grid it does not have, too few images: nothing is written."""
-    larger = Materials(materials.images, 16, materials.prior, materials.teacher)
-    stranger = Materials(materials.images, 8, untrained_prior(("ant", "bee")))
+    larger = MethodInputs(inputs.images, 16, inputs.prior, inputs.teacher)
+    stranger = MethodInputs(inputs.images, 8, untrained_prior(("ant", "bee")))
     for name in ("d3hr", "prior_only", "forward_noise", "latent_gaussian", "prototypes"):
         with pytest.raises(SettingsError, match=r"(?s)--image_size 16.*--image_size 8"):
             METHODS[name].check(larger, {})
@@ -253,7 +253,7 @@ def test_what_does_not_fit_the_materials(materials: Materials, make: Make, tmp_p
             METHODS[name].check(stranger, {})
     for name in ("d3hr", "prior_only", "forward_noise", "prototypes"):
         with pytest.raises(SettingsError, match="out of range"):
-            METHODS[name].check(materials, {"steps": 2000})
+            METHODS[name].check(inputs, {"steps": 2000})
     METHODS["herding"].check(larger, {"space": "latent"})
     for name in ("random_real", "herding", "k_center", "k_means", "prototypes"):
         with pytest.raises(DataError, match=r"cat \(4\)"):
@@ -265,10 +265,10 @@ def test_what_does_not_fit_the_materials(materials: Materials, make: Make, tmp_p
     assert not list(tmp_path.glob("set*"))
 
 
-def test_a_class_map_leads_to_the_prior(materials: Materials, image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_class_map_leads_to_the_prior(inputs: MethodInputs, image_folder: MakeFolder, tmp_path: Path) -> None:
     """Images of "formica" drawn as the prior's "ant" are those of "ant" but for the noise, which follows the name: the id is 1."""
     images = load_images(image_folder({"formica": 4, "bee": 4}, name="renamed"))
-    mapped = Materials(images, 8, materials.prior, class_map={"formica": "ant"})
+    mapped = MethodInputs(images, 8, inputs.prior, class_map={"formica": "ant"})
     for name in ("d3hr", "prior_only", "prototypes"):
         settings = {key: value for key, value in FAST.items() if key in METHODS[name].options}
         made = METHODS[name].make(mapped, tmp_path / name, ipc=1, shared=tmp_path / "shared", **settings)

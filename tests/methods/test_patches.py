@@ -10,8 +10,9 @@ from d3hr import load_images
 from d3hr.errors import ClassMismatch, DataError, SettingsError
 from d3hr.evaluation.students import Student
 from d3hr.evaluation.teachers import Teacher
+from d3hr.methods.job import MethodInputs
 from d3hr.methods.patches import best_first, crop_boxes, cropped, tiled
-from d3hr.methods.registry import METHODS, Materials
+from d3hr.methods.registry import METHODS
 
 
 class Brightness(Student):
@@ -45,8 +46,8 @@ def shades(tmp_path: Path) -> Path:
 def test_the_teacher_decides_which_patches(shades: Path, tmp_path: Path) -> None:
     """The loss for "day" falls with brightness, that for "night" rises: one image of "day" holds the shades 250, 200, 150, 100, one of
     "night" 0, 50, 100, 150, from the upper left on."""
-    materials = Materials(load_images(shades), 8, teacher=bright_teacher("night", "day"))
-    made = METHODS["patches"].make(materials, tmp_path / "set", ipc=1, shared=tmp_path / "shared")
+    inputs = MethodInputs(load_images(shades), 8, teacher=bright_teacher("night", "day"))
+    made = METHODS["patches"].make(inputs, tmp_path / "set", ipc=1, shared=tmp_path / "shared")
     assert made.of_class("day")[0, 0, ::4, ::4].tolist() == [[250, 200], [150, 100]]
     assert made.of_class("night")[0, 0, ::4, ::4].tolist() == [[0, 50], [100, 150]]
     assert made.of_class("day")[0, :, :4, :4].unique().tolist() == [250]
@@ -62,21 +63,21 @@ def test_bright_parts_of_images_are_found(tmp_path: Path) -> None:
             pixels = rng.integers(0, 3, (8, 8, 3), dtype=np.uint8)
             pixels[:4, :4] = 255
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
-    materials = Materials(load_images(tmp_path / "images"), 8, teacher=bright_teacher("night", "day"))
+    inputs = MethodInputs(load_images(tmp_path / "images"), 8, teacher=bright_teacher("night", "day"))
     make = METHODS["patches"].make
-    made = make(materials, tmp_path / "set", ipc=2, shared=tmp_path / "shared", factor=1, crops=2000)
+    made = make(inputs, tmp_path / "set", ipc=2, shared=tmp_path / "shared", factor=1, crops=2000)
     assert made.of_class("day").float().min() == 255
     assert made.of_class("night").float().max() <= 2
 
 
 def test_a_larger_set_contains_the_smaller(shades: Path, tmp_path: Path) -> None:
     """And the ranking is made once for both: what lies in ``shared`` is not written again."""
-    materials = Materials(load_images(shades), 8, teacher=bright_teacher("night", "day"))
+    inputs = MethodInputs(load_images(shades), 8, teacher=bright_teacher("night", "day"))
     make = METHODS["patches"].make
-    one = make(materials, tmp_path / "one", ipc=1, shared=tmp_path / "shared")
+    one = make(inputs, tmp_path / "one", ipc=1, shared=tmp_path / "shared")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*") if path.is_file()}
     assert times
-    three = make(materials, tmp_path / "three", ipc=3, shared=tmp_path / "shared")
+    three = make(inputs, tmp_path / "three", ipc=3, shared=tmp_path / "shared")
     assert torch.equal(three.images[::3], one.images)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*") if path.is_file()} == times
 
@@ -111,10 +112,10 @@ def test_what_patches_cannot_be_made_of(shades: Path, tmp_path: Path) -> None:
     images = load_images(shades)
     make = METHODS["patches"].make
     with pytest.raises(ClassMismatch, match="dusk"):
-        make(Materials(images, 8, teacher=bright_teacher("night", "dusk")), tmp_path / "set", ipc=1, shared=tmp_path / "shared")
-    materials = Materials(images, 8, teacher=bright_teacher("night", "day"))
+        make(MethodInputs(images, 8, teacher=bright_teacher("night", "dusk")), tmp_path / "set", ipc=1, shared=tmp_path / "shared")
+    inputs = MethodInputs(images, 8, teacher=bright_teacher("night", "day"))
     with pytest.raises(SettingsError, match="factor 3"):
-        make(materials, tmp_path / "set", ipc=1, shared=tmp_path / "shared", factor=3)
+        make(inputs, tmp_path / "set", ipc=1, shared=tmp_path / "shared", factor=3)
     with pytest.raises(DataError, match=r"fewer than 8 crops.*\n.*day \(6\)"):
-        make(materials, tmp_path / "set", ipc=2, shared=tmp_path / "shared", crops=1)
+        make(inputs, tmp_path / "set", ipc=2, shared=tmp_path / "shared", crops=1)
     assert not list(tmp_path.glob("set*"))

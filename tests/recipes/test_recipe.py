@@ -23,7 +23,7 @@ def test_every_data_set_of_the_paper_has_a_recipe() -> None:
 def test_a_recipe_is_the_papers(file: Path) -> None:
     """Level 31 of 50, guidance 4, weights 1, 1, 0.5, a million groups, five seeds, and real images enough for the largest set."""
     recipe = read_recipe(file)
-    distill = recipe.distill.settings
+    distill = recipe.distill.resolved
     assert (distill.statistics_level, distill.denoising_level, distill.steps, distill.num_candidates) == (31, 31, 50, 1_000_000)
     assert (distill.inversion_guidance, distill.denoising_guidance, distill.weights) == (4.0, 4.0, (1.0, 1.0, 0.5))
     assert recipe.starts_from == "facebook/DiT-XL-2-256"
