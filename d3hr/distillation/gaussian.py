@@ -50,13 +50,8 @@ class ClassGaussian:
         return (self.std.square() - self.loadings.square().sum(dim=0)).clamp(min=0).sqrt()
 
     @property
-    def num_coordinates(self) -> int:
-        """Independent standard-normal coordinates of a latent: D + r."""
-        return len(self.mean) + (0 if self.loadings is None else len(self.loadings))
-
-    @property
     def coordinate_std(self) -> Tensor:
-        """Standard deviation float64 [D + r] that each coordinate adds to a latent: the residual ones, then the loadings' lengths."""
+        """Standard deviation float64 [D + r] of a latent's independent coordinates: the residual ones, then the lengths of the loadings."""
         return self.std if self.loadings is None else torch.cat([self.residual_std, torch.linalg.vector_norm(self.loadings, dim=1)])
 
     def update(self, batch: Tensor) -> ClassGaussian:

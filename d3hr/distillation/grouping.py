@@ -139,7 +139,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
         settings: how to choose.
         candidate: index in the pool, where the strategy searches.
     """
-    k, coordinates = settings.ipc, gaussian.num_coordinates
+    k, coordinates = settings.ipc, len(gaussian.coordinate_std)
     if not settings.temperature:
         return gaussian.mean.double().repeat(k, 1)
     generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")

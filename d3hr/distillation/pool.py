@@ -245,17 +245,11 @@ def _score_terms(block: Tensor, settings: GroupSettings) -> tuple[Tensor, Tensor
 
 
 def _draw_blocks(blocks: range, settings: GroupSettings, dimensions: int, threads: int, ahead: int) -> Generator[Tensor, None, None]:
-    """Yield the blocks in order, up to ``ahead`` of them drawn by ``threads`` beforehand; asking for the next overwrites the last."""
-    ahead = min(ahead, 2 * threads)
+    """Yield the blocks in order, up to ``ahead`` of them drawn beforehand by ``threads``; asking for the next overwrites the last."""
     shape = (block_size(settings.ipc, dimensions), settings.ipc, dimensions)
-    if not ahead:
-        buffer = torch.empty(shape)
-        for index in blocks:
-            yield draw_block(index, settings, dimensions, buffer)
-        return
+    free = [torch.empty(shape) for _ in range(1 + min(ahead, 2 * threads))]
     drawing: deque[Future[Tensor]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        free = [torch.empty(shape) for _ in range(ahead + 1)]
+    with ThreadPoolExecutor(max(1, threads)) as pool:
         for index in blocks:
             drawing.append(pool.submit(draw_block, index, settings, dimensions, free.pop()))
             if not free:

@@ -87,11 +87,7 @@ class StatisticsEstimator:
         return [ClassChunk(class_name, start, min(start + size, count)) for start in range(0, count, size)]
 
     def open(self) -> Callable[[ClassChunk], ChunkStatistics]:
-        """Return the function that gives the statistics of a chunk.
-
-        Raises (when called):
-            NumericalError: a latent is not finite; the message names the class.
-        """
+        """Return the function that gives the statistics of a chunk; where a latent is not finite, its error names the class."""
         return functools.partial(self._estimate, batches=Batches(self.images, self.decoders))
 
     def _estimate(self, chunk: ClassChunk, batches: Batches) -> ChunkStatistics:
@@ -188,12 +184,7 @@ class ImageGenerator:
     conditioning_ids: Mapping[str, int]
 
     def open(self) -> Callable[[GenerateTask], Tensor]:
-        """Return the function that gives the images float [K, 3, H, W] in [-1, 1] of a class.
-
-        Raises (when called):
-            DataError: at temperature 0 the class has fewer modes than images.
-            NumericalError: a latent or a pixel is not finite; the message names the class.
-        """
+        """Return the function that gives the images float [K, 3, H, W] in [-1, 1] of a class; its errors name the class."""
         return self._generate
 
     def _generate(self, task: GenerateTask) -> Tensor:

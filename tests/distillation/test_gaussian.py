@@ -117,7 +117,7 @@ def test_latents_from_standard_normal_coordinates_have_the_covariance() -> None:
     for rank, expected in ((2, None), (0, torch.diag(latents.var(0)))):
         gaussian = seen(latents, [100, 200], rank).truncate_rank()
         expected = covariance(gaussian) if expected is None else expected
-        noise = torch.randn(n, gaussian.num_coordinates, generator=generator, dtype=torch.float64)
+        noise = torch.randn(n, len(gaussian.coordinate_std), generator=generator, dtype=torch.float64)
         whole, half = gaussian.from_standard_normal(noise.clone()), gaussian.from_standard_normal(noise.clone(), 0.5)
         assert float((whole.T.cov() - expected).abs().max()) < 4 * float(expected.max()) * (2 / n) ** 0.5
         torch.testing.assert_close(half - gaussian.mean, (whole - gaussian.mean) / 2)
