@@ -213,8 +213,7 @@ def _grouping(work: Workload) -> tuple[Timing, float]:
 def _files(work: Workload, image: Tensor) -> tuple[float, float, float]:
     """Return the seconds to write and read the statistics of a class, to write one image such as ``image``, and to complete a set."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        modes = work.settings.modes
+        folder, modes = Path(temporary), work.settings.modes
         mixture = ClassMixture((replace(ClassGaussian.empty(work.dimensions, work.rank).truncate_rank(), count=2),) * modes)
 
         def keep() -> None:
