@@ -52,35 +52,35 @@ def test_distil_with_forward_noise_measures_noised_latents(digits: ImageData, di
     """The statistics relate to those of the clean latents z by mean sqrt(a) m + sqrt(1-a) e-bar; as e is drawn apart from z, the mean over
     the 64 dimensions and 143 images of the excess errs by less than 5 sqrt((1-a) / (64 * 143)). Batches do not matter, and the
     manifest names the method."""
-    made = distill(digits, digits_prior, tmp_path / "noised", store="statistics", forward_process="forward_noise", **QUICK)
+    noised = distill(digits, digits_prior, tmp_path / "noised", store="statistics", forward_process="forward_noise", **QUICK)
     clean = distill(digits, digits_prior, tmp_path / "clean", store="statistics", level=0)
-    assert (made.manifest.method, clean.manifest.method) == ("forward_noise", "latent_gaussian")
-    assert "inversion_guidance" not in made.manifest.settings
+    assert (noised.manifest.method, clean.manifest.method) == ("forward_noise", "latent_gaussian")
+    assert "inversion_guidance" not in noised.manifest.settings
     a = float(digits_prior.schedule.alphas_cumprod[digits_prior.schedule.grid(6)[3]])
     for name in ("0", "7"):
-        gap = made.statistics[name].mean - a**0.5 * clean.statistics[name].mean
-        count = made.statistics[name].count
+        gap = noised.statistics[name].mean - a**0.5 * clean.statistics[name].mean
+        count = noised.statistics[name].count
         assert gap.std() == pytest.approx(((1 - a) / count) ** 0.5, rel=0.4)
         assert abs(float(gap.mean())) < 5 * ((1 - a) / (64 * count)) ** 0.5
         variance = a * clean.statistics[name].std ** 2 + 1 - a
-        assert float((made.statistics[name].std ** 2 / variance).mean()) == pytest.approx(1, abs=5 * (2 / (64 * count)) ** 0.5)
+        assert float((noised.statistics[name].std ** 2 / variance).mean()) == pytest.approx(1, abs=5 * (2 / (64 * count)) ** 0.5)
     batched = distill(
         digits, digits_prior, tmp_path / "batched", store="statistics", forward_process="forward_noise", batch_size=50, **QUICK
     )
-    torch.testing.assert_close(batched.statistics["7"].mean, made.statistics["7"].mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(batched.statistics["7"].mean, noised.statistics["7"].mean, rtol=0, atol=1e-5)
 
 
 def test_level_0_decodes_the_group(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """No inversion, no denoising: the images are the decoded group of the Gaussian of the encoded images, and expand repeats them."""
     from d3hr.distillation.grouping import draw_group
 
-    made = distill(digits, digits_prior, tmp_path / "set", ipc=3, level=0, strategy="random")
-    group = draw_group("4", made.statistics["4"], distill_settings("paper", ipc=3, level=0, strategy="random"))
-    pictures = digits_prior.decode(group.float().view(3, *digits_prior.latent_shape))
-    assert (made.of_class("4").int() - to_uint8(pictures).int()).abs().max() <= 1
+    distilled = distill(digits, digits_prior, tmp_path / "set", ipc=3, level=0, strategy="random")
+    group = draw_group("4", distilled.statistics["4"], distill_settings("paper", ipc=3, level=0, strategy="random"))
+    images = digits_prior.decode(group.float().view(3, *digits_prior.latent_shape))
+    assert (distilled.of_class("4").int() - to_uint8(images).int()).abs().max() <= 1
     encoded = digits_prior.encode(torch.cat(list(digits.batches("4")))).flatten(1).double()
-    torch.testing.assert_close(made.statistics["4"].mean, encoded.mean(dim=0), rtol=1e-5, atol=1e-6)
-    assert torch.equal(expand(made, digits_prior, tmp_path / "again", ipc=3).images, made.images)
+    torch.testing.assert_close(distilled.statistics["4"].mean, encoded.mean(dim=0), rtol=1e-5, atol=1e-6)
+    assert torch.equal(expand(distilled, digits_prior, tmp_path / "again", ipc=3).images, distilled.images)
 
 
 def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def terms(groups: Tensor, gaussian: ClassGaussian) -> list[Tensor]:
 @pytest.mark.parametrize(("k", "expected"), [(10, (20.2, 15.0, 44.0)), (50, (9.05, 6.47, 21.5))])
 def test_score_of_random_groups_is_the_known_one(k: int, expected: tuple[float, float, float]) -> None:
     """At sigma = 1: the mean term is sqrt(D/K) = 20.24 (K=10), 9.05 (K=50); std and skewness terms are the design's simulated figures,
-    given to three digits, hence half a unit of the last digit beside three standard errors."""
+    given to three digits, hence half a unit of the last digit on top of three standard errors."""
     groups = torch.randn(40, k, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for term, value in zip(terms(groups, standard()), expected, strict=True):
         allowance = 0.5 * 10 ** (math.floor(math.log10(value)) - 2)
@@ -102,7 +102,7 @@ def test_exact_std_decides_the_norm(exact_std: str, expected: float) -> None:
 
 
 def test_exact_of_one_image_is_not_the_mean() -> None:
-    """The mean itself denoises to a flat picture; one image keeps the distance sqrt(D) of a draw, within 5 %."""
+    """The mean itself denoises to a flat image; one image keeps the distance sqrt(D) of a draw, within 5 %."""
     group = select_groups({"a": standard()}, 1, strategy="exact", num_candidates=50)["a"]
     assert float(group.norm()) == pytest.approx(D**0.5, rel=0.05)
 
@@ -115,11 +115,11 @@ def test_search_finds_the_best_of_its_candidates(k: int, skewness: Skewness, mon
     monkeypatch.setattr(pool, "BLOCK_VALUES", 16 * 30)
     settings = GroupSettings(ipc=k, num_candidates=70, skewness=skewness, seed=4)
     gaussians = {"a": some(16, 1), "b": some(16, 2)}
-    found = search_candidates(gaussians, settings)
+    candidates = search_candidates(gaussians, settings)
     for name, gaussian in gaussians.items():
-        groups = torch.stack([draw_group(name, gaussian, settings, candidate) for candidate in range(70)])
+        groups = torch.stack([draw_group(name, gaussian, settings, index) for index in range(70)])
         scores = group_score(groups, gaussian.mean, gaussian.std, skewness=skewness)
-        assert float(scores[found[name]]) == pytest.approx(float(scores.min()), rel=1e-5)
+        assert float(scores[candidates[name]]) == pytest.approx(float(scores.min()), rel=1e-5)
 
 
 @pytest.fixture
@@ -145,9 +145,9 @@ def test_blocks_may_be_shared_out_in_any_way(cuts: list[int], small_blocks: Grou
     """Ranges searched apart and merged, forwards or backwards, give the scores and winners of the whole, bit for bit."""
     variances = all_variances({name: some(16, seed) for seed, name in enumerate("abcdefgh")}, small_blocks)
     whole = PoolSearch(variances, small_blocks).search(ALL_BLOCKS)
-    parts = [PoolSearch(variances, small_blocks).search(range(start, stop)) for start, stop in itertools.pairwise(cuts)]
-    assert same(functools.reduce(BestCandidates.merge, parts), whole)
-    assert same(functools.reduce(BestCandidates.merge, reversed(parts)), whole)
+    ranges = [PoolSearch(variances, small_blocks).search(range(start, stop)) for start, stop in itertools.pairwise(cuts)]
+    assert same(functools.reduce(BestCandidates.merge, ranges), whole)
+    assert same(functools.reduce(BestCandidates.merge, reversed(ranges)), whole)
     assert whole.indices.unique().numel() > 1
 
 
@@ -165,8 +165,8 @@ def test_the_memory_budget_changes_no_result(threads: int, small_blocks: GroupSe
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     variances = all_variances({"a": some(16, 1), "b": some(16, 2)}, small_blocks)
     block = 4 * 6 * 5 * 16
-    found = [PoolSearch(variances, small_blocks, budget).search(ALL_BLOCKS) for budget in (None, 0, 5 * block, 7 * block)]
-    assert all(same(one, found[0]) for one in found)
+    results = [PoolSearch(variances, small_blocks, budget).search(ALL_BLOCKS) for budget in (None, 0, 5 * block, 7 * block)]
+    assert all(same(result, results[0]) for result in results)
 
 
 def test_scoring_in_parts_changes_no_winner(small_blocks: GroupSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_a_class_does_not_depend_on_the_others(strategy: Strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["search", "exact", "random"])
-def test_classes_draw_noise_of_their_own_unless_told_otherwise(strategy: Strategy) -> None:
+def test_classes_draw_noise_of_their_own_by_default(strategy: Strategy) -> None:
     gaussians = {"a": standard(32), "b": standard(32)}
     own = select_groups(gaussians, 4, strategy=strategy, num_candidates=1)
     same = select_groups(gaussians, 4, strategy=strategy, num_candidates=1, seed_by_class=False)

@@ -68,47 +68,47 @@ def test_worker_processes_make_the_same_set(image_folder: MakeFolder, tmp_path: 
         here = distill(images, prior, tmp_path / "here", batch_size=1, **QUICK)
     finally:
         torch.set_num_threads(threads)
-    made = distill(images, prior, tmp_path / "workers", batch_size=1, execution=WorkerProcesses(2), **QUICK)
-    assert tree(made.path) == tree(here.path)
+    by_workers = distill(images, prior, tmp_path / "workers", batch_size=1, execution=WorkerProcesses(2), **QUICK)
+    assert tree(by_workers.path) == tree(here.path)
 
 
 def test_chunks_together_are_the_class(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """Mean and spread of 20 images in three chunks are those of all latents at once."""
     images, prior = small
-    made = distill(images, prior, tmp_path / "set", batch_size=1, **QUICK)
+    distilled = distill(images, prior, tmp_path / "set", batch_size=1, **QUICK)
     clean = prior.encode(torch.cat(list(images.batches("ant"))))
     latents = invert(prior, clean, torch.zeros(20).long(), level=3, steps=6).flatten(1).double()
-    torch.testing.assert_close(made.statistics["ant"].mean, latents.mean(0), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(made.statistics["ant"].std, latents.std(0), rtol=1e-5, atol=1e-5)
-    assert made.manifest.classes[0].sample is None
+    torch.testing.assert_close(distilled.statistics["ant"].mean, latents.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(distilled.statistics["ant"].std, latents.std(0), rtol=1e-5, atol=1e-5)
+    assert distilled.manifest.classes[0].sample is None
 
 
-def test_a_sample_is_random_nested_and_told_of(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+def test_a_sample_is_random_and_nested_and_the_manifest_states_its_errors(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """Seven of twenty ants: the first seven of a permutation that follows from the class's name; the manifest states the errors,
     sqrt((1 - 7/20) / 7) for the mean. A class of fewer is seen whole."""
     images, prior = small
-    made = distill(images, prior, tmp_path / "set", max_images_per_class=7, batch_size=3, **QUICK)
+    distilled = distill(images, prior, tmp_path / "set", max_images_per_class=7, batch_size=3, **QUICK)
     order = torch.randperm(20, generator=generator_for("subsample", "ant"))
     clean = prior.encode(images.pick("ant", order[:7]))
     latents = invert(prior, clean, torch.zeros(7).long(), level=3, steps=6).flatten(1)
-    torch.testing.assert_close(made.statistics["ant"].mean, ClassGaussian.empty(64).update(latents).mean, rtol=1e-5, atol=1e-5)
-    ant, bee, _ = made.manifest.classes
+    torch.testing.assert_close(distilled.statistics["ant"].mean, ClassGaussian.empty(64).update(latents).mean, rtol=1e-5, atol=1e-5)
+    ant, bee, _ = distilled.manifest.classes
     assert ant.sample is not None and bee.sample is not None
     assert (ant.real_images, ant.sample.images) == (20, 7)
     assert ant.sample.mean_error == pytest.approx(((1 - 7 / 20) / 7) ** 0.5)
     assert (bee.sample.images, bee.sample.mean_error, bee.sample.std_error) == (5, 0.0, 0.0)
-    assert "7 of 20" in (made.path / "README.md").read_text()
-    assert DistilledSet.load(made.path).manifest.settings["max_images_per_class"] == 7
+    assert "7 of 20" in (distilled.path / "README.md").read_text()
+    assert DistilledSet.load(distilled.path).manifest.settings["max_images_per_class"] == 7
 
 
 def test_a_tolerance_stops_where_both_errors_are_below(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """At 0.2 the mean needs 1 / (0.04 + 1/20) = 11.1 images, so 12 in batches of 2, if the spread's error allows; all are never needed."""
     images, prior = small
-    made = distill(images, prior, tmp_path / "set", tolerance=0.2, batch_size=2, **QUICK)
-    ant = made.manifest.classes[0].sample
+    distilled = distill(images, prior, tmp_path / "set", tolerance=0.2, batch_size=2, **QUICK)
+    ant = distilled.manifest.classes[0].sample
     assert ant is not None and 12 <= ant.images < 20
     assert max(ant.mean_error, ant.std_error) <= 0.2
-    assert made.statistics["ant"].count == ant.images
+    assert distilled.statistics["ant"].count == ant.images
     strict = distill(images, prior, tmp_path / "strict", tolerance=0.01, batch_size=2, **QUICK)
     assert strict.manifest.classes[0].sample == ant.model_copy(update={"images": 20, "mean_error": 0.0, "std_error": 0.0})
 
