@@ -23,9 +23,9 @@ from d3hr.prior.class_matching import conditioning_ids, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.expansion import write_drawn_set
 from d3hr.sets.manifest import Manifest, Sample
 from d3hr.sets.statistics import KeptMixtures
+from d3hr.sets.writer import write_drawn_set
 
 
 def distill(

@@ -1,11 +1,10 @@
-"""How long work tells a person how far it has come."""
+"""How long work reports its progress to a person."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -14,38 +13,26 @@ from rich.progress import Task as RichTask
 from rich.text import Text
 
 
-class Bar(Protocol):
-    """One piece of work under way."""
+class Bar:
+    """The progress of one piece of work, of a known number of units; this one is not shown."""
 
     def update(self, completed: int, *, total: int | None = None, note: str = "") -> None:
-        """Say that ``completed`` of ``total`` units are done."""
+        """Report that ``completed`` units are done, of ``total`` where that has changed."""
 
 
-class Progress(Protocol):
-    """Where long work reports to."""
+class Progress:
+    """Where long work reports to; this one reports nothing, as the library does by default."""
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Bar]:
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
         """Open a bar over ``total`` units."""
+        yield Bar()
 
     def say(self, text: str) -> None:
         """Report one line."""
 
 
-class _SilentBar:
-    def update(self, completed: int, *, total: int | None = None, note: str = "") -> None:
-        pass
-
-
-class Silent:
-    """Reports nothing: the library's default."""
-
-    @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
-        """Open a bar that shows nothing."""
-        yield _SilentBar()
-
-    def say(self, text: str) -> None:
-        """Say nothing."""
+SILENT = Progress()
 
 
 class _Rate(ProgressColumn):
@@ -54,19 +41,19 @@ class _Rate(ProgressColumn):
 
 
 def is_first_process() -> bool:
-    """Return whether this process speaks for all that a launcher such as ``accelerate launch`` started together."""
+    """Return whether this is the first of the processes that a launcher such as ``accelerate launch`` started together."""
     return os.environ.get("RANK", "0") == "0"
 
 
-class OnTerminal:
-    """Reports to standard error: bars with rate and time left on a terminal, plain lines elsewhere; of several processes the first does."""
+class OnTerminal(Progress):
+    """Reports to standard error: bars with rate and time left on a terminal, plain lines elsewhere; of several processes only the first."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=not is_first_process())
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
-        """Open a bar."""
+        """Open a bar over ``total`` units."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -86,12 +73,9 @@ class OnTerminal:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-class _RichBar:
+class _RichBar(Bar):
     def __init__(self, rich: RichProgress, title: str, total: int) -> None:
         self._rich, self._task = rich, rich.add_task(title, total=total, note="")
 
     def update(self, completed: int, *, total: int | None = None, note: str = "") -> None:
         self._rich.update(self._task, completed=completed, total=total, note=note)
-
-
-SILENT = Silent()

@@ -19,7 +19,7 @@ from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS
 from d3hr.prior.schedule import Schedule
-from d3hr.progress import Silent
+from d3hr.progress import Progress
 
 hypothesis.settings.register_profile("quick", max_examples=10)  # of 100: a tenth of the cases of every test
 
@@ -118,7 +118,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-class Heard(Silent):
+class Heard(Progress):
     """Remembers what was said."""
 
     def __init__(self) -> None:

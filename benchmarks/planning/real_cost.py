@@ -22,14 +22,14 @@ from benchmarks.quality.real_priors import add_prior_arguments, prior_folder
 from benchmarks.real_data import images_of, real_data, write_splits
 from d3hr import Prior, distill
 from d3hr.planning.plan import plan
-from d3hr.progress import Bar, Silent
+from d3hr.progress import Bar, Progress
 
 SIZES = (1_000, 10_000, None)
 """Images; None is all that are not held out."""
 SETTINGS: dict[str, Any] = {"preset": "gentle", "ipc": 10}
 
 
-class Clock(Silent):
+class Clock(Progress):
     """Counts the seconds that each bar was open."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -72,6 +72,11 @@ class ImageData:
     sizes: dict[tuple[int, int], int]
     skipped: tuple[str, ...]
     ignored: tuple[str, ...]
+    method: ClassVar[str] = "folder"
+    """How the images were made is not known: there is no manifest, and no seed."""
+    seed: ClassVar[int] = 0
+    manifest: ClassVar[None] = None
+
     _images: Source
     _by_class: tuple[_Indices, ...]
 
@@ -89,20 +94,6 @@ class ImageData:
     def ipc(self) -> int:
         """Images per class; where classes differ, the mean, rounded down."""
         return len(self) // len(self.class_names)
-
-    @property
-    def method(self) -> str:
-        """``folder``: d3hr does not know how the images were made, nor by which seed, and has no manifest of them."""
-        return "folder"
-
-    @property
-    def seed(self) -> int:
-        """0; see :attr:`method`."""
-        return 0
-
-    @property
-    def manifest(self) -> None:
-        """None; see :attr:`method`."""
 
     @property
     def record(self) -> DataRecord:

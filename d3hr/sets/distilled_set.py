@@ -23,16 +23,17 @@ from d3hr.data.codec import read_square
 from d3hr.data.dataset import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.distillation.settings import ExpandOptions
-from d3hr.errors import DistilledSetError, PriorError
+from d3hr.distillation.settings import ExpandOptions, StatisticsSettings, distill_settings
+from d3hr.errors import DistilledSetError, PriorError, SettingsError
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
+from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
-from d3hr.sets.expansion import expand_statistics
 from d3hr.sets.image_set import ImageSet, require_images
 from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
 from d3hr.sets.statistics import read_mixtures, require_size
+from d3hr.sets.writer import write_drawn_set
 
 MAX_VALUES_PER_PIXEL = 16
 """Most dimensions of a latent that statistics may have per pixel of the set's images; autoencoders give fewer than 1."""
@@ -218,17 +219,19 @@ class DistilledSet:
                 hint="give a set written by 'd3hr distill'.",
             )
         self.require_prior(prior)
-        expand_statistics(
-            self.manifest,
-            self.mixtures,
-            prior,
-            out,
-            ipc=ipc,
-            execution=execution,
-            memory_budget=memory_budget,
-            progress=progress,
-            **options,
-        )
+        changes = {name: value for name, value in options.items() if value is not None}
+        if fixed := sorted(StatisticsSettings.model_fields.keys() & changes.keys()):
+            raise SettingsError(
+                f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", hint="distil anew."
+            )
+        settings = distill_settings(**{**self.manifest.settings, **changes, "ipc": ipc})
+        settings.require_no_copies()
+        manifest = self.manifest.changed(settings=settings, ipc=ipc)
+        with StagedFolder(out, manifest.key()) as stage, execution.session() as session:
+            if not stage.finished:
+                write_drawn_set(
+                    stage, manifest, prior, settings, self.mixtures, execution=session, memory_budget=memory_budget, progress=progress
+                )
         return DistilledSet.load(out)
 
     @property
@@ -238,8 +241,9 @@ class DistilledSet:
     @property
     def _sizes(self) -> dict[str, int]:
         """Classes, modes and rank of the statistics, by the manifest, and the most dimensions that latents of such images may have."""
-        most = MAX_VALUES_PER_PIXEL * self.manifest.image_size**2
-        return {"classes": len(self.class_names), "modes": self.manifest.modes, "rank": self.manifest.rank, "most": most}
+        settings, most = self.manifest.distill_settings, MAX_VALUES_PER_PIXEL * self.image_size**2
+        modes, rank = (settings.modes, settings.rank) if settings else (1, 0)
+        return {"classes": len(self.class_names), "modes": modes, "rank": rank, "most": most}
 
     def _missing(self, entry: ClassEntry) -> list[str]:
         """Return which of a class's images is missing, if any; as many files are looked at as lie there, whatever the manifest says."""

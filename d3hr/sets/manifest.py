@@ -227,16 +227,6 @@ class Manifest(BaseModel):
         return _CommonSettings.model_validate(self.settings).denoising_guidance
 
     @property
-    def modes(self) -> int:
-        """Gaussians that describe a class."""
-        return self.distill_settings.modes if self.distill_settings else 1
-
-    @property
-    def rank(self) -> int:
-        """Directions that are kept of each covariance, at most."""
-        return self.distill_settings.rank if self.distill_settings else 0
-
-    @property
     def describes_statistics(self) -> bool:
         """Whether it says how statistics were made, and of which classes of which prior."""
         return bool(self.distill_settings and self.prior.fingerprint and self.conditioning)

@@ -5,16 +5,22 @@ A set appears whole or not at all: it is built as ``OUT.partial``, where a finis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from d3hr.data.codec import is_sound_png, png_of_pixels, read_square, to_uint8
+from d3hr.distillation.grouping import search_mixtures
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.fileio.atomic import write_bytes, write_json
+from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
+from d3hr.execution.base import SERIAL, Execution
+from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
 from d3hr.fileio.staging import StagedFolder, remove
+from d3hr.prior.class_matching import conditioning_ids
+from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.card import MAX_CLASSES, MAX_COLUMNS, contact_sheet, set_card
 from d3hr.sets.manifest import Manifest
@@ -50,6 +56,56 @@ def write_set(
     write_bytes(stage.path / "README.md", set_card(manifest).encode())
     write_json(stage.path / "manifest.json", manifest.model_dump(mode="json"))
     stage.commit(exclude=temporary)
+
+
+def write_drawn_set(
+    stage: StagedFolder,
+    manifest: Manifest,
+    prior: Prior,
+    settings: DistillSettings,
+    mixtures: Mapping[str, ClassMixture],
+    *,
+    execution: Execution = SERIAL,
+    memory_budget: int | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Complete a staged set with images drawn from class statistics; with none where ``manifest`` has an IPC of 0.
+
+    Args:
+        stage: the folder under construction.
+        manifest: what the set is.
+        prior: the prior that the statistics were measured with.
+        settings: how groups are chosen and denoised.
+        mixtures: the statistics of each class, looked up when its turn comes.
+        execution: where the work is done.
+        memory_budget: bytes that a search may hold, by default 256 MiB.
+        progress: where to report.
+
+    Raises:
+        DataError: at temperature 0 a class has fewer modes than images.
+        NumericalError: a latent or a pixel is not finite; the message names the class.
+    """
+
+    def search() -> dict[str, dict[str, int]]:
+        device = prior.device.type
+        candidates = search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
+        return {"candidates": candidates}
+
+    kept = load_or_make(stage.path / "candidates.json", search, progress) if manifest.ipc else {"candidates": {}}
+    generator = ImageGenerator(prior, settings, conditioning_ids(manifest.conditioning))
+
+    def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, kept["candidates"])))
+
+    write_set(
+        stage,
+        manifest,
+        draw,
+        mixtures=mixtures,
+        statistics_dtype=settings.statistics_dtype,
+        temporary=("statistics", "candidates.json"),
+        progress=progress,
+    )
 
 
 def _write_images(

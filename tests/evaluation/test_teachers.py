@@ -17,7 +17,7 @@ from d3hr.evaluation.students import new_student
 from d3hr.evaluation.targets import soft_labels
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.evaluation.teachers import Teacher
-from d3hr.progress import Silent
+from d3hr.progress import Progress
 from tests.conftest import MakeFolder, tree
 
 BRIEF = protocol_named("teacher").model_copy(update={"epochs": 3, "flip": False, "shift": 0.0})
@@ -61,7 +61,7 @@ class Stopped(Exception):
     """Stands for a power cut."""
 
 
-class StopsAt(Silent):
+class StopsAt(Progress):
     def __init__(self, step: int) -> None:
         self.step = step
 

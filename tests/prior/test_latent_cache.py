@@ -10,7 +10,7 @@ from d3hr.errors import OutputError
 from d3hr.prior import latent_cache as latents_module
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.trainer import Process
-from d3hr.progress import Silent
+from d3hr.progress import Progress
 from tests.conftest import Heard, MakeFolder, tree, untrained_prior
 
 
@@ -32,7 +32,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_latents_are_those_of_the_images_in_order(images: ImageData, prior: Prior, tmp_path: Path) -> None:
-    latents = Latents(images, prior.vae, tmp_path / "cache", Process(), Silent())
+    latents = Latents(images, prior.vae, tmp_path / "cache", Process(), Progress())
     expected = prior.encode(images.gather(range(11))[0])
     torch.testing.assert_close(latents.gather(torch.arange(11)), expected)
     torch.testing.assert_close(latents.gather(torch.tensor([10, 0, 4])), expected[[10, 0, 4]])
@@ -41,7 +41,7 @@ def test_latents_are_those_of_the_images_in_order(images: ImageData, prior: Prio
 
 
 def test_a_second_fit_finds_them_and_a_lost_shard_is_made_again(images: ImageData, prior: Prior, tmp_path: Path) -> None:
-    Latents(images, prior.vae, tmp_path / "cache", Process(), Silent())
+    Latents(images, prior.vae, tmp_path / "cache", Process(), Progress())
     before = tree(tmp_path / "cache")
     (tmp_path / "cache" / "000000004.safetensors").unlink()
     kept = (tmp_path / "cache" / "000000000.safetensors").stat().st_mtime_ns
@@ -55,7 +55,7 @@ def test_a_second_fit_finds_them_and_a_lost_shard_is_made_again(images: ImageDat
 def test_latents_of_another_autoencoder_or_data_set_are_made_anew_and_this_is_said(
     images: ImageData, prior: Prior, image_folder: MakeFolder, tmp_path: Path
 ) -> None:
-    Latents(images, prior.vae, tmp_path / "cache", Process(), Silent())
+    Latents(images, prior.vae, tmp_path / "cache", Process(), Progress())
     prior.vae.decoder.conv_out.bias.data += 1
     prior.vae.encoder.conv_in.bias.data += 1
     heard = Heard()
@@ -71,5 +71,5 @@ def test_latents_of_another_autoencoder_or_data_set_are_made_anew_and_this_is_sa
 def test_a_folder_of_other_things_is_left_alone(images: ImageData, prior: Prior, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(OutputError, match="no cache of latents"):
-        Latents(images, prior.vae, tmp_path, Process(), Silent())
+        Latents(images, prior.vae, tmp_path, Process(), Progress())
     assert (tmp_path / "thesis.txt").read_text() == "years"
