@@ -5,13 +5,13 @@
     │   └── UnreadableImages   some files are not images d3hr will read
     ├── SettingsError          a setting is unknown, out of range, or contradicts another
     ├── PriorError             a diffusion prior cannot be loaded or does not fit the task
-    ├── ClassMismatch          two things that must speak of the same classes do not
+    ├── ClassMismatch          two things that must have the same classes do not
     ├── OutputError            the place to write to holds something else, or cannot be written
-    ├── DamagedFile            a file is no longer what d3hr wrote
+    ├── DamagedFile            a file is not what d3hr wrote
     ├── DistilledSetError      a folder is not a (complete) distilled set
-    ├── ResultsError           kept results of an evaluation or a diagnosis are missing or damaged
+    ├── ResultsError           results of an evaluation or a diagnosis are missing or damaged
     ├── NumericalError         a computation left the finite numbers
-    └── ExecutionError         the processes or machines that work was given to cannot do it
+    └── ExecutionError         worker processes or machines cannot do their work
 
 Every message has three parts: what is wrong, what was found, and what to do next.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 LISTED = 20
-"""How many names a message lists before it cuts them off."""
+"""Most names that a message lists."""
 
 
 class D3hrError(Exception):
@@ -44,7 +44,7 @@ class D3hrError(Exception):
         super().__init__("\n".join(line for line in lines if line))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes as what it is, whatever its constructor takes."""
+        """Let errors of every class be pickled, whatever their constructors take."""
         return D3hrError.__new__, (type(self), *self.args), self.__dict__
 
 
@@ -73,14 +73,14 @@ class PriorError(D3hrError):
 
 
 class ClassMismatch(D3hrError):
-    """Two things that must speak of the same classes do not.
+    """Two things that must have the same classes do not.
 
     Args:
-        ours: the thing whose classes must be found.
+        ours: the name of one thing.
         our_classes: its classes.
-        theirs: the thing that must have them.
+        theirs: the name of the other, which must have these classes too.
         their_classes: its classes.
-        wrong: what does not match, a sentence each; by default, which of our classes are not theirs by exact name.
+        wrong: what does not match, one sentence each; by default, the classes of the first that the other does not have.
         hint: what to do next.
     """
 
@@ -117,7 +117,7 @@ class OutputError(D3hrError):
 
 
 class DamagedFile(D3hrError):
-    """A file is no longer what d3hr wrote: bits have flipped, it is cut short, or it is gone."""
+    """A file is not what d3hr wrote: bits have flipped, it is cut short, or it is gone."""
 
 
 class DistilledSetError(D3hrError):
@@ -125,7 +125,7 @@ class DistilledSetError(D3hrError):
 
 
 class ResultsError(D3hrError):
-    """Kept results of an evaluation or a diagnosis are missing or damaged."""
+    """Results of an evaluation or a diagnosis are missing or damaged."""
 
 
 class NumericalError(D3hrError):
@@ -134,7 +134,7 @@ class NumericalError(D3hrError):
     @classmethod
     @contextmanager
     def naming(cls, class_name: str) -> Iterator[None]:
-        """Tell of which class the work was that fails inside."""
+        """Add the name of the class to a :class:`NumericalError` that is raised inside."""
         try:
             yield
         except NumericalError as error:
@@ -142,25 +142,25 @@ class NumericalError(D3hrError):
 
 
 class ExecutionError(D3hrError):
-    """The processes or machines that work was given to cannot do it."""
+    """Worker processes or machines cannot do their work."""
 
 
 def _classes(names: Sequence[str]) -> str:
-    """List class names, of which those of ImageNet have commas of their own."""
+    """List class names; those of ImageNet contain commas."""
     return listed(names, separator="; " if any("," in name for name in names) else ", ")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Return ``text`` with whatever a terminal would not show as it is written as an escape, but for the characters in ``keep``.
+    """Return ``text`` with all characters that are not printable escaped, except those in ``keep``.
 
-    Names of files and classes come from anywhere: a control character in one could clear or rewrite the screen, and a byte that is no
-    UTF-8 could not be printed at all.
+    Names of files and classes come from anywhere: a control character could clear or rewrite the screen, and a byte that is not UTF-8
+    could not be printed at all.
     """
     return "".join(each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text)
 
 
 def listed(names: Sequence[str], *, separator: str = ", ", limit: int = LISTED) -> str:
-    """Join names for a message, cutting long lists and saying so."""
+    """Join names for a message; of more than ``limit`` names, the message says how many are left out."""
     shown = separator.join(names[:limit])
     hidden = len(names) - limit
     return f"{shown}{separator}and {hidden} more" if hidden > 0 else shown

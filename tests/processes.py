@@ -22,7 +22,7 @@ import d3hr
 from d3hr import Prior, distill, load_images
 from d3hr.__main__ import main
 from d3hr.distillation.grouping import search_mixtures
-from d3hr.sets import expansion
+from d3hr.sets import writer
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 120.0
@@ -79,7 +79,7 @@ def held(arguments: list[str], gate: Path) -> int:
         wait_until(gate.exists)
         return search_mixtures(*inner, **named)
 
-    with patch.object(expansion, "search_mixtures", wait):
+    with patch.object(writer, "search_mixtures", wait):
         return main(arguments)
 
 

@@ -1,1 +1,1 @@
-"""Real images by class: where they come from, decoded within limits, read in bounded memory."""
+"""Real images by class: opening a source, decoding within limits, reading in bounded memory."""

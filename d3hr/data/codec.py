@@ -147,7 +147,7 @@ def png_of_pixels(pixels: Tensor) -> bytes:
 
 
 def is_sound_png(blob: bytes) -> bool:
-    """Return whether a PNG file is whole, and every chunk fits its checksum; Pillow checks those of pixels only if it is told to verify."""
+    """Return whether a PNG file is whole, and every chunk fits its checksum; Pillow checks those of pixels only in ``verify``."""
     try:
         with Image.open(io.BytesIO(blob), formats=["PNG"]) as image:
             image.verify()

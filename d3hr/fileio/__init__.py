@@ -1,1 +1,1 @@
-"""Files: whole or not at all, with checksums, locked while a run works on them, read within limits."""
+"""Files that are written whole or not at all, carry checksums, are locked while a run works on them, and are read within limits."""

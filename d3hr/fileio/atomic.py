@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all, and are looked at before they are trusted.
+"""Reads and writes files: whole or not at all, with a checksum that is verified when they are read.
 
-A file is written to a temporary neighbour, flushed to the disk and renamed; it carries its checksum.
+A file is written to a temporary file in the same folder, flushed to the disk and renamed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from d3hr.errors import DamagedFile, OutputError
 from d3hr.fileio.checksums import KEY, checked, digest_of_tensors, with_checksums, without_checksums
 from d3hr.progress import SILENT, Progress
 
-Piece = TypeVar("Piece")
+Content = TypeVar("Content")
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is fsynced and takes ``path``'s place, on failure it is removed."""
+    """Yield a temporary path in the same folder; on success it is flushed to the disk and replaces ``path``, on failure it is removed."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # what lies there may be a link to somewhere else
@@ -62,7 +62,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file, memory-mapped.
 
     Raises:
-        DamagedFile: they are not what :func:`write_tensors` was given.
+        DamagedFile: it is no safetensors file, or its checksum does not fit.
     """
     return read_checkpoint(path)[0]
 
@@ -79,7 +79,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Give safetensors' and the system's complaints about writing below ``path`` a name and a next step.
+    """Name the file in an error of safetensors or of the system about writing ``path``, or below it.
 
     Raises:
         OutputError: safetensors cannot write, for example because the disk is full.
@@ -101,17 +101,17 @@ def write_json(path: Path, content: Any, *, checksum: bool = True) -> None:
     Args:
         path: the file.
         content: JSON values.
-        checksum: whether objects get a key ``sha256``; not in a form that another tool defines.
+        checksum: whether objects get a key ``sha256``; False for a form that another tool defines.
     """
     values = with_checksums(content) if checksum else content
     write_bytes(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Return what :func:`write_json` was given, or the content of any other JSON file.
+    """Return the values of a JSON file, without checksums.
 
     Raises:
-        DamagedFile: it is no JSON, or not what was written.
+        DamagedFile: it is not JSON, or a checksum does not fit.
     """
     try:
         return without_checksums(json.loads(path.read_bytes().decode()))
@@ -121,13 +121,13 @@ def read_json(path: Path) -> Any:
         raise _damaged(path, str(error)) from error
 
 
-def load_if_valid(path: Path, read: Callable[[Path], Piece], progress: Progress = SILENT) -> Piece | None:
-    """Return a piece that an earlier run finished; None where there is none, or a damaged one, which is removed to be made again.
+def load_if_valid(path: Path, read: Callable[[Path], Content], progress: Progress = SILENT) -> Content | None:
+    """Return the content of a file that an earlier run finished; None if there is none, or a damaged one, which is removed.
 
     Args:
-        path: its file.
-        read: reads it, and raises :class:`~d3hr.errors.DamagedFile` where it is not what was written.
-        progress: where to say that one is damaged.
+        path: the file.
+        read: reads it, and raises :class:`~d3hr.errors.DamagedFile` if it is damaged.
+        progress: where a damaged file is reported.
     """
     try:
         return read(path) if os.path.lexists(path) else None
@@ -143,7 +143,7 @@ def load_or_make(path: Path, make: Callable[[], Any], progress: Progress = SILEN
     """Return the JSON values of a file that an earlier run finished; where there is none, make them and write it.
 
     Args:
-        path: its file.
+        path: the file.
         make: makes the values.
         progress: where a damaged file is reported.
     """

@@ -1,4 +1,4 @@
-"""A lock that keeps two runs out of one folder; the operating system releases it when a process ends, however it ends."""
+"""A lock that keeps a second run out of a folder; the operating system releases it when a process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from filelock import BaseFileLock, FileLock, Timeout
 from d3hr.errors import OutputError
 
 LOCK = ".lock"
-"""The file in a folder that its lock is on; it tells who holds it, and is gone when nobody does, unless a run was killed."""
+"""The locked file in a folder. It names the process that holds the lock, and is removed with it, unless the run was killed."""
 
 
 def lock_folder(folder: Path, *, wait: bool = False) -> BaseFileLock:
-    """Take the lock of an existing folder; whoever takes it gives it back by :func:`unlock_folder`.
+    """Lock an existing folder, until :func:`unlock_folder`.
 
     Args:
         folder: the folder.
-        wait: whether to wait for another run that has it.
+        wait: whether to wait for another run that holds the lock.
 
     Raises:
-        OutputError: another run has it and ``wait`` is false, or the disk knows no locks.
+        OutputError: another run holds it and ``wait`` is false, or the disk does not support locks.
         FileNotFoundError: the folder was moved meanwhile.
     """
     file = folder / LOCK
@@ -43,9 +43,9 @@ def lock_folder(folder: Path, *, wait: bool = False) -> BaseFileLock:
         ) from None
     except NotImplementedError as error:
         raise OutputError(
-            f"{folder} cannot be locked.", found=str(error), hint="choose an --out on a disk that knows file locks."
+            f"{folder} cannot be locked.", found=str(error), hint="choose an --out on a disk that supports file locks."
         ) from error
-    with suppress(OSError):  # who holds it is only for the message; a full disk is met later, where something is lost
+    with suppress(OSError):  # only for the message of other runs; a full disk is reported where it matters
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         file.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), encoding="utf-8")
     return lock
@@ -53,7 +53,7 @@ def lock_folder(folder: Path, *, wait: bool = False) -> BaseFileLock:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder, as :func:`lock_folder` takes it, for as long as the block runs."""
+    """Hold the lock of a folder for as long as the block runs; arguments and errors are those of :func:`lock_folder`."""
     lock = lock_folder(folder, wait=wait)
     try:
         yield
@@ -62,13 +62,13 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def unlock_folder(folder: Path, lock: BaseFileLock) -> None:
-    """Remove the lock's file, wherever the folder is now, and let other runs in; one that waits on the file makes a new one."""
+    """Remove the lock file and release the lock; a run that waits for it creates a new file."""
     (folder / LOCK).unlink(missing_ok=True)
     lock.release()
 
 
 def remove_lock(folder: Path) -> None:
-    """Remove the lock file of a finished folder, where a run was killed as the folder appeared; not one that is held."""
+    """Remove the lock file that a run which was killed while it committed left in a finished folder; not one that is held."""
     with suppress(OutputError, OSError):
         if (folder / LOCK).is_file():
             unlock_folder(folder, lock_folder(folder))
@@ -76,7 +76,7 @@ def remove_lock(folder: Path) -> None:
 
 def _holder(file: Path) -> str:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return f"process {told['pid']} on {told['host']}, since {told['since']}"
+        holder = json.loads(file.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "a process that does not tell its name"
+        return "a process of unknown number"

@@ -1,4 +1,4 @@
-"""Gives every class a folder whose name is safe on any disk and in any loader, and reads as the class's name wherever it can."""
+"""Names of class folders: safe on any disk and for any loader, and the class's own name wherever that is possible."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MAX_BYTES = 180
 
 
 def class_folders(class_names: Sequence[str]) -> dict[str, str]:
-    """Return class name -> folder name, all different, also where the disk ignores case.
+    """Return class name -> folder name, all different, also on a disk that ignores case.
 
-    Characters that a path or a pattern would read otherwise become %XX, and so does the first letter of a word that Hugging Face
-    ``datasets`` would take for the name of a split ("test tube"). Names that are too long, or alike but for case, get a hash.
+    Characters with a meaning in paths or patterns become %XX, and so does the first letter of a word that Hugging Face ``datasets``
+    would take for the name of a split ("test tube"). Names that are too long, or differ only in case, get a hash at the end.
 
     Raises:
         ValueError: a class name occurs twice.

@@ -1,8 +1,8 @@
 """Output folders that appear whole or not at all.
 
-A folder is built as ``<out>.partial`` and renamed to ``<out>`` when it is complete; until then the partial folder holds the finished
-pieces, from which the same run goes on. What a folder is made of (settings, fingerprints) stands in its ``run.json``. One run at a time
-works in a folder.
+A folder is built as ``<out>.partial`` and renamed to ``<out>`` when it is complete; until then the partial folder holds finished files,
+from which the same run resumes. The key of the run (settings, fingerprints) is kept in its ``run.json``. One run at a time works in a
+folder.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _KEY_FILE = "run.json"
 
 
 class StagedFolder:
-    """A folder under construction, or finished by an earlier run of the same key; inside ``with``, no other run works on it.
+    """A folder under construction, or finished by an earlier run with the same key; inside ``with``, no other run works on it.
 
     Args:
-        out: where the finished folder will stand.
-        key: what the work is made of, as JSON values.
-        leading: whether this process, of those that work together, is the one that keeps others out and publishes.
+        out: the path of the finished folder.
+        key: what decides the result, as JSON values.
+        leading: whether this process, of several that work together, is the one that locks the folder and commits it.
 
     Attributes:
-        path: the folder to write finished pieces into.
-        finished: whether ``out`` already holds the finished work of this key; nothing is left to do then.
-        resumed: whether finished pieces of an earlier, interrupted run may lie in ``path``.
+        path: the folder to write into.
+        finished: whether ``out`` already is the finished folder of this key; then nothing is left to do.
+        resumed: whether ``path`` may hold finished files of an earlier, interrupted run.
 
     Raises:
         OutputError: ``out`` holds something else, ``path`` holds an unfinished run of another key, or another run works there.
-        DamagedFile: it cannot be told whose work ``out`` or ``path`` holds.
+        DamagedFile: the ``run.json`` of ``out`` or ``path`` is damaged.
     """
 
     def __init__(self, out: str | Path, key: dict[str, Any], *, leading: bool = True) -> None:
@@ -69,17 +69,17 @@ class StagedFolder:
         self.close()
 
     def close(self) -> None:
-        """Let other runs in."""
+        """Release the lock."""
         if self._lock is not None:
             unlock_folder(self.path if self.path.is_dir() else self.out, self._lock)
             self._lock = None
 
     def commit(self, exclude: Sequence[str] = (), *, mutable: Sequence[str] = ()) -> None:
-        """Make the folder appear under its final name, with the checksums of its files.
+        """Write the checksums of all files and rename the folder to its final name.
 
         Args:
-            exclude: pieces that only the run needed.
-            mutable: files that will change later; they carry a checksum of their own.
+            exclude: files and folders that only the run needed; they are removed.
+            mutable: files that may change later, and carry a checksum of their own.
         """
         for name in exclude:
             remove(self.path / name)
@@ -90,7 +90,7 @@ class StagedFolder:
         _sync(self.out.parent)
 
     def _take(self) -> None:
-        """Lock the partial folder, unless another run has published it meanwhile."""
+        """Lock the partial folder, unless another run has committed it meanwhile."""
         try:
             self._lock = _lock(self.path, self._key, wait=False)
         except FileNotFoundError:
@@ -105,7 +105,7 @@ class StagedFolder:
                     remove(self.path)
                 self.close()
             else:
-                self.resumed = _go_on(self.path, self._key)
+                self.resumed = _prepare(self.path, self._key)
         except BaseException:
             self.close()
             raise
@@ -113,21 +113,21 @@ class StagedFolder:
 
 @contextmanager
 def lock_workdir(folder: Path, key: dict[str, Any], *, wait: bool = False) -> Iterator[bool]:
-    """Make ``folder`` the place of the work of ``key``, alone, and yield whether pieces of that work may already lie in it.
+    """Lock a folder for the work of ``key``, and yield whether it may already hold files of that work.
 
     Args:
-        folder: a folder that grows in place.
-        key: what the work is made of, as JSON values.
+        folder: a folder to which files are added in place; it is created if it is missing.
+        key: what decides the result, as JSON values.
         wait: whether to wait for another run that works there.
 
     Raises:
         OutputError: the folder holds something else, or work of another key, or another run works there.
-        DamagedFile: it cannot be told whose work the folder holds.
+        DamagedFile: its ``run.json`` is damaged.
     """
     key = json.loads(json.dumps(key))
     lock = _lock(folder, key, wait=wait)
     try:
-        yield _go_on(folder, key)
+        yield _prepare(folder, key)
     finally:
         unlock_folder(folder, lock)
 
@@ -145,14 +145,14 @@ def require_free(out: Path) -> None:
 
 
 def require_no_links(folder: Path) -> None:
-    """Raise :class:`OutputError` if a symbolic link lies below ``folder``: what is written there would end up elsewhere."""
+    """Raise :class:`OutputError` if there is a symbolic link below ``folder``: what is written through it would end up elsewhere."""
     for path in _below(folder):
         if path.is_symlink():
             raise _linked(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds, if there is one."""
+    """Remove a file or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -160,7 +160,7 @@ def remove(path: Path) -> None:
 
 
 def _lock(folder: Path, key: dict[str, Any], *, wait: bool) -> BaseFileLock:
-    """Lock a folder, made if need be; one that holds something else is refused before anything is written into it."""
+    """Lock a folder, created if it is missing; one that holds something else is refused before anything is written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -169,8 +169,8 @@ def _lock(folder: Path, key: dict[str, Any], *, wait: bool) -> BaseFileLock:
     return lock_folder(folder, wait=wait)
 
 
-def _go_on(folder: Path, key: dict[str, Any]) -> bool:
-    """Make a locked folder the place of ``key``, clear what a killed run left half-written, and return whether it was so before."""
+def _prepare(folder: Path, key: dict[str, Any]) -> bool:
+    """Write the key into a locked folder, or return True if it is there; remove temporary files of a killed run."""
     require_no_links(folder)
     if not _require_ours(folder, key):
         write_json(folder / _KEY_FILE, key)
@@ -182,7 +182,7 @@ def _go_on(folder: Path, key: dict[str, Any]) -> bool:
 
 
 def _require_ours(folder: Path, key: dict[str, Any]) -> bool:
-    """Return whether a folder holds work of ``key``, or False where it is empty; refuse anything else."""
+    """Return True if a folder holds work of ``key``, False if it is empty; refuse anything else."""
     before = _read_key(folder)
     if before is None:
         if any(entry for entry in folder.iterdir() if entry.name != LOCK and not entry.name.endswith(".tmp")):
@@ -209,7 +209,7 @@ def _read_key(folder: Path) -> dict[str, Any] | None:
         key = read_json(path)
     except DamagedFile as error:
         raise DamagedFile(
-            f"{path} is damaged: nothing else tells which run made {folder}.",
+            f"{path} is damaged: nothing else says which run made {folder}.",
             found=error.found,
             hint=f"delete {folder} and repeat the command that made it, or choose another --out.",
         ) from error

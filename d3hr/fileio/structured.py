@@ -1,4 +1,4 @@
-"""Reads small files of settings and results: JSON and YAML of plain values, or an error that says what is wrong with them."""
+"""Reads small files of settings (YAML) and of results (JSON), as plain values, or raises an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Record(BaseModel):
 
 
 def validated_json(file: Path, adapter: TypeAdapter[Model], *, hint: str) -> Model:
-    """Return what ``file`` holds; numbers that JSON does not know (NaN, Infinity) are read as null.
+    """Return the validated content of a JSON file; numbers that JSON does not have (NaN, Infinity) are read as null.
 
     Args:
         file: the file.
-        adapter: what it must hold.
-        hint: which command writes it.
+        adapter: the type of the content.
+        hint: for the error: which command writes the file.
 
     Raises:
-        ResultsError: the file is missing, no JSON, not what was written, or not of that form.
+        ResultsError: the file is missing, is not JSON, its checksum does not fit, or the content is of another type.
     """
     if not file.is_file():
         raise ResultsError(f"There is no {file}.", found="a folder without it" if file.parent.is_dir() else "no such folder", hint=hint)
@@ -88,10 +88,10 @@ def read_yaml(path: str | Path, what: str, hint: str, *, load: Callable[[str], A
 
 
 def require_plain(text: str) -> None:
-    """Refuse YAML that unfolds to more than stands in it, before anything is built of it: with aliases, a few lines make gigabytes.
+    """Refuse YAML that expands to more than its text, before any value is built: with aliases, a few lines make gigabytes.
 
     Raises:
-        ValueError: it uses aliases, holds several documents, is nested more than :data:`MAX_DEPTH` deep, or is no YAML; in one line.
+        ValueError: it uses aliases, holds several documents, is nested more than :data:`MAX_DEPTH` deep, or is not YAML; in one line.
     """
     depth = documents = 0
     try:

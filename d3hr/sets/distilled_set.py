@@ -41,7 +41,7 @@ MAX_VALUES_PER_PIXEL = 16
 
 @dataclass(frozen=True)
 class DistilledSet:
-    """A distilled set on disk; its images are read when first asked for."""
+    """A distilled set on disk; its images are read at their first use."""
 
     path: Path
     manifest: Manifest

@@ -12,7 +12,7 @@ from d3hr import ImageData, Prior, distill, load_images
 from d3hr.distillation import tasks
 from d3hr.distillation.tasks import ChunkStatistics, ClassChunk, StatisticsEstimator
 from d3hr.fileio import atomic, staging
-from d3hr.sets import expansion
+from d3hr.sets import writer
 from tests.conftest import MakeFolder, tree, untrained_prior
 from tests.processes import finish, start
 
@@ -24,7 +24,7 @@ def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
     points: dict[str, tuple[Any, str, Callable[..., object]]] = {
         "invert": (tasks, "invert", lambda *_: None),
         "statistics": (atomic, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
-        "search": (expansion, "search_mixtures", lambda *_: None),
+        "search": (writer, "search_mixtures", lambda *_: None),
         "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
         "publish": (staging.StagedFolder, "commit", lambda *_, **__: None),
     }
