@@ -1,6 +1,5 @@
 """The tasks of a distillation: which they are, and that it does not matter where or in which order they run."""
 
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,10 +11,8 @@ import torch
 from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, invert, load_images
 from d3hr.distillation.settings import distill_settings
 from d3hr.distillation.tasks import ClassChunk, StatisticsEstimator
-from d3hr.errors import PriorError
 from d3hr.execution.base import Result, Task, Work
 from d3hr.execution.processes import WorkerProcesses
-from d3hr.prior.model import _reopened
 from d3hr.seeds import generator_for
 from tests.conftest import MakeFolder, tree, untrained_prior
 
@@ -111,18 +108,3 @@ def test_a_tolerance_stops_where_both_errors_are_below(small: tuple[ImageData, P
     assert distilled.statistics["ant"].count == ant.images
     strict = distill(images, prior, tmp_path / "strict", tolerance=0.01, batch_size=2, **QUICK)
     assert strict.manifest.classes[0].sample == ant.model_copy(update={"images": 20, "mean_error": 0.0, "std_error": 0.0})
-
-
-def test_a_prior_travels_as_its_name(tmp_path: Path) -> None:
-    """The copy has the same weights and precision; one that is not on disk, or has changed there, cannot travel."""
-    with pytest.raises(PriorError, match="in memory"):
-        pickle.dumps(untrained_prior(("ant", "bee")))
-    untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
-    prior = Prior.from_pretrained(tmp_path / "prior", dtype=torch.bfloat16)
-    sent = pickle.dumps(prior)
-    assert len(sent) < 1000
-    assert pickle.loads(sent).fingerprint == prior.fingerprint
-    untrained_prior(("cow", "dog")).save_pretrained(tmp_path / "prior")
-    _reopened.cache_clear()  # another process has not loaded it
-    with pytest.raises(PriorError, match="not the same prior"):
-        pickle.loads(sent)

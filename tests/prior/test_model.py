@@ -7,6 +7,7 @@ import torch
 
 from d3hr import Prior
 from d3hr.errors import PriorError, SettingsError
+from d3hr.prior.model import _reopened
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS, prior_preset
 from d3hr.prior.settings import fit_settings, fitting_image_size
@@ -184,3 +185,18 @@ def test_a_new_transformer_starts_from_nothing() -> None:
     transformer = new_transformer(SMALL, (4, 4), 3)
     output = transformer(torch.randn(2, 4, 4, 4), timestep=torch.tensor([1, 2]), class_labels=torch.tensor([0, 1])).sample
     assert not output.any()
+
+
+def test_a_prior_travels_as_its_name(tmp_path: Path) -> None:
+    """The copy has the same weights and precision; one that is not on disk, or has changed there, cannot travel."""
+    with pytest.raises(PriorError, match="in memory"):
+        pickle.dumps(untrained_prior(("ant", "bee")))
+    untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
+    prior = Prior.from_pretrained(tmp_path / "prior", dtype=torch.bfloat16)
+    sent = pickle.dumps(prior)
+    assert len(sent) < 1000
+    assert pickle.loads(sent).fingerprint == prior.fingerprint
+    untrained_prior(("cow", "dog")).save_pretrained(tmp_path / "prior")
+    _reopened.cache_clear()  # another process has not loaded it
+    with pytest.raises(PriorError, match="not the same prior"):
+        pickle.loads(sent)
