@@ -5,7 +5,6 @@ Legend: N images, H = W image side.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +12,18 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import check_finite
 from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.tasks import generate_images, invert_by_settings
 from d3hr.errors import NumericalError
+from d3hr.prior.autoencoder import psnr_db
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 
 CLASSES, IMAGES = 8, 8
 """Size of the sample: classes evenly spread, their first images."""
-PEAK = 2.0
-"""Extent of the values of images in [-1, 1]."""
-MOST_DB = 100.0
-"""What identical images are given, instead of infinity."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +41,6 @@ class RoundTrip:
     autoencoder_psnr_db: float | None = None
     images: int | None = None
     seconds_per_image: Annotated[float | None, Field(exclude=True)] = None
-
-
-def psnr_db(x: Tensor, y: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of images [N, 3, H, W] in [-1, 1], 10 log10(4 / mean squared error), at most 100 dB."""
-    error = float((x.double() - y.double()).square().mean())
-    return min(MOST_DB, 10 * math.log10(PEAK**2 / error)) if error > 0 else MOST_DB
 
 
 def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings) -> RoundTrip:

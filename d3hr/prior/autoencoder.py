@@ -5,6 +5,7 @@ Legend: N images, H = W image side, C h w latent axes.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from d3hr.prior.trainer import Curve
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 """The diffusers classes that d3hr can use."""
+_CHUNK = 64
+_MOST_DB = 100.0
 
 
 def to_latents(vae: Any, images: Tensor) -> Tensor:
@@ -30,6 +33,13 @@ def to_images(vae: Any, latents: Tensor) -> Tensor:
     """Return the images [N, 3, H, W] (float32, clamped to [-1, 1]) of latents [N, C, h, w] of unit scale."""
     raw = latents.to(vae.device, torch.float32) / vae.config.scaling_factor + _shift(vae)
     return torch.as_tensor(vae.decode(raw.to(vae.dtype)).sample.float().clamp(-1, 1))
+
+
+def psnr_db(x: Tensor, y: Tensor) -> float:
+    """Return the peak signal-to-noise ratio of images [N, 3, H, W] in [-1, 1], in dB: 10 log10(4 / mean squared error), at most 100."""
+    parts = zip(x.split(_CHUNK), y.split(_CHUNK), strict=True)
+    error = sum(float((a.double() - b.double()).square().sum()) for a, b in parts) / x.numel()
+    return min(_MOST_DB, 10 * math.log10(4 / error)) if error else _MOST_DB
 
 
 def downsampling(vae: Any) -> int:

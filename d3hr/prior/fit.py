@@ -5,21 +5,19 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder
-from d3hr.prior.autoencoder import downsampling, train_autoencoder
+from d3hr.prior.autoencoder import downsampling, psnr_db, train_autoencoder
 from d3hr.prior.class_matching import conditioning_ids, match_classes
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
@@ -259,8 +257,8 @@ def _reconstruction_psnr(prior: Prior, images: ImageData, sample: int = 256) -> 
     """Return the PSNR, in dB of the range [-1, 1], of encode and decode over evenly spaced training images."""
     positions = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
     x = images.gather(positions)[0]
-    error = torch.cat([F.mse_loss(prior.decode(prior.encode(part)).cpu(), part)[None] for part in x.split(64)]).mean()
-    return round(10 * math.log10(4 / max(float(error), 1e-12)), 2)
+    decoded = torch.cat([prior.decode(prior.encode(part)).cpu() for part in x.split(64)])
+    return round(psnr_db(x, decoded), 2)
 
 
 def _loss_table(curves: Mapping[str, Curve]) -> bytes:

@@ -1,3 +1,4 @@
+import math
 import pickle
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from d3hr import Prior
 from d3hr.errors import PriorError, SettingsError
+from d3hr.prior.autoencoder import psnr_db
 from d3hr.prior.model import _reopened
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS, prior_preset
@@ -23,6 +25,18 @@ def prior() -> Prior:
 
 def inputs(prior: Prior) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(3, *prior.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1])
+
+
+def test_psnr_by_hand() -> None:
+    """An error of 0.2 everywhere is a mean square of 0.04 under a peak of 2: 10 log10(4 / 0.04) = 20 dB. No error counts as 100 dB.
+
+    Where one image of 65 has the error and 64 have none, the mean square is 0.04 / 65: 20 + 10 log10(65) dB.
+    """
+    x = torch.zeros(65, 3, 4, 4)
+    assert psnr_db(x, x + 0.2) == pytest.approx(20)
+    assert psnr_db(x, x) == 100
+    last = torch.arange(65)[:, None, None, None] == 64
+    assert psnr_db(x, x + 0.2 * last) == pytest.approx(20 + 10 * math.log10(65))
 
 
 def test_a_saved_prior_is_the_same_prior(prior: Prior, tmp_path: Path) -> None:
