@@ -1,6 +1,8 @@
-"""Changes images on their way into a student: moved, mirrored, then mixed in pairs.
+"""Augments a batch of training images: translates or crops and flips them, then mixes them in pairs.
 
-All randomness comes from torch's global generator, which the training seeds. Legend: N images of a batch, H = W image side, C classes.
+All randomness comes from torch's global generator, which the training seeds for each step.
+
+Legend: N images of a batch, H = W image side, C classes.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ class Mixed:
 
     Attributes:
         images: the mixed images [N, 3, H, W].
-        partners: position in the batch of what was mixed in, int64 [N].
-        shares: what is left of an image itself, 0 to 1, [N].
+        partners: position in the batch of each image's partner, int64 [N].
+        shares: share of each image itself, 0 to 1, float [N]; the rest is its partner's.
     """
 
     images: Tensor
@@ -29,20 +31,20 @@ class Mixed:
     shares: Tensor
 
     def targets(self, rows: Tensor) -> Tensor:
-        """Return the probabilities [N, C] of the mixed images, of the probabilities [N, C] of the images apart.
+        """Return the target probabilities [N, C] of the mixed images, from those of the single images, ``rows`` [N, C].
 
-        Cross-entropy is linear in them: it is ``shares * CE(own) + (1 - shares) * CE(partner)``.
+        Cross-entropy is linear in its targets, so it becomes ``shares * CE(own) + (1 - shares) * CE(partner)``.
         """
-        kept = self.shares[:, None]
-        return kept * rows + (1 - kept) * rows[self.partners]
+        shares = self.shares[:, None]
+        return shares * rows + (1 - shares) * rows[self.partners]
 
 
 Mix = Callable[[Tensor], Mixed]
-"""Images [N, 3, H, W] to the same, mixed in pairs."""
+"""From images [N, 3, H, W] to the same images, mixed in pairs."""
 
 
 def augmentation(protocol: Protocol, image_size: int) -> nn.Module:
-    """Return a module that moves and mirrors each image [N, 3, H, W] of a batch on its own, as the protocol says."""
+    """Return a module that translates or crops and flips each image of a batch [N, 3, H, W] independently, as the protocol says."""
     from kornia.augmentation import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
     size = (image_size, image_size)
@@ -62,7 +64,7 @@ def mixing(protocol: Protocol) -> Mix:
 
 
 def _unmixed(images: Tensor) -> Mixed:
-    return Mixed(images, _places(images), torch.ones(len(images), device=images.device))
+    return Mixed(images, _positions(images), torch.ones(len(images), device=images.device))
 
 
 def _mixup() -> Mix:
@@ -71,9 +73,9 @@ def _mixup() -> Mix:
     mixer = RandomMixUpV2(data_keys=["input", "class"])  # its uniform share is Beta(1, 1)
 
     def mix(images: Tensor) -> Mixed:
-        mixed, rows = mixer(images, _places(images))
-        _, partners, taken = rows.unbind(dim=1)
-        return Mixed(mixed, partners.long(), 1 - taken)
+        mixed, rows = mixer(images, _positions(images))
+        _, partners, partner_shares = rows.unbind(dim=1)
+        return Mixed(mixed, partners.long(), 1 - partner_shares)
 
     return mix
 
@@ -84,13 +86,13 @@ def _cutmix() -> Mix:
     mixer = RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=True)
 
     def mix(images: Tensor) -> Mixed:
-        mixed, rows = mixer(images, _places(images))
-        _, partners, kept = rows[0].unbind(dim=1)
-        return Mixed(mixed, partners.long(), kept)
+        mixed, rows = mixer(images, _positions(images))
+        _, partners, shares = rows[0].unbind(dim=1)
+        return Mixed(mixed, partners.long(), shares)
 
     return mix
 
 
-def _places(images: Tensor) -> Tensor:
-    """Return the position of each image in its batch, which kornia carries along as if it were a class."""
+def _positions(images: Tensor) -> Tensor:
+    """Return the position of each image in its batch, int64 [N]; kornia mixes it along with the image, as if it were a class."""
     return torch.arange(len(images), device=images.device)

@@ -1,7 +1,7 @@
-"""How a student is trained, as data: every row of a table goes through the same protocol.
+"""How a student is trained, as data: every row of a table uses the same protocol.
 
-A protocol is a YAML file of :class:`Protocol`'s fields; those that d3hr knows by name lie in ``protocol_files``. A file may start from
-another (``base: hard``, or ``base: mine.yaml`` of a file beside it) and may say what differs from a number of images per class on
+A protocol is a YAML file with the fields of :class:`Protocol`; those with a name are in ``protocol_files``. A file may start from another
+(``base: hard``, or ``base: mine.yaml`` for a file in the same folder), and may give other values from a number of images per class on
 (``by_ipc: {50: {batch_size: 100}}``).
 """
 
@@ -19,23 +19,24 @@ from d3hr.fileio.structured import read_mapping
 
 _FILES = Path(__file__).parent / "protocol_files"
 _AROUND = ("about", "base", "by_ipc")
-"""What a file holds beside the fields of a protocol."""
+"""Keys of a file that are not fields of a protocol."""
 
 
 class Protocol(BaseModel):
     """One way to train a student.
 
     Raises:
-        pydantic.ValidationError: a field is unknown or out of range, or two fields contradict; :func:`protocol_from` says which in words.
+        pydantic.ValidationError: a field is unknown or out of range, or two fields contradict; :func:`protocol_from` raises a
+            ``SettingsError`` instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
-    """What a table calls it."""
+    """Its name in tables."""
     labels: Literal["hard", "online", "stored"] = "hard"
-    """``hard``: cross-entropy with the class of each image. ``online``: KL divergence from a teacher that is asked about every augmented
-    batch. ``stored``: KL divergence from the teacher's answers about the images as they are, given once and kept. Where images are mixed,
+    """``hard``: cross-entropy with the class of each image. ``online``: KL divergence from the teacher's probabilities of every augmented
+    batch. ``stored``: KL divergence from its probabilities of the images as they are, computed once and stored. Where images are mixed,
     hard and stored targets are mixed in the same shares."""
     temperature: float = Field(default=1.0, gt=0)
     """T, by which the logits of teacher and student are divided before softmax, for soft labels (arXiv 1503.02531)."""
@@ -46,24 +47,24 @@ class Protocol(BaseModel):
     epochs: int | None = Field(default=None, gt=0)
     """Passes over the set; give this or ``steps``."""
     batch_size: int = Field(gt=0)
-    """Most images in a step; the images of a pass are shared out evenly over its steps."""
+    """Largest number of images per step; the images of a pass are divided evenly among its steps."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """``sgd``: stochastic gradient descent with momentum. ``adamw``: Adam with decoupled weight decay (arXiv 1711.05101)."""
     learning_rate: float = Field(gt=0)
     """Highest learning rate: that of the first step, or of the end of the warm-up."""
     schedule: Literal["cosine", "half_cosine", "step"] = "cosine"
     """``cosine``: down to zero, as 0.5 (1 + cos(pi e / E)). ``half_cosine``: down to half, as 0.5 (1 + cos(pi e / 2E)). ``step``: a tenth
-    from the middle on. The time e counts whole epochs where the length is given in ``epochs``, else steps."""
+    from the middle on. The time e of E counts whole epochs where the length is given in ``epochs``, else steps."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps over which the learning rate rises linearly, multiplied with the schedule."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Share of the past in the running gradient: SGD's momentum, AdamW's first beta (its second is 0.999)."""
+    """Decay of the running average of gradients: SGD's momentum, AdamW's first beta (its second is 0.999)."""
     nesterov: bool = False
-    """Whether SGD looks ahead by Nesterov's rule."""
+    """Whether SGD uses Nesterov momentum."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Weight decay: added to the gradient in SGD, applied to the weights in AdamW."""
     decay_vectors: bool = True
-    """Whether 1-D parameters, which are biases and the scales of norms, decay as well."""
+    """Whether weight decay applies to 1-D parameters too, which are biases and the scales of norms."""
     shift: float = Field(default=0.0, ge=0, lt=1)
     """Largest random translation, as a share of the side, filled by repeating the border; 0 is none."""
     crop_scale: tuple[float, float] | None = None
@@ -77,7 +78,7 @@ class Protocol(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the network in training: float32, or bfloat16 where PyTorch's autocast does; tests are in float32."""
     checks: int = Field(default=10, gt=0)
-    """How often, evenly over a run, the student is tested; the last check is the figure, the best is named so."""
+    """Number of tests of the student, evenly over the training; tables report the last, and the best under its own name."""
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Protocol:
@@ -97,7 +98,7 @@ class Protocol(BaseModel):
 
     @property
     def length(self) -> str:
-        """How long it trains, in words: ``200 steps`` or ``2000 epochs``."""
+        """The length of a training, in words: ``200 steps`` or ``2000 epochs``."""
         return f"{self.steps} steps" if self.epochs is None else f"{self.epochs} epochs"
 
     @property
@@ -106,9 +107,9 @@ class Protocol(BaseModel):
         return self.labels != "hard"
 
     def ticks(self, count: int) -> tuple[int, int]:
-        """Return the ticks of the schedule's clock in a training on ``count`` images, and the optimiser steps of each.
+        """Return the number of ticks of a training on ``count`` images, and the number of optimiser steps per tick.
 
-        A tick is an epoch where the length is given in epochs, else a step.
+        The learning rate changes at each tick: an epoch where the length is given in epochs, else a step.
         """
         if self.epochs is not None:
             return self.epochs, math.ceil(count / self.batch_size)
@@ -122,28 +123,28 @@ def protocol_names() -> tuple[str, ...]:
 
 
 def require_protocol(name: str) -> None:
-    """Refuse a name that no protocol has, or a file that is none, before any work is done.
+    """Refuse the name of an unknown protocol, or of a file that is not a protocol, before any work is done.
 
     Raises:
-        SettingsError: there is none of that name, or a field of the file is wrong.
+        SettingsError: there is no such protocol, or a field of the file is wrong.
     """
     protocol_named(name, ipc=1)
 
 
 def protocol_named(name: str | Path, *, ipc: int | None = None) -> Protocol:
-    """Return the protocol called ``name``, or that of a YAML file.
+    """Return the protocol of a name, or of a YAML file.
 
     Args:
         name: one of :func:`protocol_names`, or the path of a file that ends in ``.yaml``.
         ipc: images per class of the set to train on, for protocols that depend on it.
 
     Raises:
-        SettingsError: there is none of that name, a field is wrong, or it depends on the images per class, which are not given.
+        SettingsError: there is no such protocol, a field is wrong, or it depends on the images per class, which are not given.
     """
     file = _file_of(str(name))
     if not file.is_file():
-        known = ", ".join(protocol_names())
-        raise SettingsError("Unknown protocol.", found=repr(str(name)), hint=f"use one of: {known}; or a .yaml file of your own.")
+        names = ", ".join(protocol_names())
+        raise SettingsError("Unknown protocol.", found=repr(str(name)), hint=f"use one of: {names}; or a .yaml file of your own.")
     fields = _fields(file)
     by_ipc = fields.pop("by_ipc", {})
     if by_ipc and ipc is None:
@@ -170,9 +171,9 @@ def protocol_from(fields: Mapping[str, Any]) -> Protocol:
         raise settings_error(error, "protocol.", hint) from None
 
 
-def _file_of(name: str, beside: Path = Path()) -> Path:
-    """Return the file of a protocol: one of those with a name, or one given by its path from the folder ``beside``."""
-    return beside / name if name.endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
+def _file_of(name: str, folder: Path = Path()) -> Path:
+    """Return the file of a protocol, from its name or from a path relative to ``folder``."""
+    return folder / name if name.endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
 
 
 def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
             raise SettingsError(
                 f"{file} starts from an unknown protocol, or from itself.",
                 found=repr(base),
-                hint=f"use one of: {', '.join(protocol_names())}; or a .yaml file beside it.",
+                hint=f"use one of: {', '.join(protocol_names())}; or a .yaml file in the same folder.",
             )
         below = _fields(start, (*above, file))
     own = {field: value for field, value in read.items() if field not in _AROUND}

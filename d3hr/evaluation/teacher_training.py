@@ -1,4 +1,4 @@
-"""Trains a teacher on all the real images; a training that is stopped goes on from its last checkpoint to the same weights."""
+"""Trains a teacher on all the real images; a stopped training continues from its last checkpoint, to the same weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from d3hr.prior.model import default_device
 from d3hr.progress import SILENT, Progress
 
 IN_MEMORY = 4 * 2**30
-"""Bytes of pixels up to which the training images are decoded once and held; above, every batch is decoded anew."""
+"""Bytes of pixels up to which the training images are decoded once and kept in memory; above, every batch is decoded anew."""
 _CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -36,25 +36,28 @@ def train_teacher(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Teacher:
-    """Train a network on all of ``images`` with hard labels, and measure it once, at the end, on ``test``.
+    """Train a network on all of ``images`` with hard labels, and test it once, at the end.
 
     Args:
         images: the real training images.
         out: folder to write.
-        test: real images of the same classes.
+        test: real images of the same classes, on which its accuracy is measured.
         student: name of the network.
         protocol: how to train it, or a protocol's name or file.
         image_size: side in pixels that it sees; by default the images' own.
         seed: seed of weights, order and augmentation.
         progress: where to report.
 
+    Returns:
+        The teacher, loaded from ``out``.
+
     Raises:
         ClassMismatch: the classes differ.
         SettingsError: an unknown student or protocol, soft labels, or images too small for the network.
         OutputError: ``out`` holds something else.
+        NumericalError: the loss is not finite.
     """
-    per_class = len(images) // len(images.class_names)
-    chosen = protocol_named(protocol, ipc=per_class) if isinstance(protocol, str) else protocol
+    chosen = protocol_named(protocol, ipc=images.ipc) if isinstance(protocol, str) else protocol
     if chosen.soft:
         raise SettingsError("A teacher learns from hard labels.", found=f"{chosen.labels} labels", hint="use --protocol teacher.")
     sized = images if image_size is None else images.at_size(image_size)

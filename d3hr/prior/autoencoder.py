@@ -1,4 +1,4 @@
-"""Latents of images and images of latents, by any of diffusers' image autoencoders.
+"""Latents of images and images of latents, by any of diffusers' image autoencoders, and how a new autoencoder is trained.
 
 Legend: N images, H = W image side, C h w latent axes.
 """
@@ -16,14 +16,15 @@ from d3hr.prior.fit_context import FitContext
 from d3hr.prior.presets import TrainingSettings
 from d3hr.prior.trainer import Curve
 
-CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 """The diffusers classes that d3hr can use."""
 _CHUNK = 64
 _MOST_DB = 100.0
+"""PSNR of identical images, instead of infinity."""
 
 
 def to_latents(vae: Any, images: Tensor) -> Tensor:
-    """Return the latents [N, C, h, w] (float32, unit scale; of ``AutoencoderKL`` the posterior mean) of images [N, 3, H, W] in [-1, 1]."""
+    """Return the latents [N, C, h, w] (float32, unit scale; posterior means of an ``AutoencoderKL``) of images [N, 3, H, W] in [-1, 1]."""
     encoded = vae.encode(images.to(vae.device, vae.dtype))
     raw = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded[0]
     return torch.as_tensor((raw.float() - _shift(vae)) * vae.config.scaling_factor)
@@ -43,7 +44,7 @@ def psnr_db(x: Tensor, y: Tensor) -> float:
 
 
 def downsampling(vae: Any) -> int:
-    """Return how many pixels of a side become one of a latent's."""
+    """Return the side of an image over the side of its latent: 2 to the number of halvings."""
     widths = getattr(vae.config, "encoder_block_out_channels", None) or vae.config.block_out_channels
     return int(2 ** (len(widths) - 1))
 
@@ -85,7 +86,7 @@ def train_autoencoder(
 class _Loss(nn.Module):
     """|x - x'| + (x - x')^2 + w KL, with x' decoded from a sample of the posterior; errors averaged over values, the KL over images.
 
-    Where an image has one latent and no posterior, that is decoded, and there is no KL.
+    An autoencoder without a posterior decodes the latent itself, and has no KL term.
     """
 
     def __init__(self, vae: Any, kl_weight: float) -> None:

@@ -1,4 +1,4 @@
-"""Fits a prior to a data set: from scratch, behind a given autoencoder, or from a pretrained prior."""
+"""Fits a prior to a data set: from scratch, with a given autoencoder, or from a pretrained prior."""
 
 from __future__ import annotations
 
@@ -32,76 +32,8 @@ from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
 
-
-@dataclass(frozen=True)
-class StartingPoint:
-    """Networks for the classes of a data set, before training.
-
-    Attributes:
-        transformer: diffusers ``DiTTransformer2DModel`` whose parameters to be trained need a gradient.
-        vae: the autoencoder.
-        image_size: side, in pixels, of the images it takes.
-        scheduler_config: configuration of the noise schedule.
-        began_as: class -> class of the pretrained prior whose row of the label table it begins with.
-        licence: licence of the pretrained weights.
-    """
-
-    transformer: Any
-    vae: Any
-    image_size: int
-    scheduler_config: Mapping[str, Any]
-    began_as: dict[str, str] = field(default_factory=dict)
-    licence: str | None = None
-
-
-def untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> StartingPoint:
-    """Return untrained networks of the settings' preset, behind ``vae`` if there is one.
-
-    Raises:
-        SettingsError: the image size is out of range or cannot be halved often enough.
-    """
-    size = fitting_image_size(settings, image_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(settings.seed, "weights"))
-        autoencoder = vae or new_autoencoder(settings.networks, size)
-        factor = downsampling(autoencoder)
-        if size % factor:
-            raise SettingsError(
-                "The autoencoder cannot take this image size.",
-                found=f"{size} pixels",
-                hint=f"give an --image_size that is a multiple of {factor}.",
-            )
-        transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
-    return StartingPoint(transformer, autoencoder, size, SCHEDULER_CONFIG)
-
-
-def pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *, of: str) -> StartingPoint:
-    """Return a copy of a pretrained prior's transformer, with a label table for other classes, behind the prior's autoencoder.
-
-    Raises:
-        SettingsError: an image size that is not the prior's.
-        ClassMismatch: a class may be several of the prior's, or the class map names what is none.
-    """
-    if settings.image_size not in (None, init.image_size):
-        raise SettingsError(
-            "The pretrained prior does not take this image size.",
-            found=f"--image_size {settings.image_size}, the prior's {init.image_size}",
-            hint="leave --image_size out: images are brought to the prior's size.",
-        )
-    matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
-    rows = conditioning_ids(matches)
-    transformer = copy.deepcopy(init.transformer).float().requires_grad_(True)
-    replace_classes(transformer, [rows.get(name) for name in class_names])
-    if settings.adapt == "lora":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(settings.seed, "lora"))
-            add_lora(transformer, settings.lora_rank)
-    began_as = {match.class_name: match.prior_class for match in matches}
-    return StartingPoint(transformer, init.vae, init.image_size, init.scheduler_config, began_as, init.licence)
-
-
 AUTOENCODER_SHARE = 0.25
-"""Share of ``max_minutes`` that the autoencoder gets."""
+"""Share of ``max_minutes`` for the autoencoder."""
 
 
 def fit_prior(
@@ -118,46 +50,47 @@ def fit_prior(
 ) -> Prior:
     """Fit a prior to a data set and save it as a diffusers ``DiTPipeline`` folder.
 
-    From scratch an autoencoder is trained and then a transformer on its latents; behind a given autoencoder only the transformer. From a
-    pretrained prior its transformer goes on, with a label table of the data's classes, behind the prior's autoencoder. A run that was
-    stopped goes on from its last checkpoint when called again with the same arguments; under ``accelerate launch`` several processes share
-    the work. Beside the pipeline, ``fit.json`` holds the settings and the reconstruction error, ``loss.csv`` the loss curves.
+    From scratch, an autoencoder is trained and then a transformer on its latents; with a given autoencoder, only the transformer. From a
+    pretrained prior, its transformer is trained further, with a label table of the data's classes, on latents of the prior's autoencoder.
+    A run that was stopped continues from its last checkpoint when called again with the same arguments; under ``accelerate launch`` several
+    processes share the work. Next to the pipeline, ``fit.json`` holds data, starting point, steps, seconds and the reconstruction error,
+    and ``loss.csv`` the loss curves.
 
     Args:
         images: training images.
         out: folder to write.
-        preset: ``tiny``, ``compact``, ``small`` or ``base``; with ``init`` it has no part.
-        init: pretrained prior to start from: a folder, a Hub id such as ``facebook/DiT-XL-2-256``, or a loaded prior, which stays as it is.
+        preset: ``tiny``, ``compact``, ``small`` or ``base``; with ``init`` it has no effect.
+        init: pretrained prior to start from: a folder, a Hub id such as ``facebook/DiT-XL-2-256``, or a loaded prior, which is not changed.
         autoencoder: folder or Hub id of an autoencoder to use as it is, instead of training one or of the one of ``init``.
-        latent_cache: folder that keeps the encoded images for other fits on the same data and autoencoder; by default they are not kept.
+        latent_cache: folder that keeps the encoded images for other fits of the same data and autoencoder; by default they are not kept.
         seed: seed of weights, order and noise.
         progress: where to report.
-        changes: settings that differ from the usual, by the names of :class:`~d3hr.prior.settings.FitSettings`.
+        changes: settings that differ from the default, by the names of :class:`~d3hr.prior.settings.FitSettings`.
 
     Raises:
         SettingsError: a setting is unknown, out of range, or contradicts another.
         PriorError: ``init`` or ``autoencoder`` cannot be loaded.
-        ClassMismatch: a class may be several of the pretrained prior's, or the class map names what is none.
+        ClassMismatch: a class could be several of the pretrained prior's, or the class map names a class that does not exist.
         OutputError: ``out`` or ``latent_cache`` holds something else, or another run works on ``out``.
-        DamagedFile: ``out`` is finished, but not what was written.
-        NumericalError: the loss became infinite.
+        DamagedFile: ``out`` is finished, but its files are not what was written.
+        NumericalError: the loss is not finite.
     """
     from accelerate import Accelerator
 
     name = (init.source or "a prior in memory") if isinstance(init, Prior) else init and str(init)
     settings = fit_settings(preset=preset, init=name, autoencoder=autoencoder and str(autoencoder), seed=seed, **changes)
-    # Its precision is global to the interpreter, ours belongs to the run; told nothing, it takes several processes on CPUs for strangers.
+    # Mixed precision is the trainer's: accelerate's is global to the interpreter. Without cpu=True it would not connect processes on CPUs.
     process = Accelerator(mixed_precision="no", cpu=default_device().type == "cpu")
     _check_batches(settings, process)
     given: dict[str, str] = {}
     if init is not None:
         base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder)
         given["init"] = base.fingerprint
-        start = pretrained(settings, images.class_names, base, of=images.source)
+        start = _pretrained(settings, images.class_names, base, of=images.source)
     else:
         vae = load_autoencoder(Repository(str(autoencoder), (".", "vae")), torch.float32) if autoencoder else None
         given |= {"autoencoder": fingerprint([vae], dict(vae.config))} if vae is not None else {}
-        start = untrained(settings, images.class_names, images.image_size, vae)
+        start = _untrained(settings, images.class_names, images.image_size, vae)
     key = {
         "kind": "prior",
         "data": images.fingerprint,
@@ -186,6 +119,73 @@ def fit_prior(
     return Prior.from_pretrained(stage.out)
 
 
+@dataclass(frozen=True)
+class StartingPoint:
+    """Networks for the classes of a data set, before training.
+
+    Attributes:
+        transformer: diffusers ``DiTTransformer2DModel``; its parameters that need a gradient are trained.
+        vae: the autoencoder.
+        image_size: side, in pixels, of the images that it takes.
+        scheduler_config: configuration of the noise schedule.
+        began_as: for each class that the pretrained prior knows, the prior's class whose row of the label table it starts with.
+        licence: licence of the pretrained weights.
+    """
+
+    transformer: Any
+    vae: Any
+    image_size: int
+    scheduler_config: Mapping[str, Any]
+    began_as: dict[str, str] = field(default_factory=dict)
+    licence: str | None = None
+
+
+def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> StartingPoint:
+    """Return untrained networks of the settings' preset, or its transformer alone where there is an autoencoder ``vae``.
+
+    Raises:
+        SettingsError: the image size is out of range or cannot be halved often enough.
+    """
+    size = fitting_image_size(settings, image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(settings.seed, "weights"))
+        autoencoder = vae or new_autoencoder(settings.networks, size)
+        factor = downsampling(autoencoder)
+        if size % factor:
+            raise SettingsError(
+                "The autoencoder cannot take this image size.",
+                found=f"{size} pixels",
+                hint=f"give an --image_size that is a multiple of {factor}.",
+            )
+        transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
+    return StartingPoint(transformer, autoencoder, size, SCHEDULER_CONFIG)
+
+
+def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *, of: str) -> StartingPoint:
+    """Return a copy of a pretrained prior's transformer with a label table for the classes of the data ``of``, and its autoencoder.
+
+    Raises:
+        SettingsError: an image size that is not the prior's.
+        ClassMismatch: a class could be several of the prior's, or the class map names a class that does not exist.
+    """
+    if settings.image_size not in (None, init.image_size):
+        raise SettingsError(
+            "The pretrained prior does not take this image size.",
+            found=f"--image_size {settings.image_size}, the prior's {init.image_size}",
+            hint="leave --image_size out: images are resized to the prior's size.",
+        )
+    matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
+    rows = conditioning_ids(matches)
+    transformer = copy.deepcopy(init.transformer).float().requires_grad_(True)
+    replace_classes(transformer, [rows.get(name) for name in class_names])
+    if settings.adapt == "lora":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(settings.seed, "lora"))
+            add_lora(transformer, settings.lora_rank)
+    began_as = {match.class_name: match.prior_class for match in matches}
+    return StartingPoint(transformer, init.vae, init.image_size, init.scheduler_config, began_as, init.licence)
+
+
 def _check_batches(settings: FitSettings, process: Process) -> None:
     for training in (settings.transformer_training, settings.autoencoder_training):
         if training.batch_size % process.num_processes:
@@ -199,7 +199,7 @@ def _check_batches(settings: FitSettings, process: Process) -> None:
 def _train(
     start: StartingPoint, settings: FitSettings, images: ImageData, context: FitContext, latent_cache: Path
 ) -> tuple[Prior, dict[str, Curve]]:
-    """Train what there is to train, in place, and return it as a prior with the loss curves."""
+    """Train the networks of a starting point, in place, and return them as a prior, with their loss curves."""
     vae, curves, scale = start.vae, {}, 1.0
     seconds = settings.max_minutes and 60 * settings.max_minutes
     if settings.trains_autoencoder:
@@ -238,7 +238,7 @@ def _train(
 def _write(
     prior: Prior, start: StartingPoint, settings: FitSettings, images: ImageData, curves: Mapping[str, Curve], stage: StagedFolder
 ) -> None:
-    """Complete the staged folder."""
+    """Write the prior, ``fit.json`` and ``loss.csv`` into the staged folder."""
     prior.save_pretrained(stage.path)
     about = {
         "data": {"source": images.source, "split": images.split, "images": len(images), "skipped": len(images.skipped)},
@@ -254,7 +254,7 @@ def _write(
 
 
 def _reconstruction_psnr(prior: Prior, images: ImageData, sample: int = 256) -> float:
-    """Return the PSNR, in dB of the range [-1, 1], of encode and decode over evenly spaced training images."""
+    """Return the PSNR, in dB, of decode(encode(images)) over ``sample`` evenly spaced training images, or all of fewer."""
     positions = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
     x = images.gather(positions)[0]
     decoded = torch.cat([prior.decode(prior.encode(part)).cpu() for part in x.split(64)])

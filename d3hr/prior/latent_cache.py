@@ -1,4 +1,7 @@
-"""The latents of a data set, encoded once, kept on disk in safetensors shards and read by position without holding them in memory."""
+"""The latents of a data set: encoded once, kept on disk in safetensors shards, and read by position from memory-mapped files.
+
+Legend: N images, n images of a batch, C h w latent axes.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,22 @@ from d3hr.prior.trainer import Process
 from d3hr.progress import Progress
 
 _ROWS = 4096
+"""Latents per shard."""
 _BATCH = 64
+"""Images that are encoded at a time."""
 _KEY_FILE = "latents.json"
 
 
 class Latents:
     """Latents [N, C, h, w] of unit scale in the order of an :class:`ImageData`, memory-mapped from ``folder``.
 
-    Shards that ``folder`` already holds of the same images and autoencoder are used again; those of others are made anew, and this is
-    said. Several processes share the encoding; another run that encodes into the same folder is waited for.
+    Shards of the same images and autoencoder that ``folder`` already holds are used again; those of other images or autoencoders are
+    replaced, with a message. Several processes share the encoding; while another run encodes into the same folder, this one waits.
 
     Args:
         images: the data set.
         vae: a diffusers autoencoder.
-        folder: where the shards are, or are written if missing.
+        folder: where the shards are, or are written to.
         process: the accelerator.
         progress: where to report.
 
@@ -83,22 +88,26 @@ def _shard(folder: Path, start: int) -> Path:
 
 
 def _claim(folder: Path, key: dict[str, Any], progress: Progress) -> None:
-    """Make ``folder`` the place of the latents of ``key``."""
+    """Mark ``folder`` as holding the latents of ``key``; shards of another key are deleted.
+
+    Raises:
+        OutputError: the folder holds something else.
+    """
     require_no_links(folder)
     file = folder / _KEY_FILE
     try:
-        found = read_json(file) if file.is_file() else None
+        stored = read_json(file) if file.is_file() else None
     except DamagedFile:
-        found = {}
-    if found == key:
+        stored = {}
+    if stored == key:
         return
-    if found is None and any(entry.name != LOCK for entry in folder.iterdir()):
+    if stored is None and any(entry.name != LOCK for entry in folder.iterdir()):
         raise OutputError(
             f"{folder} is no cache of latents.", found=f"files, but no {_KEY_FILE}", hint="give an empty folder as --latent_cache."
         )
-    if found is not None:
-        changed = ", ".join(sorted(name for name in key if found.get(name) != key[name]))
-        progress.say(f"the latents in {folder} are of other inputs ({changed}): encoding anew")
+    if stored is not None:
+        changed = ", ".join(sorted(name for name in key if stored.get(name) != key[name]))
+        progress.say(f"the latents in {folder} are of other inputs ({changed}): they are encoded again")
         file.unlink()
         for shard in folder.glob("*.safetensors"):
             shard.unlink()

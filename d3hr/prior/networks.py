@@ -1,4 +1,4 @@
-"""Builds the untrained networks of a preset for an image size and a number of classes."""
+"""Untrained networks of a preset, for an image size and a number of classes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ SCHEDULER_CONFIG = {
     "prediction_type": "epsilon",
     "clip_sample": False,
 }
-"""The schedule of DiT (arXiv 2212.09748), as diffusers writes it."""
+"""The noise schedule of DiT (arXiv 2212.09748), as a diffusers scheduler configuration."""
 
 
 def _halvings(preset: PriorPreset, image_size: int) -> int:
+    """Return how often the autoencoder halves an image of ``image_size`` pixels.
+
+    Raises:
+        SettingsError: the size cannot be halved that often.
+    """
     halvings = 1
     while image_size // 2**halvings > preset.latent_size:
         halvings += 1
@@ -36,15 +41,19 @@ def _halvings(preset: PriorPreset, image_size: int) -> int:
 
 
 def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
-    """Return an untrained diffusers autoencoder of the preset's class for RGB images of ``image_size`` pixels."""
+    """Return an untrained diffusers autoencoder, of the class that the preset names, for RGB images of ``image_size`` pixels a side.
+
+    Raises:
+        SettingsError: the size cannot be halved often enough.
+    """
     from diffusers import AutoencoderKL
 
     levels = _halvings(preset, image_size) + 1
     if preset.autoencoder == "AutoencoderDC":
         return _folding_autoencoder(preset, levels)
-    given = preset.autoencoder_widths
+    widths = preset.autoencoder_widths
     # Full resolution is the costly part: deeper pyramids start at half the width.
-    widths = _of_length((given[0] // 2, *given) if levels > len(given) else given, levels)
+    widths = _of_length((widths[0] // 2, *widths) if levels > len(widths) else widths, levels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -62,7 +71,7 @@ def _folding_autoencoder(preset: PriorPreset, levels: int) -> Any:
     from diffusers import AutoencoderDC
 
     below = _of_length(preset.autoencoder_widths, levels - 1)
-    # A level without blocks takes its channels from the next; the first entry stands for the pixels.
+    # The first level is that of the pixels: it has no blocks, and the channels of the next.
     widths, layers = (below[0], *below), (0, *[1] * (levels - 2), preset.autoencoder_layers)
     return AutoencoderDC(
         latent_channels=preset.latent_channels,
@@ -78,17 +87,20 @@ def _folding_autoencoder(preset: PriorPreset, levels: int) -> Any:
 
 
 def _of_length(widths: tuple[int, ...], levels: int) -> tuple[int, ...]:
-    """Return the widths of so many levels, the last of those given for all that are missing."""
+    """Return the widths of ``levels`` levels; the last one given is repeated where more are needed."""
     return (*widths[:levels], *widths[-1:] * (levels - len(widths)))
 
 
 def new_transformer(preset: PriorPreset, latent_shape: tuple[int, int], num_classes: int) -> Any:
     """Return an untrained diffusers ``DiTTransformer2DModel`` with one null class, initialised as DiT prescribes.
 
-    ``latent_shape`` is (channels, side) of the latents.
+    diffusers keeps PyTorch's defaults; DiT (arXiv 2212.09748, section 3.2) starts every block as the identity: Xavier-uniform linear
+    layers, N(0, 0.02) embeddings, zero modulation and zero output.
 
-    diffusers leaves PyTorch's defaults; DiT (arXiv 2212.09748, section 3.2) starts every block as the identity: Xavier-uniform
-    linear layers, N(0, 0.02) embeddings, zero modulation and zero output.
+    Args:
+        preset: depth, width and number of tokens.
+        latent_shape: (channels, side) of the latents.
+        num_classes: number of classes, apart from the null class.
     """
     from diffusers import DiTTransformer2DModel
 

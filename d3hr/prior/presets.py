@@ -1,4 +1,4 @@
-"""What a prior fitted from scratch is made of: networks and training, as data.
+"""Presets of a prior that is fitted from scratch: its networks and their training, as data.
 
 The widths of ``tiny`` were measured on 2 CPU cores (fp32, batch 64): ``AutoencoderKL`` with widths (32, 64) at 8 px trains 2,200
 images/s, (16, 32, 64) at 32 px 400 images/s, (32, 64, 64) at 32 px 170 images/s: the blocks at full resolution cost the most, so the
@@ -15,14 +15,14 @@ from d3hr.errors import SettingsError
 
 
 class TrainingSettings(BaseModel):
-    """One optimiser run: AdamW, linear warm-up, cosine to zero, gradient norm clipped, weights averaged (EMA)."""
+    """Training of one network of a prior: AdamW, linear warm-up, cosine to zero, gradient norm clipped, weights averaged (EMA)."""
 
     model_config = ConfigDict(frozen=True)
 
     steps: int = Field(gt=0)
     """Optimiser steps."""
     batch_size: int = Field(gt=0)
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
     warmup_steps: int = 100
@@ -30,7 +30,7 @@ class TrainingSettings(BaseModel):
     clip_norm: float = 1.0
     """Largest gradient norm."""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    """Decay of the averaged weights, reached gradually."""
+    """Decay of the averaged weights, which grows to this value over the first steps."""
 
 
 class PriorPreset(BaseModel):
@@ -50,12 +50,12 @@ class PriorPreset(BaseModel):
     """diffusers' class. ``AutoencoderDC`` (arXiv 2410.10733) folds pixels into channels and works at low resolution: several times as
     fast on a CPU."""
     autoencoder_widths: tuple[int, ...]
-    """Channels of the autoencoder at each resolution, of an ``AutoencoderDC`` below full resolution; the last is repeated where more
-    halvings are needed."""
+    """Channels of the autoencoder at each resolution, or of an ``AutoencoderDC`` at each below full resolution; the last is repeated where
+    more halvings are needed."""
     autoencoder_layers: int
-    """Residual blocks at each resolution; of an ``AutoencoderDC`` at the lowest, with one at those between."""
+    """Residual blocks at each resolution; of an ``AutoencoderDC`` at the lowest resolution, with one block at those in between."""
     kl_weight: float = 1e-6
-    """Weight of the KL term beside the mean absolute and squared error."""
+    """Weight of the KL term next to the mean absolute and mean squared error."""
     layers: int
     """Transformer blocks."""
     heads: int
@@ -63,9 +63,11 @@ class PriorPreset(BaseModel):
     width: int
     """Transformer width."""
     tokens: int
-    """Largest number of tokens; the patch size follows."""
+    """Largest number of tokens; the patch size follows from it."""
     autoencoder_training: TrainingSettings
+    """How the autoencoder is trained."""
     transformer_training: TrainingSettings
+    """How the transformer is trained."""
 
 
 PRESETS: dict[str, PriorPreset] = {
@@ -130,7 +132,7 @@ PRESETS: dict[str, PriorPreset] = {
 
 
 FINE_TUNING = TrainingSettings(steps=10_000, batch_size=64, learning_rate=1e-4, warmup_steps=100, ema_decay=0.999)
-"""TrainingSettings of a pretrained transformer on other classes."""
+"""How a pretrained transformer is trained on other classes, by default."""
 LABEL_DROPOUT = 0.1
 """Share of training images whose class is replaced by the null class, for guidance (DiT, arXiv 2212.09748)."""
 

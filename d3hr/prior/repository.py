@@ -1,4 +1,4 @@
-"""Finds the files of a pretrained model: in a folder, or in a snapshot of a Hugging Face Hub repository."""
+"""Finds and loads a pretrained model: its files lie in a folder, or in a snapshot of a Hugging Face Hub repository."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from typing import Any
 import torch
 
 from d3hr.errors import PriorError
-from d3hr.prior.autoencoder import CLASSES
+from d3hr.prior.autoencoder import AUTOENCODERS
 
 _KNOWN_LICENCES = {"facebook/DiT-XL-2-256": "cc-by-nc-4.0", "facebook/DiT-XL-2-512": "cc-by-nc-4.0"}
-"""Licences that a repository's card does not tell (github.com/facebookresearch/DiT, LICENSE.txt)."""
+"""Licences that a repository's card does not name (github.com/facebookresearch/DiT, LICENSE.txt)."""
 
 
 class Repository:
-    """The files of one pretrained model.
+    """The files of one pretrained model; those of a Hub repository are downloaded, or found in the Hub's cache.
 
     Args:
         name: a folder, or a Hub id such as ``facebook/DiT-XL-2-256``; ``HF_HUB_OFFLINE`` and the Hub's cache are honoured.
-        parts: folders of the model that hold a network each; ``.`` is the model's own folder.
+        parts: folders of the model whose weights are needed; ``.`` is the model's own folder.
+
+    Attributes:
+        folder: where the files are.
 
     Raises:
-        PriorError: there is no such folder, and the Hub does not give it.
+        PriorError: there is no such folder, and the Hub cannot provide it.
     """
 
     def __init__(self, name: str, parts: Sequence[str]) -> None:
@@ -64,15 +67,15 @@ class Repository:
 
     @property
     def licence(self) -> str | None:
-        """The licence that the repository's card names, as an SPDX-like id; None if it does not tell."""
+        """The licence that the repository's card names, as an SPDX-like id; None where it is unknown."""
         from huggingface_hub import ModelCard
 
         card = self.folder / "README.md"
-        told = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license") if card.is_file() else None
-        return str(told) if told else _KNOWN_LICENCES.get(self.name)
+        named = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license") if card.is_file() else None
+        return str(named) if named else _KNOWN_LICENCES.get(self.name)
 
     def unusable(self, found: str) -> PriorError:
-        """Return the error that says why the repository is no prior."""
+        """Return the error for a repository that is not a prior; ``found`` says why not."""
         return PriorError(
             f"{self.name} cannot be loaded as a prior.",
             found=found,
@@ -87,21 +90,21 @@ class Repository:
             return Path(snapshot_download(self.name, allow_patterns=patterns))
         except Exception as error:  # the Hub client raises from many unrelated trees
             if isinstance(error, GatedRepoError):
-                do = "accept the model's terms on its page, then 'hf auth login'."
+                hint = "accept the model's terms on its page, then 'hf auth login'."
             elif isinstance(error, RepositoryNotFoundError):
-                do = "check the id, or fit a prior with 'd3hr fit DATA --out PRIOR'."
+                hint = "check the id, or fit a prior with 'd3hr fit DATA --out PRIOR'."
             elif isinstance(error, LocalEntryNotFoundError) and os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-                do = "HF_HUB_OFFLINE is set and the Hub's cache does not hold it: unset it, or download it once where there is a network."
+                hint = "HF_HUB_OFFLINE is set and the Hub's cache does not hold it: unset it, or download it once where there is a network."
             else:
-                do = f"the Hub is out of reach: connect, or bring a copy ('hf download {self.name}' elsewhere) and give its folder."
+                hint = f"the Hub is out of reach: connect, or bring a copy ('hf download {self.name}' elsewhere) and give its folder."
             first = str(error).splitlines()[0] if str(error) else ""
             raise PriorError(
-                f"There is no prior {self.name} here.", found=f"no such folder; from the Hub: {type(error).__name__}: {first}", hint=do
+                f"There is no prior {self.name} here.", found=f"no such folder; from the Hub: {type(error).__name__}: {first}", hint=hint
             ) from error
 
 
 def _weights(parts: Sequence[str], suffix: str) -> list[str]:
-    """Return the patterns of the weights of ``parts`` and of nothing beside them."""
+    """Return the patterns of the weight files of ``parts``, which match nothing else."""
     return [f"{'' if part == '.' else part + '/'}diffusion_pytorch_model*.{suffix}" for part in parts]
 
 
@@ -115,7 +118,7 @@ def class_names_of(path_or_hub_id: str | Path) -> tuple[str, ...]:
 
 
 def class_names_in(repository: Repository) -> tuple[str, ...]:
-    """Return the class names of the prior in a repository; where it gives none, their numbers.
+    """Return the class names of the prior in a repository, in the order of its label table; where it has none, their numbers.
 
     Raises:
         PriorError: it is not a DiTPipeline.
@@ -148,20 +151,15 @@ def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
     """
     import diffusers
 
-    part = autoencoder_part(repository.folder)
+    part = "vae" if (repository.folder / "vae").is_dir() else "."
     kind = repository.json(f"{part}/config.json").get("_class_name")
-    if kind not in CLASSES:
-        raise repository.unusable(f"its autoencoder is of class {kind}; d3hr can use {', '.join(CLASSES[:-1])} and {CLASSES[-1]}")
+    if kind not in AUTOENCODERS:
+        raise repository.unusable(f"its autoencoder is of class {kind}; d3hr can use {', '.join(AUTOENCODERS[:-1])} and {AUTOENCODERS[-1]}")
     return _load(getattr(diffusers, kind), repository, part, dtype)
 
 
-def autoencoder_part(folder: Path) -> str:
-    """Return the folder of a repository's autoencoder: ``vae`` of a pipeline, or ``.``."""
-    return "vae" if (folder / "vae").is_dir() else "."
-
-
 def _load(kind: Any, repository: Repository, part: str, dtype: torch.dtype) -> Any:
-    """Load one network; a file that lacks some of its weights is refused, where diffusers would draw them at random."""
+    """Load one network; refuse files that lack some of its weights, which diffusers would initialise at random."""
     folder = repository.folder / part
     try:
         network, info = kind.from_pretrained(

@@ -1,4 +1,7 @@
-"""The noise schedule of a prior: how much signal is left at each training timestep, and the levels that sampling walks on."""
+"""The noise schedule of a prior: how much signal is left at each training timestep, and the grid of levels that sampling visits.
+
+Legend: N latents, C h w latent axes, T training timesteps.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Schedule:
     Attributes:
         alphas_cumprod: float64 [T], the share of signal variance left at each timestep, falling from about 1 to about 0.
         steps_offset: added to every timestep of a grid with leading spacing.
-        spacing: how a grid lies among the timesteps, as ``timestep_spacing`` of diffusers' schedulers.
+        spacing: how the points of a grid are spread over the timesteps, as ``timestep_spacing`` of diffusers' schedulers.
         prediction: what the network predicts: the noise, v (arXiv 2202.00512), or the clean sample.
     """
 
@@ -36,21 +39,21 @@ class Schedule:
         """Read a diffusers ``scheduler_config.json``.
 
         Raises:
-            PriorError: the schedule is not one of noise variances, or its sampler does what inversion cannot undo.
+            PriorError: the schedule is not given by noise variances (betas), or its sampler clips, which inversion cannot undo.
         """
         from diffusers import DDIMScheduler
 
         if not {"beta_start", "beta_schedule", "trained_betas"} & set(config):
             raise _unusable("it has no betas", f"class {config.get('_class_name')}", "use a prior trained with DDPM's noise schedule.")
-        for name, given, usable in (
+        for name, value, usable in (
             ("prediction_type", config.get("prediction_type", "epsilon"), PREDICTIONS),
             ("timestep_spacing", config.get("timestep_spacing", "leading"), SPACINGS),
             ("clip_sample", config.get("clip_sample", False), (False,)),
             ("thresholding", config.get("thresholding", False), (False,)),
         ):
-            if given not in usable:
+            if value not in usable:
                 choices = " or ".join(repr(choice) for choice in usable)
-                raise _unusable(f"{name} is not {choices}", f"{name} {given!r} in scheduler_config.json", f"use a prior with {choices}.")
+                raise _unusable(f"{name} is not {choices}", f"{name} {value!r} in scheduler_config.json", f"use a prior with {choices}.")
         betas: Tensor = DDIMScheduler.from_config(dict(config)).betas
         return cls(
             torch.cumprod(1 - betas.double(), dim=0),
@@ -60,10 +63,10 @@ class Schedule:
         )
 
     def grid(self, steps: int) -> Tensor:
-        """Return the int64 [steps] ascending timesteps; with leading spacing, 50 steps of 1000 are 0, 20, ..., 980.
+        """Return the timesteps of the levels, int64 [steps], ascending; with leading spacing, 50 steps of 1000 are 0, 20, ..., 980.
 
         Raises:
-            SettingsError: more steps than training timesteps, or none.
+            SettingsError: the number of steps is not from 1 to T.
         """
         timesteps = len(self.alphas_cumprod)
         if not 1 <= steps <= timesteps:
@@ -77,7 +80,7 @@ class Schedule:
         return grid.clamp(max=timesteps - 1)
 
     def path(self, level: int, steps: int) -> list[tuple[int, float]]:
-        """Return (timestep, signal variance) of levels 0 to ``level``; clean latents stand at level 0, with ``alphas_cumprod[0]``.
+        """Return (timestep, signal variance) of levels 0 to ``level``; clean latents are at level 0, with ``alphas_cumprod[0]``.
 
         Raises:
             SettingsError: the level is not on the grid, or no signal is left at it.
@@ -93,7 +96,7 @@ class Schedule:
         return list(zip(grid[: level + 1].tolist(), [float(self.alphas_cumprod[0]), *alphas[1:]], strict=True))
 
     def noise(self, output: Tensor, latents: Tensor, timestep: int) -> Tensor:
-        """Return the noise [N, C, h, w] in ``latents`` that a network's ``output`` (same shape) stands for at a timestep."""
+        """Return the noise [N, C, h, w] in ``latents`` that follows from a network's ``output`` (same shape) at a timestep."""
         alpha = float(self.alphas_cumprod[timestep])
         if self.prediction == "v_prediction":
             return torch.as_tensor(alpha**0.5 * output + (1 - alpha) ** 0.5 * latents)
@@ -102,7 +105,7 @@ class Schedule:
         return output
 
     def target(self, clean: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-        """Return what the network should say of sqrt(alpha) clean + sqrt(1 - alpha) noise, with ``alpha`` broadcast over [N, C, h, w]."""
+        """Return what the network should predict from sqrt(alpha) clean + sqrt(1 - alpha) noise; ``alpha`` broadcasts over [N, C, h, w]."""
         if self.prediction == "v_prediction":
             return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
         return clean if self.prediction == "sample" else noise

@@ -1,4 +1,4 @@
-"""The settings of a fit."""
+"""The settings of a fit, declared once: the command line derives its flags from this model."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ _ENDLESS = 10**9
 
 
 class FitSettings(BaseModel):
-    """Everything that decides the weights of a fitted prior, beside data and pretrained networks."""
+    """Everything that decides the weights of a fitted prior, given data and pretrained networks."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     preset: str = "tiny"
-    """``tiny``, ``compact``, ``small`` or ``base``: networks and training from scratch; from a pretrained prior it has no part."""
+    """networks and training of a fit from scratch: tiny (8 to 32 px, minutes on a CPU), compact (16 to 64 px, an hour on a CPU), small (16
+    to 64 px) or base (32 to 256 px, GPU)"""
     init: str | None = None
-    """Name of the pretrained prior to start from."""
+    """pretrained prior to start from, such as facebook/DiT-XL-2-256"""
     autoencoder: str | None = None
-    """Name of the autoencoder to use as it is, instead of training one or of the pretrained prior's own."""
+    """folder or Hub id of an autoencoder to use as it is, instead of training one or of the pretrained prior's own"""
     adapt: Literal["full", "lora"] = "full"
-    """From a pretrained prior: move all weights, or only the label table and low-rank adapters, which end folded into the weights."""
+    """with --init, train all weights (full), or only the label table and low-rank adapters, which end merged into the weights (lora)"""
     lora_rank: int = Field(default=16, ge=1)
-    """Rank of the adapters."""
+    """rank of the adapters"""
     class_map: dict[str, str] | None = None
-    """From a pretrained prior: the class of it that a class begins as. Others begin as the class of the same name, or as the null class."""
+    """with --init, the class of the pretrained prior that a class starts as; others start as the class of the same name, or as the null
+    class"""
     steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps of the transformer, instead of the usual number."""
+    """optimiser steps of the transformer; by default the preset's, or 10,000 with --init"""
     autoencoder_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps of the autoencoder, instead of the preset's."""
+    """optimiser steps of the autoencoder; by default the preset's"""
     batch_size: int | None = Field(default=None, ge=1)
-    """Images in one step of the transformer, over all processes, instead of the usual number."""
+    """images in one step of the transformer, over all processes; by default the preset's, or 64 with --init"""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate of the transformer, instead of the usual one."""
+    """peak learning rate of the transformer; by default the preset's, or 1e-4 with --init"""
     max_minutes: float | None = Field(default=None, gt=0)
-    """Train for this time instead of the usual steps, a quarter of it the autoencoder if one is trained, or until ``steps`` if given;
-    results then depend on the machine's speed."""
+    """train for this time instead of the usual steps, a quarter of it the autoencoder if one is trained, or until --steps if given; results
+    then depend on the speed of the machine"""
     image_size: int | None = None
-    """Side in pixels; by default that of the images, to the next multiple of 8 within the preset's range, or the pretrained prior's."""
+    """side in pixels; by default that of the images, to the next multiple of 8 within the preset's range, or the pretrained prior's"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks in training; the weights stay float32."""
+    """arithmetic of the networks in training; weights stay float32"""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them, for large transformers on small GPUs."""
+    """compute activations twice instead of keeping them, for large transformers on small GPUs"""
     seed: int = Field(default=0, ge=0)
-    """Seed of weights, order and noise."""
+    """seed of weights, order and noise"""
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> FitSettings:
@@ -70,30 +72,30 @@ class FitSettings(BaseModel):
     @property
     def transformer_training(self) -> TrainingSettings:
         """How the transformer is trained."""
-        usual = FINE_TUNING if self.init else self.networks.transformer_training
-        return self._changed(usual, steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        default = FINE_TUNING if self.init else self.networks.transformer_training
+        return self._changed(default, steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
 
     @property
     def autoencoder_training(self) -> TrainingSettings:
         """How the autoencoder is trained, if it is."""
         return self._changed(self.networks.autoencoder_training, steps=self.autoencoder_steps)
 
-    def _changed(self, usual: TrainingSettings, *, steps: int | None, **changes: Any) -> TrainingSettings:
-        """Return a training with what was asked for; a timed one has no other end than the steps that were given."""
+    def _changed(self, default: TrainingSettings, *, steps: int | None, **changes: Any) -> TrainingSettings:
+        """Return a training with the changes that are not None; one with a time limit has no limit of steps, unless that is given."""
         if steps is None and self.max_minutes is not None:
             steps = _ENDLESS
         given = {name: value for name, value in {"steps": steps, **changes}.items() if value is not None}
-        return usual.model_copy(update=given)
+        return default.model_copy(update=given)
 
 
-def fit_settings(**given: Any) -> FitSettings:
-    """Return the settings of a fit; a setting of None is the usual one.
+def fit_settings(**options: Any) -> FitSettings:
+    """Return the settings of a fit, from values by the names of :class:`FitSettings`; an option of None has its default.
 
     Raises:
         SettingsError: a setting is unknown, out of range, or contradicts another.
     """
     try:
-        settings = FitSettings(**{name: value for name, value in given.items() if value is not None})
+        settings = FitSettings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         raise settings_error(error) from None
     prior_preset(settings.preset)
@@ -101,12 +103,12 @@ def fit_settings(**given: Any) -> FitSettings:
 
 
 def fitting_image_size(settings: FitSettings, image_size: int) -> int:
-    """Return the side, in pixels, that a fit from scratch takes images of ``image_size`` in.
+    """Return the side, in pixels, at which a fit from scratch sees images of ``image_size`` pixels.
 
-    By default the next multiple of 8 inside the preset's range.
+    By default it is the next multiple of 8 within the preset's range.
 
     Raises:
-        SettingsError: the size asked for is outside the range.
+        SettingsError: the size in the settings is outside the range.
     """
     networks = settings.networks
     if settings.image_size is None:

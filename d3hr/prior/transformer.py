@@ -1,4 +1,4 @@
-"""Trains a class-conditional diffusion transformer on latents.
+"""Trains a class-conditional diffusion transformer on latents, and prepares a pretrained one for other classes.
 
 Legend: N latents, C h w latent axes.
 """
@@ -19,6 +19,9 @@ from d3hr.prior.presets import TrainingSettings
 from d3hr.prior.schedule import Schedule
 from d3hr.prior.trainer import Curve
 
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+"""Linear layers of a DiT block that get a low-rank adapter: attention and feed-forward."""
+
 
 def train_transformer(
     transformer: Any,
@@ -32,19 +35,25 @@ def train_transformer(
     scale: float = 1.0,
     max_seconds: float | None = None,
 ) -> Curve:
-    """Train ``transformer`` in place: minimise |eps - eps_theta(z_t, t, y)|^2 (DDPM, arXiv 2006.11239, eq. 14), or the same for what the
-    schedule says it predicts. Of a transformer with learned variance only the first half of the output is trained: DDIM uses no other.
+    """Train ``transformer`` in place: minimise |eps - eps_theta(z_t, t, y)|^2 (DDPM, arXiv 2006.11239, eq. 14), or the error of whatever
+    the schedule says that it predicts. Where it also predicts a variance, only the first half of the output is trained: DDIM uses no other.
 
     Args:
         transformer: diffusers ``DiTTransformer2DModel``; parameters that need no gradient stay as they are.
         latents: latents [N, C, h, w] class by class.
-        counts: how many of them each class has, in the order of the label table.
+        counts: number of latents of each class, in the order of the label table.
         context: the fit this is part of.
         schedule: the noise schedule.
         settings: hyper-parameters.
-        label_dropout: share of latents whose class is replaced by the null class.
-        scale: brings the latents to unit scale.
-        max_seconds: end after this time.
+        label_dropout: share of latents whose class is replaced by the null class, 0 to 1.
+        scale: factor that brings the latents to unit scale.
+        max_seconds: end after this time, or after the steps.
+
+    Returns:
+        The loss curve.
+
+    Raises:
+        NumericalError: the loss is not finite.
     """
     batches, device = context.batches("transformer", sum(counts), settings), context.process.device
     label_at = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
@@ -64,19 +73,15 @@ def train_transformer(
         output = network(noisy, timestep=t, class_labels=torch.where(drop, len(counts), y), return_dict=False)[0]
         return F.mse_loss(output[:, : z.shape[1]].float(), schedule.target(z, eps, alpha))
 
-    # diffusers' DiT drops labels by itself in training mode, in every block apart from the others: evaluation mode leaves it to us.
+    # In training mode diffusers' DiT drops labels itself, in each block independently; in evaluation mode only the dropout above is left.
     return context.train("transformer", transformer.eval(), load, loss, settings, max_seconds)
 
 
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
-"""Linear layers of a DiT block that get a low-rank adapter: attention and feed-forward."""
-
-
 def replace_classes(transformer: Any, kept: Sequence[int | None]) -> None:
-    """Give ``transformer`` a label table for new classes, in place.
+    """Give ``transformer`` a label table for other classes, in place.
 
-    A class that the old table knows keeps its row. The row of a new class starts as the null class, so that the network begins with the
-    best it can say of an image whose class it does not know. The null class stays the last row.
+    A class that the old table has keeps its row. The row of a new class starts as the null class, so that the network begins with its
+    prediction for an image of unknown class. The null class stays the last row.
 
     Args:
         transformer: diffusers ``DiTTransformer2DModel``; each of its blocks has a label table of its own.

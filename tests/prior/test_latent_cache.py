@@ -61,11 +61,11 @@ def test_latents_of_another_autoencoder_or_data_set_are_made_anew_and_this_is_sa
     heard = Heard()
     latents = Latents(images, prior.vae, tmp_path / "cache", Process(), heard)
     torch.testing.assert_close(latents.gather(torch.arange(11)), prior.encode(images.gather(range(11))[0]))
-    assert heard.lines == [f"the latents in {tmp_path / 'cache'} are of other inputs (autoencoder): encoding anew"]
+    assert heard.lines == [f"the latents in {tmp_path / 'cache'} are of other inputs (autoencoder): they are encoded again"]
     fewer = load_images(image_folder({"ant": 3, "bee": 2}, name="fewer"))
     latents = Latents(fewer, prior.vae, tmp_path / "cache", Process(), heard)
     torch.testing.assert_close(latents.gather(torch.arange(5)), prior.encode(fewer.gather(range(5))[0]))
-    assert heard.lines[1:] == [f"the latents in {tmp_path / 'cache'} are of other inputs (images): encoding anew"]
+    assert heard.lines[1:] == [f"the latents in {tmp_path / 'cache'} are of other inputs (images): they are encoded again"]
 
 
 def test_a_folder_of_other_things_is_left_alone(images: ImageData, prior: Prior, tmp_path: Path) -> None:
