@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 import d3hr
-from d3hr.comparison.tables import as_rows
+from d3hr.comparison.tables import Comparison
 from d3hr.evaluation.results import Evaluation
 from d3hr.fileio.atomic import write_json
 from d3hr.prior.autoencoder import downsampling
@@ -89,7 +89,7 @@ def record(name: str, settings: dict[str, Any], figures: Any) -> Path:
 
 def kept_rows(rows: Sequence[Evaluation], *exclude: str) -> list[dict[str, Any]]:
     """Return accuracy rows as JSON values, without their confusion matrices and the fields in ``exclude``."""
-    return [{key: value for key, value in row.items() if key not in ("confusion", *exclude)} for row in as_rows(rows, {})]
+    return [row.model_dump(mode="json", exclude={"confusion", *exclude}) for row in Comparison(rows).ranked()]
 
 
 def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

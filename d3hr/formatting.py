@@ -1,20 +1,63 @@
-"""Settings and sizes in words."""
+"""Figures, sizes and settings as text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 
+def percent(share: float | None) -> str:
+    """Return a share in percent, without the unit: ``93.2``; nothing for None."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def number(value: float | None, form: str = ".4g") -> str:
+    """Return a figure in a format of Python's; a dash where it is unknown or not finite."""
+    return "-" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Container[int] = (),
+    title: str | None = None,
+    totals: Sequence[str] = (),
+) -> str:
+    """Return rows as aligned text under their headings.
+
+    Args:
+        headings: the columns.
+        rows: the cells of each row.
+        right: positions of the columns that are aligned at the right.
+        title: a line above the table.
+        totals: the cells of a last row, below a rule.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_footer=bool(totals))
+    for place, heading in enumerate(headings):
+        drawn.add_column(heading, justify="right" if place in right else "left", footer=totals[place] if totals else "", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    buffer = io.StringIO()
+    Console(file=buffer, width=10_000, markup=False, emoji=False, highlight=False).print(drawn)
+    return buffer.getvalue().rstrip()
+
+
 def flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Return nested settings as names with dots and values in words."""
-    found: list[tuple[str, str]] = []
+    """Return nested settings as pairs of a dotted name and the value in words."""
+    pairs: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            found += flat(value, f"{before}{name}.")
+            pairs += flat(value, f"{before}{name}.")
         else:
-            found.append((f"{before}{name}", in_words(value)))
-    return found
+            pairs.append((f"{before}{name}", in_words(value)))
+    return pairs
 
 
 def in_words(value: Any) -> str:

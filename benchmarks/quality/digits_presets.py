@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def row(name: str, sets: list[d3hr.DistilledSet]) -> None:
         entries = [Entry(distilled, [draw]) for distilled, draw in zip(sets, DRAWS, strict=True)]
-        for result in compare_entries(entries, validation, [Setting("convnet3", protocol)], cells=work / "cells"):
+        for result in compare_entries(entries, validation, [Setting("convnet3", protocol)], folder=work / "trainings"):
             figures.append({**result.as_row(), "method": name})
             print(f"{name:70s} IPC {result.ipc:2d}  {100 * result.accuracy_mean:.1f} ± {100 * result.accuracy_std:.1f}", flush=True)
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(draws):
             chosen = random_real(images, FOLDER / f"ipc{ipc}-seed{seed}", ipc=ipc, image_size=32, seed=seed)
             entries.append(Entry(chosen, [seed]))
-    rows = compare_entries(entries, test, [Setting("convnet3", protocol)], cells=FOLDER / "cells", progress=progress)
+    rows = compare_entries(entries, test, [Setting("convnet3", protocol)], folder=FOLDER / "trainings", progress=progress)
     record(
         "random_real_cifar10",
         {"student": "convnet3", "protocol": protocol.model_dump(mode="json"), "draws": DRAWS},

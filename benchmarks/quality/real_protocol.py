@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for ipc, seed in product(IPC, SEEDS):
         folder = WORK / "protocol" / name
         entries.append(Entry(random_real(images, folder / f"ipc{ipc}-seed{seed}", ipc=ipc, image_size=IMAGE_SIZE, seed=seed), [seed]))
-    rows = compare_entries(entries, validation, settings, cells=WORK / "protocol" / name / "cells", progress=progress)
+    rows = compare_entries(entries, validation, settings, folder=WORK / "protocol" / name / "trainings", progress=progress)
     kept = kept_rows(rows, "class_names", "per_class")
     record(f"{name}-protocol-validation", {"seeds": SEEDS, "batch_size": BATCH_SIZE}, kept)
     for row in rows:

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = digits if per_class is None else write_digits(work / f"first-{per_class}", per_class=per_class)
     sets_of_images = work / f"{len(images)} images"
     setting = Setting("convnet3", protocol_named("quick"))
-    (work / "cells").mkdir(parents=True, exist_ok=True)
+    (work / "trainings").mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict[str, Any]] = {}
     chosen: str | None = None
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = statistics_of(name)
         sets = [d3hr.expand(measured, prior, sets_of_images / name / f"set{draw}", ipc=IPC, seed=draw) for draw in range(DRAWS)]
         seeds = [(draw, TRAININGS * draw + training) for draw in range(DRAWS) for training in range(TRAININGS)]
-        return [evaluate_once(sets[draw], validation, setting, seed, work / "cells").accuracy_mean for draw, seed in seeds]
+        return [evaluate_once(sets[draw], validation, setting, seed, work / "trainings").accuracy_mean for draw, seed in seeds]
 
     def keep() -> None:
         settings = {"tolerance": TOLERANCE, "draws": DRAWS, "trainings": TRAININGS, "ipc": IPC, "images": len(images), **COMMON}

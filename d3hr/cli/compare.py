@@ -39,7 +39,7 @@ def compare(
     Args:
         data: the real training images: folder of class folders, folder of parquet files, Hub id, or digits
         test: the real images to test on
-        out: folder for sets, cells and results; a stopped run goes on, and further matrices of the same data share it
+        out: folder for sets, trainings and results; a stopped run goes on, and further matrices of the same data share it
         matrix: baselines, inversion-x-grouping, level, guidance, candidates or remedies, or a YAML file of your own
         prior: folder or Hub id of the diffusion prior, for methods that draw from one
         teacher: folder of a teacher, for soft labels and for methods that ask one
@@ -60,8 +60,6 @@ def compare(
     """
     from d3hr.comparison.matrix import read_matrix
     from d3hr.comparison.run import compare as run
-    from d3hr.comparison.summary import verdicts
-    from d3hr.comparison.tables import accuracy_table, as_rows
     from d3hr.evaluation.teachers import Teacher
     from d3hr.methods.job import MethodInputs
 
@@ -85,9 +83,8 @@ def compare(
         teacher=Teacher.load(teacher) if teacher else None,
         class_map=loading.classes(),
     )
-    known = [Teacher.load(folder) for folder in full_data]
-    progress.say(f"{chosen.cells} trainings: {len(chosen.methods)} methods, IPC {', '.join(map(str, chosen.ipc))}")
-    found = run(chosen, inputs, tested, out, settings=settings, full_data=known, image_size=student_size, progress=progress)
-    said = verdicts(found.rows)
-    text = "\n".join([accuracy_table(found.rows, found.full_data), *said, f"Kept in {out}/results.json and {out}/results.csv."])
-    return Result(text, {"out": out, "results": as_rows(found.rows, found.full_data), "verdicts": said}, Path(out))
+    networks = [Teacher.load(folder) for folder in full_data]
+    progress.say(f"{chosen.trainings} trainings: {len(chosen.methods)} methods, IPC {', '.join(map(str, chosen.ipc))}")
+    comparison = run(chosen, inputs, tested, out, settings=settings, full_data=networks, image_size=student_size, progress=progress)
+    text = f"{comparison.as_text()}\nKept in {out}/results.json and {out}/results.csv."
+    return Result(text, {"out": out, **comparison.as_values()}, Path(out))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from d3hr.cli.options import LOADING, READING, Reading, or_else, prior_of_set
 from d3hr.cli.output import Result
@@ -12,6 +12,7 @@ from d3hr.errors import PriorError, SettingsError
 from d3hr.progress import OnTerminal
 
 if TYPE_CHECKING:
+    from d3hr.evaluation.results import ResultRow
     from d3hr.prior.model import Prior
     from d3hr.sets.manifest import Manifest
 
@@ -93,10 +94,10 @@ def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) ->
         return None
 
 
-def _rows(folder: Path, *, required: bool = True) -> list[dict[str, Any]]:
+def _rows(folder: Path, *, required: bool = True) -> list[ResultRow]:
     """Return the rows that an evaluation kept; none if there is none and it need not be there."""
-    from d3hr.report.results import read_results
+    from d3hr.evaluation.results import read_results
 
     if not required and not (folder / "results.json").is_file():
         return []
-    return [row.model_dump() for row in read_results([folder])]
+    return read_results([folder])

@@ -44,8 +44,6 @@ def evaluate(
         reading: how images are read
     """
     from d3hr.comparison.run import compare_with_baselines
-    from d3hr.comparison.summary import verdicts
-    from d3hr.comparison.tables import accuracy_table, as_rows
     from d3hr.evaluation.evaluate import require_teacher
     from d3hr.evaluation.protocols import protocol_named, require_protocol
     from d3hr.sets.distilled_set import open_set
@@ -71,7 +69,7 @@ def evaluate(
     tested = reading.load(test, test_split, progress)
     if real is not None:
         warn_of_leak(real, tested, progress)
-    rows = compare_with_baselines(
+    comparison = compare_with_baselines(
         subject,
         tested,
         folder,
@@ -84,5 +82,5 @@ def evaluate(
         image_size=image_size,
         progress=progress,
     )
-    text = "\n".join([accuracy_table(rows), *verdicts(rows), f"Kept in {folder}/results.json."])
-    return Result(text, {"out": str(folder), "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)
+    text = f"{comparison.as_text()}\nKept in {folder}/results.json."
+    return Result(text, {"out": str(folder), **comparison.as_values()}, folder)

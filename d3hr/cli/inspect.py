@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from d3hr.cli.options import READING, Reading
-from d3hr.cli.output import Result, table
+from d3hr.cli.output import Result
 from d3hr.errors import SettingsError
+from d3hr.formatting import table
 from d3hr.progress import OnTerminal
 
 

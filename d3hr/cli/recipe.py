@@ -31,14 +31,12 @@ def recipe(
         teacher: folder of a teacher (d3hr train-teacher): students learn from its labels, by the paper's protocol
         device: where the prior runs in distillation: cpu, cuda, mps; by default the fastest there is
     """
-    from d3hr.comparison.summary import verdicts
-    from d3hr.comparison.tables import accuracy_table, as_rows
     from d3hr.recipes.recipe import read_recipe
     from d3hr.recipes.running import run_recipe
 
-    rows = run_recipe(
+    comparison = run_recipe(
         read_recipe(file), out, ipc=ipc, progress=OnTerminal(), data=data, test=test, prior=prior, teacher=teacher, device=device
     )
     folder = Path(out) / f"ipc{ipc}-evaluation"
-    text = "\n".join([accuracy_table(rows), *verdicts(rows), f"The set is in {out}/ipc{ipc}, the table in {folder}/results.json."])
-    return Result(text, {"out": out, "results": as_rows(rows, {}), "verdicts": verdicts(rows)}, folder)
+    text = f"{comparison.as_text()}\nThe set is in {out}/ipc{ipc}, the table in {folder}/results.json."
+    return Result(text, {"out": out, **comparison.as_values()}, folder)

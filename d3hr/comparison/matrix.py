@@ -1,6 +1,6 @@
-"""Which cells a comparison has, as data: methods x IPC x seeds x students x protocols.
+"""Which trainings a comparison consists of, as data: methods x IPC x seeds x students x protocols.
 
-A matrix is a YAML file of :class:`Matrix`'s fields; those that d3hr knows by name lie in ``matrices``.
+A matrix is a YAML file of :class:`Matrix`'s fields; those that have a name are in the folder ``matrices``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class MatrixRow(BaseModel):
     name: str = ""
     """What the table calls it; by default the method."""
     settings: dict[str, Any] = {}
-    """What differs from the method's own settings."""
+    """Settings that differ from the method's own."""
     ipc: tuple[int, ...] | None = None
-    """Images per class at which the row stands; None is all of the matrix's. Two rows of one name may share them out."""
+    """Images per class that the row is made at; None is all of the matrix's. Two rows of one name may have different ones."""
 
     @field_validator("method")
     @classmethod
@@ -57,7 +57,7 @@ class Matrix(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     about: str = ""
-    """What it is to find out."""
+    """The question that it answers."""
     methods: tuple[MatrixRow, ...] = Field(min_length=1)
     """The rows, as names of methods or with ``method``, ``name`` and ``settings``."""
     ipc: tuple[int, ...] = Field(default=(1, 10), min_length=1)
@@ -92,17 +92,17 @@ class Matrix(BaseModel):
         return self
 
     @property
-    def cells(self) -> int:
+    def trainings(self) -> int:
         """Number of trainings."""
-        return sum(self.cells_at(ipc) for ipc in self.ipc)
+        return sum(self.trainings_at(ipc) for ipc in self.ipc)
 
-    def cells_at(self, ipc: int) -> int:
+    def trainings_at(self, ipc: int) -> int:
         """Return the number of trainings with so many images per class."""
         seeds = len(self.distillation_seeds) * len(self.training_seeds)
         return len(self.methods_at(ipc)) * seeds * len(self.students) * len(self.protocols)
 
     def methods_at(self, ipc: int) -> tuple[MatrixRow, ...]:
-        """Return the rows that stand at so many images per class."""
+        """Return the rows that are made at so many images per class."""
         return tuple(row for row in self.methods if row.ipc is None or ipc in row.ipc)
 
 

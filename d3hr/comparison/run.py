@@ -1,22 +1,20 @@
-"""Runs a matrix: every set is made once and every student trained once, whatever stops the run in between."""
+"""Runs a comparison: every set is made once and every student trained once, even if the run is interrupted in between."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from d3hr.comparison.matrix import Matrix, MatrixRow
-from d3hr.comparison.tables import write_rows
+from d3hr.comparison.tables import Comparison
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_teacher
 from d3hr.evaluation.images import real_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.job import MethodInputs
@@ -26,19 +24,6 @@ from d3hr.methods.selection import random_real
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.image_set import ImageSet
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What came of a matrix.
-
-    Attributes:
-        rows: in the order of IPC, student, protocol and method.
-        full_data: student -> its accuracy, 0 to 1, on the same test images when trained on all the real ones.
-    """
-
-    rows: list[Evaluation]
-    full_data: dict[str, float]
 
 
 def compare(
@@ -52,10 +37,10 @@ def compare(
     image_size: int | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
-    """Make every set of a matrix, train every student on it, and return the rows.
+    """Make every set of a matrix, train every student on it, and return the rows in the order of IPC, student, protocol and method.
 
     Results are written to ``results.json`` and ``results.csv`` after each number of images per class. The same folder takes further
-    matrices of the same data, prior and teacher: what they share is not done again.
+    matrices of the same data, prior and teacher: work that they share is done once.
 
     Args:
         matrix: which sets, students and protocols.
@@ -83,38 +68,43 @@ def compare(
         require_teacher(protocol_named(protocol, ipc=1), inputs.teacher, names)
     tested = real_images(test, names, image_size or inputs.image_size)
     accuracies = {}
-    for known in full_data:
-        known.require_classes(names, "the data")
-        accuracies[known.student] = float(describe_teacher(known, tested)["accuracy"])
+    for network in full_data:
+        network.require_classes(names, "the data")
+        accuracies[network.student] = float(describe_teacher(network, tested)["accuracy"])
+    comparison = Comparison((), accuracies)
     with lock_workdir(folder, _key(inputs, test)):
-        found: list[Evaluation] = []
         for ipc in matrix.ipc:
-            trained = [
+            conditions = [
                 Setting(student, protocol_named(protocol, ipc=ipc), inputs.teacher, image_size)
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
-            rows = [(row, _settings(row, common)) for row in matrix.methods_at(ipc)]
-            entries = _entries(rows, matrix, inputs, ipc, folder, progress)
-            found += compare_entries(entries, test, trained, cells=folder / "cells", total=matrix.cells_at(ipc), progress=progress)
-            write_rows(folder, found, accuracies)
-    return Comparison(found, accuracies)
+            entries = _entries(matrix, common, inputs, ipc, folder, progress)
+            rows = compare_entries(
+                entries, test, conditions, folder=folder / "trainings", total=matrix.trainings_at(ipc), progress=progress
+            )
+            comparison = Comparison([*comparison.rows, *rows], accuracies)
+            comparison.write(folder)
+    return comparison
 
 
 def _entries(
-    rows: Sequence[tuple[MatrixRow, dict[str, Any]]], matrix: Matrix, inputs: MethodInputs, ipc: int, folder: Path, progress: Progress
+    matrix: Matrix, common: Mapping[str, Any], inputs: MethodInputs, ipc: int, folder: Path, progress: Progress
 ) -> Iterator[Entry]:
     """Make the sets of one IPC, each when it is its turn to be trained on."""
     for place, seed in enumerate(matrix.distillation_seeds):
         # Every set is trained on with seeds of its own, so that a method which draws nothing still shows the spread of training.
-        trainings = [place * len(matrix.training_seeds) + trained for trained in matrix.training_seeds]
-        for row, settings in rows:
+        training_seeds = [place * len(matrix.training_seeds) + training_seed for training_seed in matrix.training_seeds]
+        for row in matrix.methods_at(ipc):
             out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}-seed{seed}"
-            made = METHODS[row.method].make(inputs, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **settings)
-            yield Entry(made, trainings, row.label)
+            distilled = METHODS[row.method].make(
+                inputs, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **_settings(row, common)
+            )
+            yield Entry(distilled, training_seeds, row.label)
 
 
 def _settings(row: MatrixRow, common: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a row: those of the comparison that its method takes, then its own."""
     taken = METHODS[row.method].options
     return {**{name: value for name, value in common.items() if name in taken}, **row.settings}
 
@@ -143,17 +133,17 @@ def compare_with_baselines(
     seeds: Sequence[int] = TRAINING_SEEDS,
     image_size: int | None = None,
     progress: Progress = SILENT,
-) -> list[Evaluation]:
-    """Evaluate a set beside random real images and images drawn from its prior, of the same IPC and size.
+) -> Comparison:
+    """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and size.
 
-    The set is trained on once a seed; each baseline is drawn anew for each seed and trained on once.
+    One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it.
 
     Args:
         subject: the set, of d3hr or any folder.
         test: real images of the same classes.
         out: folder for baselines and results; an earlier run's are used again.
-        real: what to draw real images from; None, or too few, leaves the row out.
-        prior: what to draw prior-only images from; None leaves the row out.
+        real: the images that the random real ones are drawn from; without, or with too few of a class, their row is left out.
+        prior: the prior that the other images are drawn from; without, their row is left out.
         student: the network.
         protocol: how to train it.
         teacher: gives soft labels, where the protocol asks for them.
@@ -181,6 +171,6 @@ def compare_with_baselines(
                 drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=known, seed=seed)
                 entries.append(Entry(drawn, [seed]))
         setting = Setting(student, protocol, teacher, image_size)
-        rows = compare_entries(entries, test, [setting], cells=out / "cells", progress=progress)
-        write_rows(out, rows, {})
-        return rows
+        comparison = Comparison(compare_entries(entries, test, [setting], folder=out / "trainings", progress=progress))
+        comparison.write(out)
+        return comparison

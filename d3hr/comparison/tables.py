@@ -1,121 +1,123 @@
-"""Rows of accuracies as text, JSON and CSV."""
+"""The outcome of a comparison: rows that are written to a folder, printed as tables and summed up in sentences."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from d3hr.comparison.statistics import ranking
-from d3hr.evaluation.results import Evaluation
-from d3hr.fileio.atomic import write_bytes, write_json
-from d3hr.fileio.structured import validated_json
+from d3hr.evaluation.results import Evaluation, ResultRow, read_results, write_results
+from d3hr.formatting import percent, table
 
-_NESTED = ("runs", "per_class", "class_names", "confusion", "protocol_settings", "teacher")
-"""What a row of JSON holds and one of CSV does not."""
-_ROWS = TypeAdapter(list[dict[str, Any]])
-
-
-def as_rows(rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return rows with their HLR, IOR and LRS as JSON values; ``full_data`` maps students to their accuracy on all real images."""
-    return [
-        {
-            **row.as_row(),
-            **{name: None if value is None else round(value, 6) for name, value in asdict(ranking(row, rows, full_data)).items()},
-        }
-        for row in rows
-    ]
+BASELINES = {"random_real": "random real images", "prior_only": "images drawn from the prior alone"}
+"""Methods that every set is compared with, and their names in a sentence."""
+SUBJECTS = {"d3hr": "distilled", "folder": "the folder"}
+"""Methods that are compared with the baselines, likewise."""
 
 
-def write_rows(folder: Path, rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Write ``results.json`` and ``results.csv`` into a folder and return the rows' own values.
+@dataclass(frozen=True)
+class Comparison:
+    """Methods compared under equal conditions.
 
-    Rows that earlier runs left there, of other students, protocols or methods, stay; one of the same is replaced. Whoever calls has
-    claimed the folder, so that no other run's rows are lost. Each row of JSON carries its checksum.
-
-    Raises:
-        ResultsError: the rows that are there are not what was written.
+    Attributes:
+        rows: a row for each method, number of images per class, student and protocol.
+        full_data: student -> its accuracy, 0 to 1, on the same test images when trained on all the real images.
     """
-    file = folder / "results.json"
-    before = validated_json(file, _ROWS, hint="move it away: what the cells hold is written anew.") if file.is_file() else []
-    values = as_rows(rows, full_data)
-    new = [_identity(row) for row in values]
-    everything = [row for row in before if _identity(row) not in new] + values
-    write_json(file, everything)
-    flat = [{name: _cell(value) for name, value in row.items() if name not in _NESTED} for row in everything]
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, list(flat[0]) if flat else [])
-    writer.writeheader()
-    writer.writerows(flat)
-    write_bytes(folder / "results.csv", buffer.getvalue().encode())
-    return values
+
+    rows: Sequence[Evaluation]
+    full_data: Mapping[str, float] = field(default_factory=dict)
+
+    def ranked(self) -> list[ResultRow]:
+        """Return the rows with their HLR, IOR and LRS."""
+        return [ResultRow.model_validate({**row.as_row(), **asdict(ranking(row, self.rows, self.full_data))}) for row in self.rows]
+
+    def write(self, folder: Path) -> None:
+        """Write ``results.json`` and ``results.csv`` into a folder.
+
+        Rows of other students, protocols or methods that earlier runs wrote there stay; a row of the same is replaced. The caller has
+        locked the folder, so that no other run's rows are lost.
+
+        Raises:
+            ResultsError: the rows that are there are not what was written.
+        """
+        hint = "move it away: it is written anew from the results of the single trainings."
+        before = read_results([folder], hint=hint) if (folder / "results.json").is_file() else []
+        rows = self.ranked()
+        replaced = [row.identity for row in rows]
+        write_results(folder, [*(row for row in before if row.identity not in replaced), *rows])
+
+    def summary(self) -> list[str]:
+        """Return a sentence for each set of d3hr, or of another tool, and each baseline of the same IPC, student and protocol."""
+        several = len({(row.student, row.protocol.name) for row in self.rows}) > 1
+        return [
+            _sentence(ours, other, name, several)
+            for ours in self.rows
+            if ours.method in SUBJECTS
+            for method, name in BASELINES.items()
+            for other in self.rows
+            if other.method == method and _conditions(ours) == _conditions(other)
+        ]
+
+    def as_text(self) -> str:
+        """Return the tables and the summary as lines for people."""
+        return "\n".join([accuracy_table(self.rows, self.full_data), *self.summary()])
+
+    def as_values(self) -> dict[str, Any]:
+        """Return the rows and the summary as JSON values."""
+        return {"results": [row.as_values() for row in self.ranked()], "verdicts": self.summary()}
 
 
 def accuracy_table(rows: Sequence[Evaluation], full_data: Mapping[str, float] | None = None) -> str:
     """Return tables of last-epoch accuracies in percent, one for each student and protocol: hard and soft labels share no column.
 
-    A row is mean +- std over all runs, with the best-epoch mean named so; std over sets and over trainings stand apart where both are
-    known, HLR, IOR and LRS where one is.
+    A row is mean +- std over all runs, with the best-epoch mean under that name; std over sets and over trainings are separate columns
+    where both are known, HLR, IOR and LRS where one is.
     """
     groups: dict[str, list[Evaluation]] = {}
     for row in rows:
-        groups.setdefault(f"{row.student}, {_labels(row)} labels, protocol {row.protocol.name}", []).append(row)
+        labels = "soft" if row.protocol.soft else "hard"
+        groups.setdefault(f"{row.student}, {labels} labels, protocol {row.protocol.name}", []).append(row)
     return "\n".join(_table(heading, group, rows, full_data or {}) for heading, group in groups.items())
 
 
 def _table(heading: str, rows: Sequence[Evaluation], everything: Sequence[Evaluation], full_data: Mapping[str, float]) -> str:
     lengths = ", ".join(dict.fromkeys(row.protocol.length for row in rows))
-    table = Table(box=box.SIMPLE_HEAD, title=f"{heading} ({lengths})", title_justify="left")
-    columns = ["IPC", "last-epoch accuracy %", "over sets", "over trainings", "best epoch % (chosen on test)", "runs", "HLR", "IOR", "LRS"]
     lines = [_line(row, everything, full_data) for row in sorted(rows, key=lambda row: row.ipc)]
-    shown = [place for place in range(len(columns)) if any(line[place + 1] for line in lines)]
-    table.add_column("method")
-    for place in shown:
-        table.add_column(columns[place], justify="right")
-    for line in lines:
-        table.add_row(line[0], *(line[place + 1] for place in shown))
-    buffer = io.StringIO()
-    Console(file=buffer, width=140).print(table)
-    return buffer.getvalue().rstrip()
+    shown = [name for name in lines[0] if any(line[name] for line in lines)]
+    cells = [[line[name] for name in shown] for line in lines]
+    return table(shown, cells, right=range(1, len(shown)), title=f"{heading} ({lengths})")
 
 
-def _line(row: Evaluation, everything: Sequence[Evaluation], full_data: Mapping[str, float]) -> list[str]:
-    """Return the cells of a row; a column in which all are empty is left out."""
-    apart = row.distillation_std is not None and row.training_std is not None
+def _line(row: Evaluation, everything: Sequence[Evaluation], full_data: Mapping[str, float]) -> dict[str, str]:
+    """Return the cells of a row by column; a column in which all are empty is left out."""
+    both = row.distillation_std is not None and row.training_std is not None
     ranked = ranking(row, everything, full_data)
-    return [
-        row.name or row.method,
-        str(row.ipc),
-        f"{_percent(row.accuracy_mean)} ± {_percent(row.accuracy_std)}",
-        f"± {_percent(row.distillation_std)}" if apart else "",
-        f"± {_percent(row.training_std)}" if apart else "",
-        _percent(row.best_epoch_mean),
-        str(len(row.runs)),
-        _percent(ranked.hlr),
-        _percent(ranked.ior),
-        "" if ranked.lrs is None else f"{ranked.lrs:.3f}",
-    ]
+    return {
+        "method": row.name or row.method,
+        "IPC": str(row.ipc),
+        "last-epoch accuracy %": f"{percent(row.accuracy_mean)} ± {percent(row.accuracy_std)}",
+        "over sets": f"± {percent(row.distillation_std)}" if both else "",
+        "over trainings": f"± {percent(row.training_std)}" if both else "",
+        "best epoch % (chosen on test)": percent(row.best_epoch_mean),
+        "runs": str(len(row.runs)),
+        "HLR": percent(ranked.hlr),
+        "IOR": percent(ranked.ior),
+        "LRS": "" if ranked.lrs is None else f"{ranked.lrs:.3f}",
+    }
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
+def _conditions(row: Evaluation) -> tuple[object, ...]:
+    """Return what two rows must have in common to be compared."""
+    return row.ipc, row.student, row.protocol, row.image_size
 
 
-def _labels(row: Evaluation) -> str:
-    return "soft" if row.protocol.soft else "hard"
-
-
-def _identity(row: Mapping[str, Any]) -> list[Any]:
-    return [row.get(name) for name in ("name", "ipc", "student", "image_size", "protocol_settings", "teacher")]
-
-
-def _cell(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+def _sentence(ours: Evaluation, other: Evaluation, name: str, several: bool) -> str:
+    gap = 100 * (ours.accuracy_mean - other.accuracy_mean)
+    spread = 100 * math.hypot(ours.accuracy_std, other.accuracy_std)
+    outcome = "wins" if gap > 0 else "loses"
+    doubt = "" if abs(gap) > spread else ", within the spread of the seeds"
+    where = f"IPC {ours.ipc}, {ours.student}, {ours.protocol.name}" if several else f"IPC {ours.ipc}"
+    return f"{where}: {ours.name or SUBJECTS[ours.method]} {outcome} against {name} by {abs(gap):.1f} points{doubt}."

@@ -123,7 +123,7 @@ def compare_entries(
     test: ImageData,
     settings: Sequence[Setting],
     *,
-    cells: Path,
+    folder: Path,
     total: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Evaluation]:
@@ -133,11 +133,11 @@ def compare_entries(
         entries: the sets, which may be made as they are asked for.
         test: real images of the same classes.
         settings: students and protocols.
-        cells: folder that keeps the result of each training; what lies there is not trained again.
+        folder: keeps the result of each training; a student whose result is there is not trained again.
         total: number of trainings, where the entries are not yet known.
         progress: where to report.
     """
-    cells.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows: dict[tuple[int, str, int], Evaluation] = {}
     if total is None:
         entries = list(entries)
@@ -148,7 +148,7 @@ def compare_entries(
             for index, setting in enumerate(settings):
                 for seed in entry.seeds:
                     bar.update(done, note=_note(entry, setting))
-                    cell = replace(evaluate_once(entry.distilled, test, setting, seed, cells), name=entry.name)
+                    cell = replace(evaluate_once(entry.distilled, test, setting, seed, folder), name=entry.name)
                     key = (index, entry.name or cell.method, cell.ipc)
                     known = rows.get(key)
                     rows[key] = cell if known is None else replace(known, runs=known.runs + cell.runs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from d3hr.diagnostics.neighbours import LabelAgreement, Support
 from d3hr.diagnostics.normality import Normality
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.settings import DistillSettings
+from d3hr.evaluation.results import ResultRow
+from d3hr.formatting import percent
 
 Status = Literal["ok", "warning", "failure", "unknown"]
-Row = Mapping[str, Any]
 
 TRANSFER_WARNING, TRANSFER_FAILURE = 0.10, 0.25
 """Share of the best student's accuracy that another student loses beyond what it loses on random real images. A tenth is more than students
@@ -66,11 +67,11 @@ class Verdict:
     evidence: str = ""
 
 
-def transfer(rows: Sequence[Row], method: str | None, ipc: int | None) -> Verdict:
+def transfer(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> Verdict:
     """Compare what students lose against the best one with what the same students lose on random real images.
 
     Args:
-        rows: results as :meth:`~d3hr.evaluation.evaluate.Evaluation.as_row` gives them; rows of one protocol are compared.
+        rows: results of evaluations; rows of one protocol are compared.
         method: the set's method.
         ipc: its images per class.
     """
@@ -93,8 +94,8 @@ def transfer(rows: Sequence[Row], method: str | None, ipc: int | None) -> Verdic
             expected = beside[best][0] - beside[other][0]
             spread = math.hypot(*(pair[1] for pair in (students[best], students[other], beside[best], beside[other])))
             excess = (drop - expected) / students[best][0]
-            figures = f"{best} {_percent(students[best][0])}, {other} {_percent(students[other][0])}; on random real images "
-            figures += f"{_percent(beside[best][0])} and {_percent(beside[other][0])} ({protocol[0]}, {protocol[1]} labels)"
+            figures = f"{best} {percent(students[best][0])} %, {other} {percent(students[other][0])} %; on random real images "
+            figures += f"{percent(beside[best][0])} % and {percent(beside[other][0])} % ({protocol[0]}, {protocol[1]} labels)"
             if worst is None or excess > worst[0]:
                 worst = (excess, spread / students[best][0], best, other, figures)
     if worst is None:
@@ -106,7 +107,7 @@ def transfer(rows: Sequence[Row], method: str | None, ipc: int | None) -> Verdic
         return Verdict(
             name, status, f"{other} loses no more against {best} than it does on random real images, within the limits.", figures
         )
-    text = f"{other} loses {_percent(excess)} of {best}'s accuracy beyond what it loses on random real images: the set favours {best}."
+    text = f"{other} loses {percent(excess)} % of {best}'s accuracy beyond what it loses on random real images: the set favours {best}."
     return Verdict(name, status, text, figures)
 
 
@@ -177,7 +178,7 @@ def drift(found: Mapping[str, Distance], normality: Normality | None, settings: 
     share = _share_at(normality, settings.statistics_level) if normality and settings else None
     doubtful = share is not None and share < NORMALITY_WARNING
     if share is not None and settings:
-        figures.append(f"{_percent(share)} of latent dimensions pass for Gaussian at level {settings.statistics_level}")
+        figures.append(f"{percent(share)} % of latent dimensions pass for Gaussian at level {settings.statistics_level}")
     if doubtful:
         statuses.append("warning")
     if not statuses:
@@ -236,7 +237,7 @@ def doubtful_labels(found: LabelAgreement, space: str) -> Verdict:
     name = "doubtful labels"
     if found.clear is None:
         return Verdict(name, "unknown", "There are too few real images of a class for it, or only one class.", "no neighbourhoods")
-    figures = f"{_percent(found.clear)} of the real images lie clearly within one class"
+    figures = f"{percent(found.clear)} % of the real images lie clearly within one class"
     if found.contradicted is None or found.clear < LABELS_CLEAR:
         text = "Images of different classes lie mixed, so that neighbours say little about labels. Give a teacher: its features know more."
         return Verdict(name, "unknown", text, f"{figures} ({space})")
@@ -246,16 +247,15 @@ def doubtful_labels(found: LabelAgreement, space: str) -> Verdict:
         "warning": "Some real images lie within another class than their label says: labels may be wrong, or two classes look alike.",
         "failure": "Many real images lie within another class than their label says: labels are wrong, or classes look alike.",
     }[status]
-    return Verdict(name, status, text, f"{figures}; of these {_percent(found.contradicted)} have another label ({space})")
+    return Verdict(name, status, text, f"{figures}; of these {percent(found.contradicted)} % have another label ({space})")
 
 
-def _accuracies(rows: Sequence[Row], method: str | None, ipc: int | None) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
+def _accuracies(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
     """Return (protocol, labels) -> student -> accuracy and its standard deviation."""
     found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
     for row in rows:
-        if (row["method"], row["ipc"]) == (method, ipc):
-            students = found.setdefault((str(row["protocol"]), str(row["labels"])), {})
-            students[str(row["student"])] = (float(row["accuracy_mean"]), float(row["accuracy_std"]))
+        if (row.method, row.ipc) == (method, ipc):
+            found.setdefault((row.protocol, row.labels), {})[row.student] = (row.accuracy_mean, row.accuracy_std)
     return found
 
 
@@ -276,7 +276,3 @@ def _deviations(pair: Distance) -> float:
 
 def _share_at(normality: Normality, level: int) -> float | None:
     return next((row.shapiro for row in normality.levels if row.level == level), None)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from d3hr.data.dataset import ImageData
-from d3hr.diagnostics.checks import Row, cost, diversity_loss, doubtful_labels, drift, transfer
+from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer
 from d3hr.diagnostics.distances import MOST_POINTS, Measures, distances, thinned
 from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, label_agreement, mean_support, share_copied, support
 from d3hr.diagnostics.normality import Normality, normality_by_level
@@ -21,6 +21,7 @@ from d3hr.diagnostics.spaces import Array, SpaceName, feature_space
 from d3hr.distillation.levels import MIN_IMAGES, LatentSample
 from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import ClassMismatch, SettingsError
+from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.locking import locked
@@ -39,7 +40,7 @@ def diagnose(
     prior: Prior | None = None,
     *,
     teacher: Teacher | None = None,
-    rows: Sequence[Row] = (),
+    rows: Sequence[ResultRow | Mapping[str, Any]] = (),
     space: SpaceName | None = None,
     levels: int = 6,
     seed: int = 0,
@@ -55,7 +56,7 @@ def diagnose(
         images: the real images.
         prior: adds latent space, normality by level, the round trip and the time that inversion takes.
         teacher: adds the space of its features.
-        rows: results of evaluations, as :meth:`~d3hr.evaluation.results.Evaluation.as_row` returns them.
+        rows: results of evaluations, as :meth:`~d3hr.evaluation.results.Evaluation.row` or ``as_row`` returns them.
         space: where images are compared, ``pixel``, ``latent`` or ``teacher``; by default ``teacher`` with a teacher, else ``latent`` with
             a prior, else ``pixel``.
         levels: at how many levels normality is tested.
@@ -88,7 +89,7 @@ def diagnose(
     labels = label_agreement([sample.real for sample in samples])
     normality, trip = _through_the_prior(distilled, settings, images, prior, levels, seed, progress)
     verdicts = (
-        transfer(rows, distilled.method, distilled.ipc),
+        transfer([ResultRow.model_validate(row) for row in rows], distilled.method, distilled.ipc),
         diversity_loss(spread.distilled, spread.real, covered, reference),
         drift(measured, normality, settings),
         cost(distilled.method, settings, len(images), trip.seconds_per_image if trip else None),
@@ -130,7 +131,7 @@ def diagnose_once(
     images: ImageData,
     prior: Prior | None = None,
     *,
-    rows: Sequence[Row] = (),
+    rows: Sequence[ResultRow] = (),
     progress: Progress = SILENT,
     **choices: Unpack[Choices],
 ) -> Diagnosis:

@@ -16,17 +16,19 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, model_vali
 
 from d3hr.data.codec import png_of_pixels, to_uint8
 from d3hr.data.dataset import ImageData
-from d3hr.diagnostics.checks import Row, Verdict, transfer
+from d3hr.diagnostics.checks import Verdict, transfer
 from d3hr.diagnostics.distances import Distance
 from d3hr.diagnostics.neighbours import LabelAgreement, Support
 from d3hr.diagnostics.normality import Normality
 from d3hr.diagnostics.roundtrip import RoundTrip
 from d3hr.diagnostics.sampling import Embedding
 from d3hr.diagnostics.spaces import Array
+from d3hr.evaluation.results import ResultRow
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder
 from d3hr.fileio.structured import validated_json
+from d3hr.formatting import number, percent
 
 FILE = "diagnosis.json"
 _DISTANCE_NAMES = {
@@ -184,7 +186,7 @@ class Diagnosis(BaseModel):
         same._key, same._nearest = key, nearest
         return same
 
-    def with_evaluations(self, rows: Sequence[Row]) -> Diagnosis:
+    def with_evaluations(self, rows: Sequence[ResultRow]) -> Diagnosis:
         """Return the same figures with the verdict on transfer that these results of evaluations allow; no figure depends on them."""
         verdict = transfer(rows, self.set.method, self.set.ipc)
         verdicts = [verdict if other.signature == verdict.signature else other for other in self.verdicts]
@@ -233,43 +235,35 @@ class Diagnosis(BaseModel):
         lines += ["", f"{'':24s}{'this set':>10s}  random real images"]
         lines += [f"{name:24s}{ours:>10s}  {reference}" for name, ours, reference in self._figures()]
         if trip := self.round_trip:
-            both = f"{_fixed(trip.psnr_db, 1)} dB PSNR, autoencoder alone {_fixed(trip.autoencoder_psnr_db, 1)} dB"
+            both = f"{number(trip.psnr_db, '.1f')} dB PSNR, autoencoder alone {number(trip.autoencoder_psnr_db, '.1f')} dB"
             lines.append(f"round trip of {trip.images} real images {both}")
         if self.normality:
             lines += ["", f"share of latent dimensions that pass for Gaussian, 0.95 if they are ({self.normality.sample})"]
             lines.append("level  timestep  Shapiro-Wilk  D'Agostino  Anderson-Darling  Henze-Zirkler")
             for row in self.normality.levels:
                 tests = ((row.shapiro, 12), (row.dagostino, 10), (row.anderson, 16), (row.multivariate, 13))
-                shares = "  ".join(f"{_fixed(share, 2):>{width}s}" for share, width in tests)
-                lines.append(f"{row.level:5d}  {_fixed(row.timestep, 0):>8s}  {shares}")
+                shares = "  ".join(f"{number(share, '.2f'):>{width}s}" for share, width in tests)
+                lines.append(f"{row.level:5d}  {number(row.timestep, '.0f'):>8s}  {shares}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _figures(self) -> list[tuple[str, str, str]]:
         """Return name, figure of the set and figure of random real images, as text."""
         rows = []
         for name, distance in self.distances.items():
-            spread = "" if distance.reference_std is None else f" +- {_number(distance.reference_std)}"
-            reference = f"{_number(distance.reference_mean)}{spread}"
-            rows.append((_DISTANCE_NAMES.get(name, name), _number(distance.distilled), reference))
+            spread = "" if distance.reference_std is None else f" +- {number(distance.reference_std)}"
+            reference = f"{number(distance.reference_mean)}{spread}"
+            rows.append((_DISTANCE_NAMES.get(name, name), number(distance.distilled), reference))
         if self.coverage:
             for name in ("precision", "recall", "density", "coverage"):
-                rows.append((name, _number(getattr(self.coverage, name)), _number(getattr(self.coverage.reference, name))))
+                rows.append((name, number(getattr(self.coverage, name)), number(getattr(self.coverage.reference, name))))
         if self.diversity:
-            rows.append(("diversity", _number(self.diversity.distilled), _number(self.diversity.real)))
+            rows.append(("diversity", number(self.diversity.distilled), number(self.diversity.real)))
         if self.copying:
-            rows.append(("nearest real, ratio", _number(self.copying.ratio_median), "1"))
+            rows.append(("nearest real, ratio", number(self.copying.ratio_median), "1"))
             if self.copying.share_copied is not None:
-                share = f"{100 * self.copying.share_copied:.1f} %"
-                rows.append(("copies", share, f"(ratio under {_fixed(self.copying.threshold, 2)})"))
+                share = f"{percent(self.copying.share_copied)} %"
+                rows.append(("copies", share, f"(ratio under {number(self.copying.threshold, '.2f')})"))
         return rows
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _rounded(value: Any) -> Any:

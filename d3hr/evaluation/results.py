@@ -1,14 +1,21 @@
-"""What came of training students: accuracies over seeds, as a row that may stand in a table."""
+"""Results of training students: accuracies over seeds, and the rows of ``results.json`` that hold them."""
 
 from __future__ import annotations
 
+import csv
+import io
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from d3hr.evaluation.protocols import Protocol
+from d3hr.fileio.atomic import write_bytes, write_json
+from d3hr.fileio.structured import Record, validated_json
 
 CONFUSION_CLASSES = 100
 """Most classes of which a row holds the whole confusion matrix; the accuracy of each class it always holds."""
@@ -108,36 +115,37 @@ class Evaluation:
         named = zip(self.class_names, self.confusion, strict=False)
         return {name: row[label] / sum(row) for label, (name, row) in enumerate(named)}
 
-    def as_row(self) -> dict[str, Any]:
-        """Return the figures as JSON values; accuracies are shares from 0 to 1, ``seeds`` is the number of runs.
+    def row(self) -> ResultRow:
+        """Return the figures as a row of a table."""
+        return ResultRow(
+            name=self.name or self.method,
+            method=self.method,
+            ipc=self.ipc,
+            accuracy_mean=self.accuracy_mean,
+            accuracy_std=self.accuracy_std,
+            seeds=len(self.runs),
+            distillation_seeds=tuple(sorted({run.distillation_seed for run in self.runs})),
+            training_seeds=tuple(sorted({run.training_seed for run in self.runs})),
+            distillation_std=self.distillation_std,
+            training_std=self.training_std,
+            runs=tuple((run.distillation_seed, run.training_seed, run.last_epoch) for run in self.runs),
+            best_epoch_mean=self.best_epoch_mean,
+            top5_mean=self.top5_mean,
+            labels="soft" if self.protocol.soft else "hard",
+            student=self.student,
+            image_size=self.image_size,
+            protocol=self.protocol.name,
+            protocol_settings=self.protocol.model_dump(mode="json"),
+            teacher=self.teacher,
+            soft_label_bytes=self.soft_label_bytes,
+            per_class={**self.per_class},
+            class_names=self.class_names,
+            confusion=tuple(map(tuple, self.confusion)) if len(self.class_names) <= CONFUSION_CLASSES else (),
+        )
 
-        ``runs`` lists (distillation seed, training seed, last-epoch accuracy), for paired differences.
-        """
-        return {
-            "name": self.name or self.method,
-            "method": self.method,
-            "ipc": self.ipc,
-            "accuracy_mean": _rounded(self.accuracy_mean),
-            "accuracy_std": _rounded(self.accuracy_std),
-            "seeds": len(self.runs),
-            "distillation_seeds": sorted({run.distillation_seed for run in self.runs}),
-            "training_seeds": sorted({run.training_seed for run in self.runs}),
-            "distillation_std": _rounded(self.distillation_std),
-            "training_std": _rounded(self.training_std),
-            "runs": [[run.distillation_seed, run.training_seed, round(run.last_epoch, 6)] for run in self.runs],
-            "best_epoch_mean": _rounded(self.best_epoch_mean),
-            "top5_mean": _rounded(self.top5_mean),
-            "labels": "soft" if self.protocol.soft else "hard",
-            "student": self.student,
-            "image_size": self.image_size,
-            "protocol": self.protocol.name,
-            "protocol_settings": self.protocol.model_dump(mode="json"),
-            "teacher": self.teacher,
-            "soft_label_bytes": self.soft_label_bytes,
-            "per_class": {name: _rounded(share) for name, share in self.per_class.items()},
-            "class_names": list(self.class_names),
-            "confusion": self.confusion if len(self.class_names) <= CONFUSION_CLASSES else [],
-        }
+    def as_row(self) -> dict[str, Any]:
+        """Return the figures as JSON values, those of a :class:`ResultRow`."""
+        return self.row().as_values()
 
     def _by_set(self) -> list[list[float]]:
         groups: dict[int, list[float]] = defaultdict(list)
@@ -150,5 +158,112 @@ def _std(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+Rounded = Annotated[float, AfterValidator(lambda value: round(value, 6))]
+Share = Annotated[Rounded, Field(ge=0, le=1)]
+
+
+class TestImages(BaseModel):
+    """The real images that students were tested on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str | None = None
+    images: int | None = None
+
+
+class ResultRow(Record):
+    """A row of ``results.json``: one method at one number of images per class, with one student and protocol.
+
+    Accuracies are shares from 0 to 1, rounded to six decimals. A file may lack the fields that have a default.
+    """
+
+    name: str | None = None
+    """What a table calls the row; by default the method."""
+    method: str
+    ipc: int = Field(ge=1)
+    accuracy_mean: Share
+    """Last-epoch test accuracy, mean over all runs."""
+    accuracy_std: Annotated[Rounded, Field(ge=0)]
+    """Its sample standard deviation over all runs; 0 for one run."""
+    seeds: int = Field(ge=1)
+    """Number of runs."""
+    distillation_seeds: tuple[int, ...] | None = None
+    training_seeds: tuple[int, ...] | None = None
+    distillation_std: Rounded | None = None
+    training_std: Rounded | None = None
+    runs: tuple[tuple[int, int, Share], ...] | None = None
+    """Distillation seed, training seed and last-epoch accuracy of every run, for paired differences."""
+    best_epoch_mean: Share | None = None
+    top5_mean: Share | None = None
+    labels: Literal["hard", "soft"]
+    student: str
+    image_size: int | None = None
+    """Side in pixels that the student saw; None is the set's own."""
+    protocol: str
+    protocol_settings: dict[str, Any] | None = None
+    teacher: dict[str, Any] | None = None
+    soft_label_bytes: int | None = None
+    per_class: dict[str, Share | None] | None = None
+    class_names: tuple[str, ...] | None = None
+    confusion: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] | None = None
+    """Counts; rows are true classes, columns predictions, both in the order of ``class_names``. Empty where there are too many classes."""
+    hlr: Rounded | None = None
+    ior: Rounded | None = None
+    lrs: Rounded | None = None
+    settings: dict[str, Any] | None = None
+    """Settings of the distillation, where another tool states them."""
+    test: TestImages | None = None
+
+    @model_validator(mode="after")
+    def _square(self) -> ResultRow:
+        side = len(self.class_names or ())
+        if self.confusion and self.class_names is not None and [len(row) for row in self.confusion] != [side] * side:
+            raise ValueError(f"the confusion matrix is not {side} x {side}, as its class names are")
+        return self
+
+    @property
+    def known_classes(self) -> set[str]:
+        """Classes that the row names; empty if it names none."""
+        return set(self.class_names or self.per_class or ())
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What two rows of one table may not have in common."""
+        return self.name, self.ipc, self.student, self.image_size, self.protocol_settings, self.teacher
+
+    def as_values(self) -> dict[str, Any]:
+        """Return the fields that are known as JSON values."""
+        return self.model_dump(mode="json")
+
+
+_ROWS = TypeAdapter(list[ResultRow])
+_NESTED = {"runs", "per_class", "class_names", "confusion", "protocol_settings", "teacher"}
+"""Fields of a row that ``results.csv`` leaves out."""
+
+
+def read_results(folders: Sequence[Path], *, hint: str = "make it with 'd3hr evaluate' or 'd3hr compare'.") -> list[ResultRow]:
+    """Return the rows of every folder's ``results.json``, each row once.
+
+    Raises:
+        ResultsError: a file is missing or damaged; ``hint`` says what to do then.
+    """
+    rows: list[ResultRow] = []
+    for folder in folders:
+        rows += [row for row in validated_json(folder / "results.json", _ROWS, hint=hint) if row not in rows]
+    return rows
+
+
+def write_results(folder: Path, rows: Sequence[ResultRow]) -> None:
+    """Write ``results.json``, in which each row has its checksum, and ``results.csv``."""
+    values = [row.as_values() for row in rows]
+    write_json(folder / "results.json", values)
+    table = [{name: _cell(value) for name, value in row.items() if name not in _NESTED} for row in values]
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(dict.fromkeys(name for row in table for name in row)))
+    writer.writeheader()
+    writer.writerows(table)
+    write_bytes(folder / "results.csv", buffer.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value

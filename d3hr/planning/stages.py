@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from io import StringIO
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from d3hr.formatting import size_in_words, time_in_words
+from d3hr.formatting import size_in_words, table, time_in_words
 
 CHECK, EVALUATE = "check the images", "evaluate"
 """The stages that are not part of the distillation itself."""
@@ -92,19 +87,18 @@ class Plan:
 
     def as_text(self) -> str:
         """Return a table of the stages and lines on memory and disk, in units for people."""
-        heading = f"{self.images:,} images of {self.classes:,} classes into {self.distilled:,}, on {self.device}"
-        table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", show_footer=True)
-        table.add_column("stage", footer="total")
-        table.add_column("network calls", justify="right", footer=f"{sum(stage.calls for stage in self.stages):,}")
-        table.add_column("TFLOP", justify="right", footer=_tflop(sum(stage.flops for stage in self.stages)))
-        table.add_column("time", justify="right", footer=time_in_words(self.seconds))
+        title = f"{self.images:,} images of {self.classes:,} classes into {self.distilled:,}, on {self.device}"
+        headings = ["stage", "network calls", "TFLOP", "time"]
+        calls, flops = sum(stage.calls for stage in self.stages), sum(stage.flops for stage in self.stages)
+        totals = ["total", f"{calls:,}", _tflop(flops), time_in_words(self.seconds)]
+        rows = [
+            [stage.name, f"{stage.calls:,}" if stage.calls else "", _tflop(stage.flops), time_in_words(stage.seconds)]
+            for stage in self.stages
+        ]
         if self.devices > 1:
-            table.add_column(f"on {self.devices} devices", justify="right", footer=time_in_words(self.seconds_shared))
-        for stage in self.stages:
-            times = [stage.seconds, stage.seconds_shared] if self.devices > 1 else [stage.seconds]
-            table.add_row(stage.name, f"{stage.calls:,}" if stage.calls else "", _tflop(stage.flops), *map(time_in_words, times))
-        buffer = StringIO()
-        Console(file=buffer, width=100).print(table)
+            headings.append(f"on {self.devices} devices")
+            totals.append(time_in_words(self.seconds_shared))
+            rows = [[*row, time_in_words(stage.seconds_shared)] for row, stage in zip(rows, self.stages, strict=True)]
         size = partial(size_in_words, binary=True)
         lines = [
             f"Memory: {size(self.peak_bytes)} at most, {size(self.prior_bytes)} of it the prior's weights, "
@@ -113,7 +107,7 @@ class Plan:
             f"All latents together are {size(self.latent_bytes)}; one batch is held at a time.",
             *(f"Note: {note}." for note in self.notes),
         ]
-        return "\n".join([buffer.getvalue().rstrip(), *lines])
+        return "\n".join([table(headings, rows, right=range(1, len(headings)), title=title, totals=totals), *lines])
 
 
 def _tflop(flops: int) -> str:

@@ -9,13 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from d3hr.comparison.summary import verdicts
-from d3hr.comparison.tables import accuracy_table, write_rows
+from d3hr.comparison.tables import Comparison
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.data.dataset import ImageData, load_images
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.results import Evaluation
 from d3hr.fileio.atomic import atomic_file, read_json
 from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.prior_only import prior_only
@@ -55,16 +53,16 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
         progress.say(f"digits: {len(images):,} real training images of {len(images.class_names)} classes, {len(test)} test images")
         prior = fit_prior(images, out / "prior", preset="tiny", seed=seed, progress=progress)
         entries = _sets(images, prior, out, seed, progress)
-        rows = compare_entries(entries, test, [Setting(STUDENT, protocol_named(PROTOCOL))], cells=out / "cells", progress=progress)
-        values = write_rows(out, rows, {})
+        setting = Setting(STUDENT, protocol_named(PROTOCOL))
+        comparison = Comparison(compare_entries(entries, test, [setting], folder=out / "trainings", progress=progress))
+        comparison.write(out)
         with atomic_file(out / "contact-sheet.png") as temporary:
             shutil.copyfile(out / "distilled" / "contact-sheet.png", temporary)
-        _write_page(out, images, test, rows, seed)
+        _write_page(out, images, test, comparison, seed)
     minutes = (time.monotonic() - started) / 60
     text = "\n".join(
         [
-            accuracy_table(rows),
-            *verdicts(rows),
+            comparison.as_text(),
             "",
             f"Done in {minutes:.1f} minutes. Open {out}/index.html.",
             f"The pictures are in {out}/distilled/train, the table in {out}/results.json.",
@@ -72,7 +70,7 @@ def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str
             NEXT_STEPS,
         ]
     )
-    return text, {"out": str(out), "results": values, "verdicts": verdicts(rows)}
+    return text, {"out": str(out), **comparison.as_values()}
 
 
 def _sets(images: ImageData, prior: Prior, out: Path, seed: int, progress: Progress) -> list[Entry]:
@@ -96,10 +94,11 @@ def _place(out: Path, method: str, ipc: int, draw: int) -> Path:
     return out / "sets" / f"{method}-ipc{ipc}-seed{draw}"
 
 
-def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evaluation], seed: int) -> None:
+def _write_page(out: Path, images: ImageData, test: ImageData, comparison: Comparison, seed: int) -> None:
     from d3hr.report.figures import accuracy_chart, loss_chart
     from d3hr.report.page import write_page
 
+    rows = comparison.rows
     fit = read_json(out / "prior" / "fit.json")
     minutes = sum(fit["seconds"].values()) / 60
     settings = distill_settings(**SETTINGS[SHOWN])
@@ -114,7 +113,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, rows: list[Evalua
         data_name=f"{len(images):,} real handwritten digits (UCI, 8 × 8 pixels, scikit-learn)",
         real_count=f"{len(images):,}",
         classes=images.class_names,
-        verdicts=verdicts(rows),
+        verdicts=comparison.summary(),
         sheets=[{"picture": made / "contact-sheet.png", "caption": caption} for made, caption in sheets],
         rows=rows,
         best={row.ipc: max(other.accuracy_mean for other in rows if other.ipc == row.ipc) for row in rows},

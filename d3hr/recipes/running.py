@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from d3hr.comparison.run import compare_with_baselines
+from d3hr.comparison.tables import Comparison
 from d3hr.data.dataset import ImageData, load_images
 from d3hr.errors import DataError, listed
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.pipeline import distill, expand
 from d3hr.prior.fit import fit_prior
@@ -29,7 +29,7 @@ def run_recipe(
     prior: str | Path | None = None,
     teacher: str | Path | None = None,
     device: str | None = None,
-) -> list[Evaluation]:
+) -> Comparison:
     """Fit, distil and evaluate as a recipe says; return the rows of the distilled set and of its baselines.
 
     The prior (``out/prior``) and the class statistics (``out/statistics``) are made once for all numbers of images per class; from them

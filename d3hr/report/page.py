@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from d3hr.fileio.atomic import write_bytes
-from d3hr.formatting import in_words
+from d3hr.formatting import in_words, percent
+from d3hr.report.results import row_title
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
@@ -25,8 +26,9 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     environment = Environment(
         loader=PackageLoader("d3hr.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["percent"] = percent
     environment.filters["in_words"] = in_words
+    environment.filters["row_title"] = row_title
     environment.filters["data_uri"] = _data_uri
     environment.globals["script"] = script = _script()
     environment.globals["script_hash"] = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -13,13 +13,13 @@ from typing import Any
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.result import Diagnosis
 from d3hr.errors import ClassMismatch, OutputError
+from d3hr.evaluation.results import ResultRow, read_results
 from d3hr.fileio.names import class_folders
-from d3hr.formatting import flat, size_in_words
+from d3hr.formatting import flat, percent, size_in_words
 from d3hr.report.figures import COLOURS, NORMALITY_COLOURS, Confusion, accuracy_chart, confusion_of, drawing_of, normality_chart
 from d3hr.report.page import write_page
 from d3hr.report.pictures import nearest_pairs, sheet_of
-from d3hr.report.results import Comparison, ResultRow, comparisons, read_results
-from d3hr.report.summary import verdicts
+from d3hr.report.results import ResultGroup, group_rows, row_title, summary
 from d3hr.sets.distilled_set import open_set
 from d3hr.sets.image_set import ImageSet
 
@@ -74,7 +74,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
     found = Diagnosis.read(diagnosis) if diagnosis else None
     _require_same_classes(subject, rows, found, diagnosis)
     own = own_row(subject, rows)
-    groups = comparisons(rows)
+    groups = group_rows(rows)
     headline = _headline(subject, groups)
     sheet = sheet_of(subject)
     confusion = _confusion(own)
@@ -119,18 +119,20 @@ def _require_same_classes(subject: ImageSet, rows: Sequence[ResultRow], found: D
     known = set(subject.class_names)
     for row in rows:
         if not row.known_classes <= known:
-            raise ClassMismatch(f"the results of {row.title}", sorted(row.known_classes), f"the set {subject.source}", subject.class_names)
+            raise ClassMismatch(
+                f"the results of {row_title(row)}", sorted(row.known_classes), f"the set {subject.source}", subject.class_names
+            )
     if found and not set(found.per_class) <= known:
         raise ClassMismatch(f"the diagnosis {folder}", sorted(found.per_class), f"the set {subject.source}", subject.class_names)
 
 
-def _headline(subject: ImageSet, groups: Sequence[Comparison]) -> list[tuple[Comparison, list[str]]]:
+def _headline(subject: ImageSet, groups: Sequence[ResultGroup]) -> list[tuple[ResultGroup, list[str]]]:
     """Return the verdicts of each comparison that the set takes part in."""
     said = []
     for group in groups:
         own = own_row(subject, group.rows)
         if own is not None:
-            said.append((group, verdicts(group, own)))
+            said.append((group, summary(group, own)))
     return said
 
 
@@ -146,19 +148,19 @@ def _tiles(subject: ImageSet, own: ResultRow | None, images: int) -> list[tuple[
         if real and images:
             tiles.append((f"1 / {real / images:,.0f}", f"of {real:,} real images"))
     if own is not None:
-        tiles.append((f"{100 * own.accuracy_mean:.1f} %", f"test accuracy, {own.student}, {own.labels} labels"))
+        tiles.append((f"{percent(own.accuracy_mean)} %", f"test accuracy, {own.student}, {own.labels} labels"))
     return tiles
 
 
-def _chart(subject: ImageSet, group: Comparison) -> dict[str, Any]:
+def _chart(subject: ImageSet, group: ResultGroup) -> dict[str, Any]:
     """Return one comparison with its chart, its legend, and what its table needs to know."""
     more = iter(_MORE_COLOURS * len(group.rows))
     colours: dict[str, str] = {}
     for row in group.rows:
-        if row.title not in colours:
+        if row_title(row) not in colours:
             usual = COLOURS.get(row.method)
-            colours[row.title] = next(more) if usual is None or usual in colours.values() else usual
-    bars = [row.model_copy(update={"method": row.title}) for row in group.rows]
+            colours[row_title(row)] = next(more) if usual is None or usual in colours.values() else usual
+    bars = [row.model_copy(update={"method": row_title(row)}) for row in group.rows]
     optional = ("distillation_std", "training_std", "best_epoch_mean", "top5_mean", "hlr", "ior", "lrs")
     return {
         "comparison": group,
@@ -170,7 +172,7 @@ def _chart(subject: ImageSet, group: Comparison) -> dict[str, Any]:
     }
 
 
-def _protocols(groups: Sequence[Comparison]) -> dict[str, Any]:
+def _protocols(groups: Sequence[ResultGroup]) -> dict[str, Any]:
     """Return every protocol that was run as a column, and all their fields."""
     columns = [{"title": group.title, "ipcs": ipcs, "settings": settings} for group in groups for ipcs, settings in group.protocols]
     return {"columns": columns, "fields": list(dict.fromkeys(name for column in columns for name in column["settings"]))}

@@ -1,108 +1,32 @@
-"""Accuracies that an evaluation or a comparison kept: rows of ``results.json``, and which of them may share a chart."""
+"""Which rows of results may share a chart, what the page calls them, and what they say in sentences."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-
-from d3hr.fileio.structured import validated_json
+from d3hr.evaluation.results import ResultRow, TestImages
+from d3hr.formatting import percent
 from d3hr.methods.registry import METHODS
 
-Share = Annotated[float, Field(ge=0, le=1)]
-METHOD_NAMES = {**{name: method.summary for name, method in METHODS.items()}, "folder": "images of this folder"}
-"""What tables call a method that gives itself no name."""
+RANDOM_REAL = "random_real"
+TIE = 0.05
+"""Points of accuracy below which a difference is invisible at one decimal."""
+METHOD_TITLES = {**{name: method.summary for name, method in METHODS.items()}, "folder": "images of this folder"}
+"""Method -> the title of a row that has no name of its own."""
 
 
-class Test(BaseModel):
-    """The real images that students were tested on."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str | None = None
-    images: int | None = None
-
-
-class ResultRow(BaseModel):
-    """One method at one number of images per class, with one student and protocol; accuracies are shares from 0 to 1."""
-
-    model_config = ConfigDict(frozen=True)
-
-    method: str
-    name: str | None = None
-    settings: dict[str, Any] | None = None
-    """Settings of the distillation."""
-    ipc: int = Field(ge=1)
-    student: str
-    image_size: int | None = None
-    """Side in pixels that the student saw; None is the set's own."""
-    protocol: str
-    labels: Literal["hard", "soft"]
-    protocol_settings: dict[str, Any] | None = None
-    accuracy_mean: Share
-    """Last epoch, over all runs."""
-    accuracy_std: Annotated[float, Field(ge=0)]
-    seeds: int = Field(ge=1)
-    """Number of runs."""
-    distillation_seeds: tuple[int, ...] | None = None
-    training_seeds: tuple[int, ...] | None = None
-    distillation_std: float | None = None
-    training_std: float | None = None
-    best_epoch_mean: Share | None = None
-    top5_mean: Share | None = None
-    per_class: dict[str, Share | None] | None = None
-    class_names: tuple[str, ...] | None = None
-    confusion: tuple[tuple[int, ...], ...] | None = None
-    """Counts; rows are true classes, columns predictions, both in the order of ``class_names``."""
-    hlr: float | None = None
-    ior: float | None = None
-    lrs: float | None = None
-    test: Test | None = None
-
-    @model_validator(mode="after")
-    def _square(self) -> ResultRow:
-        if self.confusion is not None and self.class_names is not None:
-            side = len(self.class_names)
-            if [len(row) for row in self.confusion] != [side] * side:
-                raise ValueError(f"the confusion matrix is not {side} x {side}, as its class names are")
-            if min((count for row in self.confusion for count in row), default=0) < 0:
-                raise ValueError("the confusion matrix has a negative count")
-        return self
-
-    @property
-    def title(self) -> str:
-        """What a table calls it."""
-        own = self.name if self.name != self.method else None
-        return own or METHOD_NAMES.get(self.method, self.method)
-
-    @property
-    def known_classes(self) -> set[str]:
-        """Classes that the row speaks of by name; empty if it names none."""
-        return set(self.class_names or self.per_class or ())
-
-
-_ROWS = TypeAdapter(list[ResultRow])
-
-
-def read_results(folders: Sequence[Path]) -> list[ResultRow]:
-    """Return the rows of every folder's ``results.json``, each row once.
-
-    Raises:
-        ResultsError: a file is missing or damaged.
-    """
-    rows: list[ResultRow] = []
-    for folder in folders:
-        read = validated_json(folder / "results.json", _ROWS, hint="make it with 'd3hr evaluate' or 'd3hr compare'.")
-        rows += [row for row in read if row not in rows]
-    return rows
+def row_title(row: ResultRow) -> str:
+    """Return what the page calls a row: its name or, if it has none, what its method does."""
+    own = row.name if row.name != row.method else None
+    return own or METHOD_TITLES.get(row.method, row.method)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ResultGroup:
     """Rows that may be compared: one student, protocol and kind of labels, and one set of test images.
 
     Attributes:
@@ -114,7 +38,7 @@ class Comparison:
     protocol: str
     labels: str
     image_size: int | None
-    test: Test | None
+    test: TestImages | None
     rows: tuple[ResultRow, ...]
     numbered: int = 1
 
@@ -135,10 +59,10 @@ class Comparison:
         return [(sorted(ipcs), settings) for ipcs, settings in found.values() if settings]
 
 
-def comparisons(rows: Iterable[ResultRow]) -> list[Comparison]:
-    """Return the rows in groups that may share a chart and a column.
+def group_rows(rows: Iterable[ResultRow]) -> list[ResultGroup]:
+    """Group rows that may share a chart and a table: those of one student, protocol, kind of labels, image size and test set.
 
-    A protocol's settings may depend on the IPC; where they differ at one IPC, rows of different settings part.
+    A protocol's settings may depend on the IPC; rows whose settings differ at one IPC go into different groups.
     """
     grouped: dict[tuple[Any, ...], list[ResultRow]] = {}
     for row in rows:
@@ -149,7 +73,7 @@ def comparisons(rows: Iterable[ResultRow]) -> list[Comparison]:
         for number, part in enumerate(_of_one_protocol(members), start=1):
             first = part[0]
             ordered = tuple(sorted(part, key=lambda row: row.ipc))
-            found.append(Comparison(first.student, first.protocol, first.labels, first.image_size, first.test, ordered, number))
+            found.append(ResultGroup(first.student, first.protocol, first.labels, first.image_size, first.test, ordered, number))
     return found
 
 
@@ -171,3 +95,43 @@ def _of_one_protocol(rows: Sequence[ResultRow]) -> list[list[ResultRow]]:
 
 def _text(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
+
+
+def summary(group: ResultGroup, own: ResultRow) -> list[str]:
+    """Return sentences that compare a set's row with random real images and with the best other method, at the same IPC.
+
+    Args:
+        group: rows that may be compared.
+        own: the set's row, one of them.
+    """
+    others = [row for row in group.rows if row.ipc == own.ipc and row.method != own.method]
+    real = [row for row in others if row.method == RANDOM_REAL]
+    rest = sorted((row for row in others if row.method != RANDOM_REAL), key=lambda row: -row.accuracy_mean)
+    sentences = [difference(own, row) for row in [*real[:1], *rest[:1]]]
+    right = f"{_accuracy(own)} of real test images are classified right"
+    if not real and own.method != RANDOM_REAL:
+        sentences.insert(0, f"{right}; random real images of the same number were not measured.")
+    return sentences or [f"{right}."]
+
+
+def difference(own: ResultRow, other: ResultRow) -> str:
+    """Say by how many points two accuracies differ, and whether that is more than the spread of the runs.
+
+    The spread is sqrt(a^2 + b^2) of the two standard deviations a and b over runs.
+    """
+    gap = 100 * (own.accuracy_mean - other.accuracy_mean)
+    spread = 100 * math.hypot(own.accuracy_std, other.accuracy_std)
+    figures = f"{_accuracy(own)} against {_accuracy(other)}"
+    if abs(gap) < TIE:
+        return f"Level with {row_title(other)}: {figures}."
+    if min(own.seeds, other.seeds) < 2:
+        doubt = "with one run, the spread is not known"
+    else:
+        doubt = f"{'outside' if abs(gap) > spread else 'within'} the spread of the runs"
+    return f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {row_title(other)}: {figures}, {doubt}."
+
+
+def _accuracy(row: ResultRow) -> str:
+    """Return a row's accuracy with its spread: ``91.7 ± 1.0 %``."""
+    spread = f" ± {percent(row.accuracy_std)}" if row.seeds > 1 else ""
+    return f"{percent(row.accuracy_mean)}{spread} %".replace(" ", "\N{NO-BREAK SPACE}")

@@ -45,9 +45,9 @@ def test_the_matrices_known_by_name_are_whole(name: str) -> None:
     assert any(row.method == "random_real" for row in matrix.methods)
 
 
-def test_a_matrix_counts_its_cells() -> None:
+def test_a_matrix_counts_its_trainings() -> None:
     """2 methods x 2 IPC x 2 x 2 seeds x 1 student x 1 protocol."""
-    assert matrix_from(FIELDS).cells == 16
+    assert matrix_from(FIELDS).trainings == 16
     assert read_matrix("candidates", {"ipc": [1, 10], "students": None}).ipc == (1, 10)
 
 
@@ -57,7 +57,7 @@ def test_rows_of_one_name_share_out_the_images_per_class() -> None:
     many = {"method": "d3hr", "name": "chosen", "settings": {"modes": 2}, "ipc": [2]}
     matrix = matrix_from({**FIELDS, "methods": ["random_real", few, many]})
     assert [row.settings for row in matrix.methods_at(2)] == [{}, {"modes": 2}]
-    assert matrix.cells == 16
+    assert matrix.trainings == 16
     with pytest.raises(SettingsError, match="two rows are called 'chosen'"):
         matrix_from({**FIELDS, "methods": [few, {**many, "ipc": [1, 2]}]})
 
@@ -128,8 +128,8 @@ def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_pr
     assert not (tmp_path / "out").exists()
 
 
-def test_killed_half_way_it_repeats_no_finished_cell(image_folder: MakeFolder, tmp_path: Path) -> None:
-    """Killed when three of eight cells are kept, and started again: those files are not written again, and all eight are there."""
+def test_killed_half_way_it_repeats_no_finished_training(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Killed when three of eight trainings have their file, and started again: those are not written again, and all eight are there."""
     image_folder({"ant": 4, "bee": 4})
     untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
     images, out, prior = (str(tmp_path / name) for name in ("images", "out", "prior"))
@@ -137,14 +137,14 @@ def test_killed_half_way_it_repeats_no_finished_cell(image_folder: MakeFolder, t
     command += ["--ipc", "[1,2]", "--distillation_seeds", "[0,1]", "--students", "[convnet1]", "--protocols", f"[{BRIEF}]"]
     command += ["--settings", "{steps: 4}"]
     process = start(main, command, log=tmp_path / "log")
-    cells = tmp_path / "out" / "cells"
-    wait_for(lambda: len(list(cells.glob("*.json"))) >= 3, process)
+    kept = tmp_path / "out" / "trainings"
+    wait_for(lambda: len(list(kept.glob("*.json"))) >= 3, process)
     kill(process)
-    first = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    first = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
     assert 3 <= len(first) <= 8
     assert main(command) == 0
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in first.items())
-    assert len(list(cells.glob("*.json"))) == 8
+    assert len(list(kept.glob("*.json"))) == 8
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(row["method"], row["ipc"], row["seeds"]) for row in rows] == [
         ("random_real", 1, 2), ("prior_only", 1, 2), ("random_real", 2, 2), ("prior_only", 2, 2),

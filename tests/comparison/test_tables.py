@@ -9,8 +9,7 @@ import pytest
 from d3hr import DistilledSet, ImageData, Prior, distill, load_images, random_real
 from d3hr.comparison.run import compare_with_baselines
 from d3hr.comparison.statistics import label_robust_score, ranking
-from d3hr.comparison.summary import verdicts
-from d3hr.comparison.tables import accuracy_table, as_rows
+from d3hr.comparison.tables import Comparison, accuracy_table
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation, TrainingResult
@@ -33,34 +32,35 @@ def row(method: str, *accuracies: float, protocol: Protocol = SHORT, student: st
 
 
 def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
-    """Three rows of the same IPC and number of runs; a second call finds every cell and trains nothing."""
+    """Three rows of the same IPC and number of runs; a second call finds every training and makes none."""
     test = load_images("digits", split="validation")
     arguments: dict[str, Any] = {"real": digits, "prior": digits_prior, "protocol": SHORT, "seeds": (0, 1)}
-    rows = compare_with_baselines(distilled, test, tmp_path / "out", **arguments)
+    comparison = compare_with_baselines(distilled, test, tmp_path / "out", **arguments)
+    rows = comparison.rows
     assert [(row.method, row.ipc, len(row.runs)) for row in rows] == [("d3hr", 2, 2), ("random_real", 2, 2), ("prior_only", 2, 2)]
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [row["accuracy_mean"] for row in kept] == [pytest.approx(row.accuracy_mean, abs=1e-6) for row in rows]
     assert kept[0]["ior"] == pytest.approx(rows[0].accuracy_mean - rows[1].accuracy_mean, abs=1e-6)
     with (tmp_path / "out" / "results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["d3hr", "random_real", "prior_only"]
-    assert len(list((tmp_path / "out" / "cells").iterdir())) == 6
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
-    assert compare_with_baselines(distilled, test, tmp_path / "out", **arguments) == rows
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()} == stamps
+    assert len(list((tmp_path / "out" / "trainings").iterdir())) == 6
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trainings").iterdir()}
+    assert compare_with_baselines(distilled, test, tmp_path / "out", **arguments) == comparison
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trainings").iterdir()} == stamps
 
 
-def test_a_cell_of_other_settings_is_not_used(distilled: DistilledSet, tmp_path: Path) -> None:
+def test_a_training_of_other_settings_is_not_used(distilled: DistilledSet, tmp_path: Path) -> None:
     test = load_images("digits", split="validation")
     for steps in (20, 21):
         setting = Setting("convnet1", SHORT.model_copy(update={"steps": steps}))
-        compare_entries([Entry(distilled, [0])], test, [setting], cells=tmp_path / "cells")
-    assert len(list((tmp_path / "cells").iterdir())) == 2
+        compare_entries([Entry(distilled, [0])], test, [setting], folder=tmp_path / "trainings")
+    assert len(list((tmp_path / "trainings").iterdir())) == 2
 
 
 def test_verdicts_name_winner_and_doubt() -> None:
     """80 +- 0 against 75 +- 0 wins by 5 points; 80 against 82 +- 2.8 loses by 2, which is within the spread."""
     rows = [row("d3hr", 0.8, 0.8), row("random_real", 0.84, 0.8), row("prior_only", 0.75, 0.75)]
-    assert verdicts(rows) == [
+    assert Comparison(rows).summary() == [
         "IPC 10: distilled loses against random real images by 2.0 points, within the spread of the seeds.",
         "IPC 10: distilled wins against images drawn from the prior alone by 5.0 points.",
     ]
@@ -68,14 +68,14 @@ def test_verdicts_name_winner_and_doubt() -> None:
 
 
 def test_trainings_at_two_sides_are_kept_apart(digits: ImageData, tmp_path: Path) -> None:
-    """The default and a side are two cells; a side of the set's own gives the default's figures."""
+    """The default and a side are two trainings; a side of the set's own gives the default's figures."""
     made = random_real(digits, tmp_path / "set", ipc=1, image_size=8)
     brief, test = SHORT.model_copy(update={"steps": 2}), load_images("digits", split="validation")
     rows = [
-        compare_entries([Entry(made, [0])], test, [Setting("convnet1", brief, image_size=size)], cells=tmp_path / "cells")
+        compare_entries([Entry(made, [0])], test, [Setting("convnet1", brief, image_size=size)], folder=tmp_path / "trainings")
         for size in (None, 8, 4)
     ]
-    assert len(list((tmp_path / "cells").iterdir())) == 3
+    assert len(list((tmp_path / "trainings").iterdir())) == 3
     assert rows[0][0].runs == rows[1][0].runs
     assert [row[0].as_row()["image_size"] for row in rows] == [None, 8, 4]
 
@@ -99,7 +99,7 @@ def test_a_row_is_ranked_against_its_like() -> None:
     lone = ranking(rows[0], rows[:1], {"resnet18": 0.9})
     assert (lone.ior, lone.hlr, lone.lrs) == (None, None, None)
     assert ranking(rows[3], rows, {"convnet3": 0.9}).ior is None
-    assert as_rows(rows, {})[0]["ior"] == 0.1
+    assert Comparison(rows).ranked()[0].ior == 0.1
 
 
 def test_hard_and_soft_labels_never_share_a_table() -> None:
@@ -116,25 +116,26 @@ def test_sentences_tell_settings_apart_where_there_are_several() -> None:
         for student in ("convnet3", "resnet18")
         for method, name in [("d3hr", "exact"), ("random_real", None)]
     ]
-    assert verdicts(rows)[1].startswith("IPC 10, resnet18, short: exact loses against random real images by 0.0 points")
+    assert Comparison(rows).summary()[1].startswith("IPC 10, resnet18, short: exact loses against random real images by 0.0 points")
 
 
 def test_a_folder_of_another_tool_stands_beside_random_real_images(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Six images of two classes, IPC 3: rows of the folder and of random real images; without a prior no row of it."""
     folder, real = load_images(image_folder({"a": 3, "b": 3})), load_images(image_folder({"a": 4, "b": 5}, name="real"))
-    rows = compare_with_baselines(folder, real, tmp_path / "out", real=real, prior=None, student="convnet1", protocol=SHORT, seeds=(0,))
-    assert [(row.method, row.ipc) for row in rows] == [("folder", 3), ("random_real", 3)]
-    assert "the folder" in verdicts(rows)[0]
+    arguments: dict[str, Any] = {"real": real, "prior": None, "student": "convnet1", "protocol": SHORT, "seeds": (0,)}
+    comparison = compare_with_baselines(folder, real, tmp_path / "out", **arguments)
+    assert [(row.method, row.ipc) for row in comparison.rows] == [("folder", 3), ("random_real", 3)]
+    assert "the folder" in comparison.summary()[0]
 
 
 def test_answers_of_another_teacher_are_not_used(digits: ImageData, tmp_path: Path) -> None:
-    """Two teachers of other weights: a cell and a file of soft labels each, and with hard labels one cell whatever the teacher."""
+    """Two teachers of other weights: a training and a file of soft labels each, and with hard labels one training whatever the teacher."""
     made, test = random_real(digits, tmp_path / "set", ipc=1, image_size=8), load_images("digits", split="validation")
     stored = SOFT.model_copy(update={"labels": "stored", "steps": 2})
     for seed in (0, 1):
         teacher = Teacher(seeded_student("convnet1", 10, 8, seed).eval(), "convnet1", digits.class_names, 8, {})
         for protocol in (stored, SHORT.model_copy(update={"steps": 2})):
-            compare_entries([Entry(made, [0])], test, [Setting("convnet1", protocol, teacher)], cells=tmp_path / "cells")
-    assert len(list((tmp_path / "cells").glob("convnet1-soft-*.json"))) == 2
-    assert len(list((tmp_path / "cells").glob("soft-labels-*.safetensors"))) == 2
-    assert len(list((tmp_path / "cells").glob("convnet1-short-*.json"))) == 1
+            compare_entries([Entry(made, [0])], test, [Setting("convnet1", protocol, teacher)], folder=tmp_path / "trainings")
+    assert len(list((tmp_path / "trainings").glob("convnet1-soft-*.json"))) == 2
+    assert len(list((tmp_path / "trainings").glob("soft-labels-*.safetensors"))) == 2
+    assert len(list((tmp_path / "trainings").glob("convnet1-short-*.json"))) == 1

@@ -1,7 +1,5 @@
 """Verdicts on made-up figures, either side of every threshold."""
 
-from typing import Any
-
 import pytest
 
 from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer
@@ -9,11 +7,13 @@ from d3hr.diagnostics.distances import Distance
 from d3hr.diagnostics.neighbours import LabelAgreement, Support
 from d3hr.diagnostics.normality import LevelShares, Normality
 from d3hr.distillation.settings import distill_settings
+from d3hr.evaluation.results import ResultRow
 
 
-def _row(method: str, student: str, accuracy: float, std: float = 0.01, protocol: str = "hard", ipc: int = 10) -> dict[str, Any]:
-    about = {"method": method, "ipc": ipc, "student": student, "protocol": protocol, "labels": "hard"}
-    return {**about, "accuracy_mean": accuracy, "accuracy_std": std}
+def _row(method: str, student: str, accuracy: float, std: float = 0.01, protocol: str = "hard", ipc: int = 10) -> ResultRow:
+    return ResultRow(
+        method=method, ipc=ipc, student=student, protocol=protocol, labels="hard", accuracy_mean=accuracy, accuracy_std=std, seeds=3
+    )
 
 
 RANDOM = [_row("random_real", "convnet3", 0.5), _row("random_real", "resnet18", 0.45)]

@@ -184,23 +184,23 @@ def teacher(tmp_path: Path) -> Teacher:
     return Teacher.load(tmp_path / "teacher")
 
 
-def test_stored_soft_labels_and_a_cell(image_folder: MakeFolder, teacher: Teacher, tmp_path: Path) -> None:
+def test_stored_soft_labels_and_the_result_of_a_training(image_folder: MakeFolder, teacher: Teacher, tmp_path: Path) -> None:
     images = load_images(image_folder({"ant": 5, "bee": 5}))
     made = random_real(images, tmp_path / "set", ipc=2, image_size=8)
     file = tmp_path / "soft.safetensors"
     expected = soft_labels(training_images(made, None), teacher, file)
     setting = Setting("convnet1", QUICK)
-    (tmp_path / "cells").mkdir()
-    cell = evaluate_once(made, images, setting, 0, tmp_path / "cells")
-    cells = tree(tmp_path / "cells")
+    (tmp_path / "trainings").mkdir()
+    result = evaluate_once(made, images, setting, 0, tmp_path / "trainings")
+    kept = tree(tmp_path / "trainings")
     for seed in range(10):
         flip_bit(file, seed)
         assert soft_labels(training_images(made, None), teacher, file).equal(expected)
-        flip_bit(tmp_path / "cells" / next(iter(cells)), seed)
-        assert evaluate_once(made, images, setting, 0, tmp_path / "cells") == cell
-        shutil.rmtree(tmp_path / "cells")
-        (tmp_path / "cells").mkdir()
-        (tmp_path / "cells" / next(iter(cells))).write_bytes(cells[next(iter(cells))])
+        flip_bit(tmp_path / "trainings" / next(iter(kept)), seed)
+        assert evaluate_once(made, images, setting, 0, tmp_path / "trainings") == result
+        shutil.rmtree(tmp_path / "trainings")
+        (tmp_path / "trainings").mkdir()
+        (tmp_path / "trainings" / next(iter(kept))).write_bytes(kept[next(iter(kept))])
 
 
 def test_every_file_of_what_is_finished(image_folder: MakeFolder, teacher: Teacher, tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_a_recipe_runs_from_images_to_table(file: Path, dit: Path, tmp_path: Pat
     recipe, names, out = read_recipe(file), NAMES[file.stem], tmp_path / "out"
     data = as_on_the_hub(recipe, names, tmp_path / "data")
     small = scaled_down(recipe)
-    rows = run_recipe(small, out, ipc=IPC, data=data, prior=dit)
-    assert [(row.method, row.ipc) for row in rows] == [("d3hr", IPC), ("random_real", IPC), ("prior_only", IPC)]
+    comparison = run_recipe(small, out, ipc=IPC, data=data, prior=dit)
+    assert [(row.method, row.ipc) for row in comparison.rows] == [("d3hr", IPC), ("random_real", IPC), ("prior_only", IPC)]
     made = DistilledSet.load(out / f"ipc{IPC}")
     assert made.class_names == tuple((recipe.data.class_names or {}).get(name, name) for name in names)
     assert made.images.shape == (IPC * len(names), 3, 8, 8)
@@ -116,7 +116,7 @@ def test_a_recipe_runs_from_images_to_table(file: Path, dit: Path, tmp_path: Pat
         assert Prior.from_pretrained(out / "prior").class_names == made.class_names
         assert json.loads((out / "prior" / "fit.json").read_text())["steps"] == {"transformer": 3}  # one epoch of 9 images in fours
     before = times(out)
-    assert run_recipe(small, out, ipc=IPC, data=data, prior=dit) == rows
+    assert run_recipe(small, out, ipc=IPC, data=data, prior=dit) == comparison
     assert times(out) == before
     run_recipe(small, out, ipc=1, data=data, prior=dit)
     assert {path: when for path, when in times(out).items() if path in before} == before
@@ -177,7 +177,7 @@ def test_with_a_teacher_students_learn_from_its_labels(dit: Path, tmp_path: Path
         (tmp_path / name).mkdir()
         Teacher(seeded_student("convnet1", len(classes), 8, 0), "convnet1", tuple(classes), 8, {}).save(tmp_path / name)
     run_recipe(small, out, ipc=IPC, data=data, prior=dit)
-    rows = run_recipe(small, out, ipc=IPC, data=data, prior=dit, teacher=tmp_path / "teacher")
+    rows = run_recipe(small, out, ipc=IPC, data=data, prior=dit, teacher=tmp_path / "teacher").rows
     assert [(row.protocol.name, row.protocol.labels) for row in rows] == [("soft", "online")] * 3
     kept = json.loads((out / f"ipc{IPC}-evaluation" / "results.json").read_text())
     assert [row["labels"] for row in kept] == ["hard"] * 3 + ["soft"] * 3

@@ -8,11 +8,11 @@ import pytest
 
 from d3hr.data.dataset import load_images
 from d3hr.diagnostics.sampling import Embedding, Point
+from d3hr.evaluation.results import ResultRow
 from d3hr.formatting import flat, size_in_words, time_in_words
 from d3hr.report.figures import HEIGHT, MARGIN, MAX_POINTS, MAX_TABLE, WIDTH, accuracy_chart, confusion_of, drawing_of
 from d3hr.report.pictures import nearest_pairs, sheet_of
-from d3hr.report.results import ResultRow, comparisons
-from d3hr.report.summary import beside, verdicts
+from d3hr.report.results import difference, group_rows, summary
 from tests.conftest import MakeFolder
 
 
@@ -24,16 +24,16 @@ def row(method: str = "d3hr", mean: float = 0.5, std: float = 0.0, **changes: An
 def test_a_gap_is_held_against_the_spread_of_both() -> None:
     """Spreads of 3 and 4 points make 5: a gap of 5.1 points is outside, one of 4.9 within, one under 0.05 is none."""
     real = row("random_real", 0.5, 0.03)
-    assert beside(row(mean=0.551, std=0.04), real).startswith("5.1 points above random real images")
-    assert "outside the spread" in beside(row(mean=0.551, std=0.04), real)
-    assert "within the spread" in beside(row(mean=0.451, std=0.04), real)
-    assert beside(row(mean=0.5004), real).startswith("Level with")
+    assert difference(row(mean=0.551, std=0.04), real).startswith("5.1 points above random real images")
+    assert "outside the spread" in difference(row(mean=0.551, std=0.04), real)
+    assert "within the spread" in difference(row(mean=0.451, std=0.04), real)
+    assert difference(row(mean=0.5004), real).startswith("Level with")
 
 
 def test_a_headline_speaks_of_random_real_and_the_best_other_at_the_same_ipc() -> None:
     own = row(mean=0.6)
     others = [row("random_real", 0.7), row("prior_only", 0.5), row("herding", 0.65), row("prior_only", 0.9, ipc=50)]
-    said = verdicts(comparisons([own, *others])[0], own)
+    said = summary(group_rows([own, *others])[0], own)
     assert [sentence.split(":")[0] for sentence in said] == [
         "10.0 points below random real images",
         "5.0 points below real images by herding",
@@ -42,22 +42,22 @@ def test_a_headline_speaks_of_random_real_and_the_best_other_at_the_same_ipc() -
 
 def test_a_headline_says_that_random_real_is_missing() -> None:
     own = row(mean=0.6)
-    assert "were not measured" in verdicts(comparisons([own, row("prior_only")])[0], own)[0]
+    assert "were not measured" in summary(group_rows([own, row("prior_only")])[0], own)[0]
 
 
 def test_rows_part_by_labels_student_side_and_test() -> None:
     rows = [row(), row(labels="soft"), row(student="resnet18"), row(image_size=32), row(test={"source": "other"}), row("random_real")]
-    assert [len(group.rows) for group in comparisons(rows)] == [2, 1, 1, 1, 1]
+    assert [len(group.rows) for group in group_rows(rows)] == [2, 1, 1, 1, 1]
 
 
 def test_a_protocol_may_depend_on_the_ipc_but_not_differ_at_one() -> None:
     """IPC 10 and 50 with their own epochs share a chart; two settings at IPC 10 do not."""
     short, long = {"epochs": 1500}, {"epochs": 2000}
     rows = [row(protocol_settings=long), row(ipc=50, protocol_settings=short)]
-    group = comparisons(rows)[0]
-    assert len(comparisons(rows)) == 1
+    group = group_rows(rows)[0]
+    assert len(group_rows(rows)) == 1
     assert group.protocols == [([10], long), ([50], short)]
-    parted = comparisons([*rows, row("random_real", protocol_settings=short)])
+    parted = group_rows([*rows, row("random_real", protocol_settings=short)])
     assert [[(part.method, part.ipc) for part in group.rows] for group in parted] == [[("d3hr", 10), ("d3hr", 50)], [("random_real", 10)]]
     assert parted[0].title != parted[1].title
 
