@@ -1,7 +1,8 @@
-"""Figures, sizes and settings as text."""
+"""Figures, sizes, settings, tables and images as text."""
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -86,3 +87,8 @@ def time_in_words(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.{1 if seconds / size < 10 else 0}f} {unit}"
     return f"{seconds / 86400:,.1f} days"
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as the text of a link that contains it."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

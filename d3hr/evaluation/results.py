@@ -222,7 +222,7 @@ class ResultRow(Record):
         return self
 
     @property
-    def known_classes(self) -> set[str]:
+    def named_classes(self) -> set[str]:
         """Classes that the row names; empty if it names none."""
         return set(self.class_names or self.per_class or ())
 

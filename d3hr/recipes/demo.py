@@ -95,7 +95,7 @@ def _place(out: Path, method: str, ipc: int, draw: int) -> Path:
 
 
 def _write_page(out: Path, images: ImageData, test: ImageData, comparison: Comparison, seed: int) -> None:
-    from d3hr.report.figures import accuracy_chart, loss_chart
+    from d3hr.report.charts import accuracy_chart, loss_chart
     from d3hr.report.page import write_page
 
     rows = comparison.rows
@@ -114,7 +114,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, comparison: Compa
         real_count=f"{len(images):,}",
         classes=images.class_names,
         verdicts=comparison.summary(),
-        sheets=[{"picture": made / "contact-sheet.png", "caption": caption} for made, caption in sheets],
+        sheets=[{"picture": (made / "contact-sheet.png").read_bytes(), "caption": caption} for made, caption in sheets],
         rows=rows,
         best={row.ipc: max(other.accuracy_mean for other in rows if other.ipc == row.ipc) for row in rows},
         names=NAMES,
@@ -123,7 +123,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, comparison: Compa
         test_count=len(test),
         distillation_seeds=DISTILLATION_SEEDS,
         training_seeds=TRAINING_SEEDS,
-        accuracy_chart=accuracy_chart(rows, NAMES),
+        accuracy_chart=accuracy_chart(rows, legend=NAMES),
         loss_chart=loss_chart(out / "prior" / "loss.csv"),
         facts={
             "real images": f"{len(images):,} for training, {len(test)} for testing, {images.class_names[0]} to {images.class_names[-1]}",

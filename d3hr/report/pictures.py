@@ -6,13 +6,13 @@ class first, then fewer classes.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from d3hr.data.codec import open_upright, png_of, png_of_pixels
 from d3hr.errors import ResultsError
+from d3hr.formatting import data_uri
 from d3hr.sets.image_set import ImageSet
 
 MAX_IMAGES = 10
@@ -119,11 +119,6 @@ def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, bud
                 return pairs
             pairs.setdefault(name, []).append(Pair(pictures[column].index, pictures[column].uri, data_uri(real)))
     return pairs
-
-
-def data_uri(png: bytes) -> str:
-    """Return a PNG as text that stands in a page."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _checked(file: Path) -> bytes:

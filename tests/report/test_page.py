@@ -4,7 +4,7 @@ from typing import Any
 
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation, TrainingResult
-from d3hr.report.figures import accuracy_chart, loss_chart
+from d3hr.report.charts import accuracy_chart, loss_chart
 from d3hr.report.page import write_page
 from d3hr.sets.card import contact_sheet
 
@@ -31,12 +31,13 @@ class Tags(HTMLParser):
 def page(tmp_path: Path, **changes: Any) -> Tags:
     import torch
 
-    (tmp_path / "sheet.png").write_bytes(contact_sheet({"a": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}))
+    picture = contact_sheet({"a": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)})
     values = {
         "data_name": "digits", "real_count": "9", "classes": ("a", "b"), "verdicts": ["wins"], "rows": ROWS, "best": {1: 0.6, 10: 0.6},
-        "sheets": [{"picture": tmp_path / "sheet.png", "caption": "Distilled"}], "names": NAMES,
+        "sheets": [{"picture": picture, "caption": "Distilled"}], "names": NAMES,
         "student": "convnet3", "protocol": PROTOCOL, "test_count": 5, "distillation_seeds": 3, "training_seeds": 2,
-        "accuracy_chart": accuracy_chart(ROWS, NAMES), "loss_chart": "", "facts": {"made by": "d3hr"}, "next_steps": "d3hr fit", **changes,
+        "accuracy_chart": accuracy_chart(ROWS, legend=NAMES), "loss_chart": "", "facts": {"made by": "d3hr"}, "next_steps": "d3hr fit",
+        **changes,
     }  # fmt: skip
     write_page(tmp_path / "index.html", "demo.html", **values)
     parser = Tags()
@@ -62,7 +63,7 @@ def test_names_stay_text(tmp_path: Path) -> None:
 
 def test_charts_take_their_ink_from_the_page(tmp_path: Path) -> None:
     (tmp_path / "loss.csv").write_text("network,step,loss\nautoencoder,1,0.5\nautoencoder,2,0.2\ntransformer,1,1.0\ntransformer,2,0.9\n")
-    for chart in (accuracy_chart(ROWS, NAMES), loss_chart(tmp_path / "loss.csv")):
+    for chart in (accuracy_chart(ROWS, legend=NAMES), loss_chart(tmp_path / "loss.csv")):
         assert chart.startswith("<svg")
         assert "currentColor" in chart
         assert "#010203" not in chart

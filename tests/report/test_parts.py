@@ -10,7 +10,8 @@ from d3hr.data.dataset import load_images
 from d3hr.diagnostics.sampling import Embedding, Point
 from d3hr.evaluation.results import ResultRow
 from d3hr.formatting import flat, size_in_words, time_in_words
-from d3hr.report.figures import HEIGHT, MARGIN, MAX_POINTS, MAX_TABLE, WIDTH, accuracy_chart, confusion_of, drawing_of
+from d3hr.report.charts import accuracy_chart
+from d3hr.report.maps import HEIGHT, MARGIN, MAX_POINTS, MAX_TABLE, WIDTH, confusion_of, drawing_of
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import difference, group_rows, summary
 from tests.conftest import MakeFolder
