@@ -1,8 +1,8 @@
-"""The ways in which distilled sets fail, each as a check with thresholds and a verdict in plain words.
+"""Checks for the ways in which distilled sets fail, each with thresholds and a verdict in plain words.
 
 Sets of distilled images fail by fitting one network, by repeating a few pictures, by leaving the distribution of the real images, by
-costing more than they save, or because the real images are not of the classes that they are said to be. A check that lacks its evidence
-says ``unknown`` and what to run.
+costing more than they save, or because the real images carry wrong labels. A check that lacks its evidence says ``unknown`` and what to
+run.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ LABELS_WARNING, LABELS_FAILURE = 0.05, 0.15
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        signature: which failure it looks for.
+        signature: the failure that it looks for.
         status: ok, warning, failure, or unknown.
-        text: the finding in plain words.
-        evidence: the figures it rests on.
+        text: the result in plain words.
+        evidence: the figures behind it.
     """
 
     signature: str
@@ -68,7 +68,7 @@ class Verdict:
 
 
 def transfer(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> Verdict:
-    """Compare what students lose against the best one with what the same students lose on random real images.
+    """Check whether students lose more against the best one on the set than they lose on random real images.
 
     Args:
         rows: results of evaluations; rows of one protocol are compared.
@@ -78,47 +78,76 @@ def transfer(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> 
     name = "poor transfer to other architectures"
     if method == "random_real":
         return Verdict(name, "ok", "The set is a random choice of real images, which favours no network.", "method random_real")
-    ours, random = _accuracies(rows, method, ipc), _accuracies(rows, "random_real", ipc)
+    ours, random = _by_protocol(rows, method, ipc), _by_protocol(rows, "random_real", ipc)
+    trained = ", ".join(sorted({student for students in ours.values() for student in students}))
     if not any(len(students) > 1 for students in ours.values()):
         run = "Evaluate it with a second one ('d3hr evaluate SET --test TEST --student resnet18') and diagnose it again."
-        known = ", ".join(sorted({student for students in ours.values() for student in students}))
-        return Verdict(name, "unknown", f"Only one student, or none, was trained on the set. {run}", f"students: {known or 'none'}")
-    worst: tuple[float, float, str, str, str] | None = None
+        return Verdict(name, "unknown", f"Only one student, or none, was trained on the set. {run}", f"students: {trained or 'none'}")
+    losses = []
     for protocol, students in ours.items():
-        beside = random.get(protocol, {})
-        best = max(students, key=lambda student: students[student][0])
-        for other in students.keys() - {best}:
-            if students[best][0] <= 0 or not {best, other} <= beside.keys():
-                continue
-            drop = students[best][0] - students[other][0]
-            expected = beside[best][0] - beside[other][0]
-            spread = math.hypot(*(pair[1] for pair in (students[best], students[other], beside[best], beside[other])))
-            excess = (drop - expected) / students[best][0]
-            figures = f"{best} {percent(students[best][0])} %, {other} {percent(students[other][0])} %; on random real images "
-            figures += f"{percent(beside[best][0])} % and {percent(beside[other][0])} % ({protocol[0]}, {protocol[1]} labels)"
-            if worst is None or excess > worst[0]:
-                worst = (excess, spread / students[best][0], best, other, figures)
-    if worst is None:
+        reference = random.get(protocol, {})
+        best = max(students.values(), key=lambda row: row.accuracy_mean)
+        for other in students.values():
+            if other is not best and best.accuracy_mean > 0 and {best.student, other.student} <= reference.keys():
+                losses.append(_Loss(best, other, reference[best.student], reference[other.student]))
+    if not losses:
         text = "There are no rows of random real images for the same students and protocol. Repeat 'd3hr evaluate' with --data."
-        return Verdict(name, "unknown", text, f"students: {', '.join(sorted({s for of in ours.values() for s in of}))}")
-    excess, spread, best, other, figures = worst
-    status = _graded(excess, TRANSFER_WARNING, TRANSFER_FAILURE) if excess > spread else "ok"
-    if status == "ok":
-        return Verdict(
-            name, status, f"{other} loses no more against {best} than it does on random real images, within the limits.", figures
-        )
-    text = f"{other} loses {percent(excess)} % of {best}'s accuracy beyond what it loses on random real images: the set favours {best}."
-    return Verdict(name, status, text, figures)
+        return Verdict(name, "unknown", text, f"students: {trained}")
+    worst = max(losses, key=lambda loss: loss.excess)
+    best_name, other_name = worst.best.student, worst.other.student
+    status = _graded(worst.excess, TRANSFER_WARNING, TRANSFER_FAILURE) if worst.excess > worst.spread else "ok"
+    text = f"{other_name} loses no more against {best_name} than it does on random real images, within the limits."
+    if status != "ok":
+        text = f"{other_name} loses {percent(worst.excess)} % of {best_name}'s accuracy beyond what it loses on random real images: "
+        text += f"the set favours {best_name}."
+    return Verdict(name, status, text, str(worst))
 
 
-def diversity_loss(distilled: float | None, real: float | None, found: Support, reference: Support | None) -> Verdict:
-    """Compare the spread within classes, and the coverage of the real images, with those of as many real images.
+@dataclass(frozen=True)
+class _Loss:
+    """What a student loses against the best one of the same protocol, on the set and on random real images."""
+
+    best: ResultRow
+    other: ResultRow
+    random_best: ResultRow
+    random_other: ResultRow
+
+    @property
+    def excess(self) -> float:
+        """Loss on the set beyond that on random real images, as a share of the best accuracy."""
+        drop = self.best.accuracy_mean - self.other.accuracy_mean
+        expected = self.random_best.accuracy_mean - self.random_other.accuracy_mean
+        return (drop - expected) / self.best.accuracy_mean
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the excess over the seeds."""
+        rows = (self.best, self.other, self.random_best, self.random_other)
+        return math.hypot(*(row.accuracy_std for row in rows)) / self.best.accuracy_mean
+
+    def __str__(self) -> str:
+        ours = f"{self.best.student} {percent(self.best.accuracy_mean)} %, {self.other.student} {percent(self.other.accuracy_mean)} %"
+        random = f"{percent(self.random_best.accuracy_mean)} % and {percent(self.random_other.accuracy_mean)} %"
+        return f"{ours}; on random real images {random} ({self.best.protocol}, {self.best.labels} labels)"
+
+
+def _by_protocol(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> dict[tuple[str, str], dict[str, ResultRow]]:
+    """Return (protocol, labels) -> student -> its row, of one method at one IPC."""
+    protocols: dict[tuple[str, str], dict[str, ResultRow]] = {}
+    for row in rows:
+        if (row.method, row.ipc) == (method, ipc):
+            protocols.setdefault((row.protocol, row.labels), {})[row.student] = row
+    return protocols
+
+
+def diversity_loss(distilled: float | None, real: float | None, ours: Support, reference: Support | None) -> Verdict:
+    """Check the distances within classes, and the coverage of the real images, against those of as many random real images.
 
     Args:
-        distilled: mean distance within classes of the set.
-        real: the same of real images.
-        found: coverage of the set.
-        reference: coverage of as many random real images.
+        distilled: mean distance between two images of a class of the set; None for one image per class.
+        real: the same for real images.
+        ours: coverage of the real images by the set.
+        reference: their coverage by as many random real images; None if there are too few.
     """
     name = "loss of diversity"
     within: Status = "ok"
@@ -128,8 +157,8 @@ def diversity_loss(distilled: float | None, real: float | None, found: Support, 
         ratio = distilled / real
         within = _graded(-ratio, -DIVERSITY_WARNING, -DIVERSITY_FAILURE)
         figures.append(f"mean distance within a class {ratio:.2f} of that of real images")
-    if found.coverage is not None and reference is not None and reference.coverage:
-        ratio = found.coverage / reference.coverage
+    if ours.coverage is not None and reference is not None and reference.coverage:
+        ratio = ours.coverage / reference.coverage
         reach = _graded(-ratio, -COVERAGE_WARNING, -COVERAGE_FAILURE)
         figures.append(f"coverage {ratio:.2f} of that of as many random real images")
     if not figures:
@@ -150,18 +179,18 @@ def diversity_loss(distilled: float | None, real: float | None, found: Support, 
     return Verdict(name, _worst([within, reach]), alike + reached, "; ".join(figures))
 
 
-def drift(found: Mapping[str, Distance], normality: Normality | None, settings: DistillSettings | None) -> Verdict:
-    """Compare the distances to the real images with those of random real images, and ask whether the latents were Gaussian.
+def drift(measured: Mapping[str, Distance], normality: Normality | None, settings: DistillSettings | None) -> Verdict:
+    """Check the distances to the real images against those of random real images, and whether the latents are Gaussian.
 
-    The unbiased MMD of random real images is 0 on average, so that it has no ratio; it is judged by its deviations alone and not failed.
+    The unbiased MMD of random real images is 0 on average, so no ratio to it is formed: it is shown as a number of standard deviations.
 
     Args:
-        found: the distances.
-        normality: by level, if it was tested.
-        settings: of a set that was drawn from class Gaussians.
+        measured: name -> distance.
+        normality: of the latents by level, if it was tested.
+        settings: those of a set that was drawn from class Gaussians.
     """
     name = "distribution drift"
-    pairs = {key: value for key, value in found.items() if value.distilled is not None and value.reference_mean is not None}
+    pairs = {key: value for key, value in measured.items() if value.distilled is not None and value.reference_mean is not None}
     ratios = {
         key: pair.distilled / pair.reference_mean
         for key, pair in pairs.items()
@@ -195,14 +224,14 @@ def drift(found: Mapping[str, Distance], normality: Normality | None, settings: 
     return Verdict(name, status, text, "; ".join(figures))
 
 
-def cost(method: str, settings: DistillSettings | None, real_images: int, seconds_an_image: float | None) -> Verdict:
-    """Hold the network calls of inverting every real image, and the time they take here, against what can be waited for.
+def cost(method: str, settings: DistillSettings | None, real_images: int, seconds_per_image: float | None) -> Verdict:
+    """Check how many network calls, and how much time on this machine, inverting every real image takes.
 
     Args:
         method: the set's method.
-        settings: of a set that was made by inversion.
-        real_images: how many real images there are.
-        seconds_an_image: what inverting one took, if it was measured.
+        settings: those of a set that was made by inversion.
+        real_images: number of real images.
+        seconds_per_image: time that inverting one takes, if it was measured.
     """
     name = "infeasible cost"
     if method == "random_real":
@@ -213,10 +242,10 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
     calls = num_predictions(settings.statistics_level, settings.inversion_stride) * calls_per_prediction(settings.inversion_guidance)
     least = "at least " if settings.solver == "fixed_point" else ""
     figures = f"{least}{calls} network calls an image, {least}{calls * real_images:,} for {real_images:,} images"
-    if seconds_an_image is None:
+    if seconds_per_image is None:
         text = "How long a call takes is unknown without the prior: give --prior, or run 'd3hr plan'."
         return Verdict(name, "unknown", text, figures)
-    hours = seconds_an_image * real_images / 3600
+    hours = seconds_per_image * real_images / 3600
     status = _graded(hours, COST_WARNING_HOURS, COST_FAILURE_HOURS)
     took = f"{hours:.2g} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
     text = f"Inverting all real images takes about {took} on this machine" + {
@@ -224,39 +253,30 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
         "warning": ", which is more than a day.",
         "failure": ", which is more than a week: use a faster device, fewer steps, or fewer real images.",
     }.get(status, ".")
-    return Verdict(name, status, text, f"{figures}; {seconds_an_image:.2g} seconds an image, measured here in batches of 8")
+    return Verdict(name, status, text, f"{figures}; {seconds_per_image:.2g} seconds an image, measured here in batches of 8")
 
 
-def doubtful_labels(found: LabelAgreement, space: str) -> Verdict:
-    """Ask whether real images lie among images of other classes, which a set then also shows under the wrong name.
+def doubtful_labels(labels: LabelAgreement, space: str) -> Verdict:
+    """Check whether real images lie among images of other classes: a set then also shows them under the wrong name.
 
     Args:
-        found: the agreement of labels and neighbours.
-        space: where they are neighbours, in words.
+        labels: the agreement of labels and neighbours.
+        space: the space in which images are neighbours, in words.
     """
     name = "doubtful labels"
-    if found.clear is None:
+    if labels.clear is None:
         return Verdict(name, "unknown", "There are too few real images of a class for it, or only one class.", "no neighbourhoods")
-    figures = f"{percent(found.clear)} % of the real images lie clearly within one class"
-    if found.contradicted is None or found.clear < LABELS_CLEAR:
+    figures = f"{percent(labels.clear)} % of the real images lie clearly within one class"
+    if labels.contradicted is None or labels.clear < LABELS_CLEAR:
         text = "Images of different classes lie mixed, so that neighbours say little about labels. Give a teacher: its features know more."
         return Verdict(name, "unknown", text, f"{figures} ({space})")
-    status = _graded(found.contradicted, LABELS_WARNING, LABELS_FAILURE)
+    status = _graded(labels.contradicted, LABELS_WARNING, LABELS_FAILURE)
     text = {
         "ok": "The labels of the real images agree with the images around them.",
         "warning": "Some real images lie within another class than their label says: labels may be wrong, or two classes look alike.",
         "failure": "Many real images lie within another class than their label says: labels are wrong, or classes look alike.",
     }[status]
-    return Verdict(name, status, text, f"{figures}; of these {percent(found.contradicted)} % have another label ({space})")
-
-
-def _accuracies(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
-    """Return (protocol, labels) -> student -> accuracy and its standard deviation."""
-    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
-    for row in rows:
-        if (row.method, row.ipc) == (method, ipc):
-            found.setdefault((row.protocol, row.labels), {})[row.student] = (row.accuracy_mean, row.accuracy_std)
-    return found
+    return Verdict(name, status, text, f"{figures}; of these {percent(labels.contradicted)} % have another label ({space})")
 
 
 def _graded(value: float, warning: float, failure: float) -> Status:
