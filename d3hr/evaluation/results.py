@@ -217,7 +217,7 @@ class ResultRow(Record):
     @model_validator(mode="after")
     def _square(self) -> ResultRow:
         side = len(self.class_names or ())
-        if self.confusion and self.class_names is not None and [len(row) for row in self.confusion] != [side] * side:
+        if side and self.confusion and [len(row) for row in self.confusion] != [side] * side:
             raise ValueError(f"the confusion matrix is not {side} x {side}, as its class names are")
         return self
 

@@ -46,6 +46,14 @@ def test_a_headline_says_that_random_real_is_missing() -> None:
     assert "were not measured" in summary(group_rows([own, row("prior_only")])[0], own)[0]
 
 
+def test_a_row_of_many_classes_has_no_matrix() -> None:
+    """More than 100 classes keep no confusion matrix, which is empty then; one of another size is refused."""
+    names = [str(label) for label in range(101)]
+    assert row(class_names=names, confusion=[]).confusion == ()
+    with pytest.raises(ValueError, match="not 101 x 101"):
+        row(class_names=names, confusion=[[1]])
+
+
 def test_rows_part_by_labels_student_side_and_test() -> None:
     rows = [row(), row(labels="soft"), row(student="resnet18"), row(image_size=32), row(test={"source": "other"}), row("random_real")]
     assert [len(group.rows) for group in group_rows(rows)] == [2, 1, 1, 1, 1]
