@@ -11,13 +11,13 @@ import numpy as np
 
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer
-from d3hr.diagnostics.distances import MOST_POINTS, Measures, distances, thinned
+from d3hr.diagnostics.distances import Measures, distances, thinned
 from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, label_agreement, mean_support, share_copied, support
 from d3hr.diagnostics.normality import Normality, normality_by_level
 from d3hr.diagnostics.result import ClassFigures, Copying, Coverage, Diagnosis, Diversity, ExaminedSet, NearestImages, RealImages
 from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
-from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, first_positions, pooled, reference_draws
-from d3hr.diagnostics.spaces import Array, SpaceName, feature_space
+from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, first_positions, reference_draws
+from d3hr.diagnostics.spaces import Array, SpaceName, feature_space, mean_of_known
 from d3hr.distillation.levels import MIN_IMAGES, LatentSample
 from d3hr.distillation.settings import DistillSettings, distill_settings
 from d3hr.errors import ClassMismatch, SettingsError
@@ -74,8 +74,8 @@ def diagnose(
     settings = distilled.manifest.distill_settings if distilled.manifest else None
     sized = images.at_size(distilled.image_size)
     samples = class_samples(distilled, sized, where, seed, progress)
-    measures = Measures(pooled([sample.real for sample in samples]), derive_seed(seed, "projections") % 2**32)
-    ours = pooled([sample.distilled for sample in samples])
+    measures = Measures(np.concatenate([sample.real for sample in samples]), derive_seed(seed, "projections") % 2**32)
+    ours = np.concatenate([sample.distilled for sample in samples])
     with progress.bar("measuring distances", 2) as bar:
         measured = distances(measures, ours, reference_draws(samples, seed))
         bar.update(1)
@@ -83,8 +83,8 @@ def diagnose(
         bar.update(2)
     per_class = {sample.name: _class_figures(sample, seed) for sample in samples}
     spread = Diversity(
-        distilled=_mean([figures.diversity for figures in per_class.values()]),
-        real=_mean([figures.diversity_real for figures in per_class.values()]),
+        distilled=mean_of_known(figures.diversity for figures in per_class.values()),
+        real=mean_of_known(figures.diversity_real for figures in per_class.values()),
     )
     labels = label_agreement([sample.real for sample in samples])
     normality, trip = _through_the_prior(distilled, settings, images, prior, levels, seed, progress)
@@ -189,11 +189,11 @@ def _coverage(real: Array, ours: Array, draws: Iterator[tuple[Array, Array]]) ->
     """Return the coverage of the set and of random real images, both of the real images that the draws leave over."""
     of_ours, of_subsets = [], []
     for subset, rest in draws:
-        few = thinned(rest, MOST_POINTS)
-        of_ours.append(support(few, thinned(ours, MOST_POINTS)))
-        of_subsets.append(support(few, thinned(subset, MOST_POINTS)))
+        few = thinned(rest)
+        of_ours.append(support(few, thinned(ours)))
+        of_subsets.append(support(few, thinned(subset)))
     if not of_ours:
-        return support(thinned(real, MOST_POINTS), thinned(ours, MOST_POINTS)), None
+        return support(thinned(real), thinned(ours)), None
     return mean_support(of_ours), mean_support(of_subsets)
 
 
@@ -211,7 +211,8 @@ def _copying(samples: Sequence[ClassSample]) -> Copying:
     ratios = [sample.nearest_ratios for sample in samples if sample.nearest_ratios is not None]
     if not ratios:
         return Copying(threshold=COPY_THRESHOLD)
-    return Copying(float(np.median(pooled(ratios))), share_copied(pooled(ratios)), COPY_THRESHOLD)
+    everything = np.concatenate(ratios)
+    return Copying(float(np.median(everything)), share_copied(everything), COPY_THRESHOLD)
 
 
 def _through_the_prior(
@@ -260,8 +261,3 @@ def _notes(
     if prior and normality is None:
         notes.append(f"no normality: no class that the prior knows has {MIN_IMAGES} real images")
     return notes
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else None

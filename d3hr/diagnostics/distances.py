@@ -1,4 +1,4 @@
-"""How far a distilled set lies from the real images, beside how far as many real images lie from the others.
+"""The distance of a distilled set from the real images, and that of as many random real images from the others.
 
 Legend: N real points, K distilled points, D features.
 """
@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from d3hr.diagnostics.spaces import Array
+from d3hr.diagnostics.spaces import Array, mean_of_known
 
 PROJECTIONS = 100
 """Directions of the sliced Wasserstein distance."""
@@ -19,7 +19,7 @@ COMPONENTS = 64
 """Principal components of the real images in which the Frechet distance is measured: a covariance of thousands of features cannot be
 estimated from tens of images."""
 MOST_POINTS, MOST_TRANSPORTED = 1000, 200
-"""Points of a side at most; for Sinkhorn's iterations, whose cost grows with the square, fewer."""
+"""Points of a side, at most; fewer for Sinkhorn's iterations, whose cost grows with the square of their number."""
 BLUR = 0.5
 """Entropic regularisation in units of the median squared distance. The larger it is, the fewer points the divergence needs (Genevay et
 al., arXiv 1810.02733), and the nearer it comes to an MMD."""
@@ -32,7 +32,7 @@ DISTANCES = ("mmd", "sliced_wasserstein", "sinkhorn", "frechet")
 def mmd(x: Array, y: Array, gamma: float) -> float | None:
     """Return the unbiased estimate of the squared maximum mean discrepancy (Gretton et al., JMLR 2012, eq. 3) of x [N, D] and y [K, D].
 
-    The kernel is exp(-gamma |a - b|^2). The estimate may fall below 0. None where a side has a single point.
+    The kernel is exp(-gamma |a - b|^2). The estimate may fall below 0. None if a side has a single point.
     """
     from sklearn.metrics.pairwise import rbf_kernel
 
@@ -47,11 +47,11 @@ def mmd(x: Array, y: Array, gamma: float) -> float | None:
 
 
 def median_squared_distance(points: Array) -> float:
-    """Return the median of |a - b|^2 over pairs of points [N, D], or 1 where it is 0 or there is no pair."""
+    """Return the median of |a - b|^2 over pairs of points [N, D], or 1 if it is 0 or there is no pair."""
     from scipy.spatial.distance import pdist
 
-    found = pdist(thinned(points, MOST_POINTS), "sqeuclidean")
-    return float(np.median(found)) or 1.0 if len(found) else 1.0
+    squares = pdist(thinned(points), "sqeuclidean")
+    return float(np.median(squares)) or 1.0 if len(squares) else 1.0
 
 
 def sliced_wasserstein(x: Array, y: Array, seed: int) -> float:
@@ -65,10 +65,10 @@ def sinkhorn(x: Array, y: Array, regularisation: float) -> float:
     """Return the Sinkhorn divergence of x [N, D] and y [K, D] with squared Euclidean cost (Feydy et al., arXiv 1810.08278)."""
     import ot
 
-    found = ot.bregman.empirical_sinkhorn_divergence(
+    divergence = ot.bregman.empirical_sinkhorn_divergence(
         x.astype(np.float64), y.astype(np.float64), regularisation, numIterMax=_MAX_ITERATIONS, stopThr=_TOLERANCE, warn=False
     )
-    return float(found)
+    return float(divergence)
 
 
 def gaussian_distance(mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array) -> float:
@@ -82,7 +82,7 @@ def frechet(x: Array, y: Array) -> float | None:
     """Return the squared Frechet distance of x [N, D] and y [K, D], as the FID has it (arXiv 1706.08500), with shrunk covariances.
 
     Covariances are Ledoit and Wolf's, shrunk towards a ball, so that also K <= D points give regular ones. A millionth of x's mean variance
-    is added to both, for a shrinkage of 0 such as two points get. None where a side has a single point.
+    is added to both, for a shrinkage of 0 such as two points get. None if a side has a single point.
     """
     from sklearn.covariance import LedoitWolf
 
@@ -93,16 +93,16 @@ def frechet(x: Array, y: Array) -> float | None:
     return gaussian_distance(fits[0].location_, fits[0].covariance_ + ball, fits[1].location_, fits[1].covariance_ + ball)
 
 
-def thinned(points: Array, most: int) -> Array:
+def thinned(points: Array, most: int = MOST_POINTS) -> Array:
     """Return at most ``most`` of the points [N, D], evenly spread over their order."""
     return points if len(points) <= most else points[np.linspace(0, len(points) - 1, most).round().astype(int)]
 
 
 @dataclass(frozen=True)
 class Measures:
-    """The four distances with everything that real images decide: bandwidth, regularisation and components.
+    """The four distances, with bandwidth, regularisation and components computed from the real images alone.
 
-    So the set and its reference are measured with one ruler.
+    The set and its reference are measured with the same ones.
 
     Attributes:
         real: real points [N, D].
@@ -121,17 +121,17 @@ class Measures:
     def _components(self) -> tuple[Array, Array]:
         from sklearn.decomposition import PCA
 
-        points = thinned(self.real, MOST_POINTS)
+        points = thinned(self.real)
         pca = PCA(min(COMPONENTS, len(points) - 1, points.shape[1]), svd_solver="full").fit(points.astype(np.float64))
         return pca.mean_, pca.components_
 
     def mmd(self, x: Array, y: Array) -> float | None:
         """Return :func:`mmd` with the median heuristic, gamma = 1 / (2 median^2)."""
-        return mmd(thinned(x, MOST_POINTS), thinned(y, MOST_POINTS), gamma=0.5 / self.spread)
+        return mmd(thinned(x), thinned(y), gamma=0.5 / self.spread)
 
     def between(self, x: Array, y: Array) -> dict[str, float | None]:
-        """Return each of :data:`DISTANCES` between x [N, D] and y [K, D]; None where there are too few points for it."""
-        few_x, few_y = thinned(x, MOST_POINTS), thinned(y, MOST_POINTS)
+        """Return each of :data:`DISTANCES` between x [N, D] and y [K, D]; None if there are too few points for it."""
+        few_x, few_y = thinned(x), thinned(y)
         mean, components = self._components
         return {
             "mmd": self.mmd(x, y),
@@ -143,11 +143,11 @@ class Measures:
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance of the distilled set, beside that of random real images of the same number.
+    """A distance to the real images, of the set and of as many random real images.
 
     Attributes:
-        distilled: mean distance of the set to the real images that a draw left over.
-        reference_mean: mean distance of the drawn real images to the same.
+        distilled: mean distance of the set to the real images that are left over by a random draw.
+        reference_mean: mean distance of the drawn real images to the same ones.
         reference_std: its standard deviation over the draws.
     """
 
@@ -157,12 +157,12 @@ class Distance:
 
 
 def distances(measures: Measures, distilled: Array, draws: Iterable[tuple[Array, Array]]) -> dict[str, Distance]:
-    """Measure the set and its references against the same real images.
+    """Measure the distances of the set and of random real images to the same real images.
 
     Args:
-        measures: fitted on the real images.
+        measures: the distances, fitted on the real images.
         distilled: points [K, D] of the set.
-        draws: pairs of as many real points [K, D] and the rest; without any, the set is measured against all real images.
+        draws: pairs of as many random real points [K, D] and the others; without any, the distance to all real images is measured.
     """
     ours: list[Mapping[str, float | None]] = []
     references: list[Mapping[str, float | None]] = []
@@ -171,18 +171,16 @@ def distances(measures: Measures, distilled: Array, draws: Iterable[tuple[Array,
         references.append(measures.between(rest, subset))
     if not ours:
         ours.append(measures.between(measures.real, distilled))
-    return {name: Distance(_mean(ours, name), _mean(references, name), _std(references, name)) for name in DISTANCES}
+    return {
+        name: Distance(
+            mean_of_known(row[name] for row in ours),
+            mean_of_known(row[name] for row in references),
+            _std(row[name] for row in references),
+        )
+        for name in DISTANCES
+    }
 
 
-def _found(rows: Iterable[Mapping[str, float | None]], name: str) -> list[float]:
-    return [value for row in rows if (value := row[name]) is not None]
-
-
-def _mean(rows: Iterable[Mapping[str, float | None]], name: str) -> float | None:
-    found = _found(rows, name)
-    return float(np.mean(found)) if found else None
-
-
-def _std(rows: Iterable[Mapping[str, float | None]], name: str) -> float | None:
-    found = _found(rows, name)
-    return float(np.std(found, ddof=1)) if len(found) > 1 else None
+def _std(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else None

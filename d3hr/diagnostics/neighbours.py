@@ -1,29 +1,36 @@
-"""The nearest real image of each distilled one, and whether it was copied.
+"""Measures on nearest neighbours: copies of real images, overlap of two sets of images, and labels that their neighbours contradict.
 
 Legend: N real points, K distilled points, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from d3hr.diagnostics.spaces import Array
+from d3hr.diagnostics.spaces import Array, mean_of_known
 
 COPY_THRESHOLD = 1 / 3
 """An image three times nearer to a real one than real ones usually are to each other counts as copied. In the many dimensions of an
 image distances hardly vary, so that a new image comes nowhere near this; in a handful of dimensions it would by chance."""
+SUPPORT_NEIGHBOURS = 5
+"""Neighbour whose distance is a point's radius, as in arXiv 2002.09797; where there are fewer points, their farthest."""
+LABEL_NEIGHBOURS, CLEAR = 10, 8
+"""An image lies clearly within a class if 8 of its 10 nearest are of that class. Where the classes lie apart and a share p of the labels is
+wrong, about that share of these images is of another class than the one around them: their neighbours outvote the wrong labels."""
+LABELLED_POINTS = 10_000
+"""Real images, at most, whose labels are compared with their neighbours'; as many of each class."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """What lies nearest to the distilled images of one class among its real ones.
+    """The real images nearest to the distilled images of one class.
 
     Attributes:
-        rows: the nearest real image [K] of each distilled one, as a row of the real points.
-        ratios: its distance [K] in units of the real images' median distance to their own nearest; None where that is unknown.
+        rows: position [K], among the real points, of the nearest one of each distilled image.
+        ratios: its distance [K] in units of the real images' median distance to their own nearest; None if that is unknown.
     """
 
     rows: Array
@@ -31,9 +38,9 @@ class Nearest:
 
 
 def nearest(real: Array, distilled: Array) -> Nearest:
-    """Find the nearest of real points [N, D] for distilled points [K, D].
+    """Return the nearest of real points [N, D] for distilled points [K, D].
 
-    Real images that occur twice are left out of the median, since they tell of the collection and not of its spread.
+    Real images that occur twice are left out of the median, since they say something of the collection, not of its spread.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -48,66 +55,29 @@ def nearest(real: Array, distilled: Array) -> Nearest:
 
 
 def share_copied(ratios: Array) -> float:
-    """Return the share of ratios [K] below :data:`COPY_THRESHOLD`."""
+    """Return the share, 0 to 1, of ratios [K] below :data:`COPY_THRESHOLD`."""
     return float((ratios < COPY_THRESHOLD).mean())
 
 
-LABEL_NEIGHBOURS = 10
-CLEAR = 8
-"""An image lies clearly within a class if so many of its nearest are of that class. Where the classes lie apart and a share p of the labels
-is wrong, about that share of these images is of another class than the one around them: their neighbours outvote the wrong labels."""
-MOST_POINTS = 10_000
-"""Real images, at most, that are looked at; as many of each class."""
+def diversity(points: Array) -> float | None:
+    """Return the mean distance between two of the points [K, D]; None for fewer than two.
 
-
-@dataclass(frozen=True)
-class LabelAgreement:
-    """How labels and neighbours agree; a share is None where nothing can be counted.
-
-    Attributes:
-        clear: share of real images that lie clearly within one class, be it theirs or not.
-        contradicted: share of these whose own class is another one.
+    Its value on a sample of real images is what a random subset of them, of any size, has on average.
     """
+    from scipy.spatial.distance import pdist
 
-    clear: float | None = None
-    contradicted: float | None = None
-
-
-def label_agreement(classes: list[Array]) -> LabelAgreement:
-    """Ask the 10 nearest of each real image for its class.
-
-    Args:
-        classes: real points [N, D] of each class, in random order.
-
-    Returns:
-        The agreement; without shares where a class has too few points for its images to lie clearly within it.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    used = [points[: max(1, MOST_POINTS // len(classes))] for points in classes]
-    if len(used) < 2 or min(len(points) for points in used) <= CLEAR:
-        return LabelAgreement()
-    points, labels = np.concatenate(used), np.repeat(np.arange(len(used)), [len(points) for points in used])
-    around = labels[NearestNeighbors(n_neighbors=LABEL_NEIGHBOURS).fit(points).kneighbors(return_distance=False)]
-    votes = np.apply_along_axis(np.bincount, 1, around, minlength=len(used))
-    clear = votes.max(axis=1) >= CLEAR
-    wrong = votes.argmax(axis=1)[clear] != labels[clear]
-    return LabelAgreement(float(clear.mean()), float(wrong.mean()) if clear.any() else None)
-
-
-SUPPORT_NEIGHBOURS = 5
-"""Neighbour whose distance is a point's radius, as in arXiv 2002.09797; a side of fewer points uses its farthest."""
+    return float(pdist(points.astype(np.float64)).mean()) if len(points) > 1 else None
 
 
 @dataclass(frozen=True)
 class Support:
-    """How two clouds of points overlap; each figure is None where there are too few points for it.
+    """How distilled and real points overlap; a figure is None if there are too few points for it.
 
     Attributes:
         precision: share of distilled points within the radius of a real one (arXiv 1904.06991).
         recall: share of real points within the radius of a distilled one (arXiv 1904.06991).
-        density: real radii that a distilled point lies in, in units of the number of neighbours (arXiv 2002.09797); may exceed 1.
-        coverage: share of real points whose radius holds a distilled one (arXiv 2002.09797).
+        density: number of real radii that a distilled point lies in, divided by the number of neighbours (arXiv 2002.09797); may exceed 1.
+        coverage: share of real points that have a distilled one within their radius (arXiv 2002.09797).
     """
 
     precision: float | None = None
@@ -119,7 +89,7 @@ class Support:
 def support(real: Array, distilled: Array, neighbours: int = SUPPORT_NEIGHBOURS) -> Support:
     """Return precision, recall, density and coverage of distilled points [K, D] against real points [N, D].
 
-    A radius needs a second point on its side: with N = 1 all is None, with K = 1 recall is.
+    A radius needs a second point of the same kind: with N = 1 all figures are None, with K = 1 recall is.
     """
     from sklearn.metrics import pairwise_distances
 
@@ -139,31 +109,50 @@ def support(real: Array, distilled: Array, neighbours: int = SUPPORT_NEIGHBOURS)
     )
 
 
-def mean_support(found: Iterable[Support]) -> Support:
+def mean_support(supports: Sequence[Support]) -> Support:
     """Return the mean of each figure over those that have it."""
-    rows = list(found)
-
-    def mean(name: str) -> float | None:
-        values = [value for row in rows if (value := getattr(row, name)) is not None]
-        return float(np.mean(values)) if values else None
-
-    return Support(*(mean(name) for name in ("precision", "recall", "density", "coverage")))
-
-
-def diversity(points: Array) -> float | None:
-    """Return the mean distance between two of the points [K, D]; None for fewer than two.
-
-    Over a sample of real images it is what a random subset of any size has on average.
-    """
-    from scipy.spatial.distance import pdist
-
-    return float(pdist(points.astype(np.float64)).mean()) if len(points) > 1 else None
+    return Support(*(mean_of_known(getattr(each, name) for each in supports) for name in ("precision", "recall", "density", "coverage")))
 
 
 def _radii(points: Array, neighbours: int) -> tuple[int, Array]:
-    """Return which neighbour is used, and each point's distance to it, the point itself not counted."""
+    """Return which neighbour is used, and each point's distance to it; a point is not its own neighbour."""
     from sklearn.neighbors import NearestNeighbors
 
     used = min(neighbours, len(points) - 1)
     apart, _ = NearestNeighbors(n_neighbors=used).fit(points).kneighbors()
     return used, apart[:, -1]
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """How labels agree with neighbours; a share, 0 to 1, is None if nothing can be counted.
+
+    Attributes:
+        clear: share of real images that lie clearly within one class, their own or another.
+        contradicted: share of these whose own class is another one.
+    """
+
+    clear: float | None = None
+    contradicted: float | None = None
+
+
+def label_agreement(classes: Sequence[Array]) -> LabelAgreement:
+    """Compare the class of each real image with those of its 10 nearest.
+
+    Args:
+        classes: real points [N, D] of each class, in random order.
+
+    Returns:
+        The agreement; without shares if a class has too few points for its images to lie clearly within it.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    used = [points[: max(1, LABELLED_POINTS // len(classes))] for points in classes]
+    if len(used) < 2 or min(len(points) for points in used) <= CLEAR:
+        return LabelAgreement()
+    points, labels = np.concatenate(used), np.repeat(np.arange(len(used)), [len(points) for points in used])
+    around = labels[NearestNeighbors(n_neighbors=LABEL_NEIGHBOURS).fit(points).kneighbors(return_distance=False)]
+    votes = np.apply_along_axis(np.bincount, 1, around, minlength=len(used))
+    clear = votes.max(axis=1) >= CLEAR
+    wrong = votes.argmax(axis=1)[clear] != labels[clear]
+    return LabelAgreement(float(clear.mean()), float(wrong.mean()) if clear.any() else None)

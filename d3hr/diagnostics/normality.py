@@ -1,15 +1,15 @@
-"""How Gaussian the latents of a class are at several levels, by three univariate tests and one multivariate.
+"""How Gaussian the latents of a class are at several levels, by three univariate tests and a multivariate one.
 
-The method describes a class by one Gaussian at one level. Where the latents are not Gaussian there, what is drawn from it is not them.
+The method describes a class by one Gaussian at one level. If the latents are not Gaussian there, draws from it are not like them.
 
 Legend: N images, D dimensions, d dimensions of a group.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,36 +77,35 @@ def normality_by_level(
     """Test a sample of latents at several levels.
 
     Args:
-        sample: which latents.
+        sample: the images, classes and dimensions to test.
         prior: the diffusion prior.
         settings: steps, guidance and solver of the inversion; its statistics level is always among the levels.
-        levels: how many levels, evenly spread over the grid from the clean latents on.
+        levels: number of levels, evenly spread over the grid from the clean latents on.
         seed: seed of the groups of dimensions and of the Anderson-Darling test's null distribution.
         progress: where to report.
 
     Raises:
         NumericalError: a latent is not finite.
     """
-    wanted = spread_levels(settings, levels)
-    found: dict[str, list[dict[str, float]]] = {}
+    chosen = spread_levels(settings, levels)
+    by_class: dict[str, list[dict[str, float]]] = {}
     with progress.bar("testing normality by level", len(sample.classes)) as bar:
         for done, match in enumerate(sample.classes, start=1):
-            latents_of_levels = enumerate(sample.latents_by_level(match, prior, settings, wanted[-1]))
+            latents_of_levels = enumerate(sample.latents_by_level(match, prior, settings, chosen[-1]))
             generator = generator_for(seed, "henze-zirkler", match.class_name)
             groups = [torch.randperm(len(sample.indices), generator=generator)[:GROUP_DIMENSIONS] for _ in range(GROUPS)]
-            found[match.class_name] = [shares(latents, groups, seed) for level, latents in latents_of_levels if level in wanted]
+            by_class[match.class_name] = [shares(latents, groups, seed) for level, latents in latents_of_levels if level in chosen]
             bar.update(done, note=match.class_name)
     grid = prior.schedule.grid(settings.steps).tolist()
     rows = []
-    for place, level in enumerate(wanted):
-        of_classes = [shares_of[place] for shares_of in found.values()]
-        means = {name: float(np.mean([row[name] for row in of_classes])) for name in of_classes[0]}
+    for level, at_level in zip(chosen, zip(*by_class.values(), strict=True), strict=True):
+        means = {name: float(np.mean([of_class[name] for of_class in at_level])) for name in at_level[0]}
         rows.append(LevelShares(level=level, timestep=grid[level], **means))
-    return Normality(str(sample), tuple(rows), {name: tuple(row["shapiro"] for row in of) for name, of in found.items()})
+    return Normality(str(sample), tuple(rows), {name: tuple(each["shapiro"] for each in of) for name, of in by_class.items()})
 
 
 def spread_levels(settings: DistillSettings, count: int) -> list[int]:
-    """Return at most ``count`` levels evenly spread over the grid, the one nearest to the statistics level being moved to it."""
+    """Return at most ``count`` levels evenly spread over the grid, of which the nearest to the statistics level is replaced by it."""
     levels = sorted({round(float(level)) for level in np.linspace(0, settings.steps - 1, count)})
     if len(levels) > 1:
         nearest = min(range(1, len(levels)), key=lambda place: abs(levels[place] - settings.statistics_level))
@@ -125,10 +124,9 @@ def shares(latents: Tensor, groups: list[Tensor], seed: int = 0) -> dict[str, fl
         "dagostino": dagostino_pvalues(x),
         "anderson": anderson_pvalues(x, seed),
     }
-    found = {name: share_passed(values) for name, values in pvalues.items()}
-    found |= {f"{name}_bh": share_passed(corrected(values)) for name, values in pvalues.items()}
-    found["multivariate"] = share_passed(np.array([henze_zirkler(x[:, group.numpy()]) for group in groups]))
-    return found
+    corrections = {f"{name}_bh": share_passed(corrected(values)) for name, values in pvalues.items()}
+    multivariate = share_passed(np.array([henze_zirkler(x[:, group.numpy()]) for group in groups]))
+    return {**{name: share_passed(values) for name, values in pvalues.items()}, **corrections, "multivariate": multivariate}
 
 
 def share_passed(pvalues: Array) -> float:
@@ -153,9 +151,10 @@ def dagostino_pvalues(x: Array) -> Array:
 def anderson_pvalues(x: Array, seed: int = 0) -> Array:
     """Return the p-value [D] of the Anderson-Darling test for each dimension of x [N, D]; 0 for one without spread.
 
-    With mean and variance estimated the statistic's distribution under normality depends on N alone. It is drawn: p is the share of
-    10,000 samples (the data among them) whose statistic is as large. scipy's own p-values are interpolated between 1 % and 15 %, too coarse
-    to be corrected for hundreds of dimensions.
+    With estimated mean and variance the distribution of the statistic under normality depends on N alone, so one Monte Carlo sample of it
+    serves all dimensions, classes and levels: p is the share of 10,000 samples (the data among them) whose statistic is as large. The
+    p-values of ``scipy.stats.anderson`` are interpolated between 1 % and 15 %, too coarse to be corrected for hundreds of dimensions;
+    ``scipy.stats.monte_carlo_test`` would draw the sample anew in every call.
     """
 
     def pvalues(part: Array) -> Array:
@@ -207,12 +206,13 @@ def henze_zirkler(x: Array) -> float:
     return float(lognorm.sf(statistic, shape, scale=mean / (1 + variance / mean**2) ** 0.5))
 
 
-def _where_spread(x: Array, pvalues: Any) -> Array:
+def _where_spread(x: Array, pvalues: Callable[[Array], Array]) -> Array:
+    """Return the p-values [D] of the dimensions of x [N, D] that have a spread, and 0 for the others."""
     spread = x.std(axis=0) > 0
-    found = np.zeros(x.shape[1])
+    values = np.zeros(x.shape[1])
     if spread.any():
-        found[spread] = pvalues(x[:, spread])
-    return found
+        values[spread] = pvalues(x[:, spread])
+    return values
 
 
 @cache

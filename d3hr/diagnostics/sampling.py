@@ -1,4 +1,4 @@
-"""The real images that a set is held against: a bounded number of each class, beside the set's own.
+"""Samples of a set and of the real images that it is compared with, a bounded number of each class, and their projection on the plane.
 
 Legend: N real points, K distilled points, D features.
 """
@@ -16,16 +16,18 @@ from pydantic import Field
 
 from d3hr.data.codec import to_unit_range
 from d3hr.data.dataset import ImageData
-from d3hr.diagnostics.neighbours import Nearest, nearest
+from d3hr.diagnostics.neighbours import nearest
 from d3hr.diagnostics.spaces import Array, FeatureSpace, Scaling
 from d3hr.progress import Progress
 from d3hr.seeds import generator_for
 from d3hr.sets.image_set import ImageSet
 
 SEARCHED = 5000
-"""Real images of a class, at most, among which nearest ones are looked for; one class's are in memory at a time."""
+"""Real images of a class, at most, among which the nearest are searched; memory holds those of one class at a time."""
 KEPT, KEPT_IN_ALL = 500, 20_000
 """Real images of a class, and of all classes, at most, whose features stay in memory; at least twice the distilled ones of a class."""
+PLOTTED, PLOTTED_IN_ALL = 50, 1000
+"""Images of a class and of all classes, at most, in the plane: so many real ones and so many distilled ones."""
 _BATCH = 64
 _DRAWS = 5
 
@@ -37,11 +39,11 @@ class ClassSample:
     Attributes:
         name: the class.
         real: features [N, D] of real images in random order.
-        positions: where these stand among all real images, int64 [N].
+        positions: their positions among all real images, int64 [N].
         distilled: features [K, D].
-        nearest_positions: where the nearest real image of each distilled one stands among all real images, int64 [K].
+        nearest_positions: position, among all real images, of the nearest one of each distilled image, int64 [K].
         nearest_ratios: its distance in units of the usual (see :func:`~d3hr.diagnostics.neighbours.nearest`), or None.
-        searched: how many real images were searched.
+        searched: number of real images that were searched.
     """
 
     name: str
@@ -59,7 +61,7 @@ def class_samples(distilled: ImageSet, images: ImageData, space: FeatureSpace, s
     Args:
         distilled: the set.
         images: real images of the same classes.
-        space: where to compare.
+        space: the space in which they are compared.
         seed: seed of the choice of real images; a class's depends on it and on the class's name.
         progress: where to report.
     """
@@ -71,19 +73,21 @@ def class_samples(distilled: ImageSet, images: ImageData, space: FeatureSpace, s
             order = torch.randperm(images.counts[name], generator=generator_for(seed, "diagnosis", name))[:SEARCHED]
             positions = starts[name] + order
             real = np.concatenate([space.points(images.gather(part)[0]) for part in positions.split(_BATCH)])
-            found: Nearest = nearest(real, ours)
+            neighbours = nearest(real, ours)
             kept = max(2 * len(ours), min(KEPT, KEPT_IN_ALL // len(distilled.class_names)))
-            where = positions.numpy()
-            samples.append(ClassSample(name, real[:kept].copy(), where[:kept], ours, where[found.rows], found.ratios, searched=len(real)))
+            places = positions.numpy()
+            samples.append(
+                ClassSample(name, real[:kept].copy(), places[:kept], ours, places[neighbours.rows], neighbours.ratios, searched=len(real))
+            )
             bar.update(done, note=name)
-    scaling = Scaling.of(pooled([sample.real for sample in samples]))
+    scaling = Scaling.of(np.concatenate([sample.real for sample in samples]))
     return tuple(replace(sample, real=scaling.applied(sample.real), distilled=scaling.applied(sample.distilled)) for sample in samples)
 
 
 def reference_draws(samples: Sequence[ClassSample], seed: int) -> Iterator[tuple[Array, Array]]:
-    """Yield, five times, as many random real points [K, D] of each class as there are distilled, and the rest [N - K, D].
+    """Yield, five times, as many random real points [K, D] of each class as there are distilled ones, and the other real points [N - K, D].
 
-    Yields nothing where a class has fewer than twice as many real points as distilled ones.
+    Yields nothing if a class has fewer than twice as many real points as distilled ones.
     """
     if any(len(sample.real) < 2 * len(sample.distilled) for sample in samples):
         return
@@ -93,21 +97,12 @@ def reference_draws(samples: Sequence[ClassSample], seed: int) -> Iterator[tuple
             order = torch.randperm(len(sample.real), generator=generator_for(seed, "reference", draw, sample.name)).numpy()
             subsets.append(sample.real[order[: len(sample.distilled)]])
             rests.append(sample.real[order[len(sample.distilled) :]])
-        yield pooled(subsets), pooled(rests)
-
-
-def pooled(parts: Sequence[Array]) -> Array:
-    """Return the points of all classes, class by class."""
-    return np.concatenate(list(parts))
+        yield np.concatenate(subsets), np.concatenate(rests)
 
 
 def first_positions(images: ImageData) -> dict[str, int]:
     """Return the position of the first image of each class."""
     return dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))
-
-
-A_CLASS, IN_ALL = 50, 1000
-"""Points of a class and of all classes at most, of each kind."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +133,8 @@ def embedding(samples: Sequence[ClassSample], starts: Mapping[str, int]) -> Embe
     """
     from sklearn.decomposition import PCA
 
-    most = max(1, min(A_CLASS, IN_ALL // len(samples)))
-    real = pooled([sample.real[:most] for sample in samples]).astype(np.float64)
+    most = max(1, min(PLOTTED, PLOTTED_IN_ALL // len(samples)))
+    real = np.concatenate([sample.real[:most] for sample in samples]).astype(np.float64)
     pca = PCA(n_components=min(2, *real.shape), svd_solver="full").fit(real)
 
     def points(name: str, kind: Literal["real", "distilled"], features: Array, indices: Iterable[int]) -> Iterator[Point]:

@@ -5,7 +5,7 @@ Legend: N images, H = W image side, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -22,7 +22,7 @@ from d3hr.prior.model import Prior
 SpaceName = Literal["pixel", "latent", "teacher"]
 Array = np.ndarray[Any, np.dtype[Any]]
 PIXEL_SIDE = 32
-"""Images are compared as pixels at this side at most: a finer grid costs memory and tells of texture, hardly of content."""
+"""Images are compared as pixels at this side at most: a finer grid costs memory and shows texture, hardly content."""
 _BATCH = 64
 
 
@@ -31,9 +31,9 @@ class FeatureSpace:
     """How images become points.
 
     Attributes:
-        name: which space it is.
+        name: the name of the space.
         about: the same in words.
-        embed: takes images [N, 3, H, W] in [-1, 1] to features [N, D].
+        embed: maps images [N, 3, H, W] in [-1, 1] to features [N, D].
     """
 
     name: SpaceName
@@ -53,10 +53,10 @@ class FeatureSpace:
 
 
 def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, teacher: Teacher | None = None) -> FeatureSpace:
-    """Return a space; by default the teacher's, else the prior's, else pixels.
+    """Return a space, by default that of the teacher, else of the prior, else of pixels.
 
     Raises:
-        SettingsError: the name is unknown, or what the space needs is not given.
+        SettingsError: the name is unknown, or the prior or teacher that the space needs is missing.
     """
     chosen = name or ("teacher" if teacher else "latent" if prior else "pixel")
     if chosen not in get_args(SpaceName):
@@ -76,10 +76,10 @@ def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, 
 
 @dataclass(frozen=True)
 class Scaling:
-    """One shift and one factor for a whole space, so that the real images have mean 0 and mean squared norm 1.
+    """One shift and one factor for a whole space, after which the real images have mean 0 and mean squared norm 1.
 
     All dimensions are scaled alike: dividing each by its own spread would blow up those that hardly vary, such as the corners of digits.
-    A distance then reads in units of the real images' root mean square distance from their mean.
+    A distance is then in units of the real images' root mean square distance from their mean.
     """
 
     mean: Array
@@ -87,14 +87,20 @@ class Scaling:
 
     @classmethod
     def of(cls, real: Array) -> Scaling:
-        """Measure it on real features [N, D]; images without any spread are left at their scale."""
+        """Return the scaling of real features [N, D]; images without any spread keep their scale."""
         mean = real.mean(axis=0, dtype=np.float64)
         square = float(np.mean([((row - mean) ** 2).sum() for row in real]))
         return cls(mean, square**-0.5 if square > 0 else 1.0)
 
     def applied(self, points: Array) -> Array:
-        """Return float32 [N, D] features of that scale."""
+        """Return points [N, D] in that scale, as float32."""
         return np.asarray((points - self.mean) * self.factor, dtype=np.float32)
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _at_most(images: Tensor, side: int) -> Tensor:
