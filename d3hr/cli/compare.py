@@ -1,4 +1,4 @@
-"""``d3hr compare``: a matrix of methods, sizes, seeds, students and protocols."""
+"""``d3hr compare``: many methods, sizes, seeds, students and protocols."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def compare(
     loading: Loading = LOADING,
     reading: Reading = READING,
 ) -> Result:
-    """Compare methods under equal conditions: make every set, train every student on it, each once, and put the rows side by side.
+    """Compare methods under equal conditions: make every set and train every student on it, each once.
 
     Args:
         data: the real training images: folder of class folders, folder of parquet files, Hub id, or digits
@@ -42,7 +42,7 @@ def compare(
         out: folder for sets, trainings and results; a stopped run goes on, and further matrices of the same data share it
         matrix: baselines, inversion-x-grouping, level, guidance, candidates or remedies, or a YAML file of your own
         prior: folder or Hub id of the diffusion prior, for methods that draw from one
-        teacher: folder of a teacher, for soft labels and for methods that ask one
+        teacher: folder of a teacher, for soft labels and for methods that need one
         full_data: folders of networks trained on all the real images (d3hr train-teacher), from which HLR follows for the same student
         methods: names of methods, instead of the matrix's rows
         ipc: images per class, instead of the matrix's

@@ -1,4 +1,4 @@
-"""``d3hr evaluate``: what a distilled set is worth, beside what it must beat."""
+"""``d3hr evaluate``: the accuracy of a distilled set, next to that of baselines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d3hr.cli.options import READING, Reading, or_else, prior_of_set, warn_of_leak
-from d3hr.cli.output import Result
+from d3hr.cli.output import Result, sibling
 from d3hr.progress import OnTerminal
 
 
@@ -26,7 +26,7 @@ def evaluate(
     out: str | None = None,
     reading: Reading = READING,
 ) -> Result:
-    """Train a student on a distilled set and test it, beside random real images and images drawn from the prior.
+    """Train a student on a distilled set and test it, and likewise on random real images and images drawn from the prior.
 
     Args:
         distilled: a distilled set, or a folder of class folders that another tool made
@@ -55,10 +55,10 @@ def evaluate(
     require_images(subject)
     manifest = subject.manifest
     chosen = protocol_named(protocol, ipc=subject.ipc)
-    asked = require_teacher(chosen, teacher, subject.class_names)
+    required_teacher = require_teacher(chosen, teacher, subject.class_names)
     source = data or (manifest.data.source if manifest else None)
     where = prior or (manifest.prior.source if manifest else None)
-    folder = Path(out) if out else Path(distilled).with_name(Path(distilled).name + "-evaluation")
+    folder = Path(out) if out else sibling(distilled, "-evaluation")
     real_split = split or (manifest.data.split if manifest and data is None else None)
     with or_else("--data", "The random-real row needs the images that the set was made from."):
         real = reading.load(source, real_split, progress) if source else None
@@ -77,7 +77,7 @@ def evaluate(
         prior=loaded,
         student=student,
         protocol=chosen,
-        teacher=asked,
+        teacher=required_teacher,
         seeds=seeds,
         image_size=image_size,
         progress=progress,

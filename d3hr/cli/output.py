@@ -1,4 +1,4 @@
-"""What a command has to say."""
+"""What a command returns, and where it writes by default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Result:
-    """What a command has to say.
+    """What a command returns.
 
     Attributes:
         text: for people.
@@ -20,3 +20,12 @@ class Result:
     text: str
     values: dict[str, Any]
     folder: Path | None = None
+
+
+def sibling(distilled: str, suffix: str) -> Path:
+    """Return the default path of a result about a set: next to the set and named after it; in the current folder for a Hub id."""
+    path = Path(distilled)
+    if not path.exists():
+        return Path((path.name or "set") + suffix)
+    path = path if path.name not in ("", "..") else path.resolve()
+    return path.with_name(path.name + suffix)
