@@ -78,7 +78,7 @@ class ImageData:
     manifest: ClassVar[None] = None
 
     _images: Source
-    _by_class: tuple[_Indices, ...]
+    _order: _Indices
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class ImageData:
     @property
     def counts(self) -> dict[str, int]:
         """Images of each class."""
-        return {name: len(indices) for name, indices in zip(self.class_names, self._by_class, strict=True)}
+        return {name: len(indices) for name, indices in self._by_class.items()}
 
     @property
     def ipc(self) -> int:
@@ -106,7 +106,7 @@ class ImageData:
         return self.fingerprint
 
     def __len__(self) -> int:
-        return sum(len(indices) for indices in self._by_class)
+        return len(self._order)
 
     def __iter__(self) -> Iterator[tuple[str, Iterator[Tensor]]]:
         for name in self.class_names:
@@ -114,13 +114,13 @@ class ImageData:
 
     def batches(self, class_name: str, batch_size: int = 64) -> Iterator[Tensor]:
         """Yield the images of one class, in order, as tensors [n <= batch_size, 3, H, W] in [-1, 1]."""
-        indices = self._by_class[self.class_names.index(class_name)]
+        indices = self._by_class[class_name]
         for start in range(0, len(indices), batch_size):
             yield to_unit_range(self._decode(indices[start : start + batch_size]))
 
     def of_class(self, class_name: str, count: int | None = None) -> Tensor:
         """Return the first ``count`` images of a class, by default all of them, uint8 [K, 3, H, W]; encoded images are read in chunks."""
-        indices = self._by_class[self.class_names.index(class_name)][:count]
+        indices = self._by_class[class_name][:count]
         return torch.cat([self._decode(indices[start : start + _CHUNK]) for start in range(0, len(indices), _CHUNK)])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -131,7 +131,7 @@ class ImageData:
 
     def pixels(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the images uint8 [n, 3, H, W] at ``indices`` of one class; index 0 is its first image."""
-        return self._decode(self._by_class[self.class_names.index(class_name)][np.asarray(indices)])
+        return self._decode(self._by_class[class_name][np.asarray(indices)])
 
     def pick(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the images [n, 3, H, W] in [-1, 1] at ``indices`` of one class; index 0 is its first image."""
@@ -170,8 +170,10 @@ class ImageData:
         return replace(self, fingerprint=digest.hexdigest(), _images=images)
 
     @cached_property
-    def _order(self) -> _Indices:
-        return np.concatenate(self._by_class)
+    def _by_class(self) -> dict[str, _Indices]:
+        """Class -> the indices of its images in the source."""
+        counts = np.bincount(self._images.labels[self._order], minlength=len(self.class_names))
+        return dict(zip(self.class_names, np.split(self._order, np.cumsum(counts)[:-1]), strict=True))
 
     def _decode(self, indices: Sequence[int] | _Indices) -> Tensor:
         rows = [int(index) for index in indices]
@@ -231,42 +233,40 @@ def load_images(
             hint="give a folder that contains one folder of images per class.",
         )
     scan = _scan(images, name, progress)
-    if scan.bad and on_bad_image == "error":
-        raise UnreadableImages(name, [reason for _, reason in scan.bad])
-    bad = np.array([index for index, _ in scan.bad], dtype=np.int64)
-    by_class = []
-    for label, class_name in enumerate(images.class_names):
-        indices = np.flatnonzero(images.labels == label)
-        by_class.append(np.setdiff1d(indices, bad, assume_unique=True))
-        if len(by_class[-1]) == 0:
-            raise DataError(
-                f"Class {class_name!r} of {name} has no readable image.",
-                found=f"{len(indices)} file(s), none readable",
-                hint="add images to it, or remove the empty class.",
-            )
+    skipped = tuple(scan.bad.values())
+    if skipped and on_bad_image == "error":
+        raise UnreadableImages(name, skipped)
+    order = np.argsort(images.labels, kind="stable")
+    order = order[np.isin(order, list(scan.bad), invert=True)]
+    for label in np.flatnonzero(np.bincount(images.labels[order], minlength=len(images.class_names)) == 0):
+        raise DataError(
+            f"Class {images.class_names[label]!r} of {name} has no readable image.",
+            found=f"{(images.labels == label).sum()} file(s), none readable",
+            hint="add images to it, or remove the empty class.",
+        )
     return ImageData(
         source=name,
         split=found_split,
         image_size=_median_side(scan.sizes) if image_size is None else _checked_size(image_size),
         fingerprint=scan.fingerprint,
         sizes=dict(scan.sizes),
-        skipped=tuple(reason for _, reason in scan.bad),
+        skipped=skipped,
         ignored=images.ignored,
         _images=images,
-        _by_class=tuple(by_class),
+        _order=order,
     )
 
 
 @dataclass(frozen=True)
 class _Scan:
-    bad: list[tuple[int, str]]
+    bad: dict[int, str]
     sizes: Counter[tuple[int, int]]
     fingerprint: str
 
 
 def _scan(images: Source, name: str, progress: Progress) -> _Scan:
     """Read and decode every image once; memory holds one chunk of encoded images."""
-    bad: list[tuple[int, str]] = []
+    bad: dict[int, str] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     digest = hashlib.sha256(repr(images.class_names).encode())
     digest.update(images.labels.tobytes())
@@ -284,7 +284,7 @@ def _scan(images: Source, name: str, progress: Progress) -> _Scan:
             for index, (content, size) in zip(indices, pool.map(check, images.read(indices)), strict=True):
                 digest.update(content)
                 if isinstance(size, str):
-                    bad.append((index, f"{images.name(index)}: {size}"))
+                    bad[index] = f"{images.name(index)}: {size}"
                 else:
                     sizes[size] += 1
             bar.update(indices.stop)

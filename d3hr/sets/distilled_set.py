@@ -56,9 +56,10 @@ class DistilledSet:
         """
         folder = Path(path)
         distilled = cls(folder, read_manifest(folder))
-        missing = [image for entry in distilled.manifest.classes for image in distilled._missing(entry)]
+        missing = [image for entry in distilled.manifest.classes if (image := distilled._missing(entry))]
         if missing:
-            raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=missing[0], hint="make the set again.")
+            found = f"no {missing[0]}, of {distilled.ipc} images"
+            raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=found, hint="make the set again.")
         require_size(distilled._statistics_file, **distilled._sizes)
         verify(folder)  # last: by now no links lead out of it, and no file is larger than a set's
         return distilled
@@ -245,10 +246,10 @@ class DistilledSet:
         modes, rank = (settings.modes, settings.rank) if settings else (1, 0)
         return {"classes": len(self.class_names), "modes": modes, "rank": rank, "most": most}
 
-    def _missing(self, entry: ClassEntry) -> list[str]:
-        """Return which of a class's images is missing, if any; as many files are looked at as lie there, whatever the manifest says."""
+    def _missing(self, entry: ClassEntry) -> Path | None:
+        """Return the first missing image of a class, if any; the time that this takes depends on the files, not on the manifest."""
         if entry.images == 0:
-            return []
+            return None
         folder = require_inside(self.path, self.path / "train" / entry.folder)
         try:
             with os.scandir(folder) as entries:
@@ -258,10 +259,8 @@ class DistilledSet:
         for name in is_link:
             if is_link[name]:
                 require_inside(self.path, folder / name)
-        for index in range(entry.images):  # ends at the first that is missing
-            if f"{index:05d}.png" not in is_link:
-                return [f"no {folder / f'{index:05d}.png'}, of {entry.images} images"]
-        return []
+        names = (f"{index:05d}.png" for index in range(entry.images))
+        return next((folder / name for name in names if name not in is_link), None)
 
     def _pixels(self, file: Path) -> Tensor:
         try:

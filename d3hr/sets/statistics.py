@@ -20,8 +20,7 @@ from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 from d3hr.progress import SILENT, Progress
 
 StatisticsDtype = Literal["float32", "float16"]
-_DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",)}
-_OPTIONAL = {"loadings": _DTYPES["mean"], "standard_error": ("F64",)}
+_DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",), "loadings": ("F32", "F16"), "standard_error": ("F64",)}
 _MOST_HEADER = 2**16
 """Most bytes of a file that are not values."""
 
@@ -104,20 +103,19 @@ def require_size(path: Path, *, classes: int, modes: int = 1, rank: int = 0, mos
 
 def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int | None) -> None:
     classes, modes, rank = sizes
-    if slices.keys() - _OPTIONAL.keys() != _DTYPES.keys():
-        raise ValueError(f"tensors {', '.join(sorted(slices)) or 'none'}, where mean, std and count are needed")
-    shapes = {name: list(each.get_shape()) for name, each in slices.items()}
+    rows = (classes,) if modes == 1 else (classes, modes)
+    shapes = {name: tuple(each.get_shape()) for name, each in slices.items()}
+    *_, dimensions = shapes.get("mean") or (0,)
+    needed = {"mean": (*rows, dimensions), "std": (*rows, dimensions), "count": rows}
+    if rank:
+        needed["loadings"] = (*rows, min(rank, dimensions), dimensions)
+    if "standard_error" in shapes:
+        needed["standard_error"] = (classes, 2)
+    if shapes != needed:
+        raise ValueError(f"shapes {shapes}, where {classes} class(es) of {modes} mode(s) and rank {rank} have {needed}")
     for name, each in slices.items():
-        if each.get_dtype() not in (_DTYPES | _OPTIONAL)[name]:
+        if each.get_dtype() not in _DTYPES[name]:
             raise ValueError(f"{name} of type {each.get_dtype()}")
-    rows = [classes] if modes == 1 else [classes, modes]
-    if shapes["mean"][:-1] != rows or shapes["std"] != shapes["mean"] or shapes["count"] != rows:
-        raise ValueError(f"shapes {shapes}, for {classes} class(es) of {modes} mode(s)")
-    if shapes.get("standard_error", [classes, 2]) != [classes, 2]:
-        raise ValueError(f"standard errors of shape {shapes['standard_error']}, for {classes} class(es)")
-    *_, dimensions = shapes["mean"]
-    if shapes.get("loadings") != ([*rows, min(rank, dimensions), dimensions] if rank else None):
-        raise ValueError(f"loadings of shape {shapes.get('loadings')}, for rank {rank}")
     if dimensions < 1 or (most is not None and dimensions > most):
         raise ValueError(f"{dimensions:,} dimensions, of at most {most:,}" if most else "no dimensions")
 
