@@ -11,6 +11,7 @@ from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import ClassMismatch, DataError, NumericalError, SettingsError
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
+from d3hr.fileio.atomic import write_bytes
 from d3hr.methods.features import Space, class_features
 from d3hr.methods.gaussians import D3hrSettings
 from d3hr.methods.job import Job, MethodInputs
@@ -68,15 +69,16 @@ def test_every_method_goes_on_where_it_was_stopped(make: Make, tmp_path: Path, m
     from d3hr.sets import writer
 
     make(name, "whole")
-    inner, written = writer._write_class, list[str]()
+    written: list[str] = []
 
-    def write(folder: Path, images: torch.Tensor) -> None:
-        written.append(folder.name)
+    def write(path: Path, content: bytes) -> None:
+        if path.name == "00000.png":
+            written.append(path.parent.name.removeprefix(".").removesuffix(".part"))
         if written == ["ant", "bee"]:
             raise KeyboardInterrupt
-        inner(folder, images)
+        write_bytes(path, content)
 
-    monkeypatch.setattr(writer, "_write_class", write)
+    monkeypatch.setattr(writer, "write_bytes", write)
     with pytest.raises(KeyboardInterrupt):
         make(name, "stopped")
     make(name, "stopped")
