@@ -1,11 +1,11 @@
-"""Figures that rank a set fairly, beside its accuracy (DD-Ranking, arXiv 2505.13300)."""
+"""Figures that rank sets more fairly than accuracy alone (DD-Ranking, arXiv 2505.13300), and differences of accuracies over equal seeds."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from d3hr.evaluation.results import Evaluation, TrainingResult
@@ -13,12 +13,12 @@ from d3hr.evaluation.results import Evaluation, TrainingResult
 REAL = "random_real"
 """The method that improvement is measured over."""
 WEIGHT = 0.5
-"""w: how much improvement over random weighs against hard-label recovery."""
+"""w: weight of the improvement over random against the hard-label recovery."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How a row stands; None where a row or number that it needs is missing.
+    """The ranking figures of a row; None if a row or number that they need is missing.
 
     Attributes:
         hlr: hard-label recovery, accuracy on all the real data less accuracy on the set, both with hard labels; lower is better.
@@ -38,28 +38,23 @@ def label_robust_score(ior: float, hlr: float, weight: float = WEIGHT) -> float:
 
 
 def ranking(row: Evaluation, rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> Ranking:
-    """Return how ``row`` stands among ``rows``.
+    """Return the ranking figures of ``row`` among ``rows``.
 
     Args:
         row: the row.
-        rows: all rows: random real images of the same IPC, student and protocol are looked for among them, and, for a row of soft
-            labels, the same set with hard labels.
+        rows: all rows; among them are those of random real images of the same IPC, student and protocol and, for a row of soft labels,
+            that of the same set with hard labels.
         full_data: student -> its accuracy, 0 to 1, when trained on all the real images with hard labels.
     """
     same = [other for other in rows if (other.ipc, other.student, other.image_size) == (row.ipc, row.student, row.image_size)]
-    real = _only(other for other in same if other.method == REAL and other.protocol == row.protocol)
-    hard = _only(other for other in same if _label(other) == _label(row) and not other.protocol.soft) if row.protocol.soft else row
+    real = next((other for other in same if other.method == REAL and other.protocol == row.protocol), None)
+    hard: Evaluation | None = row
+    if row.protocol.soft:
+        name = row.name or row.method
+        hard = next((other for other in same if (other.name or other.method) == name and not other.protocol.soft), None)
     ior = None if real is None or real is row else row.accuracy_mean - real.accuracy_mean
     hlr = None if hard is None or row.student not in full_data else full_data[row.student] - hard.accuracy_mean
     return Ranking(hlr, ior, None if ior is None or hlr is None else label_robust_score(ior, hlr))
-
-
-def _label(row: Evaluation) -> str:
-    return row.name or row.method
-
-
-def _only(rows: Iterable[Evaluation]) -> Evaluation | None:
-    return next(iter(rows), None)
 
 
 CONFIDENCE = 0.95
@@ -71,9 +66,9 @@ class Difference:
 
     Attributes:
         mean: mean difference of last-epoch accuracies, -1 to 1.
-        low: lower end of the 95 % confidence interval; minus infinity where one pair is all there is.
+        low: lower end of the 95 % confidence interval; minus infinity for a single pair.
         high: its upper end.
-        pairs: how many independent differences it rests on: sets, or trainings where all are of one pair of sets.
+        pairs: number of independent differences behind it: of sets, or of trainings if all are of one pair of sets.
     """
 
     mean: float
@@ -83,12 +78,12 @@ class Difference:
 
     @property
     def certain(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def paired_difference(ours: Sequence[TrainingResult], other: Sequence[TrainingResult]) -> Difference | None:
-    """Return the mean difference over runs of equal training seed, with the interval of Student's t; None where no seeds are shared.
+    """Return the mean difference over runs of equal training seed, with the interval of Student's t; None if they share no seeds.
 
     Runs on one pair of sets are not independent, so their differences are averaged first. With a single pair of sets the interval is that
     over its trainings and says nothing of other sets.

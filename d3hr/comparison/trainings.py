@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from d3hr.data.dataset import ImageData
 from d3hr.evaluation.evaluate import evaluate
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.results import Evaluation, TrainingResult
+from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.checksums import digest_of
@@ -21,12 +23,12 @@ from d3hr.sets.image_set import ImageSet
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells of one row have in common beside the set.
+    """How the students of one row are trained.
 
     Attributes:
         student: the network.
         protocol: how to train it.
-        teacher: gives soft labels, where the protocol asks for them.
+        teacher: gives the soft labels, if the protocol uses them.
         image_size: side in pixels that students see; None is the set's own.
     """
 
@@ -36,8 +38,13 @@ class Setting:
     image_size: int | None = None
 
 
+_KEPT = ("method", "ipc", "class_names", "teacher", "soft_label_bytes")
+"""Fields of an evaluation that its file holds; the others are those of the setting."""
+_EVALUATION = TypeAdapter(Evaluation)
+
+
 def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: int, folder: Path) -> Evaluation:
-    """Return the evaluation of one training, from its file in ``folder`` or made now.
+    """Return the evaluation of one training: from its file in ``folder``, or by training now and writing it.
 
     Args:
         distilled: the set.
@@ -47,12 +54,11 @@ def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: 
         folder: where results are kept.
     """
     about = _about(distilled, test, setting, seed)
-    digest = digest_of(about)[:12]
     name = f"{setting.student}-{setting.protocol.name}"
-    path = folder / f"{class_folders([name])[name]}-{digest}.json"  # a protocol's own file may call it anything
-    found = load_if_valid(path, read_json)
-    if found is None:
-        made = evaluate(
+    path = folder / f"{class_folders([name])[name]}-{digest_of(about)[:12]}.json"  # a protocol's own file may call it anything
+    kept = load_if_valid(path, read_json)
+    if kept is None:
+        evaluation = evaluate(
             distilled,
             test,
             student=setting.student,
@@ -62,20 +68,10 @@ def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: 
             image_size=setting.image_size,
             soft_label_file=folder / f"soft-labels-{_soft_label_key(about)}.safetensors",
         )
-        write_json(path, {"about": about, "method": made.method, "ipc": made.ipc, **_figures(made)})
-        found = read_json(path)
-    run = found["run"]
-    return Evaluation(
-        found["method"],
-        found["ipc"],
-        setting.student,
-        setting.protocol,
-        (TrainingResult(**{**run, "confusion": tuple(tuple(row) for row in run["confusion"])}),),
-        setting.image_size,
-        class_names=tuple(found["class_names"]),
-        teacher=found["teacher"],
-        soft_label_bytes=found["soft_label_bytes"],
-    )
+        kept = {"about": about, **{field: getattr(evaluation, field) for field in _KEPT}, "run": asdict(evaluation.runs[0])}
+        write_json(path, kept)
+    given = {"student": setting.student, "protocol": setting.protocol, "image_size": setting.image_size}
+    return _EVALUATION.validate_python({**{field: kept[field] for field in _KEPT}, **given, "runs": [kept["run"]]})
 
 
 def _about(distilled: ImageSet, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:
@@ -94,15 +90,6 @@ def _soft_label_key(about: dict[str, Any]) -> str:
     return digest_of([about[name] for name in ("set", "teacher", "image_size")])[:12]
 
 
-def _figures(made: Evaluation) -> dict[str, Any]:
-    return {
-        "class_names": list(made.class_names),
-        "teacher": made.teacher,
-        "soft_label_bytes": made.soft_label_bytes,
-        "run": asdict(made.runs[0]),
-    }
-
-
 @dataclass(frozen=True)
 class Entry:
     """A set, and the seeds of the students to train on it.
@@ -110,7 +97,7 @@ class Entry:
     Attributes:
         distilled: the set.
         seeds: training seeds.
-        name: what the table calls its row; by default its method.
+        name: name of its row in a table; by default its method.
     """
 
     distilled: ImageSet
@@ -127,14 +114,14 @@ def compare_entries(
     total: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Evaluation]:
-    """Evaluate every entry in every setting; entries of one name and IPC form one row a setting, in order of first appearance.
+    """Evaluate every entry in every setting; entries of one name and IPC form one row per setting, in order of first appearance.
 
     Args:
-        entries: the sets, which may be made as they are asked for.
+        entries: the sets, which may be made one by one when their turn comes.
         test: real images of the same classes.
         settings: students and protocols.
         folder: keeps the result of each training; a student whose result is there is not trained again.
-        total: number of trainings, where the entries are not yet known.
+        total: number of trainings, if the entries are not all made yet.
         progress: where to report.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,10 +135,10 @@ def compare_entries(
             for index, setting in enumerate(settings):
                 for seed in entry.seeds:
                     bar.update(done, note=_note(entry, setting))
-                    cell = replace(evaluate_once(entry.distilled, test, setting, seed, folder), name=entry.name)
-                    key = (index, entry.name or cell.method, cell.ipc)
-                    known = rows.get(key)
-                    rows[key] = cell if known is None else replace(known, runs=known.runs + cell.runs)
+                    evaluation = replace(evaluate_once(entry.distilled, test, setting, seed, folder), name=entry.name)
+                    key = (index, entry.name or evaluation.method, evaluation.ipc)
+                    row = rows.get(key)
+                    rows[key] = evaluation if row is None else replace(row, runs=row.runs + evaluation.runs)
                     done += 1
                     bar.update(done, note=_note(entry, setting))
     return [rows[key] for key in sorted(rows, key=lambda key: key[0])]

@@ -17,7 +17,7 @@ from pydantic import Field
 from d3hr.data.codec import to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.neighbours import nearest
-from d3hr.diagnostics.spaces import Array, FeatureSpace, Scaling
+from d3hr.diagnostics.spaces import Array, FeatureSpace, scaling
 from d3hr.progress import Progress
 from d3hr.seeds import generator_for
 from d3hr.sets.image_set import ImageSet
@@ -80,8 +80,8 @@ def class_samples(distilled: ImageSet, images: ImageData, space: FeatureSpace, s
                 ClassSample(name, real[:kept].copy(), places[:kept], ours, places[neighbours.rows], neighbours.ratios, searched=len(real))
             )
             bar.update(done, note=name)
-    scaling = Scaling.of(np.concatenate([sample.real for sample in samples]))
-    return tuple(replace(sample, real=scaling.applied(sample.real), distilled=scaling.applied(sample.distilled)) for sample in samples)
+    scaled = scaling(np.concatenate([sample.real for sample in samples]))
+    return tuple(replace(sample, real=scaled(sample.real), distilled=scaled(sample.distilled)) for sample in samples)
 
 
 def reference_draws(samples: Sequence[ClassSample], seed: int) -> Iterator[tuple[Array, Array]]:

@@ -74,27 +74,16 @@ def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, 
     return FeatureSpace("teacher", f"features of the teacher, {teacher.student}", teacher.embed)
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """One shift and one factor for a whole space, after which the real images have mean 0 and mean squared norm 1.
+def scaling(real: Array) -> Callable[[Array], Array]:
+    """Return the function of points [N, D] that shifts and scales a whole space so that ``real`` has mean 0 and mean squared norm 1.
 
     All dimensions are scaled alike: dividing each by its own spread would blow up those that hardly vary, such as the corners of digits.
-    A distance is then in units of the real images' root mean square distance from their mean.
+    A distance is then in units of the real images' root mean square distance from their mean. Images without any spread keep their scale.
     """
-
-    mean: Array
-    factor: float
-
-    @classmethod
-    def of(cls, real: Array) -> Scaling:
-        """Return the scaling of real features [N, D]; images without any spread keep their scale."""
-        mean = real.mean(axis=0, dtype=np.float64)
-        square = float(np.mean([((row - mean) ** 2).sum() for row in real]))
-        return cls(mean, square**-0.5 if square > 0 else 1.0)
-
-    def applied(self, points: Array) -> Array:
-        """Return points [N, D] in that scale, as float32."""
-        return np.asarray((points - self.mean) * self.factor, dtype=np.float32)
+    mean = real.mean(axis=0, dtype=np.float64)
+    square = float(np.mean([((row - mean) ** 2).sum() for row in real]))
+    factor = square**-0.5 if square > 0 else 1.0
+    return lambda points: np.asarray((points - mean) * factor, dtype=np.float32)
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:

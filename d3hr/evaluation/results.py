@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from d3hr.evaluation.protocols import Protocol
 from d3hr.fileio.atomic import write_bytes, write_json
@@ -162,15 +162,6 @@ Rounded = Annotated[float, AfterValidator(lambda value: round(value, 6))]
 Share = Annotated[Rounded, Field(ge=0, le=1)]
 
 
-class TestImages(BaseModel):
-    """The real images that students were tested on."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str | None = None
-    images: int | None = None
-
-
 class ResultRow(Record):
     """A row of ``results.json``: one method at one number of images per class, with one student and protocol.
 
@@ -210,9 +201,6 @@ class ResultRow(Record):
     hlr: Rounded | None = None
     ior: Rounded | None = None
     lrs: Rounded | None = None
-    settings: dict[str, Any] | None = None
-    """Settings of the distillation, where another tool states them."""
-    test: TestImages | None = None
 
     @model_validator(mode="after")
     def _square(self) -> ResultRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -86,18 +85,9 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
 
 
 def own_row(subject: ImageSet, rows: Iterable[ResultRow]) -> ResultRow | None:
-    """Return the row of results about a set: that of its method and IPC whose settings, as far as it states them, are the set's.
-
-    Of several, that which states most of the settings; then that with the most details; then the first.
-    """
-    own = json.loads(json.dumps(subject.manifest.settings if subject.manifest else {}))
-    stated = [(row, {name: value for name, value in (row.settings or {}).items() if name in own and name != "seed"}) for row in rows]
-    fitting = [
-        (len(settings), row.per_class is not None, row.confusion is not None, row.seeds, row)
-        for row, settings in stated
-        if (row.method, row.ipc) == (subject.method, subject.ipc) and all(own[name] == value for name, value in settings.items())
-    ]
-    return max(fitting, key=lambda entry: entry[:-1], default=(None,))[-1]
+    """Return the row of results of a set's method and IPC; of several, that with the most details, then the first."""
+    own = [row for row in rows if (row.method, row.ipc) == (subject.method, subject.ipc)]
+    return max(own, key=lambda row: (row.per_class is not None, row.confusion is not None, row.seeds), default=None)
 
 
 def require_replaceable(out: Path) -> None:

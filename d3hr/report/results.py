@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from d3hr.evaluation.results import ResultRow, TestImages
+from d3hr.evaluation.results import ResultRow
 from d3hr.formatting import percent
 from d3hr.methods.registry import METHODS
 
@@ -27,58 +27,51 @@ def row_title(row: ResultRow) -> str:
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """Rows that may be compared: one student, protocol and kind of labels, and one set of test images.
+    """Rows that may be compared: of one student, protocol, kind of labels and image size.
 
     Attributes:
-        rows: by IPC, then in order of appearance.
-        numbered: 2, 3, ... where protocols of one name differ in their settings at the same IPC, else 1.
+        rows: by IPC, then in order of appearance; at least one.
+        numbered: 2, 3, ... if protocols of one name differ in their settings at the same IPC, else 1.
     """
 
-    student: str
-    protocol: str
-    labels: str
-    image_size: int | None
-    test: TestImages | None
     rows: tuple[ResultRow, ...]
     numbered: int = 1
 
     @property
     def title(self) -> str:
-        """Student, protocol, labels and side, in words."""
+        """Student, labels, protocol and image size, in words."""
+        row = self.rows[0]
         again = f" (settings {self.numbered})" if self.numbered > 1 else ""
-        side = f", students see {self.image_size} px" if self.image_size else ""
-        return f"{self.student}, {self.labels} labels, protocol {self.protocol}{again}{side}"
+        side = f", students see {row.image_size} px" if row.image_size else ""
+        return f"{row.student}, {row.labels} labels, protocol {row.protocol}{again}{side}"
 
     @property
     def protocols(self) -> list[tuple[list[int], dict[str, Any]]]:
-        """Every distinct setting of the protocol, with the IPCs it holds for."""
-        found: dict[str, tuple[set[int], dict[str, Any]]] = {}
+        """Every distinct setting of the protocol, with the IPCs that it is for."""
+        distinct: dict[str, tuple[set[int], dict[str, Any]]] = {}
         for row in self.rows:
             settings = row.protocol_settings or {}
-            found.setdefault(_text(settings), (set(), settings))[0].add(row.ipc)
-        return [(sorted(ipcs), settings) for ipcs, settings in found.values() if settings]
+            distinct.setdefault(_text(settings), (set(), settings))[0].add(row.ipc)
+        return [(sorted(ipcs), settings) for ipcs, settings in distinct.values() if settings]
 
 
 def group_rows(rows: Iterable[ResultRow]) -> list[ResultGroup]:
-    """Group rows that may share a chart and a table: those of one student, protocol, kind of labels, image size and test set.
+    """Group rows that may share a chart and a table.
 
     A protocol's settings may depend on the IPC; rows whose settings differ at one IPC go into different groups.
     """
     grouped: dict[tuple[Any, ...], list[ResultRow]] = {}
     for row in rows:
-        test = (row.test.source, row.test.images) if row.test else None
-        grouped.setdefault((row.student, row.protocol, row.labels, row.image_size, test), []).append(row)
-    found = []
-    for members in grouped.values():
-        for number, part in enumerate(_of_one_protocol(members), start=1):
-            first = part[0]
-            ordered = tuple(sorted(part, key=lambda row: row.ipc))
-            found.append(ResultGroup(first.student, first.protocol, first.labels, first.image_size, first.test, ordered, number))
-    return found
+        grouped.setdefault((row.student, row.protocol, row.labels, row.image_size), []).append(row)
+    return [
+        ResultGroup(tuple(sorted(part, key=lambda row: row.ipc)), number)
+        for members in grouped.values()
+        for number, part in enumerate(_of_one_protocol(members), start=1)
+    ]
 
 
 def _of_one_protocol(rows: Sequence[ResultRow]) -> list[list[ResultRow]]:
-    """Part rows so that no part holds two settings at one IPC: the n-th setting of each IPC joins the n-th part."""
+    """Divide rows so that no part holds two settings at one IPC: the n-th setting of each IPC goes into the n-th part."""
     parts: list[list[ResultRow]] = []
     seen: dict[int, list[str]] = {}
     for row in rows:

@@ -211,13 +211,13 @@ def test_files_of_settings(place: Path, data: st.DataObject, kind: str) -> None:
 
 
 ROW = {
-    "method": "d3hr", "name": "d3hr", "settings": {"seed": 0}, "ipc": 1, "student": "convnet3", "image_size": None, "protocol": "hard",
+    "method": "d3hr", "name": "d3hr", "ipc": 1, "student": "convnet3", "image_size": None, "protocol": "hard",
     "labels": "hard", "protocol_settings": {"steps": 10}, "accuracy_mean": 0.5, "accuracy_std": 0.1, "seeds": 2,
     "best_epoch_mean": 0.6, "top5_mean": None,
     "distillation_seeds": [0], "training_seeds": [0, 1], "per_class": {"ant": 0.4, "bee": 0.6}, "class_names": ["ant", "bee"],
-    "confusion": [[1, 2], [3, 4]], "hlr": 1.0, "ior": 0.1, "lrs": 0.2, "test": {"source": "images", "images": 4}, "teacher": None,
+    "confusion": [[1, 2], [3, 4]], "hlr": 1.0, "ior": 0.1, "lrs": 0.2, "teacher": None,
 }  # fmt: skip
-RESULTS = [ROW, {**ROW, "method": "random_real", "name": "random", "settings": None}]
+RESULTS = [ROW, {**ROW, "method": "random_real", "name": "random"}]
 DIAGNOSIS = {
     "set": {"path": "whole", "method": "d3hr", "ipc": 1}, "data": {"source": "images", "fingerprint": "ab"}, "space": "pixels",
     "normality": {"sample": "few", "levels": [{"level": 1, "timestep": 20, "shapiro": 0.5}, {"level": 2, "shapiro": 0.9}],

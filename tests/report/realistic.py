@@ -63,12 +63,10 @@ def result_rows(distilled: DistilledSet) -> list[dict[str, Any]]:
                     "accuracy_mean": round(mean + gain + lift, 4), "accuracy_std": 0.012,
                     "seeds": 6, "distillation_std": 0.011, "training_std": None if name else 0.006,
                     "best_epoch_mean": round(mean + gain + lift + 0.006, 4), "top5_mean": 0.985, "ior": round(mean - 0.86, 4),
-                    "hlr": round(0.97 - mean - gain, 4), "lrs": 0.31, "test": {"source": "digits, split test", "images": 360}, **SEEDS,
+                    "hlr": round(0.97 - mean - gain, 4), "lrs": 0.31, **SEEDS,
                 }  # fmt: skip
                 if name:
                     row["name"] = name
-                if method == "d3hr":
-                    row["settings"] = {"strategy": "exact" if name == "d3hr exact" else "search"}
                 if name == "d3hr exact" and count == ipc:
                     confusion = [[int(30 * (a == b)) + int(rng.poisson(0.6)) for b in range(len(names))] for a in range(len(names))]
                     row["class_names"], row["confusion"] = names, confusion

@@ -54,9 +54,9 @@ def test_a_row_of_many_classes_has_no_matrix() -> None:
         row(class_names=names, confusion=[[1]])
 
 
-def test_rows_part_by_labels_student_side_and_test() -> None:
-    rows = [row(), row(labels="soft"), row(student="resnet18"), row(image_size=32), row(test={"source": "other"}), row("random_real")]
-    assert [len(group.rows) for group in group_rows(rows)] == [2, 1, 1, 1, 1]
+def test_rows_part_by_labels_student_and_side() -> None:
+    rows = [row(), row(labels="soft"), row(student="resnet18"), row(image_size=32), row("random_real")]
+    assert [len(group.rows) for group in group_rows(rows)] == [2, 1, 1, 1]
 
 
 def test_a_protocol_may_depend_on_the_ipc_but_not_differ_at_one() -> None:
