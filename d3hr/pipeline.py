@@ -1,7 +1,7 @@
-"""From real images to a distilled set: for each class encode, invert (or noise) and match; then group, denoise and decode.
+"""From real images to a distilled set: per class encode, invert (or add noise) and measure statistics; then group, denoise and decode.
 
-A class is the unit of work. What is finished stays in the staged folder, so a run that was stopped goes on where it was and ends with the
-same bytes.
+A class is the unit of work. Finished classes stay in the staged folder, so a run that was stopped continues where it was, and ends with
+the same bytes.
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ def distill(
         out: folder to write.
         ipc: images per class.
         preset: ``paper``, ``released``, ``fast``, ``mixture`` or ``gentle``.
-        store: ``"images"`` with the statistics beside them, or the ``"statistics"`` alone, from which ``expand`` makes any number.
+        store: ``"images"`` together with the statistics, or the ``"statistics"`` alone, from which ``expand`` makes images.
         class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.class_matching.match_classes`).
-        execution: where the work is done: here, in worker processes, or on a cluster (:mod:`d3hr.execution`); it decides nothing.
-        decoders: worker processes that read and decode images ahead, for each that does the work; 0 decodes when images are needed.
-        memory_budget: bytes that a search may hold, and a batch of ``batch_size="auto"``; by default 256 MiB, and what is free.
+        execution: where the work runs: in this process, in worker processes, or on a cluster (:mod:`d3hr.execution`); the set does not
+            depend on it.
+        decoders: processes that read and decode images ahead, per worker; 0 decodes images when they are needed.
+        memory_budget: bytes that a search may hold (256 MiB by default), and a batch of ``batch_size="auto"`` (by default what is free).
         progress: where to report.
         options: settings that differ from the preset's: :class:`~d3hr.distillation.settings.DistillSettings` says what each means.
-            ``level="auto"`` takes the knee of normality on a sample of classes (see :func:`~d3hr.distillation.levels.choose_level`),
-            ``batch_size="auto"`` the size that makes the most images per second (see
-            :func:`~d3hr.distillation.batching.choose_batch_size`); the evidence is kept in ``level.json`` and ``batch_size.json``.
+            ``level="auto"`` takes the knee of normality on a sample of classes (:func:`~d3hr.distillation.levels.choose_level`),
+            ``batch_size="auto"`` the size that makes the most images per second (:func:`~d3hr.distillation.batching.choose_batch_size`);
+            the evidence is kept in ``level.json`` and ``batch_size.json``.
 
     Raises:
         ClassMismatch: a class matches no class of the prior, or several.
@@ -70,18 +71,12 @@ def distill(
         NumericalError: a latent is not finite; the message names class and level.
     """
     settings = distill_settings(preset, ipc=ipc, **options)
-    automatic = {name: value for name, value in options.items() if value == "auto"}
+    automatic = {name: "auto" for name, value in options.items() if value == "auto"}
     if store == "images":
         settings.require_no_copies()
     prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
     conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
-    small = [f"{name} ({count})" for name, count in images.counts.items() if count < 2]
-    if small:
-        raise DataError(
-            "A class needs at least two images, for its spread to be measured.",
-            found=listed(small),
-            hint="add images to these classes or remove them.",
-        )
+    require_two_images(images.counts)
     manifest = Manifest.of(
         method=settings.method,
         class_names=images.class_names,
@@ -100,19 +95,19 @@ def distill(
             progress.say(f"going on with {stage.path}")
         sized = images.at_size(prior.image_size)
         if "level" in automatic:
-            chosen = _kept_choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
-            settings = settings.model_copy(update={"statistics_level": chosen["level"], "denoising_level": chosen["level"]})
+            level = _choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
+            settings = settings.model_copy(update={"statistics_level": level["level"], "denoising_level": level["level"]})
         if "batch_size" in automatic:
             largest = max(images.counts.values())
-            chosen = _kept_choice(
+            size = _choice(
                 stage.path / "batch_size.json",
                 lambda: choose_batch_size(prior, settings, memory_budget=memory_budget, largest=largest),
                 progress,
             )
-            settings = settings.model_copy(update={"batch_size": chosen["batch_size"]})
+            settings = settings.model_copy(update={"batch_size": size["batch_size"]})
         estimator = StatisticsEstimator(sized, prior, settings, conditioning_ids(conditioning), decoders)
         with execution.session() as place:
-            mixtures = _match_classes(estimator, images.class_names, stage.path / "statistics", place, progress)
+            mixtures = _measure_statistics(estimator, images.class_names, stage.path / "statistics", place, progress)
             samples = _samples(mixtures) if settings.subsampled else None
             manifest = manifest.changed(settings=settings, ipc=manifest.ipc, samples=samples)
             write_drawn_set(stage, manifest, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
@@ -134,8 +129,19 @@ def expand(
     return distilled.expand(prior, ipc, out, execution=execution, memory_budget=memory_budget, progress=progress, **options)
 
 
-def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
-    """Return what an earlier run chose, or choose and say why."""
+def require_two_images(counts: Mapping[str, int]) -> None:
+    """Raise :class:`DataError` unless every class has at least two images, which the statistics need."""
+    small = [f"{name} ({count})" for name, count in counts.items() if count < 2]
+    if small or not counts:
+        raise DataError(
+            "Each class needs at least two images, to measure their spread.",
+            found=listed(small) or "no class",
+            hint="add images to these classes or remove them.",
+        )
+
+
+def _choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:
+    """Return a choice as JSON values: that of an earlier run, kept in ``file``, or a new one, which is reported and kept there."""
 
     def make() -> dict[str, Any]:
         choice = choose()
@@ -146,10 +152,10 @@ def _kept_choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], pr
     return values
 
 
-def _match_classes(
+def _measure_statistics(
     estimator: StatisticsEstimator, class_names: Sequence[str], folder: Path, execution: Execution, progress: Progress
 ) -> KeptMixtures:
-    """Return the Gaussians of each class, from its finished file where an earlier run left one."""
+    """Return the Gaussians of each class, read from its file if an earlier run has finished it."""
     settings = estimator.settings
     finished = KeptMixtures(folder, class_names, settings.modes, settings.rank, progress)
     chunks = {name: estimator.chunks(name) for name in class_names}
@@ -169,11 +175,10 @@ def _match_classes(
                 merged = ChunkStatistics.merge(by_start[chunk.start] for chunk in chunks[name])
                 finished.keep(name, merged.mixture, merged.error, settings.statistics_dtype)
                 del unfinished[name]
-    # What is on disk is what expand will see, so groups are drawn from that.
-    return finished
+    return finished  # read back from the disk, so that groups are drawn from what expand will see
 
 
 def _samples(finished: KeptMixtures) -> dict[str, Sample]:
-    """Return what is told of samples in a manifest."""
+    """Return, per class, how many images the statistics come from, and their standard errors."""
     errors = {name: finished.error(name) for name in finished}
     return {name: Sample(images=finished[name].count, mean_error=error.mean, std_error=error.std) for name, error in errors.items()}

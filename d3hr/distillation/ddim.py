@@ -16,15 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from d3hr.distillation.settings import Solver
 from d3hr.errors import NumericalError, SettingsError
 from d3hr.prior.schedule import Schedule
 
-Solver = Literal["ddim", "fixed_point"]
 MAX_ITERATIONS = 200
 """Iterations of one fixed-point step before it is given up."""
 

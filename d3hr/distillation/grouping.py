@@ -10,7 +10,7 @@ Legend: M candidate groups, K images in a group, D dimensions, r loadings.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Unpack
+from typing import Unpack
 
 import torch
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ from torch import Tensor
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.pool import SearchOptions, class_variances, draw_candidate, search_pool
-from d3hr.distillation.settings import GroupSettings, Strategy
+from d3hr.distillation.settings import ExactStd, GroupOptions, GroupSettings, Skewness
 from d3hr.errors import DataError, settings_error
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
@@ -31,7 +31,7 @@ def group_score(
     std: Tensor,
     *,
     weights: tuple[float, float, float] = (1.0, 1.0, 0.5),
-    skewness: Literal["per_dimension", "per_image"] = "per_dimension",
+    skewness: Skewness = "per_dimension",
 ) -> Tensor:
     """Return how far each group is from a Gaussian: w_mu |mean - mu| + w_sigma |std - sigma| + w_gamma |skewness|.
 
@@ -56,7 +56,7 @@ def group_score(
     return score
 
 
-def skewness_norm(groups: Tensor, skewness: Literal["per_dimension", "per_image"]) -> Tensor:
+def skewness_norm(groups: Tensor, skewness: Skewness) -> Tensor:
     """Return the norm [M] of the sample skewness of groups [M, K, D], K >= 3; a dimension without spread counts as zero."""
     _, k, d = groups.shape
     spread = groups.std(dim=1, keepdim=True)
@@ -70,33 +70,29 @@ def select_groups(
     gaussians: Mapping[str, ClassGaussian],
     ipc: int,
     *,
-    strategy: Strategy = "search",
-    num_candidates: int = 1_000_000,
-    seed: int = 0,
     progress: Progress = SILENT,
     memory_budget: int | None = None,
     device: str = "cpu",
-    **settings: Any,
+    **options: Unpack[GroupOptions],
 ) -> dict[str, Tensor]:
     """Return a group of latents [K, D] (float64) for each class.
 
     Args:
         gaussians: the Gaussian of each class, all of the same D.
         ipc: images per class, K.
-        strategy: ``search``, ``exact`` or ``random``; at K = 1 ``exact`` searches, as the mean itself denoises to a flat picture.
-        num_candidates: M of a search.
-        seed: seed of the draws; a class's group depends on it and the class's name, not on the other classes.
         progress: where to report a search.
         memory_budget: bytes that a search may hold, by default 256 MiB; the groups do not depend on it.
         device: where a search scores its candidates; all noise is drawn on the CPU.
-        settings: further fields of :class:`~d3hr.distillation.settings.GroupSettings`.
+        options: settings such as ``strategy``, ``num_candidates`` (M of a search) and ``seed``:
+            :class:`~d3hr.distillation.settings.GroupSettings` says what each means. At K = 1 ``exact`` searches, as the mean itself
+            denoises to a flat picture. A class's group depends on the seed and the class's name, not on the other classes.
 
     Raises:
         SettingsError: a setting is unknown or out of range.
         DataError: the Gaussians differ in D.
     """
     try:
-        resolved = GroupSettings(ipc=ipc, strategy=strategy, num_candidates=num_candidates, seed=seed, **settings)
+        resolved = GroupSettings(ipc=ipc, **options)
     except ValidationError as error:
         raise settings_error(error) from None
     candidates = search_candidates(gaussians, resolved, progress=progress, memory_budget=memory_budget, device=device)
@@ -152,7 +148,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
     return gaussian.from_standard_normal(noise, settings.temperature)
 
 
-def exact_noise(k: int, dimensions: int, exact_std: Literal["unbiased", "population"], generator: torch.Generator) -> Tensor:
+def exact_noise(k: int, dimensions: int, exact_std: ExactStd, generator: torch.Generator) -> Tensor:
     """Draw [K, D] (float64) with mean 0 and std 1 in every dimension; for even K in mirrored pairs, which have no skewness either.
 
     ``unbiased`` is the std that the group score measures; ``population`` keeps the mean squared norm of a random draw, of which

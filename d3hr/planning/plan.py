@@ -11,9 +11,10 @@ import torch
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_per_prediction
 from d3hr.distillation.settings import DistillOptions, distill_settings
-from d3hr.errors import DataError, SettingsError, listed
+from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.pipeline import require_two_images
 from d3hr.planning.costs import Workload, batches_of, longest_share
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
 from d3hr.planning.probe import ASSUMED_PREDICTIONS, Measured, probe
@@ -89,13 +90,7 @@ def plan(
 
 
 def _check(counts: Mapping[str, int], test_images: int, evaluation_runs: int, devices: int) -> None:
-    small = [f"{name} ({count})" for name, count in counts.items() if count < 2]
-    if small or not counts:
-        raise DataError(
-            "Each class needs at least two images, to measure their spread.",
-            found=listed(small) or "no class",
-            hint="add images to these classes or remove them.",
-        )
+    require_two_images(counts)
     for flag, value, least in (("--test_images", test_images, 0), ("--evaluation_runs", evaluation_runs, 0), ("--devices", devices, 1)):
         if value < least:
             raise SettingsError(f"{flag} is out of range.", found=f"{value}", hint=f"give at least {least}.")

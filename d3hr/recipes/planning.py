@@ -1,4 +1,4 @@
-"""What a recipe will cost, from the facts that it states of its data set."""
+"""What a recipe will cost, from the facts that it states about its data set."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from d3hr.prior.model import PRECISIONS, Prior
 from d3hr.recipes.recipe import FitSection, Recipe
 
 ROWS = 3
-"""Sets that an evaluation trains on: the distilled one, random real images, images of the prior alone."""
+"""Sets that an evaluation trains on: the distilled one, random real images, images from the prior alone."""
 _PASSES, _PASSES_CHECKPOINTED = 3, 4
-"""Forward passes that a training step is worth: forward, backward at twice its cost, and forward again under gradient checkpointing."""
+"""Cost of a training step in forward passes: forward, backward at twice its cost, and forward again under gradient checkpointing."""
 
 
 def plan_recipe(recipe: Recipe, *, ipc: int, prior: Prior | None = None, devices: int = 1) -> Plan:
-    """Say what one setting of a recipe will cost, from fit to evaluation, without its data set.
+    """Predict what a recipe will cost at one number of images per class, from fit to evaluation, without its data set.
 
     Args:
         recipe: the recipe.
         ipc: images per class, one of the recipe's.
-        prior: the pretrained prior; by default its shape alone, where it is one of :data:`~d3hr.planning.shapes.SHAPES`.
-        devices: such devices to share the work out over.
+        prior: the pretrained prior; by default its shape alone, if it is one of :data:`~d3hr.planning.shapes.SHAPES`.
+        devices: devices like this one that share the work.
 
     Raises:
         SettingsError: the recipe does not cover ``ipc``, or the shape of its prior is not known.
@@ -56,15 +56,16 @@ def plan_recipe(recipe: Recipe, *, ipc: int, prior: Prior | None = None, devices
     )
     if recipe.fit is None:
         return planned
-    notes = (*planned.notes, "the fit is taken to run at the speed of inversion; its memory is not planned")
-    return replace(planned, stages=(_fit(recipe.fit, data.train_images, shape, planned), *planned.stages), notes=notes)
+    similar = next(stage for name in ("invert", "denoise") for stage in planned.stages if stage.name == name and stage.flops)
+    notes = (*planned.notes, f"the fit is assumed to run at the speed of stage {similar.name!r}; its memory is not planned")
+    fit = _fit(recipe.fit, data.train_images, shape, similar.seconds / similar.flops, planned.devices)
+    return replace(planned, stages=(fit, *planned.stages), notes=notes)
 
 
-def _fit(fit: FitSection, images: int, shape: PriorShape, planned: Plan) -> Stage:
-    """Return the fine-tuning of the transformer as a stage: its FLOPs, at the rate that inversion reaches on this device."""
+def _fit(fit: FitSection, images: int, shape: PriorShape, seconds_per_flop: float, devices: int) -> Stage:
+    """Return the fine-tuning of the transformer as a stage."""
     passes = _PASSES_CHECKPOINTED if fit.gradient_checkpointing else _PASSES
     calls = fit.steps(images) * fit.batch_size
     flops = passes * calls * prior_needs(shape).transformer.flops
-    inversion = next(stage for stage in planned.stages if stage.name == "invert")
-    seconds = flops * inversion.seconds / inversion.flops
-    return Stage("fit", calls, flops, seconds, seconds / planned.devices)
+    seconds = flops * seconds_per_flop
+    return Stage("fit", calls, flops, seconds, seconds / devices)

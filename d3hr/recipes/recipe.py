@@ -1,4 +1,4 @@
-"""A recipe file: a data set with everything that is to be done with it, checked as a whole before anything is done."""
+"""A recipe file: a data set, and how a prior is fitted to it, how it is distilled and evaluated; checked as a whole before any work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Section(BaseModel):
 
 
 class DataSection(_Section):
-    """Where the images are, with what is known of them beforehand."""
+    """Where the images are, and facts about them for planning."""
 
     source: str = Field(min_length=1)
     """Hub id, or a folder as :func:`d3hr.load_images` takes it."""
@@ -34,8 +34,8 @@ class DataSection(_Section):
     test_split: str = "test"
     """Split that students are tested on."""
     class_names: dict[str, str] | None = None
-    """Name in the source -> right name, in the order of the labels, for a source whose names are wrong; it is refused where the source has
-    other names or another order."""
+    """Name in the source -> right name, in the order of the labels, for a source whose names are wrong; a source of other names, or in
+    another order, is refused."""
     classes: int = Field(ge=2)
     """Number of classes, for planning."""
     train_images: int = Field(ge=1)
@@ -78,21 +78,21 @@ class FitSection(_Section):
 
 
 class DistillSection(PresetOverrides, DistillOverrides):
-    """How the data is distilled; what is left out is the preset's."""
+    """How the data is distilled: a preset, and all settings that differ from it."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the networks."""
+    """arithmetic of the networks"""
 
 
 class EvaluateSection(_Section):
-    """How the distilled set is measured."""
+    """How the distilled set is evaluated."""
 
     student: str = "resnet18"
     """Network to train."""
     protocol: str = "paper-hard"
     """Protocol to train it by."""
     soft_protocol: str = "paper-imagenet"
-    """Protocol to train it by where a teacher is given."""
+    """Protocol to train it by if a teacher is given."""
     image_size: int = Field(ge=1)
     """Side in pixels that the student sees, in training and in testing."""
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -107,7 +107,7 @@ class EvaluateSection(_Section):
 
 
 class Recipe(_Section):
-    """Everything from a data set to a table of accuracies; either ``fit`` or ``prior`` tells which prior is used."""
+    """Everything from a data set to a table of accuracies; the prior is either ``prior``, or the result of ``fit``."""
 
     data: DataSection
     """The data set."""
@@ -116,13 +116,13 @@ class Recipe(_Section):
     prior: str | None = None
     """Folder or Hub id of a prior that is used as it is."""
     class_map: dict[str, str] | None = None
-    """Class -> class of the pretrained prior, where names do not tell (see :func:`~d3hr.prior.class_matching.match_classes`)."""
+    """Class -> class of the pretrained prior, for names that do not match (see :func:`~d3hr.prior.class_matching.match_classes`)."""
     fit: FitSection | None = None
-    """How a prior is made."""
+    """How a prior is fitted."""
     distill: DistillSection
     """How the data is distilled."""
     evaluate: EvaluateSection
-    """How the result is measured."""
+    """How the result is evaluated."""
 
     @model_validator(mode="after")
     def _one_prior(self) -> Recipe:
@@ -133,13 +133,14 @@ class Recipe(_Section):
         return self
 
     def require_ipc(self, ipc: int) -> None:
-        """Raise :class:`SettingsError` unless the recipe covers ``ipc`` images per class."""
+        """Raise :class:`SettingsError` unless the recipe covers ``ipc`` images per class, all different."""
         if ipc not in self.ipc:
             raise SettingsError(
                 "The recipe does not cover this number of images per class.",
                 found=f"--ipc {ipc}",
                 hint=f"use one of: {', '.join(map(str, self.ipc))}; or make that set from its statistics with 'd3hr expand'.",
             )
+        self.distill.resolved.model_copy(update={"ipc": ipc}).require_no_copies()
 
     @property
     def starts_from(self) -> str:
@@ -151,7 +152,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """Return the recipe in a YAML file.
 
     Raises:
-        SettingsError: there is no such file, it is no YAML mapping, or a field is missing, unknown or out of range; the message names
+        SettingsError: there is no such file, it is not a YAML mapping, or a field is missing, unknown or out of range; the message names
             file and field.
     """
     hint = "see recipes/cifar10.yaml for a complete one."

@@ -32,19 +32,18 @@ def run_recipe(
 ) -> Comparison:
     """Fit, distil and evaluate as a recipe says; return the rows of the distilled set and of its baselines.
 
-    The prior (``out/prior``) and the class statistics (``out/statistics``) are made once for all numbers of images per class; from them
-    come ``out/ipc10`` and ``out/ipc10-evaluation``. What an earlier call finished is used again.
+    The prior (``out/prior``) and the class statistics (``out/statistics``) are shared by all numbers of images per class. Those of 10 write
+    ``out/ipc10`` and ``out/ipc10-evaluation``. What an earlier call finished is reused.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
         out: folder to write.
         ipc: images per class, one of the recipe's.
         progress: where to report.
         data: the training images, instead of the recipe's source: a folder or Hub id with the same columns and class names.
-        test: the test images likewise; by default ``data`` where that is given, else the recipe's source, in the recipe's test split.
+        test: the test images likewise, in the recipe's test split; by default ``data`` if that is given, else the recipe's source.
         prior: the pretrained prior, instead of the recipe's.
-        teacher: folder of a teacher; students then learn from its labels, by the recipe's protocol for soft labels. Rows of hard and of
-            soft labels stand in one folder, apart.
+        teacher: folder of a teacher; students then learn from its soft labels, by the recipe's protocol for them.
         device: where the prior runs in distillation: ``cpu``, ``cuda``, ``mps``; by default the fastest there is.
 
     Raises:
@@ -55,16 +54,16 @@ def run_recipe(
         OutputError: ``out`` holds something else.
     """
     recipe.require_ipc(ipc)
-    folder, asked = Path(out), None if teacher is None else Teacher.load(teacher)
+    folder, section = Path(out), recipe.distill
+    labeller = None if teacher is None else Teacher.load(teacher)
     images = _load(recipe.data, data, recipe.data.split, progress)
-    if asked is not None:
-        asked.require_classes(images.class_names, images.source)
-    tested = _load(recipe.data, test or data, recipe.data.test_split, progress)
-    loaded = _prior(recipe, images, folder / "prior", prior or recipe.starts_from, device, progress)
-    section = recipe.distill
+    if labeller is not None:
+        labeller.require_classes(images.class_names, images.source)
+    test_images = _load(recipe.data, test or data, recipe.data.test_split, progress)
+    generator = _prior(recipe, images, folder / "prior", prior or recipe.starts_from, device, progress)
     statistics = distill(
         images,
-        loaded,
+        generator,
         folder / "statistics",
         preset=section.preset,
         store="statistics",
@@ -72,16 +71,16 @@ def run_recipe(
         progress=progress,
         **section.options,
     )
-    subject = expand(statistics, loaded, folder / f"ipc{ipc}", ipc=ipc, progress=progress)
+    distilled = expand(statistics, generator, folder / f"ipc{ipc}", ipc=ipc, progress=progress)
     return compare_with_baselines(
-        subject,
-        tested,
+        distilled,
+        test_images,
         folder / f"ipc{ipc}-evaluation",
         real=images,
-        prior=loaded,
+        prior=generator,
         student=recipe.evaluate.student,
-        protocol=protocol_named(recipe.evaluate.soft_protocol if asked else recipe.evaluate.protocol, ipc=ipc),
-        teacher=asked,
+        protocol=protocol_named(recipe.evaluate.soft_protocol if labeller else recipe.evaluate.protocol, ipc=ipc),
+        teacher=labeller,
         seeds=recipe.evaluate.seeds,
         image_size=recipe.evaluate.image_size,
         progress=progress,
@@ -89,7 +88,7 @@ def run_recipe(
 
 
 def _prior(recipe: Recipe, images: ImageData, out: Path, start: str | Path, device: str | None, progress: Progress) -> Prior:
-    """Return the prior to distil with, fitted first where the recipe says so."""
+    """Return the prior to distil with, after fitting it if the recipe says so."""
     fit, dtype = recipe.fit, PRECISIONS[recipe.distill.precision]
     if fit is None:
         return Prior.from_pretrained(start, device=device, dtype=dtype)

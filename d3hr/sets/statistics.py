@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from d3hr.distillation.estimation import StandardError
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
+from d3hr.distillation.settings import StatisticsDtype
 from d3hr.errors import DistilledSetError
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 from d3hr.progress import SILENT, Progress
 
-StatisticsDtype = Literal["float32", "float16"]
 _DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",), "loadings": ("F32", "F16"), "standard_error": ("F64",)}
 _MOST_HEADER = 2**16
 """Most bytes of a file that are not values."""

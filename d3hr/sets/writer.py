@@ -24,7 +24,7 @@ from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.card import MAX_CLASSES, MAX_COLUMNS, contact_sheet, set_card
 from d3hr.sets.manifest import Manifest
-from d3hr.sets.statistics import StatisticsDtype, write_mixtures
+from d3hr.sets.statistics import write_mixtures
 
 
 def write_set(

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import Solver, ddim_step, denoise, invert, visited_levels
+from d3hr.distillation.ddim import ddim_step, denoise, invert, visited_levels
+from d3hr.distillation.settings import Solver
 from d3hr.errors import SettingsError
 from d3hr.prior.model import Prior
 from tests.conftest import GaussianPrior

@@ -11,7 +11,7 @@ from d3hr.distillation import pool
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, group_score, search_candidates, select_groups
 from d3hr.distillation.pool import BestCandidates, PoolSearch, class_variances, draw_block, number_of_blocks, pool_scores
-from d3hr.distillation.settings import GroupSettings, Strategy
+from d3hr.distillation.settings import ExactStd, GroupSettings, Strategy
 from d3hr.errors import DataError, SettingsError
 
 D = 4096
@@ -95,7 +95,7 @@ def test_exact_with_an_odd_number_matches_mean_and_std() -> None:
 
 
 @pytest.mark.parametrize(("exact_std", "expected"), [("unbiased", 0.9), ("population", 1.0)])
-def test_exact_std_decides_the_norm(exact_std: str, expected: float) -> None:
+def test_exact_std_decides_the_norm(exact_std: ExactStd, expected: float) -> None:
     """Standardised to the unbiased std, the mean squared distance from mu is (K-1)/K of a draw's; to the population std, all of it."""
     group = select_groups({"a": standard()}, 10, strategy="exact", exact_std=exact_std)["a"]
     assert float(group.square().mean()) == pytest.approx(expected, rel=1e-9)

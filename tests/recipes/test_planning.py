@@ -9,7 +9,7 @@ from d3hr.__main__ import main
 from d3hr.errors import SettingsError
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.recipes.planning import ROWS, plan_recipe
-from d3hr.recipes.recipe import read_recipe
+from d3hr.recipes.recipe import DistillSection, read_recipe
 from tests.recipes.test_recipe import FILES, FOLDER
 from tests.recipes.test_running import BRIEF, IPC, dit, scaled_down
 
@@ -44,6 +44,17 @@ def test_fit_and_inversion_run_at_one_speed(dit: Path) -> None:
     stages = {stage.name: stage for stage in planned.stages}
     assert stages["fit"].flops / stages["fit"].calls == pytest.approx(4 * stages["invert"].flops / stages["invert"].calls)
     assert stages["fit"].seconds / stages["fit"].flops == pytest.approx(stages["invert"].seconds / stages["invert"].flops)
+
+
+def test_a_fit_is_planned_without_inversion(dit: Path) -> None:
+    """With forward noise or clean latents nothing is inverted, so the fit takes the speed of the stage that denoises and decodes."""
+    recipe = scaled_down(read_recipe(FOLDER / "cifar10.yaml"))
+    for options in ({"forward_process": "forward_noise", "level": 2}, {"level": 0}):
+        section = DistillSection.model_validate({"steps": 4, "num_candidates": 10, **options})
+        planned = plan_recipe(recipe.model_copy(update={"distill": section}), ipc=IPC, prior=Prior.from_pretrained(dit))
+        stages = {stage.name: stage for stage in planned.stages}
+        assert stages["fit"].seconds / stages["fit"].flops == pytest.approx(stages["denoise"].seconds / stages["denoise"].flops)
+        assert "'denoise'" in planned.notes[-1]
 
 
 def test_what_cannot_be_planned_is_refused(dit: Path, capsys: pytest.CaptureFixture[str]) -> None:
