@@ -14,7 +14,7 @@ from torch import Tensor
 from d3hr.data.codec import is_sound_png, png_of_pixels, read_square, to_uint8
 from d3hr.distillation.grouping import search_mixtures
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.settings import DistillSettings, StatisticsDtype
 from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
