@@ -232,12 +232,12 @@ def load_images(
             found=f"classes: {listed(images.class_names) or 'none'}",
             hint="give a folder that contains one folder of images per class.",
         )
-    scan = _scan(images, name, progress)
-    skipped = tuple(scan.bad.values())
+    bad, sizes, fingerprint = _scan(images, name, progress)
+    skipped = tuple(bad.values())
     if skipped and on_bad_image == "error":
         raise UnreadableImages(name, skipped)
     order = np.argsort(images.labels, kind="stable")
-    order = order[np.isin(order, list(scan.bad), invert=True)]
+    order = order[np.isin(order, list(bad), invert=True)]
     for label in np.flatnonzero(np.bincount(images.labels[order], minlength=len(images.class_names)) == 0):
         raise DataError(
             f"Class {images.class_names[label]!r} of {name} has no readable image.",
@@ -247,9 +247,9 @@ def load_images(
     return ImageData(
         source=name,
         split=found_split,
-        image_size=_median_side(scan.sizes) if image_size is None else _checked_size(image_size),
-        fingerprint=scan.fingerprint,
-        sizes=dict(scan.sizes),
+        image_size=_median_side(sizes) if image_size is None else _checked_size(image_size),
+        fingerprint=fingerprint,
+        sizes=dict(sizes),
         skipped=skipped,
         ignored=images.ignored,
         _images=images,
@@ -257,15 +257,12 @@ def load_images(
     )
 
 
-@dataclass(frozen=True)
-class _Scan:
-    bad: dict[int, str]
-    sizes: Counter[tuple[int, int]]
-    fingerprint: str
+def _scan(images: Source, name: str, progress: Progress) -> tuple[dict[int, str], Counter[tuple[int, int]], str]:
+    """Read and decode every image once; memory holds one chunk of encoded images.
 
-
-def _scan(images: Source, name: str, progress: Progress) -> _Scan:
-    """Read and decode every image once; memory holds one chunk of encoded images."""
+    Returns:
+        The reasons why images cannot be read, by index; how often each (width, height) occurs; the fingerprint.
+    """
     bad: dict[int, str] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     digest = hashlib.sha256(repr(images.class_names).encode())
@@ -288,7 +285,7 @@ def _scan(images: Source, name: str, progress: Progress) -> _Scan:
                 else:
                     sizes[size] += 1
             bar.update(indices.stop)
-    return _Scan(bad, sizes, digest.hexdigest())
+    return bad, sizes, digest.hexdigest()
 
 
 def _median_side(sizes: Counter[tuple[int, int]]) -> int:
