@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import hypothesis
@@ -83,6 +84,16 @@ def digits_prior(tmp_path_factory: pytest.TempPathFactory, digits: ImageData) ->
     untrained_prior(digits.class_names).save_pretrained(folder)
     return Prior.from_pretrained(folder)
 
+
+ONE_PROCESS = SimpleNamespace(
+    num_processes=1,
+    process_index=0,
+    is_main_process=True,
+    device=torch.device("cpu"),
+    prepare=lambda network: network,
+    wait_for_everyone=lambda: None,
+)
+"""What a fit needs of ``accelerate.Accelerator``, where this process works alone."""
 
 MakeFolder = Callable[..., Path]
 

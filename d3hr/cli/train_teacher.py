@@ -37,7 +37,7 @@ def train_teacher(
         reading: how images are read
     """
     from d3hr.evaluation.protocols import require_protocol
-    from d3hr.evaluation.teacher_training import train_teacher as train
+    from d3hr.evaluation.teachers import train_teacher as train
 
     require_protocol(protocol)
     progress = OnTerminal()

@@ -12,7 +12,7 @@ from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.metrics import score
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
-from d3hr.evaluation.targets import Targets, hard_targets, online_targets, soft_labels, stored_targets
+from d3hr.evaluation.targets import Targets, hard_targets, online_targets, stored_targets
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import train_and_test
 from d3hr.prior.model import default_device
@@ -115,5 +115,5 @@ def _targets(train: LabelledImages, protocol: Protocol, teacher: Teacher | None,
         return hard_targets(train.labels.to(device), len(train.class_names), protocol.label_smoothing), 0
     if protocol.labels == "online":
         return online_targets(lambda images: teacher.logits(images, train.class_names), protocol.temperature), 0
-    logits = soft_labels(train, teacher, file)
+    logits = teacher.soft_labels(train, file)
     return stored_targets(logits.to(device), protocol.temperature), logits.numel() * logits.element_size()

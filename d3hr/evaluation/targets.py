@@ -6,17 +6,13 @@ Legend: N images of a batch, C classes, T temperature.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from d3hr.evaluation.augmentation import Mixed
-from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.teachers import BATCH, Teacher
-from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 
 Targets = Callable[[Mixed, Tensor], Tensor]
 """From a mixed batch and the positions, int64 [N], of its images in the set to target probabilities [N, C]."""
@@ -51,21 +47,3 @@ def student_loss(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
     if not protocol.soft:
         return F.cross_entropy(logits, targets)
     return F.kl_div(F.log_softmax(logits / protocol.temperature, dim=1), targets, reduction="batchmean")
-
-
-def soft_labels(train: LabelledImages, teacher: Teacher, file: Path | None = None) -> Tensor:
-    """Return the teacher's logits, float16 [N, C], of all N images of a set as they are; columns in the set's order of classes.
-
-    Args:
-        train: the images.
-        teacher: the teacher, whose classes are the set's.
-        file: where to store them, as safetensors of one tensor ``logits``; labels stored there are used again, unless damaged.
-    """
-    stored = None if file is None else load_if_valid(file, read_tensors)
-    if stored is not None:
-        return stored["logits"]
-    batches = torch.arange(len(train.labels)).split(BATCH)
-    logits = torch.cat([teacher.logits(train.read(positions), train.class_names) for positions in batches]).half()
-    if file is not None:
-        write_tensors(file, {"logits": logits})
-    return logits

@@ -1,4 +1,4 @@
-"""A network trained on all the real images, whose logits are soft labels, features and a judgement of images.
+"""A teacher: a network trained on all the real images, whose logits are soft labels; a stopped training continues to the same weights.
 
 A teacher's folder holds ``model.safetensors`` and ``teacher.json``: the network's name, its classes in the order of its outputs, the side
 of its images, how it was trained, and its accuracy on which test images.
@@ -8,7 +8,7 @@ Legend: N images, H = W image side, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,20 @@ from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 
 from d3hr.data.codec import MAX_PIXELS, resized
-from d3hr.errors import ClassMismatch, DataError
+from d3hr.data.dataset import ImageData
+from d3hr.errors import ClassMismatch, DataError, SettingsError
+from d3hr.evaluation.images import LabelledImages, real_images, training_images
+from d3hr.evaluation.metrics import TEST_BATCH, score_network
+from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.students import Student, new_student
-from d3hr.fileio.atomic import read_tensors, write_json, write_tensors
+from d3hr.evaluation.targets import Targets, hard_targets
+from d3hr.evaluation.training import seeded_student, train_student
+from d3hr.fileio.atomic import load_if_valid, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import fingerprint, verify
+from d3hr.fileio.staging import StagedFolder
 from d3hr.fileio.structured import validated_json
 from d3hr.prior.model import default_device
+from d3hr.progress import SILENT, Progress
 
 
 class _Facts(BaseModel):
@@ -36,8 +44,9 @@ class _Facts(BaseModel):
 
 
 _ABOUT, _FACTS = TypeAdapter(dict[str, Any]), TypeAdapter(_Facts)
-BATCH = 500
-"""Images that a teacher sees at once."""
+IN_MEMORY = 4 * 2**30
+"""Bytes of pixels up to which the training images are decoded once and kept in memory; above, every batch is decoded anew."""
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,22 @@ class Teacher:
         """Return features [N, F], on the device of ``images``, of images [N, 3, H, W] in [-1, 1]."""
         return torch.cat([self.network.embed(part) for part in self._parts(images)]).to(images.device)
 
+    def soft_labels(self, train: LabelledImages, file: Path | None = None) -> Tensor:
+        """Return the logits, float16 [N, C], of all N images of a set as they are; columns in the set's order of classes.
+
+        Args:
+            train: the images, whose classes are the teacher's.
+            file: where to store them, as safetensors of one tensor ``logits``; labels stored there are used again, unless damaged.
+        """
+        stored = None if file is None else load_if_valid(file, read_tensors)
+        if stored is not None:
+            return stored["logits"]
+        batches = torch.arange(len(train.labels)).split(TEST_BATCH)
+        logits = torch.cat([self.logits(train.read(positions), train.class_names) for positions in batches]).half()
+        if file is not None:
+            write_tensors(file, {"logits": logits})
+        return logits
+
     def require_classes(self, class_names: Iterable[str], of: str) -> None:
         """Refuse classes, of what ``of`` names, that are not exactly the teacher's, in whatever order.
 
@@ -128,4 +153,93 @@ class Teacher:
     def _parts(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the images in batches, on the device of the network and at the side that it was trained on."""
         device = next(self.network.parameters()).device
-        return (resized(part, self.image_size) for part in images.to(device).split(BATCH))
+        return (resized(part, self.image_size) for part in images.to(device).split(TEST_BATCH))
+
+
+def train_teacher(
+    images: ImageData,
+    out: str | Path,
+    *,
+    test: ImageData,
+    student: str = "resnet18",
+    protocol: str | Protocol = "teacher",
+    image_size: int | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Teacher:
+    """Train a network on all of ``images`` with hard labels, and test it once, at the end.
+
+    Args:
+        images: the real training images.
+        out: folder to write.
+        test: real images of the same classes, on which its accuracy is measured.
+        student: name of the network.
+        protocol: how to train it, or a protocol's name or file.
+        image_size: side in pixels that it sees; by default the images' own.
+        seed: seed of weights, order and augmentation.
+        progress: where to report.
+
+    Returns:
+        The teacher, loaded from ``out``.
+
+    Raises:
+        ClassMismatch: the classes differ.
+        SettingsError: an unknown student or protocol, soft labels, or images too small for the network.
+        OutputError: ``out`` holds something else.
+        NumericalError: the loss is not finite.
+    """
+    chosen = protocol_named(protocol, ipc=images.ipc) if isinstance(protocol, str) else protocol
+    if chosen.soft:
+        raise SettingsError("A teacher learns from hard labels.", found=f"{chosen.labels} labels", hint="use --protocol teacher.")
+    sized = images if image_size is None else images.at_size(image_size)
+    key = {
+        "kind": "teacher",
+        "data": images.fingerprint,
+        "test": test.fingerprint,
+        "student": student,
+        "image_size": sized.image_size,
+        "protocol": chosen.model_dump(mode="json"),
+        "seed": seed,
+    }
+    with StagedFolder(out, key) as stage:
+        if stage.finished:
+            return Teacher.load(out)
+        network = seeded_student(student, len(images.class_names), sized.image_size, seed)
+        tested = real_images(test, images.class_names, sized.image_size)
+        train_student(
+            network,
+            _reader(sized),
+            len(images),
+            protocol=chosen,
+            targets=_targets(images, chosen),
+            image_size=sized.image_size,
+            seed=seed,
+            title=f"training {student}",
+            checkpoint=stage.path / _CHECKPOINT,
+            progress=progress,
+        )
+        score = score_network(network, tested)
+        about = {
+            "protocol": chosen.model_dump(mode="json"),
+            "seed": seed,
+            "data": {"source": images.source, "split": images.split, "fingerprint": images.fingerprint, "images": len(images)},
+            "test": {"source": test.source, "split": test.split, "fingerprint": test.fingerprint, "images": len(test)},
+            "accuracy": score.accuracy,
+            "top5": score.top5,
+        }
+        Teacher(network.eval(), student, images.class_names, sized.image_size, about).save(stage.path)
+        stage.commit(exclude=(_CHECKPOINT,))
+    return Teacher.load(out)
+
+
+def _reader(images: ImageData) -> Callable[[Tensor], Tensor]:
+    """Return a function from positions, int64 [n], to images [n, 3, H, W] in [-1, 1]."""
+    if 3 * images.image_size**2 * len(images) <= IN_MEMORY:
+        return training_images(images).read
+    return lambda positions: images.gather(positions)[0]
+
+
+def _targets(images: ImageData, protocol: Protocol) -> Targets:
+    counts = torch.tensor(list(images.counts.values()))
+    labels = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    return hard_targets(labels.to(default_device()), len(counts), protocol.label_smoothing)

@@ -112,7 +112,7 @@ def train_student(
         positions = batches(step)
         return read(positions), positions
 
-    def loss(network: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+    def loss(batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         images, positions = (part.to(device) for part in batch)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "step", step))

@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,10 +27,13 @@ from d3hr.prior.presets import LABEL_DROPOUT
 from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.schedule import Schedule
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
-from d3hr.prior.trainer import Curve, Process
+from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 AUTOENCODER_SHARE = 0.25
 """Share of ``max_minutes`` for the autoencoder."""
@@ -186,7 +189,7 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
     return StartingPoint(transformer, init.vae, init.image_size, init.scheduler_config, began_as, init.licence)
 
 
-def _check_batches(settings: FitSettings, process: Process) -> None:
+def _check_batches(settings: FitSettings, process: Accelerator) -> None:
     for training in (settings.transformer_training, settings.autoencoder_training):
         if training.batch_size % process.num_processes:
             raise SettingsError(

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from d3hr.prior.presets import TrainingSettings
-from d3hr.prior.trainer import Batch, Curve, Process, Trainer, decay, endless_batches, warm_up
+from d3hr.prior.trainer import Batch, Curve, Trainer, decay, endless_batches, warm_up
 from d3hr.progress import Progress
 from d3hr.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class FitContext:
 
     seed: int
     bf16: bool
-    process: Process
+    process: Accelerator
     folder: Path
     progress: Progress
 
@@ -65,11 +69,12 @@ class FitContext:
         """
         seed, device = derive_seed(self.seed, title), self.process.device
         network = network.to(device)
+        prepared = self.process.prepare(network)
 
-        def noisy_loss(network: nn.Module, batch: Batch, step: int) -> Tensor:
+        def noisy_loss(batch: Batch, step: int) -> Tensor:
             noise = torch.Generator(device).manual_seed(derive_seed(seed, "step", step, self.process.process_index))
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                return loss(network, batch, noise)
+                return loss(prepared, batch, noise)
 
         def learning_rate(step: int, fraction: float) -> float:
             return settings.learning_rate * (warm_up(step, settings.warmup_steps) * decay("cosine", fraction, 1))
@@ -87,6 +92,15 @@ class FitContext:
             max_seconds=max_seconds,
             clip_norm=settings.clip_norm,
             ema_decay=settings.ema_decay,
-            process=self.process,
+            writes=self.process.is_main_process,
+            agree=self._first,
             progress=self.progress,
         ).run()
+
+    def _first(self, value: float) -> float:
+        """Return the first process's value in every process."""
+        if self.process.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast
+
+        return float(broadcast(torch.tensor(value, device=self.process.device)))

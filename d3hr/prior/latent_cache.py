@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -20,8 +20,10 @@ from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.locking import LOCK, locked
 from d3hr.fileio.staging import require_no_links
 from d3hr.prior.autoencoder import to_latents
-from d3hr.prior.trainer import Process
 from d3hr.progress import Progress
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _ROWS = 4096
 """Latents per shard."""
@@ -47,7 +49,7 @@ class Latents:
         OutputError: the folder holds something else.
     """
 
-    def __init__(self, images: ImageData, vae: Any, folder: Path, process: Process, progress: Progress) -> None:
+    def __init__(self, images: ImageData, vae: Any, folder: Path, process: Accelerator, progress: Progress) -> None:
         key = {
             "images": images.fingerprint,
             "skipped": len(images.skipped),

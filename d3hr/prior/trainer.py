@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,34 +30,6 @@ _CURVE_POINTS = 200
 _READ_EVERY = 50
 """Steps after which losses are read from the device, which waits for it, and checked; also before a checkpoint and at curve points."""
 Batch = TypeVar("Batch")
-
-
-class Process:
-    """A process that trains alone; ``accelerate.Accelerator`` has the same attributes and methods for several processes.
-
-    Args:
-        device: where the networks are.
-    """
-
-    num_processes, process_index, is_main_process = 1, 0, True
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.device = device or torch.device("cpu")
-
-    def prepare(self, *parts: Any) -> Any:
-        """Return network and optimiser as this process uses them."""
-        return parts
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute gradients."""
-        loss.backward()
-
-    def clip_grad_norm_(self, parameters: Any, max_norm: float) -> None:
-        """Scale gradients down to a norm of ``max_norm`` over all parameters."""
-        nn.utils.clip_grad_norm_(parameters, max_norm)
-
-    def wait_for_everyone(self) -> None:
-        """Return when all processes are here: at once."""
 
 
 @dataclass
@@ -119,18 +91,19 @@ class Trainer(Generic[Batch]):
 
     Attributes:
         title: what a person reads of the work.
-        network: the network, on the device of ``process`` and in the mode (training or evaluation) it is trained in.
+        network: the network, on its device and in the mode (training or evaluation) it is trained in.
         optimiser: updates its parameters.
         steps: number of steps.
         load: returns the batch of a step, counted from 0; called in a thread, one step ahead.
-        loss: scalar loss of the network on the batch of a step.
+        loss: scalar loss of the network on the batch of a step, with the number of the step.
         learning_rate: learning rate of a step, from its number and the fraction of the training that is done, 0 to 1.
         checkpoint: file to continue from and to save to; None saves nothing.
         max_seconds: end after this time, earlier sessions counted in, or after the steps; the fraction done is of whichever is nearer.
         clip_norm: largest norm of the gradient.
         ema_decay: decay of an exponential average of the weights, which replaces them at the end; None keeps the weights themselves.
         after_step: called with the number of steps done.
-        process: this process, or the accelerator.
+        writes: whether this process saves the checkpoint; of several processes that train together, one does.
+        agree: returns, in each of several processes, what the first of them gave it, so that all stop at the same step.
         progress: where to report.
     """
 
@@ -139,14 +112,15 @@ class Trainer(Generic[Batch]):
     optimiser: torch.optim.Optimizer
     steps: int
     load: Callable[[int], Batch]
-    loss: Callable[[nn.Module, Batch, int], Tensor]
+    loss: Callable[[Batch, int], Tensor]
     learning_rate: Callable[[int, float], float]
     checkpoint: Path | None = None
     max_seconds: float | None = None
     clip_norm: float | None = None
     ema_decay: float | None = None
     after_step: Callable[[int], None] | None = None
-    process: Process = field(default_factory=Process)
+    writes: bool = True
+    agree: Callable[[float], float] = float
     progress: Progress = SILENT
 
     def __post_init__(self) -> None:
@@ -165,7 +139,6 @@ class Trainer(Generic[Batch]):
         """
         self._resume()
         curve = self._curve
-        network, optimiser = self.process.prepare(self.network, self.optimiser)
         self._started = time.monotonic() - curve.seconds
         saved, pause = time.monotonic(), CHECKPOINT_SECONDS
         with self.progress.bar(self.title, self.steps) as bar, ThreadPoolExecutor(1) as ahead:
@@ -174,7 +147,7 @@ class Trainer(Generic[Batch]):
             while fraction < 1:
                 batch = upcoming.result()
                 upcoming = ahead.submit(self.load, curve.steps + 1)
-                self._step(network, optimiser, batch, fraction)
+                self._step(batch, fraction)
                 before, fraction = fraction, self._fraction_done()
                 point_due = fraction >= 1 or int(fraction * _CURVE_POINTS) > int(before * _CURVE_POINTS)
                 if point_due or len(self._unread) == _READ_EVERY:
@@ -197,17 +170,17 @@ class Trainer(Generic[Batch]):
                 self._weights[name].copy_(value)
         return curve
 
-    def _step(self, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, fraction: float) -> None:
+    def _step(self, batch: Batch, fraction: float) -> None:
         """Make one step, and move the average of the weights."""
         step = self._curve.steps
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(step, fraction)
-        loss = self.loss(network, batch, step)
-        self.process.backward(loss)
+        loss = self.loss(batch, step)
+        loss.backward()
         if self.clip_norm is not None:
-            self.process.clip_grad_norm_(self._weights.values(), self.clip_norm)
-        optimiser.step()
-        optimiser.zero_grad()
+            nn.utils.clip_grad_norm_(self._weights.values(), self.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
         if self.ema_decay is not None:
             # The decay grows as (1 + n) / (10 + n), so that a short training forgets its start.
             share = 1.0 if step == 0 else 1 - min(self.ema_decay, (1 + step) / (10 + step))
@@ -217,16 +190,9 @@ class Trainer(Generic[Batch]):
         self._unread.append(loss.detach())
 
     def _fraction_done(self) -> float:
-        """Return how much of the training is done, in all processes what the first one finds, so that all stop at the same step."""
-        fraction = self._curve.steps / self.steps
-        if self.max_seconds is None:
-            return fraction
-        fraction = max(fraction, (time.monotonic() - self._started) / self.max_seconds)
-        if self.process.num_processes == 1:
-            return fraction
-        from accelerate.utils import broadcast
-
-        return float(broadcast(torch.tensor(fraction, device=self.process.device)))
+        """Return the fraction of the training that is done: of its steps or of its time, whichever is nearer to the end."""
+        by_time = 0.0 if self.max_seconds is None else (time.monotonic() - self._started) / self.max_seconds
+        return self.agree(max(self._curve.steps / self.steps, by_time))
 
     def _read_losses(self) -> None:
         """Read the losses of the last steps from the device, and see that they are finite."""
@@ -251,7 +217,7 @@ class Trainer(Generic[Batch]):
     def _save(self) -> None:
         self._read_losses()
         self._curve.seconds = time.monotonic() - self._started
-        if self.checkpoint is not None and self.process.is_main_process:
+        if self.checkpoint is not None and self.writes:
             moments = {
                 f"optimiser.{index}.{name}": value
                 for index, state in self.optimiser.state_dict()["state"].items()

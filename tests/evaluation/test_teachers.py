@@ -9,14 +9,11 @@ from safetensors.torch import load_file
 from d3hr import ImageData, evaluate, load_images, random_real
 from d3hr.__main__ import main
 from d3hr.errors import ClassMismatch, DataError, OutputError, ResultsError, SettingsError
-from d3hr.evaluation import teacher_training
 from d3hr.evaluation.evaluate import describe_teacher
 from d3hr.evaluation.images import real_images, training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
-from d3hr.evaluation.targets import soft_labels
-from d3hr.evaluation.teacher_training import train_teacher
-from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.teachers import Teacher, train_teacher
 from d3hr.progress import Progress
 from tests.conftest import MakeFolder, tree
 
@@ -99,7 +96,7 @@ def test_images_too_many_for_memory_are_read_as_they_are_needed(
     validation: ImageData, teacher: Teacher, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes decoded batch by batch give the weights that bytes in memory give."""
-    monkeypatch.setattr(teacher_training, "IN_MEMORY", 0)
+    monkeypatch.setattr("d3hr.evaluation.teachers.IN_MEMORY", 0)
     streamed = train_teacher(digits, tmp_path / "out", test=validation, student="convnet1", protocol=BRIEF)
     assert streamed.fingerprint == teacher.fingerprint
 
@@ -129,13 +126,13 @@ def test_what_is_no_teacher_is_refused(teacher: Teacher, tmp_path: Path) -> None
 def test_soft_labels_are_the_teachers_and_kept(teacher: Teacher, digits: ImageData, tmp_path: Path) -> None:
     """Logits of the images as they are, 2 bytes each, columns in the set's order; a second call reads them back."""
     train = training_images(random_real(digits, tmp_path / "set", ipc=1, image_size=8))
-    kept = soft_labels(train, teacher, tmp_path / "soft.safetensors")
+    kept = teacher.soft_labels(train, tmp_path / "soft.safetensors")
     assert (kept.shape, kept.dtype) == ((10, 10), torch.float16)
     torch.testing.assert_close(kept.float(), teacher.logits(train.read(torch.arange(10))), atol=2e-2, rtol=2e-3)
     assert load_file(tmp_path / "soft.safetensors")["logits"].equal(kept)
     flipped = type(train)(train.images, train.labels, tuple(reversed(train.class_names)))
-    assert soft_labels(flipped, teacher).equal(kept.flip(1))
-    assert soft_labels(flipped, teacher, tmp_path / "soft.safetensors").equal(kept)
+    assert teacher.soft_labels(flipped).equal(kept.flip(1))
+    assert teacher.soft_labels(flipped, tmp_path / "soft.safetensors").equal(kept)
 
 
 @pytest.mark.parametrize("labels", ["online", "stored"])

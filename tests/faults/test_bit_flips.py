@@ -19,14 +19,11 @@ from d3hr.errors import DamagedFile
 from d3hr.evaluation.images import training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
-from d3hr.evaluation.targets import soft_labels
-from d3hr.evaluation.teacher_training import train_teacher
-from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.teachers import Teacher, train_teacher
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.latent_cache import Latents
-from d3hr.prior.trainer import Process
 from d3hr.progress import SILENT, Progress
-from tests.conftest import Heard, MakeFolder, tree, untrained_prior
+from tests.conftest import ONE_PROCESS, Heard, MakeFolder, tree, untrained_prior
 from tests.evaluation.test_teachers import Stopped, StopsAt
 from tests.faults.conftest import flip_bit
 from tests.prior.test_trainer import line
@@ -151,12 +148,12 @@ def test_a_checkpoint_of_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_shard_of_latents(image_folder: MakeFolder, tmp_path: Path) -> None:
     images, prior = load_images(image_folder({"ant": 5, "bee": 6})), untrained_prior(("ant", "bee"))
-    expected = Latents(images, prior.vae, tmp_path / "cache", Process(), SILENT).gather(torch.arange(11))
+    expected = Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, SILENT).gather(torch.arange(11))
     files = tree(tmp_path / "cache")
     for name in ("000000000.safetensors", "latents.json"):
         for seed in range(10):
             flip_bit(tmp_path / "cache" / name, seed)
-            found = Latents(images, prior.vae, tmp_path / "cache", Process(), SILENT)
+            found = Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, SILENT)
             assert found.gather(torch.arange(11)).equal(expected)
             assert tree(tmp_path / "cache") == files
 
@@ -188,14 +185,14 @@ def test_stored_soft_labels_and_the_result_of_a_training(image_folder: MakeFolde
     images = load_images(image_folder({"ant": 5, "bee": 5}))
     made = random_real(images, tmp_path / "set", ipc=2, image_size=8)
     file = tmp_path / "soft.safetensors"
-    expected = soft_labels(training_images(made, None), teacher, file)
+    expected = teacher.soft_labels(training_images(made, None), file)
     setting = Setting("convnet1", QUICK)
     (tmp_path / "trainings").mkdir()
     result = evaluate_once(made, images, setting, 0, tmp_path / "trainings")
     kept = tree(tmp_path / "trainings")
     for seed in range(10):
         flip_bit(file, seed)
-        assert soft_labels(training_images(made, None), teacher, file).equal(expected)
+        assert teacher.soft_labels(training_images(made, None), file).equal(expected)
         flip_bit(tmp_path / "trainings" / next(iter(kept)), seed)
         assert evaluate_once(made, images, setting, 0, tmp_path / "trainings") == result
         shutil.rmtree(tmp_path / "trainings")

@@ -9,9 +9,8 @@ from d3hr import ImageData, Prior, load_images
 from d3hr.errors import OutputError
 from d3hr.prior import latent_cache as latents_module
 from d3hr.prior.latent_cache import Latents
-from d3hr.prior.trainer import Process
 from d3hr.progress import Progress
-from tests.conftest import Heard, MakeFolder, tree, untrained_prior
+from tests.conftest import ONE_PROCESS, Heard, MakeFolder, tree, untrained_prior
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_latents_are_those_of_the_images_in_order(images: ImageData, prior: Prior, tmp_path: Path) -> None:
-    latents = Latents(images, prior.vae, tmp_path / "cache", Process(), Progress())
+    latents = Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, Progress())
     expected = prior.encode(images.gather(range(11))[0])
     torch.testing.assert_close(latents.gather(torch.arange(11)), expected)
     torch.testing.assert_close(latents.gather(torch.tensor([10, 0, 4])), expected[[10, 0, 4]])
@@ -41,12 +40,12 @@ def test_latents_are_those_of_the_images_in_order(images: ImageData, prior: Prio
 
 
 def test_a_second_fit_finds_them_and_a_lost_shard_is_made_again(images: ImageData, prior: Prior, tmp_path: Path) -> None:
-    Latents(images, prior.vae, tmp_path / "cache", Process(), Progress())
+    Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, Progress())
     before = tree(tmp_path / "cache")
     (tmp_path / "cache" / "000000004.safetensors").unlink()
     kept = (tmp_path / "cache" / "000000000.safetensors").stat().st_mtime_ns
     heard = Heard()
-    Latents(images, prior.vae, tmp_path / "cache", Process(), heard)
+    Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, heard)
     assert tree(tmp_path / "cache") == before
     assert (tmp_path / "cache" / "000000000.safetensors").stat().st_mtime_ns == kept
     assert heard.lines == []
@@ -55,15 +54,15 @@ def test_a_second_fit_finds_them_and_a_lost_shard_is_made_again(images: ImageDat
 def test_latents_of_another_autoencoder_or_data_set_are_made_anew_and_this_is_said(
     images: ImageData, prior: Prior, image_folder: MakeFolder, tmp_path: Path
 ) -> None:
-    Latents(images, prior.vae, tmp_path / "cache", Process(), Progress())
+    Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, Progress())
     prior.vae.decoder.conv_out.bias.data += 1
     prior.vae.encoder.conv_in.bias.data += 1
     heard = Heard()
-    latents = Latents(images, prior.vae, tmp_path / "cache", Process(), heard)
+    latents = Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, heard)
     torch.testing.assert_close(latents.gather(torch.arange(11)), prior.encode(images.gather(range(11))[0]))
     assert heard.lines == [f"the latents in {tmp_path / 'cache'} are of other inputs (autoencoder): they are encoded again"]
     fewer = load_images(image_folder({"ant": 3, "bee": 2}, name="fewer"))
-    latents = Latents(fewer, prior.vae, tmp_path / "cache", Process(), heard)
+    latents = Latents(fewer, prior.vae, tmp_path / "cache", ONE_PROCESS, heard)
     torch.testing.assert_close(latents.gather(torch.arange(5)), prior.encode(fewer.gather(range(5))[0]))
     assert heard.lines[1:] == [f"the latents in {tmp_path / 'cache'} are of other inputs (images): they are encoded again"]
 
@@ -71,5 +70,5 @@ def test_latents_of_another_autoencoder_or_data_set_are_made_anew_and_this_is_sa
 def test_a_folder_of_other_things_is_left_alone(images: ImageData, prior: Prior, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(OutputError, match="no cache of latents"):
-        Latents(images, prior.vae, tmp_path, Process(), Progress())
+        Latents(images, prior.vae, tmp_path, ONE_PROCESS, Progress())
     assert (tmp_path / "thesis.txt").read_text() == "years"

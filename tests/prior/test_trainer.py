@@ -7,8 +7,9 @@ import torch
 from d3hr.errors import NumericalError
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.presets import TrainingSettings
-from d3hr.prior.trainer import Process, Trainer, decay, endless_batches, even_batches, warm_up
+from d3hr.prior.trainer import Trainer, decay, endless_batches, even_batches, warm_up
 from d3hr.progress import SILENT
+from tests.conftest import ONE_PROCESS
 
 
 def line(folder: Path, steps: int, *, until: int | None = None, poison: bool = False) -> torch.nn.Linear:
@@ -29,7 +30,7 @@ def line(folder: Path, steps: int, *, until: int | None = None, poison: bool = F
 
     folder.mkdir(exist_ok=True)
     settings = TrainingSettings(steps=steps, batch_size=16, learning_rate=0.1, warmup_steps=10, ema_decay=0.9)
-    FitContext(2, False, Process(), folder, SILENT).train("line", model, load, loss, settings)
+    FitContext(2, False, ONE_PROCESS, folder, SILENT).train("line", model, load, loss, settings)
     return model
 
 
