@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from d3hr.cli.options import READING, Reading, say_licence
+from d3hr.cli.options import AS_THE_PRESET, READING, FitFlags, Reading, say_licence
 from d3hr.cli.output import Result
 from d3hr.progress import OnTerminal
 
@@ -17,20 +17,10 @@ def fit(
     preset: str = "tiny",
     init: str | None = None,
     autoencoder: str | None = None,
-    adapt: Literal["full", "lora"] = "full",
-    lora_rank: int = 16,
     class_map: str | None = None,
     split: str | None = None,
-    steps: int | None = None,
-    autoencoder_steps: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    max_minutes: float | None = None,
-    image_size: int | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    gradient_checkpointing: bool = False,
     latent_cache: str | None = None,
-    seed: int = 0,
+    training: FitFlags = AS_THE_PRESET,
     reading: Reading = READING,
 ) -> Result:
     """Fit a diffusion prior to your images: from scratch, or from a pretrained prior (--init).
@@ -41,20 +31,10 @@ def fit(
         preset: tiny (8 to 32 px, minutes on a CPU), compact (16 to 64 px, an hour on a CPU), small (16 to 64 px), base (32 to 256 px, GPU)
         init: pretrained prior to start from, such as facebook/DiT-XL-2-256
         autoencoder: folder or Hub id of an autoencoder to use as it is
-        adapt: with --init, move all weights (full) or low-rank adapters and the label table only (lora)
-        lora_rank: rank of the adapters
-        class_map: with --init, YAML file of lines "class: class of the pretrained prior to begin as"
+        class_map: with --init, YAML file of lines "class: class of the pretrained prior to start as"
         split: train, validation, test, ...; train by default
-        steps: optimiser steps of the transformer
-        autoencoder_steps: optimiser steps of the autoencoder
-        batch_size: images in one step of the transformer, over all processes
-        learning_rate: peak learning rate of the transformer
-        max_minutes: train for this time instead of the usual steps
-        image_size: side in pixels; by default that of the images, to the next multiple of 8, or the pretrained prior's
-        precision: arithmetic of the networks
-        gradient_checkpointing: spend time to save memory, for large transformers
         latent_cache: folder that keeps the encoded images for other fits
-        seed: seed of weights, order and noise
+        training: how the networks are trained
         reading: how images are read
     """
     from d3hr.prior.class_matching import read_class_map
@@ -62,22 +42,9 @@ def fit(
     from d3hr.prior.model import Prior
     from d3hr.prior.settings import fit_settings
 
-    settings: dict[str, Any] = {
-        "preset": preset,
-        "adapt": adapt,
-        "lora_rank": lora_rank,
-        "class_map": read_class_map(class_map) if class_map else None,
-        "steps": steps,
-        "autoencoder_steps": autoencoder_steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "max_minutes": max_minutes,
-        "image_size": image_size,
-        "precision": precision,
-        "gradient_checkpointing": gradient_checkpointing,
-        "seed": seed,
-    }
-    fit_settings(init=init, autoencoder=autoencoder, **settings)  # complains before any image is read
+    named = read_class_map(class_map) if class_map else None
+    settings: dict[str, Any] = {"preset": preset, "class_map": named, **dict(training)}
+    fit_settings(init=init, autoencoder=autoencoder, **settings)  # refuses wrong settings before any image is read
     progress = OnTerminal()
     base = Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder) if init else None
     if base:

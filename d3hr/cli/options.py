@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from d3hr.distillation.settings import DistillOverrides, ExpandOverrides
+from pydantic import BaseModel
+
+from d3hr.distillation.settings import DistillOverrides, ExpandOverrides, with_fields_of
 from d3hr.errors import DataError, PriorError, SettingsError
+from d3hr.prior.settings import FitSettings
 
 if TYPE_CHECKING:
     from d3hr.data.dataset import ImageData
@@ -158,10 +161,16 @@ class Running:
             )
 
 
-READING, LOADING, RUNNING = Reading(), Loading(), Running()
+@with_fields_of(FitSettings, FitSettings.model_fields.keys() - {"preset", "init", "autoencoder", "class_map"}, optional=False)
+class FitFlags(BaseModel):
+    """How the networks are trained: settings of a fit."""
+
+
+READING, LOADING, RUNNING, AS_THE_PRESET = Reading(), Loading(), Running(), FitFlags()
 GROUPS: dict[str, type[Any]] = {
     "distillation": DistillOverrides,
     "drawing": ExpandOverrides,
+    "training": FitFlags,
     "reading": Reading,
     "loading": Loading,
     "running": Running,
