@@ -1,7 +1,5 @@
 """The one place that runs a command, prints what it gives, saves its settings next to its result, and turns errors into exit codes."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Figures, sizes, settings, tables and images as text."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

@@ -4,8 +4,6 @@ A class is the unit of work. Finished classes stay in the staged folder, so a ru
 the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack

@@ -1,7 +1,5 @@
 """How long work reports its progress to a person."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

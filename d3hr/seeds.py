@@ -1,7 +1,5 @@
 """Seeds that follow from names, so that a result depends on what is computed and not on when or where."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

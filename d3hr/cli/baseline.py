@@ -1,7 +1,5 @@
 """``d3hr baseline``: a set by any method, the ones that a distilled set must beat first of all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``d3hr compare``: many methods, sizes, seeds, students and protocols."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``d3hr demo``: the whole way on real digits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from d3hr.cli.output import Result

@@ -1,7 +1,5 @@
 """``d3hr evaluate``: the accuracy of a distilled set, next to that of baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

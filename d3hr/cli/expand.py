@@ -1,7 +1,5 @@
 """``d3hr expand``: another number of images per class, from statistics alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from d3hr.cli.options import RUNNING, Running, prior_of_set

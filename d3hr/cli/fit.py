@@ -1,7 +1,5 @@
 """``d3hr fit``: a diffusion prior of one's own classes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

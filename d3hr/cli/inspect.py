@@ -1,7 +1,5 @@
 """``d3hr inspect``: what is in a data set."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

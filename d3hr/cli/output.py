@@ -1,7 +1,5 @@
 """What a command returns, and where it writes by default."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

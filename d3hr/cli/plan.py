@@ -1,7 +1,5 @@
 """``d3hr plan``: what a distillation will cost."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """``d3hr recipe``: a whole setting of the paper with one command."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from d3hr.cli.output import Result

@@ -1,7 +1,5 @@
 """``d3hr report``: one page to look at."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``d3hr train-teacher``: a network trained on all the real images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from d3hr.cli.options import READING, Reading, warn_of_leak

@@ -1,7 +1,5 @@
 """Runs a comparison: every set is made once and every student trained once, even if the run is interrupted in between."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures that rank sets more fairly than accuracy alone (DD-Ranking, arXiv 2505.13300), and differences of accuracies over equal seeds."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The outcome of a comparison: rows that are written to a folder, printed as tables and summed up in sentences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

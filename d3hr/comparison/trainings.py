@@ -1,7 +1,5 @@
 """One training of one student on one set, done once: its result is kept under a key of all that decides it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

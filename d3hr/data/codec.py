@@ -3,8 +3,6 @@
 Legend: N images, H = W image side.
 """
 
-from __future__ import annotations
-
 import io
 import stat
 from collections.abc import Callable

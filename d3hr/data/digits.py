@@ -1,7 +1,5 @@
 """The built-in data set: the handwritten digits of scikit-learn."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Class folders: one folder of image files per class."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

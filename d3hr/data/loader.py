@@ -3,8 +3,6 @@
 Legend: N images, H = W image size in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor

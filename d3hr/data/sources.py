@@ -1,7 +1,5 @@
 """Opens sources of encoded images: the built-in digits, folders, and tables on disk or of the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ costing more than they save, or because the real images carry wrong labels. A ch
 run.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Compares a distilled set with the real images that it was made from, and says what is wrong with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path

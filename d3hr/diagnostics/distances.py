@@ -3,8 +3,6 @@
 Legend: N real points, K distilled points, D features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -5,8 +5,6 @@ The method describes a class by one Gaussian at one level. If the latents are no
 Legend: N images, D dimensions, d dimensions of a group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache

@@ -3,8 +3,6 @@
 Legend: N images, H = W image side.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Legend: N images, H = W image side, D features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

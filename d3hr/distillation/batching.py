@@ -3,8 +3,6 @@
 Legend: N images in a batch, C h w latent axes, H = W image side.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -11,8 +11,6 @@ dx/ds = eps (DDIM, eq. 14).
 Legend: N latents, C h w latent axes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise

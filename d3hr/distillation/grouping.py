@@ -7,8 +7,6 @@ several modes divides the images of its group between them, and each mode draws 
 Legend: M candidate groups, K images in a group, D dimensions, r loadings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Unpack
 

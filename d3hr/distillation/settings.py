@@ -4,8 +4,6 @@ Settings that decide the class statistics are kept apart from those that decide 
 many sets of images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, Unpack
 

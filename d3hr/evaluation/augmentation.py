@@ -5,8 +5,6 @@ All randomness comes from torch's global generator, which the training seeds for
 Legend: N images of a batch, H = W image side, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

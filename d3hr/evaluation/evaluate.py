@@ -1,7 +1,5 @@
 """Evaluates a set: students are trained on it by a protocol, once per seed, and tested on real images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Legend: N images, n images of a batch, H = W image side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Legend: M test images, m images of a batch, H = W image side, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

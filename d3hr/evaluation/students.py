@@ -3,8 +3,6 @@
 Legend: N images, H = W image side, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module

@@ -3,8 +3,6 @@
 Legend: N images of a batch, C classes, T temperature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

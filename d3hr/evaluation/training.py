@@ -3,8 +3,6 @@
 Legend: N training images, n images of a batch, H = W image side.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How much memory a device has, holds and has held. On CUDA that is the device's own memory, elsewhere that of the process."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import threading

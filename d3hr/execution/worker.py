@@ -1,7 +1,5 @@
 """What every process that runs tasks for another needs: its threads and devices, and a way to return a result or an error."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import traceback

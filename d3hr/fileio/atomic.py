@@ -3,8 +3,6 @@
 A file is written to a temporary file in the same folder, flushed to the disk and renamed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator

@@ -9,8 +9,6 @@
 What carries none comes from other tools and is taken as it is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

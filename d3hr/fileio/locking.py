@@ -1,7 +1,5 @@
 """A lock that keeps a second run out of a folder; the operating system releases it when a process ends, however it ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Names of class folders: safe on any disk and for any loader, and the class's own name wherever that is possible."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Reads small files of settings (YAML) and of results (JSON), as plain values, or raises an error that says what is wrong."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The interface that all methods share: the settings of a method, the networks that it needs, and one call that makes a set."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Legend: N images, F features, K images to choose.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor

@@ -3,8 +3,6 @@
 Legend: N images, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

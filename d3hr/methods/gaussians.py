@@ -4,8 +4,6 @@
 decodes groups as they are drawn. Grouping is the same. The statistics are measured once for all sets that are drawn from them.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from d3hr.distillation.settings import DistillOptions, DistillSettings, ExpandOptions, GroupOptions, StatisticsSettings, with_fields_of

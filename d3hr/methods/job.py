@@ -1,7 +1,5 @@
 """One set to make: what it is made from, where it is written, and what sets of one comparison share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

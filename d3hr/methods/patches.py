@@ -3,8 +3,6 @@
 Legend: N images, R crops of each, P = patches in one image, C classes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Images drawn from a diffusion prior without the inversion of real ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Prototypes of latents, noised and denoised under the name of their class (after D4M, arXiv 2407.15138)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The methods by name. The method under test goes through the same interface as what it must beat, so no loop asks for a name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from d3hr.errors import SettingsError

@@ -1,7 +1,5 @@
 """Real images as they are: a choice of each class's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

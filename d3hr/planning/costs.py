@@ -4,8 +4,6 @@ A *call* is one image going once through one network: a guided prediction is two
 a class of 70 images in batches of 64 makes a batch of 64 and a remainder of 6, which a device processes at another speed.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections.abc import Iterable, Mapping

@@ -5,8 +5,6 @@ the largest number of bytes of intermediate results that exist at one time; wher
 this is an upper bound.
 """
 
-from __future__ import annotations
-
 import math
 import weakref
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The plan of a distillation: what each stage costs, on this device and on several like it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, Unpack

@@ -5,8 +5,6 @@ Everything runs as in a distillation and an evaluation, at the batch sizes that 
 Legend: n images in a batch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import statistics
 import tempfile

@@ -1,7 +1,5 @@
 """A plan as a value: its stages with their calls, FLOPs and seconds, for people or for machines."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any

@@ -3,8 +3,6 @@
 Legend: N images, H = W image side, C h w latent axes.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -6,8 +6,6 @@ ever guessed: a name that fits no class, or several, is an error that lists the 
 line in a class map.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

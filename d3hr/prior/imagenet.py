@@ -8,8 +8,6 @@ Identifiers and labels are from WordNet 3.0, Copyright 2006 by Princeton Univers
 (https://wordnet.princeton.edu/license-and-commercial-use), which comes without any warranty.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Sequence

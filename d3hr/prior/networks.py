@@ -1,7 +1,5 @@
 """Untrained networks of a preset, for an image size and a number of classes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

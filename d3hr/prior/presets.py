@@ -5,8 +5,6 @@ images/s, (16, 32, 64) at 32 px 400 images/s, (32, 64, 64) at 32 px 170 images/s
 first width stays small. A transformer of 4 layers, width 96, 16 tokens trains 2,100 images/s (bf16 autocast: 1,300, so fp32).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field

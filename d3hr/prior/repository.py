@@ -1,7 +1,5 @@
 """Finds and loads a pretrained model: its files lie in a folder, or in a snapshot of a Hugging Face Hub repository."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

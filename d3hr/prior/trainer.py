@@ -4,8 +4,6 @@ The networks of a prior, students and teachers are all trained by :class:`Traine
 alone, so a checkpoint holds no random state: weights, their averages, the optimiser's moments and the number of steps are enough.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -3,8 +3,6 @@
 Legend: N latents, C h w latent axes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The whole way on real handwritten digits in minutes: fit, distil, measure against baselines, one page to look at."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import time

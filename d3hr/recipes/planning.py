@@ -1,7 +1,5 @@
 """What a recipe will cost, from the facts that it states about its data set."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from d3hr.errors import SettingsError

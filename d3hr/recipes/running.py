@@ -1,7 +1,5 @@
 """Runs a recipe: every step writes a folder of its own, so what is finished is never done again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

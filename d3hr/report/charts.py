@@ -1,7 +1,5 @@
 """Charts as SVG text whose ink is the page's text colour, so that they can be read on light and on dark pages."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

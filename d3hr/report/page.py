@@ -1,7 +1,5 @@
 """Fills a page template. The page is one file that contains all that it shows, and every name in it is escaped."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from importlib.resources import files

@@ -4,8 +4,6 @@ The rule: at most ten images of each of the first hundred classes, and of these 
 class first, then fewer classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report of a set: its pictures, its accuracies and its diagnosis on one page."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict

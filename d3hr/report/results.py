@@ -1,7 +1,5 @@
 """Which rows of results may share a chart, what the page calls them, and what they say in sentences."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Gaussians of rank R also have loadings [C, R, D]. Mixtures of m modes have a second axis for these: [C, m, D], [C, m] and [C, m, R, D].
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

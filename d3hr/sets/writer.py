@@ -3,8 +3,6 @@
 A set appears whole or not at all: it is built as ``OUT.partial``, where a finished class folder is never made again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 

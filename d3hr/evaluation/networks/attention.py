@@ -6,8 +6,6 @@ default, growing with depth). Initialisation and norms are those of the library 
 Legend: N images, H = W image side.
 """
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor

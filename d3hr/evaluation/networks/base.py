@@ -3,8 +3,6 @@
 Legend: N images, H = W image side, F features.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn
