@@ -14,6 +14,7 @@ from d3hr.cli.parser import COMMANDS
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 CLASSES = {"ant": 4, "bee": 4, "cat": 4}
+BRIEF = str(Path(__file__).parent.parent / "recipes" / "brief.yaml")
 FAST = ["--steps", "5", "--level", "2", "--num_candidates", "20"]
 
 
@@ -35,7 +36,7 @@ def test_the_way_from_folder_to_table(place: Path, capsys: pytest.CaptureFixture
     assert yaml.safe_load((place / "set" / "settings.yaml").read_text())["ipc"] == 2
     assert main(["expand", "set", "--out", "more", "--ipc", "3"]) == 0
     assert len(list((place / "more" / "train" / "bee").iterdir())) == 3
-    assert main(["evaluate", "set", "--test", "images", "--protocol", "quick", "--seeds", "[0]", "--json"]) == 0
+    assert main(["evaluate", "set", "--test", "images", "--protocol", BRIEF, "--seeds", "[0]", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out.partition("\n")[2])["results"]
     assert [row["method"] for row in rows] == ["d3hr", "random_real", "prior_only"]
     assert (place / "set-evaluation" / "results.json").exists()
@@ -112,9 +113,9 @@ def test_a_prior_of_other_names_from_map_to_evaluation(place: Path, capsys: pyte
     assert (manifest["prior"]["precision"], manifest["prior"]["licence"]) == ("bf16", "cc-by-nc-4.0")
     assert manifest["storage"]["images"] > 0 < manifest["storage"]["statistics"]
     capsys.readouterr()
-    assert main(["evaluate", "set", "--test", "images", "--protocol", "quick", "--seeds", "[0]", "--json"]) == 0
+    assert main(["evaluate", "set", "--test", "images", "--protocol", BRIEF, "--seeds", "[0]", "--json"]) == 0
     assert [row["method"] for row in json.loads(capsys.readouterr().out)["results"]] == ["d3hr", "random_real", "prior_only"]
-    assert main(["evaluate", "kept", "--test", "images", "--protocol", "quick"]) == 2
+    assert main(["evaluate", "kept", "--test", "images", "--protocol", BRIEF]) == 2
     assert "d3hr expand kept" in capsys.readouterr().err
 
 
@@ -246,7 +247,7 @@ def test_what_a_manifest_no_longer_finds_is_asked_for(place: Path, capsys: pytes
     """The images have moved: evaluate names the flag, and with it goes on; too few real images leave that row out."""
     assert main([*DISTILL, "--ipc", "5", *FAST]) == 0
     (place / "images").rename(place / "moved")
-    evaluate = ["evaluate", "set", "--test", "moved", "--protocol", "quick", "--seeds", "[0]", "--json"]
+    evaluate = ["evaluate", "set", "--test", "moved", "--protocol", BRIEF, "--seeds", "[0]", "--json"]
     assert main(evaluate) == 2
     assert "tell where it is with --data" in capsys.readouterr().err
     assert main([*evaluate, "--data", "moved"]) == 0

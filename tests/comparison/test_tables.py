@@ -17,7 +17,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import seeded_student
 from tests.conftest import MakeFolder
 
-SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
+SHORT = Protocol(name="short", steps=6, batch_size=64, learning_rate=0.05)
 SOFT = SHORT.model_copy(update={"name": "soft", "labels": "online", "temperature": 4.0})
 
 
@@ -51,7 +51,7 @@ def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageDa
 
 def test_a_training_of_other_settings_is_not_used(distilled: DistilledSet, tmp_path: Path) -> None:
     test = load_images("digits", split="validation")
-    for steps in (20, 21):
+    for steps in (6, 7):
         setting = Setting("convnet1", SHORT.model_copy(update={"steps": steps}))
         compare_entries([Entry(distilled, [0])], test, [setting], folder=tmp_path / "trainings")
     assert len(list((tmp_path / "trainings").iterdir())) == 2
