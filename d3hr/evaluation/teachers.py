@@ -35,15 +35,15 @@ from d3hr.prior.model import default_device
 from d3hr.progress import SILENT, Progress
 
 
-class _Facts(BaseModel):
-    """What d3hr needs of ``teacher.json``, within bounds."""
+class _Facts(BaseModel, extra="allow"):
+    """What d3hr needs of ``teacher.json``, within bounds; whatever else the file holds is kept."""
 
     student: str
     class_names: tuple[str, ...] = Field(min_length=2, max_length=100_000)
     image_size: int = Field(ge=1, le=int(MAX_PIXELS**0.5))
 
 
-_ABOUT, _FACTS = TypeAdapter(dict[str, Any]), TypeAdapter(_Facts)
+_FACTS = TypeAdapter(_Facts)
 IN_MEMORY = 4 * 2**30
 """Bytes of pixels up to which the training images are decoded once and kept in memory; above, every batch is decoded anew."""
 _CHECKPOINT = "checkpoint.safetensors"
@@ -85,7 +85,6 @@ class Teacher:
                 f"{folder} is not a teacher.", found="no teacher.json in it", hint="give a folder written by 'd3hr train-teacher'."
             )
         verify(folder)
-        about = validated_json(file, _ABOUT, hint="train it again: 'd3hr train-teacher'.")
         facts = validated_json(file, _FACTS, hint="train it again: 'd3hr train-teacher'.")
         names, side = facts.class_names, facts.image_size
         network = new_student(facts.student, len(names), side)
@@ -94,7 +93,7 @@ class Teacher:
         except (RuntimeError, OSError) as error:
             raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], hint="train it again.") from error
         network.to(device or default_device()).eval()
-        return cls(network, facts.student, names, side, about, str(path))
+        return cls(network, facts.student, names, side, facts.model_dump(mode="json"), str(path))
 
     def save(self, folder: Path) -> None:
         """Write the teacher into an existing folder."""

@@ -57,7 +57,7 @@ def train_autoencoder(
     """Train ``vae`` in place to reconstruct images [N, 3, H, W].
 
     Args:
-        vae: an untrained diffusers ``AutoencoderKL``, or an ``AutoencoderDC``, whose latents have no distribution.
+        vae: a diffusers ``AutoencoderKL``, or an ``AutoencoderDC``, whose latents have no distribution.
         images: the training images.
         context: the fit this is part of.
         settings: hyper-parameters.
@@ -75,7 +75,7 @@ def train_autoencoder(
     def loss(network: nn.Module, batch: Tensor, noise: torch.Generator) -> Tensor:
         return torch.as_tensor(network(batch.to(context.process.device), noise))
 
-    network = _Loss(vae.to(memory_format=torch.channels_last), kl_weight)
+    network = _Loss(vae.to(memory_format=torch.channels_last).train().requires_grad_(True), kl_weight)
     curve = context.train("autoencoder", network, lambda step: images.gather(batches(step))[0], loss, settings, max_seconds)
     vae.eval().requires_grad_(False)
     return curve

@@ -6,7 +6,6 @@ import copy
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from d3hr.prior.model import Prior, default_device
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import LABEL_DROPOUT
 from d3hr.prior.repository import Repository, load_autoencoder
-from d3hr.prior.schedule import Schedule
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
@@ -85,21 +83,22 @@ def fit_prior(
     # Mixed precision is the trainer's: accelerate's is global to the interpreter. Without cpu=True it would not connect processes on CPUs.
     process = Accelerator(mixed_precision="no", cpu=default_device().type == "cpu")
     _check_batches(settings, process)
-    given: dict[str, str] = {}
+    pretrained: dict[str, str] = {}
+    began_as: dict[str, str] = {}
     if init is not None:
         base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder)
-        given["init"] = base.fingerprint
-        start = _pretrained(settings, images.class_names, base, of=images.source)
+        pretrained["init"] = base.fingerprint
+        prior, began_as = _pretrained(settings, images.class_names, base, of=images.source)
     else:
         vae = load_autoencoder(Repository(str(autoencoder), (".", "vae")), torch.float32) if autoencoder else None
-        given |= {"autoencoder": fingerprint([vae], dict(vae.config))} if vae is not None else {}
-        start = _untrained(settings, images.class_names, images.image_size, vae)
+        pretrained |= {"autoencoder": fingerprint([vae], dict(vae.config))} if vae is not None else {}
+        prior = _untrained(settings, images.class_names, images.image_size, vae)
     key = {
         "kind": "prior",
         "data": images.fingerprint,
-        "pretrained": given,
+        "pretrained": pretrained,
         "settings": settings.model_dump(mode="json", exclude={"init", "autoencoder"}),
-        "image_size": start.image_size,
+        "image_size": prior.image_size,
         "training": settings.transformer_training.model_dump(mode="json"),
         "preset": settings.networks.model_dump(mode="json") if init is None else None,
     }
@@ -113,38 +112,17 @@ def fit_prior(
             work = stage.path / "checkpoints"
             work.mkdir(exist_ok=True)
             context = FitContext(seed, settings.precision == "bf16", process, work, progress)
-            sized = images.at_size(start.image_size)
-            prior, curves = _train(start, settings, sized, context, Path(latent_cache) if latent_cache else work / "latents")
+            sized = images.at_size(prior.image_size)
+            curves = _train(prior, settings, sized, context, Path(latent_cache) if latent_cache else work / "latents")
             if process.is_main_process:
-                _write(prior, start, settings, sized, curves, stage)
+                _write(stage.path, prior, began_as, settings, sized, curves)
                 stage.commit(exclude=[work.name])
             process.wait_for_everyone()
     return Prior.from_pretrained(stage.out)
 
 
-@dataclass(frozen=True)
-class StartingPoint:
-    """Networks for the classes of a data set, before training.
-
-    Attributes:
-        transformer: diffusers ``DiTTransformer2DModel``; its parameters that need a gradient are trained.
-        vae: the autoencoder.
-        image_size: side, in pixels, of the images that it takes.
-        scheduler_config: configuration of the noise schedule.
-        began_as: for each class that the pretrained prior knows, the prior's class whose row of the label table it starts with.
-        licence: licence of the pretrained weights.
-    """
-
-    transformer: Any
-    vae: Any
-    image_size: int
-    scheduler_config: Mapping[str, Any]
-    began_as: dict[str, str] = field(default_factory=dict)
-    licence: str | None = None
-
-
-def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> StartingPoint:
-    """Return untrained networks of the settings' preset, or its transformer alone where there is an autoencoder ``vae``.
+def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> Prior:
+    """Return a prior of untrained networks of the settings' preset, with the autoencoder ``vae`` if there is one.
 
     Raises:
         SettingsError: the image size is out of range or cannot be halved often enough.
@@ -161,11 +139,16 @@ def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: in
                 hint=f"give an --image_size that is a multiple of {factor}.",
             )
         transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
-    return StartingPoint(transformer, autoencoder, size, SCHEDULER_CONFIG)
+    prior = Prior(transformer, autoencoder, SCHEDULER_CONFIG, class_names)
+    transformer.requires_grad_(True)
+    return prior
 
 
-def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *, of: str) -> StartingPoint:
-    """Return a copy of a pretrained prior's transformer with a label table for the classes of the data ``of``, and its autoencoder.
+def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *, of: str) -> tuple[Prior, dict[str, str]]:
+    """Return a copy of a pretrained prior with a label table for the classes of the data ``of``, and the same autoencoder.
+
+    Returns:
+        The prior, and for each class that ``init`` has, the class of ``init`` whose row of the label table it starts with.
 
     Raises:
         SettingsError: an image size that is not the prior's.
@@ -179,14 +162,15 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
         )
     matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
     rows = conditioning_ids(matches)
-    transformer = copy.deepcopy(init.transformer).float().requires_grad_(True)
+    transformer = copy.deepcopy(init.transformer).float()
     replace_classes(transformer, [rows.get(name) for name in class_names])
+    prior = Prior(transformer, init.vae, init.scheduler_config, class_names, licence=init.licence)
+    transformer.requires_grad_(True)
     if settings.adapt == "lora":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "lora"))
             add_lora(transformer, settings.lora_rank)
-    began_as = {match.class_name: match.prior_class for match in matches}
-    return StartingPoint(transformer, init.vae, init.image_size, init.scheduler_config, began_as, init.licence)
+    return prior, {match.class_name: match.prior_class for match in matches}
 
 
 def _check_batches(settings: FitSettings, process: Accelerator) -> None:
@@ -199,11 +183,9 @@ def _check_batches(settings: FitSettings, process: Accelerator) -> None:
             )
 
 
-def _train(
-    start: StartingPoint, settings: FitSettings, images: ImageData, context: FitContext, latent_cache: Path
-) -> tuple[Prior, dict[str, Curve]]:
-    """Train the networks of a starting point, in place, and return them as a prior, with their loss curves."""
-    vae, curves, scale = start.vae, {}, 1.0
+def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitContext, latent_cache: Path) -> dict[str, Curve]:
+    """Train the networks of a prior, in place, and return their loss curves; of the transformer, the parameters that need a gradient."""
+    vae, transformer, curves, scale = prior.vae, prior.transformer, {}, 1.0
     seconds = settings.max_minutes and 60 * settings.max_minutes
     if settings.trains_autoencoder:
         curves["autoencoder"] = train_autoencoder(
@@ -221,39 +203,40 @@ def _train(
         scale = 1 / latents.root_mean_square()
         vae.register_to_config(scaling_factor=scale)
     if settings.gradient_checkpointing:
-        start.transformer.enable_gradient_checkpointing()
+        transformer.enable_gradient_checkpointing()
     curves["transformer"] = train_transformer(
-        start.transformer,
+        transformer,
         latents,
         list(images.counts.values()),
         context,
-        schedule=Schedule.from_config(start.scheduler_config),
+        schedule=prior.schedule,
         settings=settings.transformer_training,
         label_dropout=LABEL_DROPOUT,
         scale=scale,
         max_seconds=seconds,
     )
     if settings.adapt == "lora":
-        merge_lora(start.transformer)
-    return Prior(start.transformer, vae, start.scheduler_config, images.class_names, licence=start.licence), curves
+        merge_lora(transformer)
+    transformer.requires_grad_(False)
+    return curves
 
 
 def _write(
-    prior: Prior, start: StartingPoint, settings: FitSettings, images: ImageData, curves: Mapping[str, Curve], stage: StagedFolder
+    folder: Path, prior: Prior, began_as: Mapping[str, str], settings: FitSettings, images: ImageData, curves: Mapping[str, Curve]
 ) -> None:
-    """Write the prior, ``fit.json`` and ``loss.csv`` into the staged folder."""
-    prior.save_pretrained(stage.path)
+    """Write the prior, ``fit.json`` and ``loss.csv`` into a folder."""
+    prior.save_pretrained(folder)
     about = {
         "data": {"source": images.source, "split": images.split, "images": len(images), "skipped": len(images.skipped)},
         "init": settings.init,
         "autoencoder": settings.autoencoder,
-        "began_as": start.began_as,
+        "began_as": began_as,
         "reconstruction_psnr_db": _reconstruction_psnr(prior, images),
         "seconds": {network: round(curve.seconds, 1) for network, curve in curves.items()},
         "steps": {network: curve.steps for network, curve in curves.items()},
     }
-    write_json(stage.path / "fit.json", about)
-    write_bytes(stage.path / "loss.csv", _loss_table(curves))
+    write_json(folder / "fit.json", about)
+    write_bytes(folder / "loss.csv", _loss_table(curves))
 
 
 def _reconstruction_psnr(prior: Prior, images: ImageData, sample: int = 256) -> float:
