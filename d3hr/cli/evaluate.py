@@ -42,6 +42,7 @@ def evaluate(
         reading: how images are read
     """
     from d3hr.comparison.run import compare_with_baselines
+    from d3hr.comparison.trainings import Setting
     from d3hr.evaluation.evaluate import require_teacher
     from d3hr.evaluation.protocols import protocol_named, require_protocol
     from d3hr.sets.distilled_set import open_set
@@ -71,13 +72,10 @@ def evaluate(
         subject,
         tested,
         folder,
+        Setting(student, chosen, required_teacher, image_size),
         real=real,
         prior=loaded,
-        student=student,
-        protocol=chosen,
-        teacher=required_teacher,
         seeds=seeds,
-        image_size=image_size,
         progress=progress,
     )
     text = f"{comparison.as_text()}\nKept in {folder}/results.json."

@@ -12,7 +12,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_teacher
 from d3hr.evaluation.images import real_images
-from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.job import MethodInputs
@@ -122,14 +122,11 @@ def compare_with_baselines(
     subject: ImageSet,
     test: ImageData,
     out: Path,
+    setting: Setting,
     *,
     real: ImageData | None,
     prior: Prior | None,
-    student: str = "convnet3",
-    protocol: Protocol,
-    teacher: Teacher | None = None,
     seeds: Sequence[int] = TRAINING_SEEDS,
-    image_size: int | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and size.
@@ -140,13 +137,10 @@ def compare_with_baselines(
         subject: the set, of d3hr or any folder.
         test: real images of the same classes.
         out: folder for baselines and results; an earlier run's are used again.
+        setting: student, protocol, teacher and image size.
         real: the images that the random real ones are drawn from; without, or with too few of a class, their row is left out.
         prior: the prior that the other images are drawn from; without, their row is left out.
-        student: the network.
-        protocol: how to train it.
-        teacher: gives soft labels, where the protocol asks for them.
         seeds: training seeds.
-        image_size: side in pixels that students see, in training and in testing; by default the set's own.
         progress: where to report.
 
     Raises:
@@ -165,10 +159,9 @@ def compare_with_baselines(
             if prior is not None and manifest is not None:
                 folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
                 guidance = manifest.denoising_guidance
-                known = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.fingerprint else None
-                drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=known, seed=seed)
+                matches = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.fingerprint else None
+                drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=matches, seed=seed)
                 entries.append(Entry(drawn, [seed]))
-        setting = Setting(student, protocol, teacher, image_size)
         comparison = Comparison(compare_entries(entries, test, [setting], folder=out / "trainings", progress=progress))
         comparison.write(out)
         return comparison

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from d3hr.comparison.run import compare_with_baselines
 from d3hr.comparison.tables import Comparison
+from d3hr.comparison.trainings import Setting
 from d3hr.data.dataset import ImageData, load_images
 from d3hr.errors import DataError, listed
 from d3hr.evaluation.protocols import protocol_named
@@ -70,17 +71,15 @@ def run_recipe(
         **section.options,
     )
     distilled = expand(statistics, generator, folder / f"ipc{ipc}", ipc=ipc, progress=progress)
+    protocol = recipe.evaluate.soft_protocol if labeller else recipe.evaluate.protocol
     return compare_with_baselines(
         distilled,
         test_images,
         folder / f"ipc{ipc}-evaluation",
+        Setting(recipe.evaluate.student, protocol_named(protocol, ipc=ipc), labeller, recipe.evaluate.image_size),
         real=images,
         prior=generator,
-        student=recipe.evaluate.student,
-        protocol=protocol_named(recipe.evaluate.soft_protocol if labeller else recipe.evaluate.protocol, ipc=ipc),
-        teacher=labeller,
         seeds=recipe.evaluate.seeds,
-        image_size=recipe.evaluate.image_size,
         progress=progress,
     )
 

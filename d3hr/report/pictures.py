@@ -1,4 +1,4 @@
-"""Images of a set as data URIs, as many as one page carries.
+"""Images of a set as data URIs, as many as fit on one page.
 
 The rule: at most ten images of each of the first hundred classes, and of these as many as fit the page's budget of bytes: fewer of each
 class first, then fewer classes.
@@ -25,7 +25,7 @@ NEAREST_BYTES = 2_500_000
 
 @dataclass(frozen=True)
 class Picture:
-    """An image for the page: its place in its class, and itself as a data URI."""
+    """An image for the page, as a data URI; ``index`` is its position within its class."""
 
     index: int
     uri: str
@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """A distilled image and the real image nearest to it."""
+    """A distilled image and the real image nearest to it, as data URIs."""
 
     index: int
     distilled: str
@@ -70,7 +70,7 @@ def sheet_of(images: ImageSet, *, budget: int = SHEET_BYTES) -> Sheet:
     """Return the first images of each class within the page's budget; memory holds one class.
 
     Args:
-        images: the set; one that keeps only statistics gives no pictures.
+        images: the set; one that consists of statistics alone has no pictures.
         budget: bytes of all encoded images together.
     """
     counts = dict(images.counts)
@@ -91,7 +91,7 @@ def sheet_of(images: ImageSet, *, budget: int = SHEET_BYTES) -> Sheet:
 
 
 def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, budget: int = NEAREST_BYTES) -> dict[str, list[Pair]]:
-    """Return the distilled images of a sheet, each beside its nearest real image, at most five a class and as many as the budget takes.
+    """Return the distilled images of a sheet, each with its nearest real image: at most five per class, as many as the budget allows.
 
     The first image of every class comes before the second of any.
 

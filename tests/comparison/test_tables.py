@@ -34,8 +34,8 @@ def row(method: str, *accuracies: float, protocol: Protocol = SHORT, student: st
 def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """Three rows of the same IPC and number of runs; a second call finds every training and makes none."""
     test = load_images("digits", split="validation")
-    arguments: dict[str, Any] = {"real": digits, "prior": digits_prior, "protocol": SHORT, "seeds": (0, 1)}
-    comparison = compare_with_baselines(distilled, test, tmp_path / "out", **arguments)
+    arguments: dict[str, Any] = {"real": digits, "prior": digits_prior, "seeds": (0, 1)}
+    comparison = compare_with_baselines(distilled, test, tmp_path / "out", Setting("convnet3", SHORT), **arguments)
     rows = comparison.rows
     assert [(row.method, row.ipc, len(row.runs)) for row in rows] == [("d3hr", 2, 2), ("random_real", 2, 2), ("prior_only", 2, 2)]
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -45,7 +45,7 @@ def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageDa
         assert [row["method"] for row in csv.DictReader(file)] == ["d3hr", "random_real", "prior_only"]
     assert len(list((tmp_path / "out" / "trainings").iterdir())) == 6
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trainings").iterdir()}
-    assert compare_with_baselines(distilled, test, tmp_path / "out", **arguments) == comparison
+    assert compare_with_baselines(distilled, test, tmp_path / "out", Setting("convnet3", SHORT), **arguments) == comparison
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trainings").iterdir()} == stamps
 
 
@@ -122,8 +122,7 @@ def test_sentences_tell_settings_apart_where_there_are_several() -> None:
 def test_a_folder_of_another_tool_stands_beside_random_real_images(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Six images of two classes, IPC 3: rows of the folder and of random real images; without a prior no row of it."""
     folder, real = load_images(image_folder({"a": 3, "b": 3})), load_images(image_folder({"a": 4, "b": 5}, name="real"))
-    arguments: dict[str, Any] = {"real": real, "prior": None, "student": "convnet1", "protocol": SHORT, "seeds": (0,)}
-    comparison = compare_with_baselines(folder, real, tmp_path / "out", **arguments)
+    comparison = compare_with_baselines(folder, real, tmp_path / "out", Setting("convnet1", SHORT), real=real, prior=None, seeds=(0,))
     assert [(row.method, row.ipc) for row in comparison.rows] == [("folder", 3), ("random_real", 3)]
     assert "the folder" in comparison.summary()[0]
 
