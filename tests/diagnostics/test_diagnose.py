@@ -14,6 +14,7 @@ from d3hr import DistilledSet, ImageData, Prior, load_images, random_real
 from d3hr.__main__ import main
 from d3hr.diagnostics.spaces import feature_space
 from d3hr.errors import ClassMismatch, OutputError, SettingsError
+from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import read_json
@@ -44,6 +45,24 @@ def test_random_real_images_are_judged_ok_and_seen_to_be_copies(digits: ImageDat
     nearest = digits.gather(found.nearest[fair.manifest.classes[0].folder].tolist())[0]
     assert torch.equal(((nearest + 1) * 127.5).round().to(torch.uint8), fair.of_class(first))
     assert "[ok] loss of diversity" in found.as_text()
+
+
+def test_a_saved_diagnosis_is_read_back(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Figures, verdicts and text are the same; a second save changes nothing; results of evaluations change one verdict and no figure."""
+    images = load_images(image_folder({"ant": 8, "bee": 8}))
+    small = load_images(image_folder({"ant": 2, "bee": 2}, name="set"))
+    diagnosis = d3hr.diagnose(small, images)
+    diagnosis.save(tmp_path / "out")
+    before = tree(tmp_path / "out")
+    diagnosis.save(tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    kept = d3hr.Diagnosis.read(tmp_path / "out")
+    assert kept.as_values() == diagnosis.as_values() and kept.as_text() == diagnosis.as_text()
+    row = {"method": "folder", "ipc": 2, "protocol": "quick", "labels": "hard", "accuracy_mean": 0.5, "accuracy_std": 0.0, "seeds": 1}
+    rows = [ResultRow.model_validate({**row, "student": student}) for student in ("convnet3", "resnet18")]
+    changed = kept.with_evaluations(rows).as_values()
+    assert changed["verdicts"][0]["evidence"] == "students: convnet3, resnet18"
+    assert {**changed, "verdicts": []} == {**kept.as_values(), "verdicts": []}
 
 
 def test_one_repeated_image_fails_in_diversity(digits: ImageData, tmp_path: Path) -> None:
