@@ -31,21 +31,22 @@ def table(
         headings: the columns.
         rows: the cells of each row.
         right: positions of the columns that are aligned at the right.
-        title: a line above the table.
+        title: a line above the table, whose headings then have a rule below them.
         totals: the cells of a last row, below a rule.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_footer=bool(totals))
+    style: dict[str, Any] = {"box": box.SIMPLE_HEAD} if title else {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
+    drawn = Table(title=title, title_justify="left", show_footer=bool(totals), **style)
     for place, heading in enumerate(headings):
         drawn.add_column(heading, justify="right" if place in right else "left", footer=totals[place] if totals else "", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
     buffer = io.StringIO()
     Console(file=buffer, width=10_000, markup=False, emoji=False, highlight=False).print(drawn)
-    return buffer.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
