@@ -1,4 +1,4 @@
-"""``d3hr baseline``: a set by any method, the ones that a distilled set must beat first of all."""
+"""``d3hr baseline``: a set by any method, such as those that a distilled set must beat."""
 
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,18 @@ def baseline(
     loading: Loading = LOADING,
     reading: Reading = READING,
 ) -> Result:
-    """Make a set by a method that a distilled set must beat, or by d3hr itself, through the one interface they share.
+    """Make a set by another method than d3hr's, to compare with, or by d3hr itself, through the interface that all methods share.
 
     Args:
         method: d3hr, random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian, prototypes or patches
         data: folder of class folders, folder of parquet files, Hub id, or digits
         out: folder to write the set to
         ipc: images per class
-        settings: settings of the method that differ from its own, such as '{space: latent}'; an unknown one is answered with the list
+        settings: settings that differ from the method's defaults, such as '{space: latent}'; an unknown one is answered with the list
         prior: folder or Hub id of a diffusion prior, for methods that draw from one and for space latent
         teacher: folder of a teacher, for patches and for space teacher
         image_size: side of the images in pixels, by default the prior's, or without one the data's
-        seed: seed of whatever the method draws
+        seed: seed of the random draws of the method
         shared: folder for what all sets of the same data share, such as class statistics, by default OUT-shared
         split: train, validation, test, ...; train by default
         loading: how the prior is loaded
@@ -47,18 +47,18 @@ def baseline(
 
     chosen, options = method_named(method), settings or {}
     flags: dict[Network, str | None] = {"prior": prior, "teacher": teacher}
-    chosen.parse(options, [network for network, value in flags.items() if value])  # complains before anything is read
+    chosen.parse(options, [network for network, value in flags.items() if value])  # refuses wrong settings before anything is read
     progress = OnTerminal()
-    named = loading.classes()
+    class_map = loading.classes()
     loaded = loading.load(prior, progress) if prior else None
-    judge = Teacher.load(teacher, device=loading.device) if teacher else None
+    classifier = Teacher.load(teacher, device=loading.device) if teacher else None
     images = reading.load(data, split, progress)
-    inputs = MethodInputs(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, judge, named)
-    made = chosen.make(inputs, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
-    manifest = made.manifest
+    inputs = MethodInputs(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, classifier, class_map)
+    distilled = chosen.make(inputs, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
+    manifest = distilled.manifest
     text = (
-        f"{ipc} image(s) of each of {len(made.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
-        f"Next: d3hr evaluate {out} --test DATA --test_split test"
+        f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
+        f"Next: d3hr evaluate {out} --test DATA --test-split test"
     )
-    values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(made.class_names), "settings": manifest.settings}
+    values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(distilled.class_names), "settings": manifest.settings}
     return Result(text, values, Path(out))

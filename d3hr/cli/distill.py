@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from d3hr.cli.options import LOADING, READING, RUNNING, Loading, Reading, Running
 from d3hr.cli.output import Result
-from d3hr.distillation.settings import NO_CHANGES, DistillOverrides, distill_settings
+from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
+from d3hr.distillation.settings import distill_settings
 from d3hr.progress import OnTerminal
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def distill(
     from d3hr.pipeline import distill as distill_images
 
     options = distillation.options
-    distill_settings(preset, ipc=ipc, **options)  # complains before any image is read
+    distill_settings(preset, ipc=ipc, **options)  # refuses wrong settings before any image is read
     execution, memory = running.chosen(), running.budget()
-    named = loading.classes()
+    class_map = loading.classes()
     progress = OnTerminal()
     loaded = loading.load(prior, progress)
     images = reading.load(data, split, progress)
@@ -62,7 +63,7 @@ def distill(
         ipc=ipc,
         preset=preset,
         store=store,
-        class_map=named,
+        class_map=class_map,
         execution=execution,
         decoders=_decoders(loaded.device.type) if decoders is None else decoders,
         memory_budget=memory,
@@ -72,12 +73,12 @@ def distill(
     if store == "images":
         text = (
             f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
-            f"Next: d3hr evaluate {out} --test DATA --test_split test"
+            f"Next: d3hr evaluate {out} --test DATA --test-split test"
         )
     else:
         text = f"Statistics of {len(distilled.class_names)} classes in {out}.\nNext: d3hr expand {out} --ipc {ipc} --out SET"
     manifest = distilled.manifest
-    text += _told_of_samples(manifest)
+    text += _about_samples(manifest)
     values = {
         "out": out,
         "ipc": manifest.ipc,
@@ -88,8 +89,8 @@ def distill(
     return Result(text, values, Path(out))
 
 
-def _told_of_samples(manifest: Manifest) -> str:
-    """Return a line on statistics that come from a part of the images; nothing where they come from all."""
+def _about_samples(manifest: Manifest) -> str:
+    """Return a line about statistics that come from a part of the images; nothing if they come from all."""
     samples = [entry.sample for entry in manifest.classes if entry.sample]
     if not samples:
         return ""
@@ -100,5 +101,5 @@ def _told_of_samples(manifest: Manifest) -> str:
 
 
 def _decoders(device: str) -> int:
-    """Return how many processes decode by default: on a CPU they would take the cores that the networks need."""
+    """Return how many processes decode images by default: none on a CPU, where the networks need the cores."""
     return 0 if device == "cpu" else min(8, max(1, (os.cpu_count() or 1) - 1))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from d3hr.cli.options import RUNNING, Running, prior_of_set
 from d3hr.cli.output import Result
-from d3hr.distillation.settings import AS_THE_SET, ExpandOverrides
+from d3hr.distillation.overrides import AS_THE_SET, ExpandOverrides
 from d3hr.errors import PriorError
 from d3hr.progress import OnTerminal
 
@@ -37,7 +37,7 @@ def expand(
     source = DistilledSet.load(distilled)
     where = prior or source.manifest.prior.source
     if where is None:
-        raise PriorError("The set does not tell which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
+        raise PriorError("The set does not say which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
     progress = OnTerminal()
     loaded = prior_of_set(source.manifest, where, progress=progress, device=device)
     expanded = expand_set(source, loaded, out, ipc=ipc, execution=execution, memory_budget=memory, progress=progress, **drawing.options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel
 
-from d3hr.distillation.settings import DistillOverrides, ExpandOverrides, with_fields_of
+from d3hr.distillation.overrides import DistillOverrides, ExpandOverrides, with_fields_of
 from d3hr.errors import DataError, PriorError, SettingsError
 from d3hr.prior.settings import FitSettings
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from d3hr.cli.options import LOADING, READING, Loading, Precision, Reading
 from d3hr.cli.output import Result
-from d3hr.distillation.settings import NO_CHANGES, DistillOverrides, distill_settings
+from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
+from d3hr.distillation.settings import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
 
@@ -33,7 +34,7 @@ def plan(
     """Say what distilling and evaluating will cost, in time and memory, before anything runs. Settings left out are the preset's.
 
     Args:
-        data: folder of class folders, folder of parquet files, Hub id, digits, or a recipe file (.yaml), whose settings then hold
+        data: folder of class folders, folder of parquet files, Hub id, digits, or a recipe file (.yaml), with its settings
         prior: folder or Hub id of a prior, for a recipe by default its own; facebook/DiT-XL-2-256 and -512 are planned from their shape
         ipc: images per class
         preset: paper, fast (a fifth of its calls in inversion), released, mixture (five Gaussians per class), or gentle (for weak priors)
@@ -44,9 +45,9 @@ def plan(
         split: train, validation, test, ...; train by default
         student: network to evaluate with
         protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
-        test_images: how many real images students are tested on
+        test_images: real images that students are tested on
         evaluation_runs: students to train
-        devices: such devices to share the classes out over
+        devices: devices like this one that share the work, a class at a time
         distillation: settings that differ from the preset's
         reading: how images are read
     """
@@ -61,26 +62,26 @@ def plan(
         return _plan_recipe(data, ipc=ipc, prior=prior, devices=devices, given=list(options))
     if prior is None:
         raise SettingsError("A plan needs a prior.", found="no --prior", hint="give the prior that you will distil with.")
-    distill_settings(preset, ipc=ipc, **options)  # complains before any image is read
+    distill_settings(preset, ipc=ipc, **options)  # refuses wrong settings before any image is read
     require_protocol(protocol)
-    named = read_class_map(class_map) if class_map else None
+    prior_classes = read_class_map(class_map) if class_map else None
     progress = OnTerminal()
-    known: Prior | PriorShape
+    loaded: Prior | PriorShape
     if prior in SHAPES and not Path(prior).is_dir():
-        known = replace(SHAPES[prior], dtype=PRECISIONS[precision])
+        loaded = replace(SHAPES[prior], dtype=PRECISIONS[precision])
     else:
-        known = Loading(autoencoder=autoencoder, precision=precision).load(prior, progress)
+        loaded = Loading(autoencoder=autoencoder, precision=precision).load(prior, progress)
     images = reading.load(data, split, progress)
     progress.say("measuring this device")
     planned = plan_distillation(
         images.counts,
-        known,
+        loaded,
         images=images,
         test_images=test_images,
         ipc=ipc,
         preset=preset,
         store=store,
-        class_map=named,
+        class_map=prior_classes,
         student=student,
         protocol=protocol,
         evaluation_runs=evaluation_runs,
@@ -95,9 +96,8 @@ def _plan_recipe(file: str, *, ipc: int, prior: str | None, devices: int, given:
     from d3hr.recipes.recipe import read_recipe
 
     if given:
-        raise SettingsError(
-            "The settings of a recipe stand in its file.", found=", ".join(f"--{name}" for name in given), hint="change a copy of the file."
-        )
+        flags = ", ".join(f"--{name}" for name in given)
+        raise SettingsError("The settings of a recipe are those in its file.", found=flags, hint="change a copy of the file.")
     progress = OnTerminal()
     recipe = read_recipe(file)
     loaded = LOADING.load(prior, progress) if prior else None

@@ -1,4 +1,4 @@
-"""``d3hr recipe``: a whole setting of the paper with one command."""
+"""``d3hr recipe``: an experiment of the paper with one command."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def recipe(
     teacher: str | None = None,
     device: str | None = None,
 ) -> Result:
-    """Fit, distil and evaluate as a recipe file says, such as recipes/cifar10.yaml; what is finished is not done again.
+    """Fit, distil and evaluate as a recipe file says, such as recipes/cifar10.yaml; finished steps are not repeated.
 
     Args:
         file: the recipe, a YAML file
@@ -26,7 +26,7 @@ def recipe(
         data: folder or Hub id of the training images, instead of the recipe's, with the same columns and class names
         test: the test images likewise, by default those of --data
         prior: folder or Hub id of the pretrained prior, instead of the recipe's
-        teacher: folder of a teacher (d3hr train-teacher): students learn from its labels, by the paper's protocol
+        teacher: folder of a teacher (d3hr train-teacher): students learn from its soft labels, by the paper's protocol
         device: where the prior runs in distillation: cpu, cuda, mps; by default the fastest there is
     """
     from d3hr.recipes.recipe import read_recipe

@@ -1,13 +1,12 @@
-"""The settings of a distillation, declared once: the command line, the methods and the recipes derive theirs from these models.
+"""The settings of a distillation, declared once: type, bounds, default and documentation, which is the help of the flags.
 
 Settings that decide the class statistics are kept apart from those that decide what is drawn from them, since one set of statistics serves
-many sets of images.
+many sets of images. :mod:`d3hr.distillation.overrides` derives what the command line, the methods and the recipes take.
 """
 
-from collections.abc import Callable, Collection
-from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3hr.errors import SettingsError, settings_error
 
@@ -255,84 +254,3 @@ def distill_settings(preset: str = "paper", *, ipc: int = 10, **options: Unpack[
             hint="leave it out.",
         )
     return settings
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def with_fields_of(source: type[BaseModel], names: Collection[str], *, optional: bool = True) -> Callable[[type[M]], type[M]]:
-    """Return a class decorator that adds fields of one model to another, with their types and documentation.
-
-    Bounds and contradictions are checked when the values are put together in ``source``.
-
-    Args:
-        source: the model that declares the fields.
-        names: the fields to add, unless the decorated class declares them itself.
-        optional: make every field optional, None by default, instead of keeping the defaults of ``source``.
-    """
-
-    def extended(model: type[M]) -> type[M]:
-        fields: dict[str, Any] = {}
-        for name, field in source.model_fields.items():
-            if name in names and name not in model.model_fields:
-                kind: Any = field.annotation
-                default = None if optional else field.default
-                fields[name] = (kind | None if optional else kind, Field(default=default, description=field.description))
-        return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
-
-    return extended
-
-
-class Overrides(BaseModel):
-    """Settings of a distillation that differ from usual ones; None is the usual one. The fields come from :func:`with_fields_of`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The :class:`DistillOptions` that are given."""
-        return {name: value for name, value in self if name in DistillOptions.__annotations__ and value is not None}
-
-
-@with_fields_of(DistillSettings, DistillOptions.__annotations__)
-class DistillOverrides(Overrides):
-    """Settings of the distillation: those that differ from the preset's."""
-
-    level: int | Literal["auto"] | None = None
-    """level of statistics and of denoising, both; auto measures normality on a sample and says why"""
-    batch_size: int | Literal["auto"] | None = None
-    """images in one network call; auto measures which size makes the most images per second"""
-
-
-NO_CHANGES = DistillOverrides()
-
-
-@with_fields_of(DistillSettings, ExpandOptions.__annotations__)
-class ExpandOverrides(Overrides):
-    """Settings of grouping and denoising: those that differ from the set's."""
-
-
-AS_THE_SET = ExpandOverrides()
-
-
-class PresetOverrides(Overrides):
-    """A preset, and the settings that differ from it; None is the preset's. They are checked when they are put together."""
-
-    fixed: ClassVar[DistillOptions] = {}
-    """What is no setting here, but always the same."""
-
-    preset: str = "paper"
-    """the preset that the other settings are changes to"""
-
-    @property
-    def resolved(self) -> DistillSettings:
-        """The settings of a distillation: the preset's with these changes."""
-        return distill_settings(self.preset, **{**self.options, **self.fixed})
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        try:
-            _ = self.resolved
-        except SettingsError as error:
-            raise ValueError(f"{error.what.rstrip('.')} ({error.found}): {error.hint.rstrip('.')}") from None
-        return self

@@ -50,7 +50,7 @@ class PatchSettings(MethodSettings):
 def write_patches(job: Job, settings: PatchSettings) -> DistilledSet:
     """Write images of factor x factor patches: those of the lowest loss of the teacher for the true class.
 
-    Each real image first gives its best crop, in the order of the loss; only where all images have given one, their second best follow.
+    Each real image first gives its best crop, in the order of the loss; their second best follow only when all images have given one.
     Crops follow from the seed and the class's name, so that more images per class contain the fewer.
     """
     images, wanted = job.images, job.ipc * settings.factor**2
@@ -103,7 +103,7 @@ def cropped(image: Tensor, box: Tensor, side: int) -> Tensor:
 
 
 def _scored_crops(job: Job, settings: PatchSettings, name: str) -> tuple[Tensor, Tensor]:
-    """Return boxes [N, R, 3] and losses [N, R] of a class, from the shared folder where another set of the same seed left them."""
+    """Return boxes [N, R, 3] and losses [N, R] of a class, read from the shared folder if another set of the same seed has left them there."""
     images, teacher = job.images, job.teacher
     key = {
         "kind": "patches",

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from d3hr.distillation.settings import DistillOptions, DistillSettings, with_fields_of
+from d3hr.distillation.overrides import with_fields_of
+from d3hr.distillation.settings import DistillOptions, DistillSettings
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.methods.base import PriorMethodSettings

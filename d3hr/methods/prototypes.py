@@ -7,7 +7,8 @@ from torch import Tensor
 
 from d3hr.distillation.ddim import forward_noise
 from d3hr.distillation.mixture import k_means_centres
-from d3hr.distillation.settings import DistillSettings, with_fields_of
+from d3hr.distillation.overrides import with_fields_of
+from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.methods.base import PriorMethodSettings

@@ -1,4 +1,4 @@
-"""The whole way on real handwritten digits in minutes: fit, distil, measure against baselines, one page to look at."""
+"""The whole way on real handwritten digits in minutes: fit, distil, compare with baselines, and one page to look at."""
 
 import functools
 import shutil
@@ -23,7 +23,7 @@ from d3hr.progress import Progress
 
 SETTINGS: dict[int, dict[str, Any]] = {1: {"preset": "mixture", "modes": 1, "temperature": 0.0}, 10: {"preset": "mixture"}}
 PRIOR_ONLY_GUIDANCE = {1: 4.0, 10: 1.5}
-"""By images per class: what was best on the digits' validation split (``benchmarks/quality/digits_presets.py``), for either method."""
+"""By images per class, as SETTINGS: the best on the digits' validation split (``benchmarks/quality/digits_presets.py``)."""
 SHOWN = 10
 """Images per class of the set that is shown."""
 DISTILLATION_SEEDS = 6
@@ -40,7 +40,7 @@ d3hr report   distilled"""
 
 
 def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str, Any]]:
-    """Run the demo into ``out`` and return its summary for people and for machines; what an earlier run finished is used again.
+    """Run the demo into ``out`` and return its summary as text and as JSON values; what an earlier run finished is reused.
 
     Raises:
         OutputError: ``out`` holds something else.
@@ -84,7 +84,7 @@ def _sets(images: ImageData, prior: Prior, out: Path, seed: int, progress: Progr
             distilled = first if draw == seed else expand(first, prior, place("d3hr", ipc, draw), ipc=ipc, seed=draw)
             real = random_real(images, place("random_real", ipc, draw), ipc=ipc, image_size=prior.image_size, seed=draw)
             drawn = prior_only(prior, images.class_names, place("prior_only", ipc, draw), ipc=ipc, guidance_scale=guidance, seed=draw)
-            entries += [Entry(made, trainings) for made in (distilled, real, drawn)]
+            entries += [Entry(one, trainings) for one in (distilled, real, drawn)]
     return entries
 
 
@@ -101,7 +101,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, comparison: Compa
     minutes = sum(fit["seconds"].values()) / 60
     settings = distill_settings(**SETTINGS[SHOWN])
     sheets = [
-        (out / "distilled", f"Distilled, {SHOWN} per class: drawn from {settings.modes} Gaussians a class, near the clean latents"),
+        (out / "distilled", f"Distilled, {SHOWN} per class: drawn from {settings.modes} Gaussians per class, near the clean latents"),
         (_place(out, "random_real", SHOWN, seed), f"Random real images, {SHOWN} per class"),
         (_place(out, "prior_only", SHOWN, seed), f"Prior only, {SHOWN} per class: random noise, denoised"),
     ]
@@ -127,7 +127,7 @@ def _write_page(out: Path, images: ImageData, test: ImageData, comparison: Compa
             "real images": f"{len(images):,} for training, {len(test)} for testing, {images.class_names[0]} to {images.class_names[-1]}",
             "prior": f"preset tiny, fitted in {minutes:.1f} minutes; reconstruction {fit['reconstruction_psnr_db']} dB PSNR",
             "inversion": f"{settings.statistics_level} of {settings.steps} DDIM steps, guidance {settings.inversion_guidance}",
-            "groups": f"{settings.modes} Gaussians a class, strategy {settings.strategy} ({settings.exact_std} std), "
+            "groups": f"{settings.modes} Gaussians per class, strategy {settings.strategy} ({settings.exact_std} std), "
             f"temperature {settings.temperature:g}; at 1 image per class the mean of one Gaussian, the same for every seed",
             "denoising": f"from level {settings.denoising_level}, guidance {settings.denoising_guidance}",
             "prior only": f"the same prior, pure noise denoised from level {settings.steps - 1}; "

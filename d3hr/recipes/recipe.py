@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from d3hr.distillation.settings import DistillOverrides, PresetOverrides
+from d3hr.distillation.overrides import DistillOverrides, PresetOverrides
 from d3hr.errors import SettingsError, settings_error
 from d3hr.evaluation.protocols import protocol_names
 from d3hr.fileio.structured import read_mapping

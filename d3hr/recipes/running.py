@@ -1,4 +1,4 @@
-"""Runs a recipe: every step writes a folder of its own, so what is finished is never done again."""
+"""Runs a recipe: every step writes a folder of its own, so finished steps are never repeated."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,13 +94,9 @@ def _prior(recipe: Recipe, images: ImageData, out: Path, start: str | Path, devi
         out,
         init=start,
         steps=fit.steps(len(images)),
-        batch_size=fit.batch_size,
-        learning_rate=fit.learning_rate,
-        precision=fit.precision,
         class_map=recipe.class_map,
-        gradient_checkpointing=fit.gradient_checkpointing,
-        seed=fit.seed,
         progress=progress,
+        **fit.model_dump(exclude={"init", "epochs"}),
     )
     return Prior.from_pretrained(out, device=device, dtype=dtype)
 

@@ -5,13 +5,12 @@ from typing import Any, Literal, get_type_hints
 import pytest
 from pydantic import BaseModel
 
+from d3hr.distillation.overrides import DistillOverrides, ExpandOverrides
 from d3hr.distillation.settings import (
     PRESETS,
     DistillOptions,
-    DistillOverrides,
     DistillSettings,
     ExpandOptions,
-    ExpandOverrides,
     GroupOptions,
     GroupSettings,
     StatisticsSettings,
