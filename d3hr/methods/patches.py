@@ -103,7 +103,7 @@ def cropped(image: Tensor, box: Tensor, side: int) -> Tensor:
 
 
 def _scored_crops(job: Job, settings: PatchSettings, name: str) -> tuple[Tensor, Tensor]:
-    """Return boxes [N, R, 3] and losses [N, R] of a class: those that another set of the same seed left in the shared folder, or new ones."""
+    """Return boxes [N, R, 3] and losses [N, R] of a class: those that another set of the same seed left in the shared folder, or new."""
     images, teacher = job.images, job.teacher
     key = {
         "kind": "patches",
