@@ -17,7 +17,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import seeded_student
 from tests.conftest import MakeFolder
 
-SHORT = Protocol(name="short", steps=6, batch_size=64, learning_rate=0.05)
+SHORT = Protocol(name="short", steps=6, checks=2, batch_size=64, learning_rate=0.05)
 SOFT = SHORT.model_copy(update={"name": "soft", "labels": "online", "temperature": 4.0})
 
 

@@ -14,7 +14,7 @@ def test_the_demo_runs_whole_and_again(tmp_path: Path, monkeypatch: pytest.Monke
     """With small networks and few steps: every file that the README names, three methods at two IPCs, and nothing done twice."""
     short = {name: getattr(SMALL, name).model_copy(update={"steps": 10}) for name in ("autoencoder_training", "transformer_training")}
     monkeypatch.setitem(PRESETS, "tiny", SMALL.model_copy(update=short))
-    (tmp_path / "brief.yaml").write_text("base: quick\nsteps: 10\n")
+    (tmp_path / "brief.yaml").write_text("base: quick\nsteps: 4\nchecks: 1\n")
     monkeypatch.setattr(demo, "PROTOCOL", str(tmp_path / "brief.yaml"))
     monkeypatch.setattr(demo, "DISTILLATION_SEEDS", 2)
     out = tmp_path / "d3hr-demo"
