@@ -29,14 +29,7 @@ PATIENCE = 5.0
 
 @dataclass(frozen=True)
 class BatchTrial:
-    """The measurement of one batch size.
-
-    Attributes:
-        batch_size: images in a batch.
-        seconds: seconds of the fastest run.
-        images_per_second: images per second in that run.
-        held_bytes: the most memory held in the first run, beyond what was held before all runs.
-    """
+    """One batch size: seconds of the fastest run, and the most memory held in the first, beyond what was held before all runs."""
 
     batch_size: int
     seconds: float
@@ -70,10 +63,10 @@ class BatchChoice:
 def find_batch_size(
     run: Callable[[int], object],
     *,
+    held: Callable[[Callable[[], None]], int],
     largest: int = 1024,
     memory_budget: int | None = None,
     least_gain: float = LEAST_GAIN,
-    held: Callable[[Callable[[], None]], int] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> BatchChoice:
     """Double the batch, starting with one image, while throughput grows enough, and return the last size for which it did.
@@ -86,14 +79,13 @@ def find_batch_size(
         largest: no larger size is tried.
         memory_budget: bytes that a run may hold. A run of twice as many images is assumed to hold twice as much, and is not tried if that
             exceeds the budget. None tries until the device is out of memory.
-        least_gain: share by which twice as many images at once must raise the images per second.
-        held: calls a function and returns the most bytes held in it; by default :class:`~d3hr.execution.memory.HeldMemory` of this process.
+        least_gain: see :data:`LEAST_GAIN`.
+        held: calls a function and returns the most bytes held in it, as :class:`~d3hr.execution.memory.HeldMemory` does.
         clock: returns the time in seconds.
 
     Raises:
         SettingsError: not even one image fits into the device's memory.
     """
-    held = held or HeldMemory(torch.device("cpu"))
     evidence: list[BatchTrial] = []
     size, misses, reason = 1, 0, f"no more than {largest:,} images at once are asked for"
     while size <= largest and misses < MISSES:
@@ -118,25 +110,12 @@ def find_batch_size(
     return BatchChoice(evidence[-1 - misses].batch_size, reason, tuple(evidence))
 
 
-def choose_batch_size(
-    prior: Prior,
-    settings: DistillSettings,
-    *,
-    memory_budget: int | None = None,
-    largest: int = 1024,
-    clock: Callable[[], float] = time.perf_counter,
-) -> BatchChoice:
-    """Find the batch size at which a prior inverts the most images per second, by encoding random pixels and predicting their noise once.
+def choose_batch_size(prior: Prior, settings: DistillSettings, *, memory_budget: int | None = None, largest: int = 1024) -> BatchChoice:
+    """Find the batch size, at most ``largest``, at which a prior inverts the most images per second.
 
-    Decoding is not measured: no more than ``ipc`` images are decoded at once.
-
-    Args:
-        prior: the diffusion prior, on its device.
-        settings: the guidance scale of inversion is used, or that of denoising if images are not inverted.
-        memory_budget: bytes that a batch may hold in addition to the weights; by default half of the available memory on a CPU, and no
-            limit but the device's memory on CUDA.
-        largest: the largest size to try, such as the images of the largest class.
-        clock: gives the time in seconds.
+    Random pixels are encoded and their noise is predicted once, with the guidance of inversion, or that of denoising if images are not
+    inverted. Decoding is not measured: no more than ``ipc`` images are decoded at once. A batch may hold ``memory_budget`` bytes
+    in addition to the weights; by default half of the available memory on a CPU, and no limit but the device's memory on CUDA.
 
     Raises:
         SettingsError: not even one image fits into the device's memory.
@@ -151,7 +130,7 @@ def choose_batch_size(
         latents = prior.encode(image.repeat(n, 1, 1, 1))
         prior.predict_noise(latents, timestep, torch.zeros(n, dtype=torch.int64), guidance).cpu()  # waits for the device
 
-    return find_batch_size(run, largest=largest, memory_budget=memory_budget, held=HeldMemory(prior.device), clock=clock)
+    return find_batch_size(run, largest=largest, memory_budget=memory_budget, held=HeldMemory(prior.device))
 
 
 def _try(run: Callable[[int], object], size: int, held: Callable[[Callable[[], None]], int], clock: Callable[[], float]) -> BatchTrial:

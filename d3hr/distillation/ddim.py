@@ -81,24 +81,15 @@ def invert(
         SettingsError: the level is not on the grid, the solver is unknown, or the stride is below 1 or not 1 with ``fixed_point``.
         NumericalError: a latent is not finite, or a fixed point is not reached.
     """
+    path = inversion_path(prior, latents, labels, level=level, steps=steps, guidance_scale=guidance_scale, solver=solver, stride=stride)
     z = latents
-    for z in inversion_path(  # noqa: B007
-        prior, latents, labels, level=level, steps=steps, guidance_scale=guidance_scale, solver=solver, stride=stride
-    ):
+    for z in path:  # noqa: B007
         pass
     return z
 
 
 def inversion_path(
-    prior: NoisePredictor,
-    latents: Tensor,
-    labels: Tensor,
-    *,
-    level: int,
-    steps: int,
-    guidance_scale: float,
-    solver: Solver,
-    stride: int = 1,
+    prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: int, steps: int, guidance_scale: float, solver: Solver, stride: int
 ) -> Iterator[Tensor]:
     """Yield the latents [N, C, h, w] of :func:`invert`, which takes the same arguments, at each of :func:`visited_levels` after level 0."""
     if solver not in ("ddim", "fixed_point"):
@@ -143,19 +134,10 @@ def denoise(prior: NoisePredictor, latents: Tensor, labels: Tensor, *, level: in
 
 
 def forward_noise(schedule: Schedule, latents: Tensor, *, level: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Return sqrt(a) z + sqrt(1 - a) e of clean latents z, with e ~ N(0, I) (DDPM, arXiv 2006.11239, eq. 4).
+    """Return sqrt(a) z + sqrt(1 - a) e [N, C, h, w] of clean latents z, with e ~ N(0, I) (DDPM, arXiv 2006.11239, eq. 4).
 
-    The stochastic alternative to inversion: latents of mean m and variance v get mean sqrt(a) m and variance a v + 1 - a.
-
-    Args:
-        schedule: the prior's schedule, which gives the signal variance a of the level.
-        latents: clean latents [N, C, h, w].
-        level: the level to noise them to, 0 to ``steps - 1``; at level 0 they are returned as they are.
-        steps: points of the sampling grid.
-        generator: draws the noise on the CPU, one latent after the other, so that it does not depend on how latents are batched.
-
-    Returns:
-        Latents [N, C, h, w] at ``level``, in the dtype of ``latents``.
+    The stochastic alternative to inversion: latents of mean m and variance v get mean sqrt(a) m and variance a v + 1 - a; at level 0 they
+    stay as they are. ``generator`` draws on the CPU, one latent after the other, so that noise does not depend on how latents are batched.
 
     Raises:
         SettingsError: the level is not on the grid.

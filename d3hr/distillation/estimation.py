@@ -20,12 +20,7 @@ from d3hr.distillation.gaussian import ClassGaussian
 
 @dataclass(frozen=True)
 class StandardError:
-    """Standard errors of a class's statistics in units of sigma, each the root mean square over the dimensions.
-
-    Attributes:
-        mean: that of the mean.
-        std: that of the standard deviation.
-    """
+    """Standard errors of a class's mean and std in units of sigma, each the root mean square over the dimensions."""
 
     mean: float
     std: float
@@ -37,14 +32,9 @@ class StandardError:
 
 @dataclass(frozen=True)
 class ClassEstimate:
-    """The Gaussian of a class from the latents seen so far, with what its standard error follows from.
+    """The Gaussian of the latents seen of a class, a random sample of N (``population``), with what its standard error follows from.
 
-    Attributes:
-        gaussian: mean and standard deviation of the latents seen.
-        population: images of the class, N, of which they are a random sample.
-        batches: full batches seen, B.
-        variances: sum of the unbiased variances of full batches, float64 [D].
-        squares: sum of the squares of those variances, float64 [D].
+    That is the number B of full batches seen, and the sums of their unbiased variances and of the squares of these, float64 [D].
     """
 
     gaussian: ClassGaussian
@@ -85,14 +75,10 @@ class ClassEstimate:
 
 
 def images_needed(population: int, *, most: int | None, tolerance: float | None) -> int:
-    """Return how many of a class's N images are seen at least: ``most``, or as many as bring the mean's error to ``tolerance``.
+    """Return how many of a class's N images are seen at least: as many as bring the mean's error to ``tolerance`` t, up to ``most``.
 
-    (1 - n/N) / n <= t^2 where n >= 1 / (t^2 + 1/N). For Gaussian latents the standard deviation's error is smaller than the mean's.
-
-    Args:
-        population: N.
-        most: upper limit; None is no limit.
-        tolerance: t, in units of sigma, in (0, 1); None asks for all images.
+    (1 - n/N) / n <= t^2, in units of sigma, where n >= 1 / (t^2 + 1/N). For Gaussian latents the standard deviation's error is smaller than
+    the mean's.
     """
     needed = population if tolerance is None else math.ceil(1 / (tolerance**2 + 1 / population) - 1e-9)
     return min(population, max(2, needed), population if most is None else most)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from d3hr.distillation.gaussian import ClassGaussian
-from d3hr.distillation.mixture import ClassMixture
+from d3hr.distillation.mixture import ClassMixture, largest_remainders
 from d3hr.distillation.pool import SearchOptions, class_variances, draw_candidate, search_pool
 from d3hr.distillation.settings import ExactStd, GroupOptions, GroupSettings, Skewness
 from d3hr.errors import DataError, settings_error
@@ -108,16 +108,7 @@ def needs_search(settings: GroupSettings) -> bool:
 
 
 def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSettings, **options: Unpack[SearchOptions]) -> dict[str, int]:
-    """Return the index of each class's best candidate in the pool; empty where the strategy does not search.
-
-    Args:
-        gaussians: the Gaussian of each class, all of the same D.
-        settings: how to choose.
-        options: how the search runs, see :func:`~d3hr.distillation.pool.search_pool`.
-
-    Raises:
-        DataError: the Gaussians differ in D.
-    """
+    """Return the index of each class's best candidate by :func:`~d3hr.distillation.pool.search_pool`; empty if nothing is searched."""
     if not needs_search(settings):
         return {}
     variances = {name: class_variances(name, gaussian, settings) for name, gaussian in gaussians.items()}
@@ -125,13 +116,9 @@ def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSet
 
 
 def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, candidate: int | None = None) -> Tensor:
-    """Return the group [K, D] (float64) of one class: the ``candidate`` that a search found, or what the strategy draws.
+    """Return the group [K, D] (float64) of a class or mode, whose noise follows from its name.
 
-    Args:
-        name: name of the class, or of a mode of it, from which its noise follows.
-        gaussian: its Gaussian.
-        settings: how to choose.
-        candidate: index in the pool, where the strategy searches.
+    It is the ``candidate`` of that index in the pool, where the strategy searches, or what the strategy draws.
     """
     k, coordinates = settings.ipc, len(gaussian.coordinate_std)
     if not settings.temperature:
@@ -170,10 +157,7 @@ def mode_name(class_name: str, index: int) -> str:
 def search_mixtures(mixtures: Mapping[str, ClassMixture], settings: GroupSettings, **options: Unpack[SearchOptions]) -> dict[str, int]:
     """Return the index of each mode's best candidate, by :func:`mode_name`, in the pool of groups of as many images as the mode gets.
 
-    Args:
-        mixtures: the mixture of each class, all of the same D, looked up one after the other.
-        settings: how to choose; K is that of a class.
-        options: how the search runs, see :func:`~d3hr.distillation.pool.search_pool`.
+    The mixtures, all of the same D, are looked up one after the other.
 
     Raises:
         DataError: the Gaussians differ in D, or at temperature 0 a class has fewer modes than images.
@@ -192,14 +176,7 @@ def search_mixtures(mixtures: Mapping[str, ClassMixture], settings: GroupSetting
 def draw_mixture(class_name: str, mixture: ClassMixture, settings: GroupSettings, candidates: Mapping[str, int]) -> Tensor:
     """Return the group [K, D] (float64) of one class: a group of its share of the images from each mode, one after the other.
 
-    Args:
-        class_name: the class, from whose name its noise follows.
-        mixture: the modes of the class.
-        settings: how to choose; K is that of the class.
-        candidates: what :func:`search_mixtures` found.
-
-    Raises:
-        DataError: at temperature 0 the class has fewer modes than images.
+    ``candidates`` are those of :func:`search_mixtures`, whose errors are raised.
     """
     draws = _mode_draws(class_name, mixture, settings)
     return torch.cat([draw_group(name, gaussian, mode_settings, candidates.get(name)) for name, gaussian, mode_settings in draws])
@@ -210,7 +187,7 @@ def _mode_draws(class_name: str, mixture: ClassMixture, settings: GroupSettings)
 
     They are allocated by weight, but at temperature 0, where a mode has only its mean to give, one to each of the top modes.
     """
-    images = mixture.allocate(settings.ipc) if settings.temperature else mixture.top_modes(settings.ipc)
+    images = largest_remainders(mixture.counts, settings.ipc) if settings.temperature else mixture.top_modes(settings.ipc)
     if sum(images) < settings.ipc:
         raise DataError(
             f"Class {class_name!r} has too few modes for a set without copies: at temperature 0 each gives its mean, and nothing else.",

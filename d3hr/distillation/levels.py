@@ -33,18 +33,13 @@ LEAST_GAIN = 0.02
 
 @dataclass(frozen=True)
 class LatentSample:
-    """Images and latent dimensions whose distribution is examined.
-
-    Attributes:
-        images: the real images, at the prior's size.
-        classes: the prior's class for each sampled class, of which the first images are taken.
-        indices: the sampled dimensions of a flattened latent, int64 [d].
-        dimensions: dimensions of a latent, D.
-    """
+    """Images of some classes, at the prior's size, and dimensions of a latent, whose distribution is examined."""
 
     images: ImageData
     classes: tuple[Conditioning, ...]
+    """The sampled classes, of which the first images are taken."""
     indices: Tensor
+    """The sampled dimensions of a flattened latent, int64 [d]."""
     dimensions: int
 
     @classmethod
@@ -68,15 +63,9 @@ class LatentSample:
             NumericalError: a latent is not finite; the message names the class.
         """
         clean = prior.encode(next(self.images.batches(match.class_name, SAMPLE_IMAGES)))
-        inverted = inversion_path(
-            prior,
-            clean,
-            torch.full((len(clean),), match.conditioning_id),
-            level=level,
-            steps=settings.steps,
-            guidance_scale=settings.inversion_guidance,
-            solver=settings.solver,
-        )
+        labels = torch.full((len(clean),), match.conditioning_id)
+        steps, guidance, solver = settings.steps, settings.inversion_guidance, settings.solver
+        inverted = inversion_path(prior, clean, labels, level=level, steps=steps, guidance_scale=guidance, solver=solver, stride=1)
         with NumericalError.naming(match.class_name):
             for latents in chain([clean], inverted):
                 yield latents.flatten(1)[:, self.indices].cpu()
@@ -84,31 +73,19 @@ class LatentSample:
 
 @dataclass(frozen=True)
 class LevelEvidence:
-    """How Gaussian the latents of a sample are at one level, and what it costs to get there.
-
-    Attributes:
-        level: the level.
-        timestep: its training timestep.
-        calls: network calls that carry one image there.
-        normality: share of (class, dimension) pairs that the Shapiro-Wilk test does not reject at 5 %; 0.95 for Gaussian latents.
-    """
+    """How Gaussian the latents of a sample are at one level, and what it costs to get there."""
 
     level: int
     timestep: int
     calls: int
+    """Network calls that carry one image there."""
     normality: float
+    """Share of (class, dimension) pairs that the Shapiro-Wilk test does not reject at 5 %; 0.95 for Gaussian latents."""
 
 
 @dataclass(frozen=True)
 class LevelChoice:
-    """A level with the reason and the evidence for it.
-
-    Attributes:
-        level: the level chosen.
-        reason: why, in a sentence.
-        sample: what was examined, in words.
-        evidence: the figures of every level, in order.
-    """
+    """A level with the reason in a sentence, the sample in words and the evidence of every level, in order."""
 
     level: int
     reason: str
@@ -136,14 +113,7 @@ def choose_level(
     """Measure normality on a sample at every level and return the knee of the curve.
 
     Beyond the :func:`knee` a network call buys less normality than on average. Where noise makes nothing more normal, the settings' own
-    level stays.
-
-    Args:
-        images: the real images, at the prior's size.
-        prior: the diffusion prior.
-        conditioning: the prior's class for each class of ``images``.
-        settings: steps, guidance and solver of the inversion, and the level to fall back on.
-        progress: where to report.
+    level stays. Images have the prior's size.
 
     Raises:
         SettingsError: every class is too small to be tested.
@@ -171,9 +141,6 @@ def measure_normality(
     """Return how Gaussian the latents of a sample are at every level of the grid, averaged over its classes.
 
     Every level is visited; its cost is that of an inversion by the settings' own stride.
-
-    Raises:
-        NumericalError: a latent is not finite; the message names the class.
     """
     normality = torch.zeros(len(sample.classes), settings.steps)
     with progress.bar("measuring normality by level", len(sample.classes)) as bar:
@@ -211,6 +178,5 @@ def shapiro_pvalues(latents: Tensor) -> Tensor:
 
 
 def normal_share(latents: Tensor) -> float:
-    """Return the share of the dimensions of latents [N, D], N >= 3, that the Shapiro-Wilk test does not reject at 5 %; one without spread
-    counts as rejected."""
+    """Return the share of the dimensions of latents [N, D], N >= 3, that the Shapiro-Wilk test does not reject at 5 %."""
     return float((shapiro_pvalues(latents) >= SIGNIFICANCE).double().mean())

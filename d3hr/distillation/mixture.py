@@ -26,11 +26,7 @@ MAX_CLUSTERED = 2048
 
 @dataclass(frozen=True)
 class ClassMixture:
-    """The Gaussians of a class's modes.
-
-    Attributes:
-        modes: at least one; the weight of a mode is its share of the latents seen.
-    """
+    """The Gaussians of a class's modes, at least one; the weight of a mode is its share of the latents seen."""
 
     modes: tuple[ClassGaussian, ...]
 
@@ -80,10 +76,6 @@ class ClassMixture:
         """Return a copy that shares no memory (:meth:`~d3hr.distillation.gaussian.ClassGaussian.detached_copy`)."""
         return ClassMixture(tuple(map(ClassGaussian.detached_copy, self.modes)))
 
-    def allocate(self, ipc: int) -> tuple[int, ...]:
-        """Return how many of K images each mode gets: in proportion to its weight, by :func:`largest_remainders`."""
-        return largest_remainders(self.counts, ipc)
-
     def top_modes(self, ipc: int) -> tuple[int, ...]:
         """Return one image for each of the K modes with the most latents (of equal ones the first), none for the others.
 
@@ -111,13 +103,7 @@ def clustering_subset(indices: Sequence[int]) -> Sequence[int]:
 
 
 def k_means_centres(features: Tensor, count: int, seed: int) -> NDArray[np.float64]:
-    """Return the centres [K, F] of k-means (Lloyd 1982; the best of 4 runs from k-means++ starts).
-
-    Args:
-        features: rows [N, F], on the CPU.
-        count: number of centres K, at most N.
-        seed: decides the starts; any non-negative integer.
-    """
+    """Return ``count`` = K centres [K, F] of rows [N, F], K <= N, by k-means (Lloyd 1982; the best of 4 runs from k-means++ starts)."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 

@@ -123,15 +123,9 @@ def search_pool(
     device: str = "cpu",
     execution: Execution = SERIAL,
 ) -> dict[str, int]:
-    """Return the index in the pool of each class's best candidate, of equal ones the first.
+    """Return the index in the pool of each class's best candidate, of equal ones the first, by its :func:`class_variances`, all [D].
 
-    Args:
-        variances: :func:`class_variances` [D] of each class.
-        settings: number of candidates, images in a group, weights and seed.
-        progress: where to report.
-        memory_budget: bytes that each process may hold, see :class:`PoolSearch`.
-        device: where candidates are scored.
-        execution: where blocks are searched.
+    The other arguments say how the search runs, and decide no result; see :class:`PoolSearch`.
 
     Raises:
         DataError: the classes differ in D.
@@ -155,20 +149,16 @@ def search_pool(
 
 @dataclass(frozen=True)
 class PoolSearch:
-    """The search of a pool as :class:`~d3hr.execution.base.Work`, whose tasks are ranges of blocks.
-
-    Attributes:
-        variances: :func:`class_variances` of all classes, [D, C].
-        settings: number of candidates, images in a group, weights and seed.
-        memory_budget: bytes to hold in addition to the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no
-            result. One block is drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores.
-        device: where candidates are scored. Noise is drawn on the CPU all the same.
-    """
+    """The search of a pool as :class:`~d3hr.execution.base.Work`, whose tasks are ranges of blocks."""
 
     variances: Tensor
+    """:func:`class_variances` of all classes, [D, C]."""
     settings: GroupSettings
     memory_budget: int | None = None
+    """Bytes to hold in addition to the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no result. One block is
+    drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores."""
     device: str = "cpu"
+    """Where candidates are scored. Noise is drawn on the CPU all the same."""
 
     def tasks(self) -> list[range]:
         """Return the ranges of blocks that together are the pool."""

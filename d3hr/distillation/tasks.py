@@ -61,14 +61,9 @@ class ChunkStatistics:
 
 @dataclass(frozen=True)
 class StatisticsEstimator:
-    """Encodes images, carries their latents to the statistics level and takes mean and spread there.
+    """Encodes images of the prior's size, carries their latents to the statistics level and takes mean and spread there.
 
-    Attributes:
-        images: the real images, at the prior's size.
-        prior: the diffusion prior.
-        settings: how latents are carried, and how many.
-        conditioning_ids: row of the prior's label table for each class.
-        decoders: worker processes that decode images ahead.
+    ``conditioning_ids`` are the rows of the prior's label table for the classes; ``decoders`` processes decode images ahead.
     """
 
     images: ImageData
@@ -171,23 +166,18 @@ class GenerateTasks(Sequence[GenerateTask]):
 
 @dataclass(frozen=True)
 class ImageGenerator:
-    """Draws a group of latents from a class's mixture, denoises and decodes it.
-
-    Attributes:
-        prior: the diffusion prior.
-        settings: how groups are chosen and denoised.
-        conditioning_ids: row of the prior's label table for each class.
-    """
+    """Draws a group of latents from a class's mixture, denoises and decodes it."""
 
     prior: Prior
     settings: DistillSettings
     conditioning_ids: Mapping[str, int]
 
     def open(self) -> Callable[[GenerateTask], Tensor]:
-        """Return the function that gives the images float [K, 3, H, W] in [-1, 1] of a class; its errors name the class."""
-        return self._generate
+        """Return :meth:`generate`."""
+        return self.generate
 
-    def _generate(self, task: GenerateTask) -> Tensor:
+    def generate(self, task: GenerateTask) -> Tensor:
+        """Return the images float [K, 3, H, W] in [-1, 1] of a class, by :func:`generate_images`; errors name the class."""
         group = draw_mixture(task.class_name, task.mixture, self.settings, task.candidates).float()
         with NumericalError.naming(task.class_name):
             return generate_images(
@@ -218,16 +208,7 @@ def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, sett
 def generate_images(
     prior: Prior, latents: Tensor, conditioning_id: int, *, level: int, steps: int, guidance_scale: float, batch_size: int = 64
 ) -> Tensor:
-    """Denoise and decode latents of one class to images float [K, 3, H, W] in [-1, 1], on the CPU.
-
-    Args:
-        prior: the diffusion prior.
-        latents: latents [K, C, h, w] at ``level``.
-        conditioning_id: row of the prior's label table.
-        level: the level of ``latents``, 0 to ``steps - 1``.
-        steps: points of the sampling grid.
-        guidance_scale: classifier-free guidance.
-        batch_size: images in one network call.
+    """Denoise and decode latents [K, C, h, w] of one class at ``level`` to images float [K, 3, H, W] in [-1, 1], on the CPU.
 
     Raises:
         SettingsError: the level is not on the grid.
