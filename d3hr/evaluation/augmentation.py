@@ -16,17 +16,13 @@ from d3hr.evaluation.protocols import Protocol
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch of images, each mixed with a partner of the same batch.
-
-    Attributes:
-        images: the mixed images [N, 3, H, W].
-        partners: position in the batch of each image's partner, int64 [N].
-        shares: share of each image itself, 0 to 1, float [N]; the rest is its partner's.
-    """
+    """A batch of images [N, 3, H, W], each mixed with a partner of the same batch."""
 
     images: Tensor
     partners: Tensor
+    """Position in the batch of each image's partner, int64 [N]."""
     shares: Tensor
+    """Share of each image itself, 0 to 1, float [N]; the rest is its partner's."""
 
     def targets(self, rows: Tensor) -> Tensor:
         """Return the target probabilities [N, C] of the mixed images, from those of the single images, ``rows`` [N, C].
@@ -58,39 +54,22 @@ def augmentation(protocol: Protocol, image_size: int) -> nn.Module:
 
 def mixing(protocol: Protocol) -> Mix:
     """Return a function that mixes the images of a batch in pairs, as the protocol says."""
-    return {"none": lambda: _unmixed, "mixup": _mixup, "cutmix": _cutmix}[protocol.mix]()
+    if protocol.mix == "none":
+        return lambda images: Mixed(images, _positions(images), torch.ones(len(images), device=images.device))
+    from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
 
-
-def _unmixed(images: Tensor) -> Mixed:
-    return Mixed(images, _positions(images), torch.ones(len(images), device=images.device))
-
-
-def _mixup() -> Mix:
-    from kornia.augmentation import RandomMixUpV2
-
-    mixer = RandomMixUpV2(data_keys=["input", "class"])  # its uniform share is Beta(1, 1)
+    cutmix, keys = protocol.mix == "cutmix", ["input", "class"]
+    # The uniform share of mixup is Beta(1, 1).
+    mixer = RandomCutMixV2(data_keys=keys, use_correct_lambda=True) if cutmix else RandomMixUpV2(data_keys=keys)
 
     def mix(images: Tensor) -> Mixed:
+        # kornia mixes the positions along with the images, as if they were classes: rows of own, partner's, and share.
         mixed, rows = mixer(images, _positions(images))
-        _, partners, partner_shares = rows.unbind(dim=1)
-        return Mixed(mixed, partners.long(), 1 - partner_shares)
-
-    return mix
-
-
-def _cutmix() -> Mix:
-    from kornia.augmentation import RandomCutMixV2
-
-    mixer = RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=True)
-
-    def mix(images: Tensor) -> Mixed:
-        mixed, rows = mixer(images, _positions(images))
-        _, partners, shares = rows[0].unbind(dim=1)
-        return Mixed(mixed, partners.long(), shares)
+        _, partners, shares = rows.reshape(-1, 3).unbind(dim=1)
+        return Mixed(mixed, partners.long(), shares if cutmix else 1 - shares)  # mixup's share is that of the partner
 
     return mix
 
 
 def _positions(images: Tensor) -> Tensor:
-    """Return the position of each image in its batch, int64 [N]; kornia mixes it along with the image, as if it were a class."""
     return torch.arange(len(images), device=images.device)

@@ -10,9 +10,8 @@ from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.metrics import score
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
-from d3hr.evaluation.targets import Targets, hard_targets, online_targets, stored_targets
 from d3hr.evaluation.teachers import Teacher
-from d3hr.evaluation.training import train_and_test
+from d3hr.evaluation.training import Targets, hard_targets, online_targets, stored_targets, train_and_test
 from d3hr.prior.model import default_device
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.image_set import ImageSet
@@ -81,12 +80,7 @@ def evaluate(
 
 
 def require_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, class_names: Sequence[str]) -> Teacher | None:
-    """Return the teacher that a protocol needs, or None where it needs none.
-
-    Raises:
-        SettingsError: it needs one and none is given.
-        ClassMismatch: the teacher's classes are not these; it shows both lists.
-    """
+    """Return the teacher that a protocol needs, whose classes must be these, or None where it needs none."""
     if not protocol.soft:
         return None
     if teacher is None:

@@ -20,13 +20,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with labels, in memory.
-
-    Attributes:
-        images: uint8 [N, 3, H, W].
-        labels: int64 [N].
-        class_names: the name of each label.
-    """
+    """Images, uint8 [N, 3, H, W], with labels, int64 [N], in memory; ``class_names`` has the name of each label."""
 
     images: Tensor
     labels: Tensor
@@ -43,11 +37,7 @@ class LabelledImages:
 
 
 def training_images(distilled: ImageSet, image_size: int | None = None) -> LabelledImages:
-    """Return the images of a set in memory, resized to ``image_size`` pixels if given; labels follow the set's order of classes.
-
-    Raises:
-        SettingsError: the side is not positive.
-    """
+    """Return the images of a set in memory, resized to ``image_size`` pixels if given; labels follow the set's order of classes."""
     if image_size is not None and image_size < 1:
         raise SettingsError("--image_size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
     images, labels = distilled.tensors()
@@ -58,11 +48,7 @@ def training_images(distilled: ImageSet, image_size: int | None = None) -> Label
 
 
 def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> LabelledImages:
-    """Return test images in memory, at a side of ``image_size`` pixels; labels follow the order of ``class_names``.
-
-    Raises:
-        ClassMismatch: the classes differ.
-    """
+    """Return test images in memory, at a side of ``image_size`` pixels; labels follow the order of ``class_names``, the same classes."""
     names = tuple(class_names)
     ClassMismatch.unless_same(f"the test set {test.source}", test.class_names, "the training set", names)
     images, labels = test.at_size(image_size).tensors()

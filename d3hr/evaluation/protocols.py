@@ -23,12 +23,7 @@ _AROUND = ("about", "base", "by_ipc")
 
 
 class Protocol(BaseModel):
-    """One way to train a student.
-
-    Raises:
-        pydantic.ValidationError: a field is unknown or out of range, or two fields contradict; :func:`protocol_from` raises a
-            ``SettingsError`` instead.
-    """
+    """One way to train a student; fields out of range or in contradiction are refused (by :func:`protocol_from` as ``SettingsError``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -123,20 +118,12 @@ def protocol_names() -> tuple[str, ...]:
 
 
 def require_protocol(name: str) -> None:
-    """Refuse the name of an unknown protocol, or of a file that is not a protocol, before any work is done.
-
-    Raises:
-        SettingsError: there is no such protocol, or a field of the file is wrong.
-    """
+    """Refuse the name of an unknown protocol, or of a file that is not a protocol, before any work is done."""
     protocol_named(name, ipc=1)
 
 
 def protocol_named(name: str | Path, *, ipc: int | None = None) -> Protocol:
-    """Return the protocol of a name, or of a YAML file.
-
-    Args:
-        name: one of :func:`protocol_names`, or the path of a file that ends in ``.yaml``.
-        ipc: images per class of the set to train on, for protocols that depend on it.
+    """Return the protocol of a name, one of :func:`protocol_names`, or of a YAML file, for sets of ``ipc`` images per class.
 
     Raises:
         SettingsError: there is no such protocol, a field is wrong, or it depends on the images per class, which are not given.
@@ -156,10 +143,7 @@ def protocol_named(name: str | Path, *, ipc: int | None = None) -> Protocol:
 
 
 def protocol_from(fields: Mapping[str, Any]) -> Protocol:
-    """Return the protocol with these fields, for example of a recipe file or of ``protocol_settings`` in results.json.
-
-    Args:
-        fields: values by the names of :class:`Protocol`'s fields.
+    """Return the protocol with these fields, for example those of ``protocol_settings`` in results.json.
 
     Raises:
         SettingsError: a field is unknown, missing or out of range, or two fields contradict; it names the field.

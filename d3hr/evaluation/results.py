@@ -19,6 +19,11 @@ from d3hr.fileio.structured import Record, validated_json
 
 CONFUSION_CLASSES = 100
 """Most classes of which a row holds the whole confusion matrix; the accuracy of each class it always holds."""
+_COPIED = (
+    *("method", "ipc", "student", "image_size", "teacher", "soft_label_bytes", "class_names", "per_class"),
+    *("accuracy_mean", "accuracy_std", "distillation_std", "training_std", "best_epoch_mean", "top5_mean"),
+)
+"""Fields of an :class:`Evaluation` that its row has too."""
 
 
 @dataclass(frozen=True)
@@ -119,28 +124,15 @@ class Evaluation:
         """Return the figures as a row of a table."""
         return ResultRow(
             name=self.name or self.method,
-            method=self.method,
-            ipc=self.ipc,
-            accuracy_mean=self.accuracy_mean,
-            accuracy_std=self.accuracy_std,
             seeds=len(self.runs),
             distillation_seeds=tuple(sorted({run.distillation_seed for run in self.runs})),
             training_seeds=tuple(sorted({run.training_seed for run in self.runs})),
-            distillation_std=self.distillation_std,
-            training_std=self.training_std,
             runs=tuple((run.distillation_seed, run.training_seed, run.last_epoch) for run in self.runs),
-            best_epoch_mean=self.best_epoch_mean,
-            top5_mean=self.top5_mean,
             labels="soft" if self.protocol.soft else "hard",
-            student=self.student,
-            image_size=self.image_size,
             protocol=self.protocol.name,
             protocol_settings=self.protocol.model_dump(mode="json"),
-            teacher=self.teacher,
-            soft_label_bytes=self.soft_label_bytes,
-            per_class={**self.per_class},
-            class_names=self.class_names,
             confusion=tuple(map(tuple, self.confusion)) if len(self.class_names) <= CONFUSION_CLASSES else (),
+            **{field: getattr(self, field) for field in _COPIED},
         )
 
     def as_row(self) -> dict[str, Any]:
@@ -230,11 +222,7 @@ _NESTED = {"runs", "per_class", "class_names", "confusion", "protocol_settings",
 
 
 def read_results(folders: Sequence[Path], *, hint: str = "make it with 'd3hr evaluate' or 'd3hr compare'.") -> list[ResultRow]:
-    """Return the rows of every folder's ``results.json``, each row once.
-
-    Raises:
-        ResultsError: a file is missing or damaged; ``hint`` says what to do then.
-    """
+    """Return the rows of every folder's ``results.json``, each row once; ``hint`` says what to do if one is missing or damaged."""
     rows: list[ResultRow] = []
     for folder in folders:
         rows += [row for row in validated_json(folder / "results.json", _ROWS, hint=hint) if row not in rows]

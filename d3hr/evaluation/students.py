@@ -39,9 +39,7 @@ def new_student(name: str, num_classes: int, image_size: int) -> Student:
     """Return an untrained student: one of :data:`STUDENTS`, or ``timm:NAME`` for a network of timm, where that is installed.
 
     It takes images [N, 3, H, W] in [-1, 1] to logits [N, classes]. PyTorch's global random numbers decide its weights.
-
-    Raises:
-        SettingsError: the name is unknown, the images are too small, or timm is missing.
+    An unknown name, images that are too small, and a missing timm are each a ``SettingsError``.
     """
     if name.startswith(_TIMM):
         return TimmNetwork(num_classes, image_size, name=name.removeprefix(_TIMM))
@@ -55,13 +53,7 @@ def new_student(name: str, num_classes: int, image_size: int) -> Student:
 class TimmNetwork(Student):
     """A network of timm in its published form, with random weights; up to 64 pixels it halves the image as often as at any side.
 
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels; networks made for one side are built for this one.
-        name: timm's name of it.
-
-    Raises:
-        SettingsError: timm is not installed or does not import, has no such network, or the network cannot take such images.
+    Networks that are made for one side are built for ``image_size``.
     """
 
     def __init__(self, num_classes: int, image_size: int, *, name: str) -> None:
@@ -90,8 +82,7 @@ class TimmNetwork(Student):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the features that timm's own classifier would see."""
-        features: Tensor = self.network(images)
-        return features
+        return torch.as_tensor(self.network(images))
 
 
 def _import_timm(name: str) -> Any:

@@ -1,6 +1,6 @@
 """A teacher: a network trained on all the real images, whose logits are soft labels; a stopped training continues to the same weights.
 
-A teacher's folder holds ``model.safetensors`` and ``teacher.json``: the network's name, its classes in the order of its outputs, the side
+Its folder holds ``model.safetensors`` and ``teacher.json``: the network's name, its classes in the order of its outputs, the side
 of its images, how it was trained, and its accuracy on which test images.
 
 Legend: N images, H = W image side, F features, C classes.
@@ -25,8 +25,7 @@ from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.metrics import TEST_BATCH, score_network
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.students import Student, new_student
-from d3hr.evaluation.targets import Targets, hard_targets
-from d3hr.evaluation.training import seeded_student, train_student
+from d3hr.evaluation.training import Targets, hard_targets, seeded_student, train_student
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.fileio.staging import StagedFolder
@@ -51,33 +50,23 @@ _CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network with named classes; its weights do not change.
-
-    Attributes:
-        network: the network, in evaluation mode.
-        student: name of the network among the students.
-        class_names: the name of each output.
-        image_size: side, in pixels, of the images that it was trained on; it resizes others to it.
-        about: how it was trained and what its accuracy is, as JSON values.
-        source: the folder it was loaded from, as the user named it.
-    """
+    """A trained network with named classes, in evaluation mode; its weights do not change."""
 
     network: Student
     student: str
+    """Name of the network among the students."""
     class_names: tuple[str, ...]
+    """The name of each output."""
     image_size: int
+    """Side, in pixels, of the images that it was trained on; it resizes others to it."""
     about: dict[str, Any]
+    """How it was trained and what its accuracy is, as JSON values."""
     source: str | None = None
+    """The folder it was loaded from, as the user named it."""
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None) -> Teacher:
-        """Load a teacher from its folder.
-
-        Raises:
-            DataError: the folder is no teacher, or its weights do not fit what it says.
-            ResultsError: ``teacher.json`` is damaged.
-            DamagedFile: another file is not what was written.
-        """
+        """Load a teacher from its folder, whose files must be what :meth:`save` wrote."""
         folder = Path(path)
         file = folder / "teacher.json"
         if not file.is_file():
@@ -128,9 +117,7 @@ class Teacher:
     def soft_labels(self, train: LabelledImages, file: Path | None = None) -> Tensor:
         """Return the logits, float16 [N, C], of all N images of a set as they are; columns in the set's order of classes.
 
-        Args:
-            train: the images, whose classes are the teacher's.
-            file: where to store them, as safetensors of one tensor ``logits``; labels stored there are used again, unless damaged.
+        They are stored in ``file``, as safetensors of one tensor ``logits``; labels stored there are used again, unless damaged.
         """
         stored = None if file is None else load_if_valid(file, read_tensors)
         if stored is not None:
@@ -142,11 +129,7 @@ class Teacher:
         return logits
 
     def require_classes(self, class_names: Iterable[str], of: str) -> None:
-        """Refuse classes, of what ``of`` names, that are not exactly the teacher's, in whatever order.
-
-        Raises:
-            ClassMismatch: they differ; the message shows both lists.
-        """
+        """Refuse classes, of what ``of`` names, that are not exactly the teacher's, in whatever order (``ClassMismatch``)."""
         ClassMismatch.unless_same(of, class_names, f"the teacher {self.source or self.student}", self.class_names)
 
     def _parts(self, images: Tensor) -> Iterator[Tensor]:
@@ -166,26 +149,13 @@ def train_teacher(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Teacher:
-    """Train a network on all of ``images`` with hard labels, and test it once, at the end.
+    """Train a network on all of ``images`` with hard labels, test it once, at the end, and return the teacher, loaded from ``out``.
 
     Args:
-        images: the real training images.
-        out: folder to write.
+        out: folder to write; a run that was stopped continues from its checkpoint there.
         test: real images of the same classes, on which its accuracy is measured.
-        student: name of the network.
         protocol: how to train it, or a protocol's name or file.
         image_size: side in pixels that it sees; by default the images' own.
-        seed: seed of weights, order and augmentation.
-        progress: where to report.
-
-    Returns:
-        The teacher, loaded from ``out``.
-
-    Raises:
-        ClassMismatch: the classes differ.
-        SettingsError: an unknown student or protocol, soft labels, or images too small for the network.
-        OutputError: ``out`` holds something else.
-        NumericalError: the loss is not finite.
     """
     chosen = protocol_named(protocol, ipc=images.ipc) if isinstance(protocol, str) else protocol
     if chosen.soft:

@@ -1,6 +1,6 @@
-"""Trains a student by a protocol and tests it.
+"""Trains a student by a protocol, towards its targets (an image's class, or a teacher's logits), and tests it.
 
-Legend: N training images, n images of a batch, H = W image side.
+Legend: N training images, n images of a batch, H = W image side, C classes, T temperature.
 """
 
 import math
@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from d3hr.evaluation.augmentation import augmentation, mixing
+from d3hr.evaluation.augmentation import Mixed, augmentation, mixing
 from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.metrics import Score, score_network
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import TrainingResult
 from d3hr.evaluation.students import Student, new_student
-from d3hr.evaluation.targets import Targets, student_loss
 from d3hr.prior.model import default_device
 from d3hr.prior.trainer import Trainer, decay, even_batches, warm_up
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
+
+Targets = Callable[[Mixed, Tensor], Tensor]
+"""From a mixed batch and the positions, int64 [n], of its images in the set to target probabilities [n, C]."""
 
 
 def train_and_test(
@@ -34,20 +37,7 @@ def train_and_test(
     seed: int,
     distillation_seed: int = 0,
 ) -> TrainingResult:
-    """Train a student on ``train`` and test it on ``test``, whose labels mean the same classes.
-
-    Args:
-        train: the distilled images.
-        test: real images.
-        student: name of the network.
-        protocol: how to train.
-        targets: the target probabilities of each image.
-        seed: seed of weights, order and augmentation.
-        distillation_seed: seed of the set, for the record.
-
-    Raises:
-        NumericalError: the loss is not finite.
-    """
+    """Train a student on ``train`` and test it on ``test``, whose labels mean the same classes; ``distillation_seed`` is for the record."""
     network = seeded_student(student, len(train.class_names), train.image_size, seed)
     checks, scores = check_steps(protocol, len(train.labels)), list[Score]()
 
@@ -87,20 +77,11 @@ def train_student(
     """Train a network in place by a protocol.
 
     Args:
-        network: what is trained.
         read: returns the images, float [n, 3, H, W] in [-1, 1], at positions, int64 [n].
         count: number of images, N.
-        protocol: how to train.
-        targets: the target probabilities of each image.
-        image_size: side of the images, in pixels.
-        seed: seed of order and augmentation.
         title: what is trained, for progress and errors.
         after_step: called with the number of steps done.
         checkpoint: file to continue from and to save to.
-        progress: where to report.
-
-    Raises:
-        NumericalError: the loss is not finite.
     """
     augment, mix = augmentation(protocol, image_size), mixing(protocol)
     batches = even_batches(count, protocol.batch_size, seed)
@@ -135,11 +116,7 @@ def train_student(
 
 
 def seeded_student(name: str, num_classes: int, image_size: int, seed: int) -> Student:
-    """Return an untrained student, on the fastest device, whose weights follow from the seed.
-
-    Raises:
-        SettingsError: the name is unknown, the images are too small, or timm is missing.
-    """
+    """Return an untrained student, on the fastest device, whose weights follow from the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "student"))
         return new_student(name, num_classes, image_size).to(default_device())
@@ -171,3 +148,31 @@ def new_optimiser(network: nn.Module, protocol: Protocol) -> torch.optim.Optimiz
     if protocol.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=protocol.learning_rate, betas=(protocol.momentum, 0.999))
     return torch.optim.SGD(groups, lr=protocol.learning_rate, momentum=protocol.momentum, nesterov=protocol.nesterov)
+
+
+def hard_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Targets:
+    """Return targets that are the classes ``labels``, int64 [N], with a share ``smoothing``, 0 to 1, spread evenly over all classes."""
+    rows = (1 - smoothing) * torch.eye(num_classes, device=labels.device) + smoothing / num_classes
+    return lambda mixed, positions: mixed.targets(rows[labels[positions]])
+
+
+def stored_targets(logits: Tensor, temperature: float) -> Targets:
+    """Return targets softmax(logits / T), of ``logits`` [N, C] that a teacher computed once."""
+    rows = F.softmax(logits.float() / temperature, dim=1)
+    return lambda mixed, positions: mixed.targets(rows[positions])
+
+
+def online_targets(teacher: Callable[[Tensor], Tensor], temperature: float) -> Targets:
+    """Return targets softmax(logits / T), of the logits [n, C] that ``teacher`` computes for the images of each mixed batch."""
+    return lambda mixed, positions: F.softmax(teacher(mixed.images).float() / temperature, dim=1)
+
+
+def student_loss(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
+    """Return the loss of a student's logits [n, C] against probabilities [n, C], averaged over the batch.
+
+    For hard labels it is the cross-entropy; for soft labels KL(targets || softmax(logits / T)), as in arXiv 2505.18399, without the factor
+    T^2 of arXiv 1503.02531.
+    """
+    if not protocol.soft:
+        return F.cross_entropy(logits, targets)
+    return F.kl_div(F.log_softmax(logits / protocol.temperature, dim=1), targets, reduction="batchmean")

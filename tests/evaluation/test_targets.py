@@ -5,7 +5,7 @@ import torch
 
 from d3hr.evaluation.augmentation import Mixed
 from d3hr.evaluation.protocols import Protocol
-from d3hr.evaluation.targets import hard_targets, online_targets, stored_targets, student_loss
+from d3hr.evaluation.training import hard_targets, online_targets, stored_targets, student_loss
 
 HARD = Protocol(name="hard", steps=1, batch_size=2, learning_rate=0.1)
 SOFT = HARD.model_copy(update={"labels": "stored", "temperature": 2.0})

@@ -11,8 +11,7 @@ from d3hr.errors import NumericalError
 from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import TrainingResult
-from d3hr.evaluation.targets import hard_targets
-from d3hr.evaluation.training import check_steps, learning_rate_at, new_optimiser, train_and_test
+from d3hr.evaluation.training import check_steps, hard_targets, learning_rate_at, new_optimiser, train_and_test
 
 BRIEF = Protocol(name="brief", epochs=6, batch_size=8, learning_rate=0.01)
 SGD = Protocol(name="sgd", steps=4, batch_size=2, learning_rate=0.1, weight_decay=0.5)

@@ -20,11 +20,7 @@ class ViTTiny(Student):
     """ViT-Ti: width 192, 12 layers, 3 heads (the vision transformer of arXiv 2010.11929 in the size of arXiv 2012.12877).
 
     Patches are an eighth of the side up to 64 pixels, which makes at most 8 x 8 of them, and 16 pixels above. A side that patches do not
-    divide is padded with zeros at the right and the bottom. Images of any side.
-
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels; the network refuses images of another side.
+    divide is padded with zeros at the right and the bottom. It is built for any side, and refuses images of another one.
     """
 
     def __init__(self, num_classes: int, image_size: int) -> None:
@@ -56,14 +52,8 @@ class SwinTiny(PooledStudent):
 
     Up to 64 pixels patches are a sixteenth of the side and windows 4 x 4 patches. Above, patches are of 4 pixels and windows 7 x 7, or
     8 x 8 where the side is a multiple of 128, which they divide. A stage whose map is smaller than a window has one window of the map's
-    size, as in the paper's network. The library pads maps that patches or windows do not divide.
-
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels, at least 9: a smaller one leaves a single token in the last stage, whose attention could learn nothing.
-
-    Raises:
-        SettingsError: the image is too small.
+    size, as in the paper's network. The library pads maps that patches or windows do not divide. The side is at least 9 pixels: a smaller
+    one leaves a single token in the last stage, whose attention could learn nothing.
     """
 
     def __init__(self, num_classes: int, image_size: int) -> None:

@@ -5,6 +5,7 @@ Legend: N images, H = W image side, F features.
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from d3hr.errors import SettingsError
@@ -24,8 +25,7 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [N, classes] of images [N, 3, H, W] in [-1, 1]."""
-        logits: Tensor = self.classifier(self.embed(images))
-        return logits
+        return torch.as_tensor(self.classifier(self.embed(images)))
 
 
 class PooledStudent(Student):
@@ -35,16 +35,11 @@ class PooledStudent(Student):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the features [N, F], averaged over the image."""
-        features: Tensor = self.network(images).pooler_output
-        return features.flatten(1)
+        return torch.as_tensor(self.network(images).pooler_output).flatten(1)
 
 
 def require_side(image_size: int, smallest: int, use: str) -> None:
-    """Refuse images, for some ``use``, whose side is below ``smallest`` pixels.
-
-    Raises:
-        SettingsError: the image is too small.
-    """
+    """Refuse images, for some ``use``, whose side is below ``smallest`` pixels."""
     if image_size < smallest:
         raise SettingsError(
             f"Images of {image_size} pixels are too small for {use}.",

@@ -13,18 +13,13 @@ near 0, which lets nothing through. The eps of batch norm is the library's 1e-3.
 Legend: N images, H = W image side.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from d3hr.evaluation.networks.base import SMALL_IMAGE, PooledStudent, Student, require_side
-
-if TYPE_CHECKING:
-    from transformers import EfficientNetConfig
 
 DROPOUT = 0.2
 """Share of features that MobileNetV2 and EfficientNet-B0 drop before the classifier in training, as in both papers. The default of
@@ -39,14 +34,7 @@ memory of this size is used again, where the system would give and take back hun
 class ConvNet(Student):
     """The field's ConvNet (arXiv 2006.05929): blocks of 3x3 convolution, instance norm, ReLU and 2x2 average pool, then one linear layer.
 
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels, at least 2 ** depth.
-        depth: number of blocks.
-        width: channels of each block.
-
-    Raises:
-        SettingsError: the image is too small for the depth.
+    It has ``depth`` blocks of ``width`` channels, and takes images of at least 2 ** depth pixels a side.
     """
 
     def __init__(self, num_classes: int, image_size: int, *, depth: int = 3, width: int = 128) -> None:
@@ -70,12 +58,7 @@ class ResNet(PooledStudent):
 
     Up to 64 pixels its stem is the 32-pixel form that the field uses, a 3x3 convolution of stride 1 without max-pool. Bottleneck blocks
     halve the image in their 3x3 convolution, as torchvision's do, not in the first 1x1 convolution as in the paper. Images of any side.
-
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels.
-        depths: blocks of each of the four stages.
-        bottleneck: whether blocks are bottlenecks (ResNet-50 and deeper), which have four times the outputs.
+    ``depths`` are the blocks of each of the four stages; bottlenecks (ResNet-50 and deeper) have four times the outputs.
     """
 
     def __init__(self, num_classes: int, image_size: int, *, depths: tuple[int, int, int, int], bottleneck: bool) -> None:
@@ -101,12 +84,7 @@ class ResNet(PooledStudent):
 
 
 class MobileNetV2(PooledStudent):
-    """MobileNetV2 of width 1.0 (arXiv 1801.04381) with random weights; the text of this module describes its form at small sides.
-
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels.
-    """
+    """MobileNetV2 of width 1.0 (arXiv 1801.04381) with random weights; the text of this module describes its form at small sides."""
 
     def __init__(self, num_classes: int, image_size: int) -> None:
         super().__init__()
@@ -125,10 +103,6 @@ class EfficientNetB0(PooledStudent):
 
     In training, branches parallel to a shortcut lose up to a fifth of their values (``drop_connect_rate`` 0.2, the library's default,
     growing with depth); the library drops values, where the paper drops whole branches of an image.
-
-    Args:
-        num_classes: outputs.
-        image_size: side in pixels.
     """
 
     def __init__(self, num_classes: int, image_size: int) -> None:
@@ -154,7 +128,7 @@ class EfficientNetB0(PooledStudent):
             stem.padding = nn.ZeroPad2d(1)
 
 
-def _halvings_of_odd_sides(config: EfficientNetConfig, side: int) -> list[int]:
+def _halvings_of_odd_sides(config: Any, side: int) -> list[int]:
     """Return the blocks, by number, that halve a map of odd side: those are padded on both sides, others on one."""
     blocks, number = [], 0
     for stride, repeats in zip(config.strides, config.num_block_repeats, strict=True):
