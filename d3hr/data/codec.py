@@ -53,9 +53,7 @@ def open_upright(blob: bytes) -> Image.Image:
         if image.mode.startswith("I;16") or image.mode == "I":
             image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise from many unrelated trees
         raise ValueError(f"damaged: {error}") from error
@@ -99,7 +97,6 @@ def read_square(file: Path, image_size: int) -> Tensor:
 
     Raises:
         ValueError: it is over :data:`MAX_BYTES`, no image, or of another size; both are checked before pixels are decoded.
-        OSError: it cannot be read.
     """
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"over {MAX_BYTES:,} bytes")

@@ -34,18 +34,13 @@ _Indices = NDArray[np.int64]
 
 
 class DataRecord(Record):
-    """What a manifest says of the real images that a set was made from; nothing, where it was made from none."""
+    """What a manifest says of the :class:`ImageData` that a set was made from, and how many images they are; nothing without any."""
 
     source: str | None = None
-    """As :attr:`ImageData.source`."""
     split: str | None = None
-    """As :attr:`ImageData.split`."""
     fingerprint: str | None = None
-    """As :attr:`ImageData.fingerprint`."""
     images: int | None = Field(default=None, ge=0)
-    """How many there are."""
     skipped: tuple[str, ...] = ()
-    """As :attr:`ImageData.skipped`."""
 
 
 @dataclass(frozen=True)
@@ -258,11 +253,7 @@ def load_images(
 
 
 def _scan(images: Source, name: str, progress: Progress) -> tuple[dict[int, str], Counter[tuple[int, int]], str]:
-    """Read and decode every image once; memory holds one chunk of encoded images.
-
-    Returns:
-        The reasons why images cannot be read, by index; how often each (width, height) occurs; the fingerprint.
-    """
+    """Decode every image once, in chunks; return why some cannot be read, by index, how often each (width, height) occurs, the fingerprint."""
     bad: dict[int, str] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     digest = hashlib.sha256(repr(images.class_names).encode())

@@ -16,15 +16,9 @@ _Request = tuple[str, tuple[int, ...]]
 
 
 class Batches:
-    """Batches of the images of a data set.
+    """Batches of the images of a data set, decoded by ``decoders`` worker processes; by this one, when they are needed, if there are none.
 
-    Args:
-        images: the real images.
-        decoders: worker processes that read, decode and resize; 0 does it in this process, when a batch is needed. A program that
-            starts some must guard its main module (``if __name__ == "__main__"``), as Python's ``multiprocessing`` requires.
-
-    Raises:
-        SettingsError: ``decoders`` is negative.
+    A program that starts some must guard its main module (``if __name__ == "__main__"``), as Python's ``multiprocessing`` requires.
     """
 
     def __init__(self, images: ImageData, decoders: int = 0) -> None:

@@ -105,12 +105,8 @@ def _roots(name: str) -> tuple[Path, ...]:
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    own = Path(name)
-    return (
-        (own.resolve(),)
-        if own.is_dir()
-        else tuple(Path(root).resolve() for root in (datasets.config.HF_CACHE_HOME, HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE))
-    )
+    caches = (datasets.config.HF_CACHE_HOME, HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)
+    return tuple(Path(root).resolve() for root in ((name,) if Path(name).is_dir() else caches))
 
 
 def _load_table(name: str, config: str | None) -> Any:

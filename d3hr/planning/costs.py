@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.estimation import images_needed
 from d3hr.distillation.grouping import needs_search
 from d3hr.distillation.mixture import clustering_subset
@@ -34,16 +33,11 @@ class Workload:
 
     Attributes:
         counts: real images of each class.
-        settings: how they are distilled.
         dimensions: values D of one latent.
         image_size: side H = W of the images, in pixels.
-        student: network that the set is evaluated with.
-        protocol: how students are trained.
         student_size: side, in pixels, of the images that students see.
-        test_images: real images that students are tested on.
         evaluation_runs: students to train.
         keeps_images: whether images are generated; statistics alone need no denoising.
-        predictions_per_step: noise predictions of one inversion step: 1, or more with the ``fixed_point`` solver.
     """
 
     counts: Mapping[str, int]
@@ -56,12 +50,6 @@ class Workload:
     test_images: int
     evaluation_runs: int
     keeps_images: bool = True
-    predictions_per_step: float = 1.0
-
-    @property
-    def images(self) -> int:
-        """Real images."""
-        return sum(self.counts.values())
 
     @property
     def distilled(self) -> int:
@@ -98,29 +86,9 @@ class Workload:
         return self.batches({name: len(clustering_subset(range(count))) for name, count in candidates.items()})
 
     @property
-    def encoder_calls(self) -> int:
-        """Encoder calls of all classes."""
-        return self.matched + sum(sum(sizes) for sizes in self.clustered_batches.values())
-
-    @property
     def drawn_batches(self) -> list[int]:
         """Sizes of the batches in which the images of one class are denoised and decoded."""
         return batches_of(self.settings.ipc, self.settings.batch_size) if self.distilled else []
-
-    @property
-    def inversion_predictions(self) -> float:
-        """Noise predictions of the inversion of one batch."""
-        return num_predictions(self.settings.inversion_level, self.settings.inversion_stride) * self.predictions_per_step
-
-    @property
-    def inversion_calls(self) -> int:
-        """Transformer calls of all inversions."""
-        return round(self.matched * self.inversion_predictions * calls_per_prediction(self.settings.inversion_guidance))
-
-    @property
-    def denoising_calls(self) -> int:
-        """Transformer calls of all denoising."""
-        return self.distilled * self.settings.denoising_level * calls_per_prediction(self.settings.denoising_guidance)
 
     @property
     def candidates(self) -> int:
@@ -143,28 +111,8 @@ class Workload:
         return block_size(self.settings.ipc, self.coordinates)
 
     @property
-    def group_flops(self) -> int:
-        """FLOPs of the matrix products that score all candidates against all classes."""
-        products = 2 if self.settings.ipc >= 2 else 1
-        return products * 2 * self.candidates * self.coordinates * len(self.counts)
-
-    @property
-    def latent_bytes(self) -> int:
-        """Bytes of the latents of all images that are matched, of which one batch exists at a time."""
-        return self.matched * self.dimensions * FLOAT32
-
-    @property
-    def statistics_bytes(self) -> int:
-        """Bytes of mean, standard deviation and loadings of each mode of each class, on disk."""
-        return self._statistics_values * (FLOAT32 if self.settings.statistics_dtype == "float32" else FLOAT32 // 2)
-
-    @property
-    def statistics_memory(self) -> int:
-        """Bytes of mean, standard deviation and loadings of each mode of each class, in memory."""
-        return self._statistics_values * FLOAT64
-
-    @property
-    def _statistics_values(self) -> int:
+    def statistics(self) -> int:
+        """Numbers in the mean, standard deviation and loadings of each mode of each class."""
         return len(self.counts) * self.settings.modes * (2 + self.rank) * self.dimensions
 
     @property
@@ -179,11 +127,6 @@ class Workload:
             return 0
         block = self.block * self.settings.ipc * self.coordinates
         return FLOAT32 * (4 * block + 3 * self.block * len(self.counts) + self.coordinates * len(self.counts))
-
-    @property
-    def training_steps(self) -> int:
-        """Optimiser steps of one student."""
-        return math.prod(self.protocol.ticks(self.distilled))
 
     @property
     def training_batch(self) -> int:

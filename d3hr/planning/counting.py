@@ -25,13 +25,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Need:
-    """What a network takes.
-
-    Attributes:
-        flops: floating-point operations for one image.
-        activations: bytes of intermediate results at their most, for one image.
-        fixed: bytes of intermediate results that do not depend on the number of images, such as gradients of weights.
-    """
+    """FLOPs and bytes of activations that a network takes for one image; ``fixed`` bytes, such as gradients of weights, it takes once."""
 
     flops: int
     activations: int
@@ -48,14 +42,7 @@ class Need:
 
 @dataclass(frozen=True)
 class PriorNeeds:
-    """What a prior takes for one image in each of its networks, and for its weights.
-
-    Attributes:
-        transformer: one noise prediction without guidance.
-        encoder: an image into a latent.
-        decoder: a latent into an image.
-        weights: bytes of all weights.
-    """
+    """What a prior takes: its transformer for one noise prediction without guidance, and the bytes of all weights."""
 
     transformer: Need
     encoder: Need
@@ -79,23 +66,14 @@ def prior_needs(shape: PriorShape) -> PriorNeeds:
 
 @dataclass(frozen=True)
 class StudentNeeds:
-    """What a student takes for one image.
-
-    Attributes:
-        test: a forward pass.
-        training: a forward and backward pass; its fixed part is gradients, weights and momentum.
-    """
+    """What a student takes for a forward pass, and for a forward and backward pass, with gradients, weights and momentum as fixed part."""
 
     test: Need
     training: Need
 
 
 def student_needs(student: str, classes: int, image_size: int) -> StudentNeeds:
-    """Count what a student takes.
-
-    Raises:
-        SettingsError: the student is unknown or the images are too small for it.
-    """
+    """Count what a student takes; one that is unknown, or images too small for it, raise a ``SettingsError``."""
     with torch.device("meta"):
         network: nn.Module = new_student(student, classes, image_size)
     image = torch.empty(_BATCH, 3, image_size, image_size, device="meta")
@@ -126,30 +104,23 @@ def _convolution_backward_flops(
     gradient: list[int],
     image: list[int],
     weight: list[int],
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    output_mask: list[bool],
-    *,
+    *others: Any,
     out_shape: Any,
 ) -> int:
     """Return the FLOPs of a convolution's gradients from shapes: those of one forward pass each for its input and its weight, if needed.
 
     PyTorch's own count takes the channels of all groups together, so it is too high by a factor of the number of groups.
     """
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, output_mask = others
     smaller = image if transposed else gradient
-    return 2 * math.prod(weight) * smaller[0] * math.prod(smaller[2:]) * sum(output_mask[:2])
+    return 2 * math.prod(weight) * smaller[0] * math.prod(smaller[2:]) * sum(map(bool, output_mask[:2]))
 
 
 def _peak_bytes(run: Callable[[int], Any], images: int) -> int:
-    with _LiveBytes() as live:
+    live = _LiveBytes()
+    with live:
         run(images)
-    peak: int = live.peak
-    return peak
+    return live.peak
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -157,24 +128,15 @@ class _LiveBytes(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self._live = 0
-        self._storages: set[int] = set()
+        self.peak = 0
+        self._live: dict[int, int] = {}  # storage -> its bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         inputs = {value.untyped_storage()._cdata for value in args if isinstance(value, Tensor)}
         result = func(*args, **(kwargs or {}))
         for value in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(value, Tensor) and value.untyped_storage()._cdata not in inputs | self._storages:
-                self._add(value.untyped_storage())
-        self.peak = max(self.peak, self._live)
+            if isinstance(value, Tensor) and (storage := value.untyped_storage())._cdata not in inputs | self._live.keys():
+                self._live[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self._live.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self._live.values()))
         return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        self._storages.add(key)
-        self._live += size
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self._storages.discard(key)
-        self._live -= size

@@ -72,9 +72,6 @@ def measure(run: Callable[[int], Any], sizes: Iterable[int], device: torch.devic
     """Measure ``run(n)`` for each n of ``sizes``, ascending. A size that would take too long or too much memory is replaced by a smaller.
 
     Args:
-        run: the call.
-        sizes: batch sizes.
-        device: where the call runs.
         largest: the largest size that memory allows.
         least: the size that is run in any case, in addition to 1, so that a fixed part can be told from one that grows.
     """

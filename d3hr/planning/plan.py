@@ -1,19 +1,19 @@
 """The plan of a distillation: what each stage costs, on this device and on several like it."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, Unpack
 
 import torch
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import calls_per_prediction
+from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.settings import DistillOptions, distill_settings
 from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.pipeline import require_two_images
-from d3hr.planning.costs import Workload, batches_of, longest_share
+from d3hr.planning.costs import FLOAT32, FLOAT64, Workload, batches_of, longest_share
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
 from d3hr.planning.probe import ASSUMED_PREDICTIONS, Measured, probe
 from d3hr.planning.shapes import PriorShape
@@ -95,21 +95,12 @@ def _check(counts: Mapping[str, int], test_images: int, evaluation_runs: int, de
 
 
 def combine(work: Workload, measured: Measured, prior: PriorNeeds, student: StudentNeeds, *, devices: int) -> Plan:
-    """Return the plan that follows from counts and measurements.
-
-    Args:
-        work: the distillation and its evaluation.
-        measured: seconds of its parts on this device.
-        prior: what the prior takes for one image.
-        student: what the student takes for one image.
-        devices: devices like this one that share the work.
-    """
-    work = replace(work, predictions_per_step=measured.predictions_per_step)
+    """Return the plan that follows from counts, from measurements on this device, and from what the networks take for one image."""
     reading = sum(measured.read.total(sizes) for sizes in work.batches(work.counts).values()) + measured.read.first
     return Plan(
         device=measured.device,
         devices=devices,
-        images=work.images,
+        images=sum(work.counts.values()),
         classes=len(work.counts),
         distilled=work.distilled,
         stages=(
@@ -121,8 +112,8 @@ def combine(work: Workload, measured: Measured, prior: PriorNeeds, student: Stud
             _denoise(work, measured, prior, devices),
             _evaluate(work, measured, student),
         ),
-        latent_bytes=work.latent_bytes,
-        statistics_bytes=work.statistics_bytes,
+        latent_bytes=work.matched * work.dimensions * FLOAT32,
+        statistics_bytes=work.statistics * (FLOAT32 if work.settings.statistics_dtype == "float32" else FLOAT32 // 2),
         image_bytes=work.distilled * work.pixel_bytes,
         prior_bytes=prior.weights,
         group_bytes=work.group_memory,
@@ -144,12 +135,15 @@ def _shared(name: str, seconds_of_classes: Sequence[float], setup: float, device
 def _encode(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
     batches = [[*work.clustered_batches[name], *sizes] for name, sizes in work.real_batches.items()]
     seconds = [measured.read.total(sizes) + measured.encode.total(sizes) + measured.keep for sizes in batches]
-    return _shared("encode", seconds, measured.encode.first, devices, work.encoder_calls, work.encoder_calls * prior.encoder.flops)
+    calls = sum(map(sum, batches))
+    return _shared("encode", seconds, measured.encode.first, devices, calls, calls * prior.encoder.flops)
 
 
 def _invert(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
-    step, calls = measured.inversion_step, work.inversion_calls
-    seconds = [work.inversion_predictions * step.total(sizes) for sizes in work.real_batches.values()]
+    settings, step = work.settings, measured.inversion_step
+    predictions = num_predictions(settings.inversion_level, settings.inversion_stride) * measured.predictions_per_step
+    seconds = [predictions * step.total(sizes) for sizes in work.real_batches.values()]
+    calls = round(work.matched * predictions * calls_per_prediction(settings.inversion_guidance))
     return _shared("invert", seconds, step.first, devices, calls, calls * prior.transformer.flops)
 
 
@@ -157,22 +151,26 @@ def _group(work: Workload, measured: Measured) -> Stage:
     if not work.distilled:
         return _unshared("group", 0.0)
     search = measured.search.at(work.candidates) + measured.search.first if work.candidates else 0.0
-    return _unshared("group", search + len(work.counts) * measured.draw, flops=work.group_flops)
+    products = 2 if work.settings.ipc >= 2 else 1  # of all candidates with all classes
+    flops = products * 2 * work.candidates * work.coordinates * len(work.counts)
+    return _unshared("group", search + len(work.counts) * measured.draw, flops=flops)
 
 
 def _denoise(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
-    sizes = work.drawn_batches
-    steps = work.settings.denoising_level * measured.denoising_step.total(sizes)
-    seconds = steps + measured.decode.total(sizes) + work.settings.ipc * measured.write if sizes else 0.0
+    settings, sizes = work.settings, work.drawn_batches
+    steps = settings.denoising_level * measured.denoising_step.total(sizes)
+    seconds = steps + measured.decode.total(sizes) + settings.ipc * measured.write if sizes else 0.0
     setup = measured.denoising_step.first + measured.decode.first + measured.finish
-    flops = work.denoising_calls * prior.transformer.flops + work.distilled * prior.decoder.flops
-    return _shared("denoise", [seconds] * len(work.counts), setup, devices, work.denoising_calls + work.distilled, flops)
+    calls = work.distilled * settings.denoising_level * calls_per_prediction(settings.denoising_guidance)
+    flops = calls * prior.transformer.flops + work.distilled * prior.decoder.flops
+    return _shared("denoise", [seconds] * len(work.counts), setup, devices, calls + work.distilled, flops)
 
 
 def _evaluate(work: Workload, measured: Measured, student: StudentNeeds) -> Stage:
-    runs, steps, batch = work.evaluation_runs, work.training_steps, work.training_batch
+    runs, batch = work.evaluation_runs, work.training_batch
     if not work.distilled or not runs:
         return _unshared(EVALUATE, 0.0)
+    steps = math.prod(work.protocol.ticks(work.distilled))
     training = measured.one_step.scaled(measured.three_steps, (steps - 1) / 2).at(batch)
     checks = min(work.protocol.checks, steps)
     reading = measured.read.total(batches_of(work.distilled + work.test_images, work.settings.batch_size))
@@ -184,7 +182,7 @@ def _evaluate(work: Workload, measured: Measured, student: StudentNeeds) -> Stag
 
 def _peak_bytes(work: Workload, measured: Measured, prior: PriorNeeds, student: StudentNeeds) -> int:
     """Return the peak of the probe plus what it did not hold; if it could not run whole batches, plus what these would hold."""
-    kept = max(work.statistics_memory, 2 * work.pixel_bytes * (work.distilled + work.test_images) if work.distilled else 0)
+    kept = max(work.statistics * FLOAT64, 2 * work.pixel_bytes * (work.distilled + work.test_images) if work.distilled else 0)
     if measured.complete and not measured.stand_ins:
         return measured.peak + kept
     settings = work.settings

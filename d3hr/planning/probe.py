@@ -52,28 +52,24 @@ _WRITTEN = 8
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds that each part of the work takes on a device.
+    """What the parts of the work take on a device: a :class:`Timing` for batches of n images, or seconds.
 
     Attributes:
-        device: the name of the device.
         stand_ins: whether untrained networks were measured in place of the prior.
         weights: bytes of weights of the measured networks.
         resident: bytes held before any call.
-        read: reading, decoding and resizing a batch of images.
-        encode: encoding a batch.
+        read: reading, decoding and resizing a batch.
         inversion_step: one noise prediction and step of a batch, with the guidance of inversion.
         denoising_step: the same with the guidance of denoising.
-        decode: decoding a batch.
         search: a search among n candidates for all classes.
         draw: drawing the group of one class.
         keep: writing and reading back the statistics of one class.
         write: writing one image.
         finish: completing a set.
-        hashing: hashing one byte of weights for a fingerprint.
         one_step: a training of one step of n images.
         three_steps: a training of three steps.
-        test: testing a student on n images.
-        predictions_per_step: noise predictions of one inversion step.
+        hashing: hashing one byte of weights for a fingerprint.
+        predictions_per_step: noise predictions of one inversion step: 1, or more with the ``fixed_point`` solver.
         peak: most bytes held at a time by everything above.
     """
 
@@ -108,15 +104,7 @@ class Measured:
 def probe(
     work: Workload, prior: Prior | PriorShape, images: ImageData | None, prior_needs: PriorNeeds, student_needs: StudentNeeds
 ) -> Measured:
-    """Measure the parts of ``work``.
-
-    Args:
-        work: the distillation and its evaluation.
-        prior: the prior; or its shape, for which untrained networks of one and of two transformer blocks are measured.
-        images: the real images; without them an image of noise is read instead.
-        prior_needs: what the prior takes.
-        student_needs: what the student takes.
-    """
+    """Measure the parts of ``work``: of a shape with untrained networks of one and of two transformer blocks, without images on noise."""
     networks = [prior] if isinstance(prior, Prior) else [prior.with_layers(layers).untrained() for layers in (1, 2)]
     network, settings, memory = networks[0], work.settings, _MEMORY_SHARE * total_bytes(default_device())
     resident = resident_bytes(network.device)

@@ -21,7 +21,6 @@ class PriorShape:
         transformer: configuration of a diffusers ``DiTTransformer2DModel``.
         autoencoder: configuration of a diffusers autoencoder, its class under ``_class_name`` (by default ``AutoencoderKL``).
         image_size: side H = W of the images, in pixels.
-        dtype: precision of the networks.
     """
 
     transformer: Mapping[str, Any]

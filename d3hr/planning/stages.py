@@ -12,14 +12,11 @@ CHECK, EVALUATE = "check the images", "evaluate"
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of the work.
+    """One part of the work: how often an image goes through a network, the operations of these calls, and seconds.
 
     Attributes:
-        name: what it does.
-        calls: how often an image goes through a network.
-        flops: floating-point operations of these calls.
-        seconds: seconds on this device.
-        seconds_shared: seconds on as many such devices as the plan is for.
+        seconds: on this device.
+        seconds_shared: on as many such devices as the plan is for.
     """
 
     name: str

@@ -5,7 +5,10 @@ import pytest
 
 from d3hr.distillation.settings import distill_settings
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.planning.costs import Workload, batches_of, longest_share
+from d3hr.planning.costs import FLOAT64, Workload, batches_of, longest_share
+from d3hr.planning.plan import combine
+from d3hr.planning.stages import Plan, Stage
+from tests.planning.measurements import MEASURED, PRIOR, STUDENT
 
 COUNTS = {"ant": 70, "bee": 5, "cat": 64}
 D = 4 * 8 * 8
@@ -25,30 +28,38 @@ def work(counts: dict[str, int] = COUNTS, **changes: Any) -> Workload:
     )
 
 
+def planned(work: Workload, predictions_per_step: float = 1.0) -> Plan:
+    return combine(work, replace(MEASURED, predictions_per_step=predictions_per_step), PRIOR, STUDENT, devices=1)
+
+
+def stage(name: str, work: Workload, predictions_per_step: float = 1.0) -> Stage:
+    return next(stage for stage in planned(work, predictions_per_step).stages if stage.name == name)
+
+
 def test_calls_of_three_classes() -> None:
-    """139 images, level 31, guidance 4: 139 * 31 * 2 calls up; 30 distilled images: 30 * 31 * 2 calls down."""
-    assert work().images == 139
+    """139 images, level 31, guidance 4: 139 * 31 * 2 calls up; 30 distilled images: 30 * 31 * 2 calls down, and 30 of the decoder."""
+    assert planned(work()).images == 139
     assert work().distilled == 30
-    assert work().inversion_calls == 8618
-    assert work().denoising_calls == 1860
+    assert stage("invert", work()).calls == 8618
+    assert stage("denoise", work()).calls == 1860 + 30
 
 
 def test_guidance_1_needs_one_call() -> None:
-    assert work(inversion_guidance=1.0, statistics_level=30).inversion_calls == 139 * 30
-    assert work(forward_process="forward_noise").inversion_calls == 0
-    assert (work(level=0).inversion_calls, work(level=0).denoising_calls) == (0, 0)
-    assert work(denoising_guidance=1.0, denoising_level=7, ipc=3).denoising_calls == 9 * 7
+    assert stage("invert", work(inversion_guidance=1.0, statistics_level=30)).calls == 139 * 30
+    assert stage("invert", work(forward_process="forward_noise")).calls == 0
+    assert (stage("invert", work(level=0)).calls, stage("denoise", work(level=0)).calls) == (0, 30)
+    assert stage("denoise", work(denoising_guidance=1.0, denoising_level=7, ipc=3)).calls == 9 * 7 + 9
 
 
 def test_a_fixed_point_makes_more_predictions() -> None:
     """6.5 predictions a step: 139 images * 31 steps * 6.5 * 2 = 56,017."""
-    assert replace(work(solver="fixed_point"), predictions_per_step=6.5).inversion_calls == 56_017
+    assert stage("invert", work(solver="fixed_point"), 6.5).calls == 56_017
 
 
 def test_strides_make_fewer_predictions() -> None:
     """Level 31 in strides of 3 is 11 predictions: 139 * 11 * 2 calls. Denoising visits every level."""
-    assert work(inversion_stride=3).inversion_calls == 3058
-    assert work(inversion_stride=3).denoising_calls == 1860
+    assert stage("invert", work(inversion_stride=3)).calls == 3058
+    assert stage("denoise", work(inversion_stride=3)).calls == 1860 + 30
 
 
 def test_classes_leave_remainder_batches() -> None:
@@ -59,10 +70,11 @@ def test_classes_leave_remainder_batches() -> None:
 
 def test_bytes() -> None:
     """D = 256: latents 139 * 256 * 4; mean and std of 3 classes, 4 bytes on disk and 8 in memory; 30 images of 3 * 32 * 32."""
-    assert work().latent_bytes == 142_336
-    assert work().statistics_bytes == 6_144
-    assert work().statistics_memory == 12_288
-    assert work().distilled * work().pixel_bytes == 92_160
+    plan = planned(work())
+    assert plan.latent_bytes == 142_336
+    assert plan.statistics_bytes == 6_144
+    assert work().statistics * FLOAT64 == 12_288
+    assert plan.image_bytes == 92_160
 
 
 def test_modes_are_looked_for_first() -> None:
@@ -70,26 +82,27 @@ def test_modes_are_looked_for_first() -> None:
     counts = {"ant": 5000, "bee": 5}
     several = work(counts, modes=10)
     assert several.clustered_batches == {"ant": [64] * 26 + [3], "bee": [5]}
-    assert (several.encoder_calls, work().encoder_calls) == (5005 + 1672, 139)
-    assert work(modes=10).statistics_bytes == 10 * work().statistics_bytes
-    assert work(rank=6).statistics_bytes == 4 * work().statistics_bytes  # six loadings beside mean and spread
+    assert (stage("encode", several).calls, stage("encode", work()).calls) == (5005 + 1672, 139)
+    assert work(modes=10).statistics == 10 * work().statistics
+    assert work(rank=6).statistics == 4 * work().statistics  # six loadings beside mean and spread
     assert work(rank=1000).coordinates == 2 * work().dimensions
-    assert work(counts, modes=10, max_images_per_class=100).encoder_calls == 2 * 105
+    assert stage("encode", work(counts, modes=10, max_images_per_class=100)).calls == 2 * 105
 
 
 def test_the_group_search() -> None:
     """2^22 values a block hold 1638 groups of 10 * 256; two products of M * 256 * 3 MACs for M = 5000 are 15,360,000 FLOPs."""
     searching = work(num_candidates=5000)
-    assert (searching.candidates, searching.block, searching.group_flops) == (5000, 1638, 15_360_000)
+    assert (searching.candidates, searching.block, stage("group", searching).flops) == (5000, 1638, 15_360_000)
     assert searching.group_memory == 4 * (4 * 1638 * 2560 + 3 * 1638 * 3 + 256 * 3)
-    assert work(strategy="exact").candidates == work(strategy="random").group_flops == work(strategy="exact").group_memory == 0
+    assert work(strategy="exact").candidates == stage("group", work(strategy="random")).flops == work(strategy="exact").group_memory == 0
     assert work(strategy="exact", ipc=1, num_candidates=7).candidates == 7
 
 
 def test_the_student() -> None:
     """600 images in batches of 256 are three batches, of 200 on average. They are tested on 600 images in a batch of 500 and one of 100."""
     student = replace(work(ipc=200), test_images=600)
-    assert (student.training_steps, student.training_batch, student.test_batches) == (1000, 200, [500, 100])
+    assert (student.training_batch, student.test_batches) == (200, [500, 100])
+    assert stage("evaluate", student).calls == 3 * (1000 * 200 + student.protocol.checks * 600)
     assert work({"ant": 7}, ipc=100).training_batch == 100
     statistics_alone = replace(student, keeps_images=False)
     assert (statistics_alone.training_batch, statistics_alone.test_batches) == (0, [])
@@ -106,7 +119,7 @@ def test_a_sample_is_all_that_is_encoded_and_inverted() -> None:
     counts = {"a": 5000, "b": 1300, "c": 10}
     sampled = work(counts, tolerance=0.02)
     assert sampled.matched_counts == {"a": 1667, "b": 856, "c": 10}
-    assert (sampled.images, sampled.matched) == (6310, 2533)
-    assert sampled.inversion_calls == 2533 * 31 * 2
+    assert (planned(sampled).images, sampled.matched) == (6310, 2533)
+    assert stage("invert", sampled).calls == 2533 * 31 * 2
     capped = work(counts, tolerance=0.02, max_images_per_class=1000)
     assert list(capped.matched_counts.values()) == [1000, 856, 10]
