@@ -253,7 +253,7 @@ def load_images(
 
 
 def _scan(images: Source, name: str, progress: Progress) -> tuple[dict[int, str], Counter[tuple[int, int]], str]:
-    """Decode every image once, in chunks; return why some cannot be read, by index, how often each (width, height) occurs, the fingerprint."""
+    """Decode every image once; return why some cannot be read, by index, how often each (width, height) occurs, and the fingerprint."""
     bad: dict[int, str] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     digest = hashlib.sha256(repr(images.class_names).encode())
