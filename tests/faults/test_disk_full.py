@@ -15,6 +15,7 @@ from tests.conftest import tree
 from tests.faults.conftest import Place
 
 SIZE = 48 * 2**20
+BRIEF = str(Path(__file__).parent.parent / "recipes" / "brief.yaml")
 
 
 @pytest.fixture
@@ -74,8 +75,8 @@ def stops_and_goes_on(disk: Path, arguments: list[str], out: Path, capsys: pytes
 
 def test_distill(place: Place, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = disk / "set"
-    stops_and_goes_on(disk, place.distill(out, steps=6, level=3), out, capsys, [0, 4096, 8192, 20480, 36864, 61440])
-    assert main(place.distill(tmp_path / "whole", steps=6, level=3)) == 0
+    stops_and_goes_on(disk, place.distill(out, steps=6, level=3, candidates=200), out, capsys, [0, 4096, 8192, 20480, 36864, 61440])
+    assert main(place.distill(tmp_path / "whole", steps=6, level=3, candidates=200)) == 0
     found, expected = tree(out), tree(tmp_path / "whole")
     del found["settings.yaml"], expected["settings.yaml"]
     assert found == expected
@@ -95,7 +96,7 @@ def test_fit(place: Place, disk: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_evaluate(place: Place, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(place.distill(tmp_path / "set", ipc=2, steps=6, level=3)) == 0
-    arguments = ["evaluate", str(tmp_path / "set"), "--test", str(place.folder / "images"), "--protocol", "quick", "--student", "convnet1"]
+    arguments = ["evaluate", str(tmp_path / "set"), "--test", str(place.folder / "images"), "--protocol", BRIEF, "--student", "convnet1"]
     out = disk / "evaluation"
     stops_and_goes_on(disk, [*arguments, "--seeds", "[0]", "--out", str(out)], out, capsys, [0, 8192, 24576, 53248])
     assert main([*arguments, "--seeds", "[0]", "--out", str(tmp_path / "whole")]) == 0
