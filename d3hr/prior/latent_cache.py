@@ -25,9 +25,9 @@ from d3hr.progress import Progress
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_ROWS = 4096
+ROWS_PER_SHARD = 4096
 """Latents per shard."""
-_BATCH = 64
+ROWS_PER_BATCH = 64
 """Images that are encoded at a time."""
 _KEY_FILE = "latents.json"
 
@@ -61,10 +61,10 @@ class Latents:
             if process.is_main_process:
                 _claim(folder, key, progress)
             process.wait_for_everyone()
-            starts = range(0, len(images), _ROWS)
+            starts = range(0, len(images), ROWS_PER_SHARD)
             with progress.bar("encoding images", len(images)) as bar:
                 for start in starts[process.process_index :: process.num_processes]:
-                    stop = min(start + _ROWS, len(images))
+                    stop = min(start + ROWS_PER_SHARD, len(images))
                     if load_if_valid(_shard(folder, start), read_tensors, progress) is None:
                         write_tensors(_shard(folder, start), {"latents": _encode(images, vae, start, stop)})
                     bar.update(stop)
@@ -77,7 +77,7 @@ class Latents:
 
     def gather(self, positions: Tensor) -> Tensor:
         """Return the float32 latents [n, C, h, w] at ``positions`` [n]."""
-        return torch.stack([self._shards[position // _ROWS][position % _ROWS] for position in positions.tolist()])
+        return torch.stack([self._shards[position // ROWS_PER_SHARD][position % ROWS_PER_SHARD] for position in positions.tolist()])
 
     def root_mean_square(self) -> float:
         """Return sqrt(mean z^2) over all latents."""
@@ -118,5 +118,5 @@ def _claim(folder: Path, key: dict[str, Any], progress: Progress) -> None:
 
 @torch.no_grad()
 def _encode(images: ImageData, vae: Any, start: int, stop: int) -> Tensor:
-    batches = (images.gather(range(at, min(at + _BATCH, stop)))[0] for at in range(start, stop, _BATCH))
+    batches = (images.gather(range(at, min(at + ROWS_PER_BATCH, stop)))[0] for at in range(start, stop, ROWS_PER_BATCH))
     return torch.cat([to_latents(vae, batch).cpu() for batch in batches])

@@ -26,8 +26,8 @@ def prior() -> Prior:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four latents a shard, three images a batch."""
-    monkeypatch.setattr(latents_module, "_ROWS", 4)
-    monkeypatch.setattr(latents_module, "_BATCH", 3)
+    monkeypatch.setattr(latents_module, "ROWS_PER_SHARD", 4)
+    monkeypatch.setattr(latents_module, "ROWS_PER_BATCH", 3)
 
 
 def test_latents_are_those_of_the_images_in_order(images: ImageData, prior: Prior, tmp_path: Path) -> None:
