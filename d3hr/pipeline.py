@@ -5,6 +5,7 @@ the same bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -144,7 +145,7 @@ def _choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progres
     def make() -> dict[str, Any]:
         choice = choose()
         progress.say(choice.as_text())
-        return choice.as_values()
+        return asdict(choice)
 
     values: dict[str, Any] = load_or_make(file, make, progress)
     return values

@@ -5,8 +5,7 @@ Legend: N images in a batch, C h w latent axes, H = W image side.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -44,10 +43,6 @@ class BatchChoice:
     batch_size: int
     reason: str
     evidence: tuple[BatchTrial, ...]
-
-    def as_values(self) -> dict[str, Any]:
-        """Return the choice as JSON values."""
-        return asdict(self)
 
     def as_text(self) -> str:
         """Return the choice as lines for people."""
@@ -116,9 +111,6 @@ def choose_batch_size(prior: Prior, settings: DistillSettings, *, memory_budget:
     Random pixels are encoded and their noise is predicted once, with the guidance of inversion, or that of denoising if images are not
     inverted. Decoding is not measured: no more than ``ipc`` images are decoded at once. A batch may hold ``memory_budget`` bytes
     in addition to the weights; by default half of the available memory on a CPU, and no limit but the device's memory on CUDA.
-
-    Raises:
-        SettingsError: not even one image fits into the device's memory.
     """
     if memory_budget is None and prior.device.type != "cuda":
         memory_budget = psutil.virtual_memory().available // 2

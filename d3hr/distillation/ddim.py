@@ -138,9 +138,6 @@ def forward_noise(schedule: Schedule, latents: Tensor, *, level: int, steps: int
 
     The stochastic alternative to inversion: latents of mean m and variance v get mean sqrt(a) m and variance a v + 1 - a; at level 0 they
     stay as they are. ``generator`` draws on the CPU, one latent after the other, so that noise does not depend on how latents are batched.
-
-    Raises:
-        SettingsError: the level is not on the grid.
     """
     _, alpha = schedule.path(level, steps)[-1]
     if level == 0:
@@ -207,8 +204,7 @@ def _fixed_point_path(predict: _Predict, z: Tensor, grid: _Grid) -> Iterator[Ten
 def _fixed_point_step(predict: _Predict, start: Tensor, timestep: int, alpha_from: float, alpha_to: float) -> Tensor:
     """Solve z = ddim_step(start, eps(z, t)) by relaxed iteration from the ``ddim`` step; the relaxation is halved when the residual grows.
 
-    Raises:
-        NumericalError: the root mean square residual stays above 8 units of rounding of z's own.
+    The root mean square residual must fall to 8 units of rounding of z's own.
     """
     z = ddim_step(start, predict(start, timestep), alpha_from, alpha_to)
     tolerance = 8 * torch.finfo(z.dtype).eps * float(z.square().mean().sqrt())

@@ -98,13 +98,9 @@ def select_groups(
 
 
 def needs_search(settings: GroupSettings) -> bool:
-    """Return whether groups come from a search: of strategy ``search``, and ``exact`` groups of one image.
-
-    Never at temperature 0, where all groups are one.
-    """
-    if not settings.temperature:
-        return False
-    return settings.strategy == "search" or (settings.strategy == "exact" and settings.ipc == 1)
+    """Return whether groups are searched: by ``search``, and by ``exact`` for one image, but not at temperature 0, where all are one."""
+    searches = settings.strategy == "search" or (settings.strategy == "exact" and settings.ipc == 1)
+    return searches and settings.temperature > 0
 
 
 def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSettings, **options: Unpack[SearchOptions]) -> dict[str, int]:
@@ -174,10 +170,7 @@ def search_mixtures(mixtures: Mapping[str, ClassMixture], settings: GroupSetting
 
 
 def draw_mixture(class_name: str, mixture: ClassMixture, settings: GroupSettings, candidates: Mapping[str, int]) -> Tensor:
-    """Return the group [K, D] (float64) of one class: a group of its share of the images from each mode, one after the other.
-
-    ``candidates`` are those of :func:`search_mixtures`, whose errors are raised.
-    """
+    """Return the group [K, D] (float64) of one class: a group of its share of the images from each mode, one after the other."""
     draws = _mode_draws(class_name, mixture, settings)
     return torch.cat([draw_group(name, gaussian, mode_settings, candidates.get(name)) for name, gaussian, mode_settings in draws])
 

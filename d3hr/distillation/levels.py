@@ -6,9 +6,8 @@ Legend: N images, L levels, C h w latent axes, D = C*h*w dimensions of a latent,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,11 +56,7 @@ class LatentSample:
         return f"{sum(counts)} images of {len(self.classes)} classes, {len(self.indices)} of {self.dimensions} dimensions"
 
     def latents_by_level(self, match: Conditioning, prior: Prior, settings: DistillSettings, level: int) -> Iterator[Tensor]:
-        """Yield the sampled dimensions [N, d] (on the CPU) of one class's latents at each level from 0 to ``level``.
-
-        Raises:
-            NumericalError: a latent is not finite; the message names the class.
-        """
+        """Yield the sampled dimensions [N, d] (on the CPU) of one class's latents at each level from 0 to ``level``."""
         clean = prior.encode(next(self.images.batches(match.class_name, SAMPLE_IMAGES)))
         labels = torch.full((len(clean),), match.conditioning_id)
         steps, guidance, solver = settings.steps, settings.inversion_guidance, settings.solver
@@ -92,10 +87,6 @@ class LevelChoice:
     sample: str
     evidence: tuple[LevelEvidence, ...]
 
-    def as_values(self) -> dict[str, Any]:
-        """Return the choice as JSON values."""
-        return asdict(self)
-
     def as_text(self) -> str:
         """Return the choice as lines for people: every fifth level, and those around the chosen one."""
         shown = [row for row in self.evidence if row.level % 5 == 0 or abs(row.level - self.level) <= 1 or row is self.evidence[-1]]
@@ -114,10 +105,6 @@ def choose_level(
 
     Beyond the :func:`knee` a network call buys less normality than on average. Where noise makes nothing more normal, the settings' own
     level stays. Images have the prior's size.
-
-    Raises:
-        SettingsError: every class is too small to be tested.
-        NumericalError: a latent is not finite.
     """
     sample = LatentSample.choose(images, prior, conditioning)
     if sample is None:

@@ -17,12 +17,8 @@ M = TypeVar("M", bound=BaseModel)
 def with_fields_of(source: type[BaseModel], names: Collection[str], *, optional: bool = True) -> Callable[[type[M]], type[M]]:
     """Return a class decorator that adds fields of one model to another, with their types and documentation.
 
-    Bounds and contradictions are checked when the values are put together in ``source``.
-
-    Args:
-        source: the model that declares the fields.
-        names: the fields to add, unless the decorated class declares them itself.
-        optional: make every field optional, None by default, instead of keeping the defaults of ``source``.
+    Fields that the decorated class declares itself are not added. ``optional`` makes the others optional, None by default, instead of keeping
+    the defaults of ``source``. Bounds and contradictions are checked when the values are put together in ``source``.
     """
 
     def extended(model: type[M]) -> type[M]:
@@ -70,11 +66,7 @@ AS_THE_SET = ExpandOverrides()
 
 
 class PresetOverrides(Overrides):
-    """A preset, and the settings that differ from it; None is the preset's.
-
-    Raises:
-        pydantic.ValidationError: the preset is unknown, or a setting is out of range or contradicts another.
-    """
+    """A preset, and the settings that differ from it; None is the preset's. They are checked when they are put together."""
 
     fixed: ClassVar[DistillOptions] = {}
     """Settings that always have these values."""

@@ -125,10 +125,7 @@ def search_pool(
 ) -> dict[str, int]:
     """Return the index in the pool of each class's best candidate, of equal ones the first, by its :func:`class_variances`, all [D].
 
-    The other arguments say how the search runs, and decide no result; see :class:`PoolSearch`.
-
-    Raises:
-        DataError: the classes differ in D.
+    Where it runs and how much memory it may hold decide no result; see :class:`PoolSearch`.
     """
     if not variances:
         return {}

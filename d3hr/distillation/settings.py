@@ -17,11 +17,6 @@ Solver = Literal["ddim", "fixed_point"]
 StatisticsDtype = Literal["float32", "float16"]
 Strategy = Literal["search", "exact", "random"]
 
-MOST_MODES = 1000
-"""Largest number of Gaussians that may describe a class."""
-MOST_RANK = 4096
-"""Largest number of directions that may be kept of a covariance."""
-
 
 class GroupSettings(BaseModel):
     """How a group of latents is chosen for each class."""
@@ -73,9 +68,9 @@ class StatisticsSettings(BaseModel):
     """measure the statistics on at most this many images of each class, drawn at random; by default on all"""
     tolerance: float | None = Field(default=None, gt=0, lt=1)
     """stop measuring a class when the standard error of its mean and std is below this share of sigma, such as 0.02"""
-    modes: int = Field(default=1, ge=1, le=MOST_MODES)
+    modes: int = Field(default=1, ge=1, le=1000)
     """Gaussians that describe a class, one for each k-means cluster of its clean latents; the paper has 1"""
-    rank: int = Field(default=0, ge=0, le=MOST_RANK)
+    rank: int = Field(default=0, ge=0, le=4096)
     """directions of largest variance in which each Gaussian keeps its covariance; the paper has 0, independent dimensions"""
 
 
@@ -101,11 +96,7 @@ class DistillSettings(GroupSettings, StatisticsSettings):
         return self
 
     def require_no_copies(self) -> None:
-        """Refuse to draw the mean of a mode more than once.
-
-        Raises:
-            SettingsError: the temperature is 0, and a class has more images than modes.
-        """
+        """Refuse to draw the mean of a mode more than once, at temperature 0."""
         if not self.temperature and self.ipc > self.modes:
             raise SettingsError(
                 "At temperature 0 every mode of a class draws its mean, and nothing else.",
@@ -211,15 +202,10 @@ clean latents (docs/results.md says what that is worth). ``gentle``: for priors 
 
 
 def distill_settings(preset: str = "paper", *, ipc: int = 10, **options: Unpack[DistillOptions]) -> DistillSettings:
-    """Return the settings of a preset with changes; an option of None changes nothing.
+    """Return the settings of one of :data:`PRESETS` with changes; an option of None changes nothing.
 
     ``level="auto"`` and ``batch_size="auto"`` are measured in a distillation; here the level is at the same share of the grid as the
     preset's, and the batch size is the preset's.
-
-    Args:
-        preset: one of :data:`PRESETS`.
-        ipc: images per class.
-        options: settings that differ from the preset's.
 
     Raises:
         SettingsError: the preset or a setting is unknown, out of range, contradicts another, or has no effect, given the others.

@@ -208,12 +208,7 @@ def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, sett
 def generate_images(
     prior: Prior, latents: Tensor, conditioning_id: int, *, level: int, steps: int, guidance_scale: float, batch_size: int = 64
 ) -> Tensor:
-    """Denoise and decode latents [K, C, h, w] of one class at ``level`` to images float [K, 3, H, W] in [-1, 1], on the CPU.
-
-    Raises:
-        SettingsError: the level is not on the grid.
-        NumericalError: a latent or a pixel is not finite.
-    """
+    """Denoise and decode latents [K, C, h, w] of one class at ``level`` to images float [K, 3, H, W] in [-1, 1], on the CPU."""
     images = []
     for noisy in latents.split(batch_size):
         labels = torch.full((len(noisy),), conditioning_id)

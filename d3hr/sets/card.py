@@ -1,20 +1,15 @@
 """What people see first of a distilled set: its data-set card, ``README.md``, which the Hugging Face Hub shows, and its contact sheet."""
 
-from __future__ import annotations
-
 import html
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from d3hr.data.codec import png_of
-
-if TYPE_CHECKING:
-    from d3hr.sets.manifest import ClassEntry, Manifest
+from d3hr.sets.manifest import ClassEntry, Manifest
 
 MAX_CLASSES = 100
 """Most classes of a contact sheet, one per row."""
@@ -33,6 +28,9 @@ def set_card(manifest: Manifest) -> str:
     front: dict[str, object] = {"tags": ["dataset-distillation", manifest.method]}
     if manifest.ipc:
         front["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
+    contents = "Mean and standard deviation, in the noise space of a diffusion prior,"
+    if manifest.ipc:
+        contents = f"{manifest.ipc} image(s) for each"
     rows = [
         f"| {entry.label} | {_markdown(entry.name)} | {_markdown(entry.folder)} | {entry.images} | {_made_from(entry)} |"
         for entry in manifest.classes
@@ -44,7 +42,7 @@ def set_card(manifest: Manifest) -> str:
             "---",
             "# Distilled image set",
             "",
-            f"{_content(manifest)} of {len(manifest.classes)} classes, {manifest.image_size} x {manifest.image_size} pixels, "
+            f"{contents} of {len(manifest.classes)} classes, {manifest.image_size} x {manifest.image_size} pixels, "
             f"made by d3hr {manifest.versions['d3hr']}, method `{manifest.method}`, from `{source}`.",
             "",
             *_how_to_open(manifest),
@@ -65,10 +63,6 @@ def _made_from(entry: ClassEntry) -> str:
     return str(entry.real_images or "")
 
 
-def _content(manifest: Manifest) -> str:
-    return f"{manifest.ipc} image(s) for each" if manifest.ipc else "Mean and standard deviation, in the noise space of a diffusion prior,"
-
-
 def _how_to_open(manifest: Manifest) -> list[str]:
     if not manifest.ipc:
         return ["`d3hr expand` makes any number of images of each class from these statistics and the prior."]
@@ -84,11 +78,7 @@ def _markdown(text: str) -> str:
 
 
 def contact_sheet(rows: Mapping[str, Tensor]) -> bytes:
-    """Return a PNG of the first images of each class.
-
-    Args:
-        rows: class name -> images uint8 [K, 3, H, W]; the first :data:`MAX_CLASSES` and :data:`MAX_COLUMNS` are drawn.
-    """
+    """Return a PNG of the first :data:`MAX_COLUMNS` images, uint8 [K, 3, H, W], of each of the first :data:`MAX_CLASSES` classes."""
     shown = list(rows.items())[:MAX_CLASSES]
     side = max(images.shape[-1] for _, images in shown)
     cell = side * max(1, _CELL // side)

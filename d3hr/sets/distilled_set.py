@@ -143,7 +143,7 @@ class DistilledSet:
         file = self._statistics_file
         if not file.is_file():
             return {}
-        if not self.manifest.describes_statistics:
+        if not (self.manifest.distill_settings and self.manifest.prior.fingerprint and self.manifest.conditioning):
             raise DistilledSetError(
                 f"{file} does not fit the manifest.",
                 found=f"statistics of a set of method {self.method!r}, without the settings or the prior that they were made with",

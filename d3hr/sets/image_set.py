@@ -60,11 +60,7 @@ class ImageSet(Protocol):
 
 
 def require_images(images: ImageSet) -> None:
-    """Refuse a set without images.
-
-    Raises:
-        DistilledSetError: only statistics are kept.
-    """
+    """Raise :class:`~d3hr.errors.DistilledSetError` for a set that keeps only statistics."""
     if images.ipc == 0:
         raise DistilledSetError(
             f"{images.source} has no images.",

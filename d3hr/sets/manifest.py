@@ -69,11 +69,7 @@ class _CommonSettings(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a distilled set is and where it came from.
-
-    Raises:
-        pydantic.ValidationError: a field is missing or out of range, or two contradict; :func:`read_manifest` says which in words.
-    """
+    """What a distilled set is and where it came from."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -142,19 +138,7 @@ class Manifest(BaseModel):
         real_counts: Mapping[str, int] | None = None,
         conditioning: Sequence[Conditioning] = (),
     ) -> Manifest:
-        """Return the manifest of a set that is to be made.
-
-        Args:
-            method: what makes it.
-            class_names: its classes.
-            ipc: images per class; 0 where only the statistics are kept.
-            image_size: side H = W, in pixels.
-            settings: the method's, as JSON values.
-            data: the real images; None where there are none.
-            prior: the diffusion prior; None where there is none.
-            real_counts: real images of each class, where there are any.
-            conditioning: the prior's class for each class.
-        """
+        """Return the manifest of a set that is to be made, with the real images (``data``, ``real_counts``) and the prior, if any."""
         folders = class_folders(class_names)
         matches = {match.class_name: match for match in conditioning}
         return cls(
@@ -182,10 +166,7 @@ class Manifest(BaseModel):
     def changed(self, *, settings: DistillSettings, ipc: int, samples: Mapping[str, Sample] | None = None) -> Manifest:
         """Return the manifest of another set of the same classes, data and prior, that this version of d3hr makes.
 
-        Args:
-            settings: its settings.
-            ipc: its images per class.
-            samples: the sample of each class that its statistics come from, where that changes.
+        Its statistics come from other ``samples`` of some classes, if any are given.
         """
         given = samples or {}
         classes = tuple(entry.model_copy(update={"images": ipc, "sample": given.get(entry.name, entry.sample)}) for entry in self.classes)
@@ -226,17 +207,8 @@ class Manifest(BaseModel):
         """Classifier-free guidance scale of denoising; 1, which is none, for a method that denoises nothing."""
         return _CommonSettings.model_validate(self.settings).denoising_guidance
 
-    @property
-    def describes_statistics(self) -> bool:
-        """Whether it says how statistics were made, and of which classes of which prior."""
-        return bool(self.distill_settings and self.prior.fingerprint and self.conditioning)
-
     def conditioning_in(self, prior_classes: Sequence[str]) -> list[Conditioning]:
-        """Return :attr:`conditioning`, checked against the classes of a prior.
-
-        Raises:
-            DistilledSetError: the prior has other classes at these conditioning ids.
-        """
+        """Return :attr:`conditioning`; refuse a prior that has other classes at these conditioning ids."""
         for match in self.conditioning:
             if match.prior_class not in prior_classes[match.conditioning_id : match.conditioning_id + 1]:
                 raise DistilledSetError(
@@ -256,12 +228,7 @@ def _distill_settings(settings: dict[str, Any]) -> DistillSettings | None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a finished set.
-
-    Raises:
-        DistilledSetError: there is none, it contradicts itself, or it is a link out of the set.
-        DamagedFile: it is not JSON, or its checksum does not fit.
-    """
+    """Return the manifest of a finished set; refuse one that is missing, is damaged, contradicts itself or is a link out of the set."""
     file = require_inside(folder, folder / "manifest.json")
     if not file.is_file():
         partial = folder.with_name(folder.name + ".partial")
@@ -274,20 +241,13 @@ def read_manifest(folder: Path) -> Manifest:
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"{file.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
         return Manifest.model_validate(read_json(file))
-    except ValidationError as error:
-        field, wrong, _ = first_complaint(error)
-        found = f"{field}: {wrong}" if field else wrong
-        raise DistilledSetError(f"{file} is damaged.", found=found, hint="make the set again.") from error
     except ValueError as error:
-        raise DistilledSetError(f"{file} is damaged.", found=str(error), hint="make the set again.") from error
+        field, found, _ = first_complaint(error) if isinstance(error, ValidationError) else ("", str(error), "")
+        raise DistilledSetError(f"{file} is damaged.", found=f"{field}: {found}" if field else found, hint="make the set again.") from error
 
 
 def require_inside(folder: Path, path: Path) -> Path:
-    """Return ``path``, unless a symbolic link in it leads out of the set in ``folder``.
-
-    Raises:
-        DistilledSetError: one does; its target is not opened.
-    """
+    """Return ``path``, of which nothing is opened; refuse one in which a symbolic link leads out of the set in ``folder``."""
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # a name that no disk accepts, links in a circle

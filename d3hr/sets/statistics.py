@@ -16,7 +16,7 @@ from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import StatisticsDtype
 from d3hr.errors import DistilledSetError
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import Progress
 
 _DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",), "loadings": ("F32", "F16"), "standard_error": ("F64",)}
 _MOST_HEADER = 2**16
@@ -30,13 +30,7 @@ def write_mixtures(
 
     Gaussians of a rank have as many loadings (:meth:`~d3hr.distillation.mixture.ClassMixture.truncate_rank`), written as they are: what
     was read is written again to the same bytes. Classes are taken one after the other: memory holds all of them only in the precision
-    of the file.
-
-    Args:
-        path: the file.
-        mixtures: the statistics of each class.
-        dtype: precision on disk.
-        errors: the standard error of each class, or none.
+    of the file. ``errors`` has an entry for each class, or none.
     """
     first = next(iter(mixtures))
     shape, rank, kind = (len(mixtures), len(first.modes), first.dimensions), first.rank, getattr(torch, dtype)
@@ -57,12 +51,7 @@ def write_mixtures(
 def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, rank: int = 0, most: int | None = None) -> list[ClassMixture]:
     """Read what :func:`write_mixtures` wrote, as float64; the header is checked before any value is loaded.
 
-    Args:
-        path: the file.
-        classes: how many classes it must hold, C.
-        modes: how many modes each class must have, m.
-        rank: how many loadings each mode must have, or D of them if that is less.
-        most: largest number of dimensions D.
+    It must have C classes of m modes, each of ``rank`` loadings, or of D if that is less, in at most ``most`` dimensions D.
 
     Raises:
         DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are not statistics.
@@ -88,11 +77,7 @@ def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, rank: int = 0
 
 
 def require_size(path: Path, *, classes: int, modes: int = 1, rank: int = 0, most: int) -> None:
-    """Refuse a file that is larger than statistics of so many classes, modes, loadings and dimensions; a missing file passes.
-
-    Raises:
-        DistilledSetError: it is larger.
-    """
+    """Refuse a file that is larger than statistics of so many classes, modes, loadings and dimensions; a missing file passes."""
     largest = classes * (modes * (4 * (2 + min(rank, most)) * most + 8) + 16) + _MOST_HEADER
     if path.is_file() and path.stat().st_size > largest:
         found = f"{path.stat().st_size:,} bytes, of at most {largest:,}"
@@ -121,15 +106,10 @@ def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int
 class KeptMixtures(Mapping[str, ClassMixture]):
     """The statistics of the classes that are finished, one file per class, read at each look-up: memory holds none of them.
 
-    Args:
-        folder: where the files are; it is created if it is missing. Damaged files of an earlier run are removed.
-        class_names: all classes, finished or not, in their order.
-        modes: how many modes each class has.
-        rank: how many loadings each of them has, at most.
-        progress: where damaged files are reported.
+    ``class_names`` are all classes, finished or not. Damaged files of an earlier run are removed.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str], modes: int, rank: int = 0, progress: Progress = SILENT) -> None:
+    def __init__(self, folder: Path, class_names: Sequence[str], modes: int, rank: int, progress: Progress) -> None:
         folder.mkdir(exist_ok=True)
         self._modes, self._rank = modes, rank
         self._files = {name: folder / f"{index:06d}.safetensors" for index, name in enumerate(class_names)}

@@ -14,7 +14,7 @@ from d3hr.distillation.grouping import search_mixtures
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import DistillSettings, StatisticsDtype
 from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
-from d3hr.execution.base import SERIAL, Execution
+from d3hr.execution.base import Execution
 from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
 from d3hr.fileio.staging import StagedFolder, remove
 from d3hr.prior.class_matching import conditioning_ids
@@ -35,16 +35,10 @@ def write_set(
     temporary: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> None:
-    """Complete a staged set and commit it; classes that an earlier run finished are kept.
+    """Complete a staged set and commit it; classes that an earlier run finished are kept, and at an IPC of 0 there are no images.
 
-    Args:
-        stage: the folder under construction.
-        manifest: what the set is; at an IPC of 0 it holds the statistics alone.
-        draw: takes class names and yields each with its images, float [K, 3, H, W] in [-1, 1], in any order.
-        mixtures: the statistics to store, in the order of the classes.
-        statistics_dtype: precision of the statistics on disk.
-        temporary: files and folders in the staged folder that the finished set does not need.
-        progress: where to report.
+    ``draw`` takes class names and yields each with its images, float [K, 3, H, W] in [-1, 1], in any order. ``mixtures`` are the statistics
+    to store, in the order of the classes; ``temporary`` is what the finished set does not need of the staged folder.
     """
     if manifest.ipc > 0:
         _write_images(stage.path, manifest, draw, progress)
@@ -63,25 +57,13 @@ def write_drawn_set(
     settings: DistillSettings,
     mixtures: Mapping[str, ClassMixture],
     *,
-    execution: Execution = SERIAL,
-    memory_budget: int | None = None,
-    progress: Progress = SILENT,
+    execution: Execution,
+    memory_budget: int | None,
+    progress: Progress,
 ) -> None:
     """Complete a staged set with images drawn from class statistics; with none where ``manifest`` has an IPC of 0.
 
-    Args:
-        stage: the folder under construction.
-        manifest: what the set is.
-        prior: the prior that the statistics were measured with.
-        settings: how groups are chosen and denoised.
-        mixtures: the statistics of each class, looked up when its turn comes.
-        execution: where the work is done.
-        memory_budget: bytes that a search may hold, by default 256 MiB.
-        progress: where to report.
-
-    Raises:
-        DataError: at temperature 0 a class has fewer modes than images.
-        NumericalError: a latent or a pixel is not finite; the message names the class.
+    A mixture is looked up when its turn comes. A search may hold ``memory_budget`` bytes, by default 256 MiB.
     """
 
     def search() -> dict[str, dict[str, int]]:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def test_the_choice_comes_with_its_evidence() -> None:
     assert [row.batch_size for row in choice.evidence] == sizes
     assert [row.held_bytes for row in choice.evidence] == [3 * n for n in sizes]
     assert [row.images_per_second for row in choice.evidence] == pytest.approx([n / (0.1 + 0.01 * n) for n in sizes])
-    kept = json.loads(json.dumps(choice.as_values()))
+    kept = json.loads(json.dumps(asdict(choice)))
     assert (kept["batch_size"], kept["evidence"][3]["held_bytes"]) == (8, 24)
     assert "batch size 8 chosen" in choice.as_text()
 
