@@ -17,8 +17,8 @@ M = TypeVar("M", bound=BaseModel)
 def with_fields_of(source: type[BaseModel], names: Collection[str], *, optional: bool = True) -> Callable[[type[M]], type[M]]:
     """Return a class decorator that adds fields of one model to another, with their types and documentation.
 
-    Fields that the decorated class declares itself are not added. ``optional`` makes the others optional, None by default, instead of keeping
-    the defaults of ``source``. Bounds and contradictions are checked when the values are put together in ``source``.
+    Fields that the decorated class declares itself are not added. ``optional`` makes the others optional, None by default; otherwise they
+    keep the defaults of ``source``. Bounds and contradictions are checked when the values are put together in ``source``.
     """
 
     def extended(model: type[M]) -> type[M]:
