@@ -48,11 +48,7 @@ class MatrixRow(BaseModel):
 
 
 class Matrix(BaseModel):
-    """A whole comparison.
-
-    Raises:
-        pydantic.ValidationError: a field is unknown or out of range, or two rows have one name; :func:`read_matrix` says which in words.
-    """
+    """A whole comparison."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -112,15 +108,7 @@ def matrix_names() -> tuple[str, ...]:
 
 
 def read_matrix(name: str | Path, changes: Mapping[str, Any] | None = None) -> Matrix:
-    """Return the matrix called ``name``, or that of a YAML file.
-
-    Args:
-        name: one of :func:`matrix_names`, or the path of a file that ends in ``.yaml``.
-        changes: fields that replace those of the file; None is no change.
-
-    Raises:
-        SettingsError: there is none of that name, or a field is wrong; it names the field.
-    """
+    """Return the matrix of one of :func:`matrix_names`, or of a file that ends in ``.yaml``; changes other than None replace its fields."""
     file = Path(name) if str(name).endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
     if not file.is_file():
         raise SettingsError(
@@ -131,11 +119,7 @@ def read_matrix(name: str | Path, changes: Mapping[str, Any] | None = None) -> M
 
 
 def matrix_from(fields: Mapping[str, Any]) -> Matrix:
-    """Return the matrix with these fields.
-
-    Raises:
-        SettingsError: a field is unknown or out of range, or a protocol does not exist; it names the field.
-    """
+    """Return the matrix with these fields; what is wrong with one is raised in words, as :class:`SettingsError`."""
     try:
         matrix = Matrix(**fields)
     except ValidationError as error:

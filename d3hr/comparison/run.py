@@ -41,19 +41,9 @@ def compare(
     matrices of the same data, prior and teacher: work that they share is done once.
 
     Args:
-        matrix: which sets, students and protocols.
-        inputs: real images, prior and teacher.
-        test: real images to test on.
-        out: folder to write.
         settings: settings of all methods that take them; a row's own come before them.
         full_data: networks trained on all the real images, from which HLR follows for students of the same name.
         image_size: side in pixels that students see; by default that of the sets.
-        progress: where to report.
-
-    Raises:
-        SettingsError: a method lacks what it needs, a setting is unknown to every method, or soft labels lack a teacher.
-        ClassMismatch: classes of test images, prior or teacher differ.
-        OutputError: ``out`` holds something else.
     """
     common = dict(settings or {})
     unused = common.keys() - {name for row in matrix.methods for name in METHODS[row.method].options}
@@ -131,20 +121,8 @@ def compare_with_baselines(
 ) -> Comparison:
     """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and size.
 
-    One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it.
-
-    Args:
-        subject: the set, of d3hr or any folder.
-        test: real images of the same classes.
-        out: folder for baselines and results; an earlier run's are used again.
-        setting: student, protocol, teacher and image size.
-        real: the images that the random real ones are drawn from; without, or with too few of a class, their row is left out.
-        prior: the prior that the other images are drawn from; without, their row is left out.
-        seeds: training seeds.
-        progress: where to report.
-
-    Raises:
-        OutputError: ``out`` holds something else.
+    One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it. A baseline without
+    its images or prior, or with too few images of a class, is left out. Baselines and results of an earlier run in ``out`` are used again.
     """
     with lock_workdir(out, {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}):
         names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest

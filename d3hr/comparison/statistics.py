@@ -16,17 +16,14 @@ WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class Ranking:
-    """The ranking figures of a row; None if a row or number that they need is missing.
-
-    Attributes:
-        hlr: hard-label recovery, accuracy on all the real data less accuracy on the set, both with hard labels; lower is better.
-        ior: improvement over random, accuracy less that of as many random real images under the same protocol.
-        lrs: label-robust score of both, 0 to 1.
-    """
+    """The ranking figures of a row; None if a row or number that they need is missing."""
 
     hlr: float | None
+    """Hard-label recovery: accuracy on all the real data less accuracy on the set, both with hard labels; lower is better."""
     ior: float | None
+    """Improvement over random: accuracy less that of as many random real images under the same protocol."""
     lrs: float | None
+    """Label-robust score of both, 0 to 1."""
 
 
 def label_robust_score(ior: float, hlr: float, weight: float = WEIGHT) -> float:
@@ -36,13 +33,10 @@ def label_robust_score(ior: float, hlr: float, weight: float = WEIGHT) -> float:
 
 
 def ranking(row: Evaluation, rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> Ranking:
-    """Return the ranking figures of ``row`` among ``rows``.
+    """Return the ranking figures of ``row``, given each student's accuracy, 0 to 1, when trained on all the real images with hard labels.
 
-    Args:
-        row: the row.
-        rows: all rows; among them are those of random real images of the same IPC, student and protocol and, for a row of soft labels,
-            that of the same set with hard labels.
-        full_data: student -> its accuracy, 0 to 1, when trained on all the real images with hard labels.
+    They follow from the row of random real images of the same IPC, student and protocol among ``rows`` and, for a row of soft labels, from
+    that of the same set with hard labels.
     """
     same = [other for other in rows if (other.ipc, other.student, other.image_size) == (row.ipc, row.student, row.image_size)]
     real = next((other for other in same if other.method == REAL and other.protocol == row.protocol), None)
@@ -55,18 +49,12 @@ def ranking(row: Evaluation, rows: Sequence[Evaluation], full_data: Mapping[str,
     return Ranking(hlr, ior, None if ior is None or hlr is None else label_robust_score(ior, hlr))
 
 
-CONFIDENCE = 0.95
-
-
 @dataclass(frozen=True)
 class Difference:
-    """How much more accurate one row is than another.
+    """How much more accurate one row is than another after the last epoch, -1 to 1, with the ends of the 95 % confidence interval.
 
-    Attributes:
-        mean: mean difference of last-epoch accuracies, -1 to 1.
-        low: lower end of the 95 % confidence interval; minus infinity for a single pair.
-        high: its upper end.
-        pairs: number of independent differences behind it: of sets, or of trainings if all are of one pair of sets.
+    ``pairs`` is the number of independent differences behind it: of sets, or of trainings if all are of one pair of sets. A single one has
+    an interval without bounds.
     """
 
     mean: float
@@ -100,5 +88,5 @@ def paired_difference(ours: Sequence[TrainingResult], other: Sequence[TrainingRe
         return Difference(mean, -math.inf, math.inf, 1)
     from scipy.stats import t
 
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+    half = float(t.ppf((1 + 0.95) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
     return Difference(mean, mean - half, mean + half, count)

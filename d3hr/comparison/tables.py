@@ -18,11 +18,9 @@ SUBJECTS = {"d3hr": "distilled", "folder": "the folder"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods compared under equal conditions.
+    """Methods compared under equal conditions: a row for each method, number of images per class, student and protocol.
 
-    Attributes:
-        rows: a row for each method, number of images per class, student and protocol.
-        full_data: student -> its accuracy, 0 to 1, on the same test images when trained on all the real images.
+    ``full_data`` is each student's accuracy, 0 to 1, on the same test images when trained on all the real images.
     """
 
     rows: Sequence[Evaluation]
@@ -37,9 +35,6 @@ class Comparison:
 
         Rows of other students, protocols or methods that earlier runs wrote there stay; a row of the same is replaced. The caller has
         locked the folder, so that no other run's rows are lost.
-
-        Raises:
-            ResultsError: the rows that are there are not what was written.
         """
         hint = "move it away: it is written anew from the results of the single trainings."
         before = read_results([folder], hint=hint) if (folder / "results.json").is_file() else []

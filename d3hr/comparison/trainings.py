@@ -21,14 +21,7 @@ from d3hr.sets.image_set import ImageSet
 
 @dataclass(frozen=True)
 class Setting:
-    """How the students of one row are trained.
-
-    Attributes:
-        student: the network.
-        protocol: how to train it.
-        teacher: gives the soft labels, if the protocol uses them.
-        image_size: side in pixels that students see; None is the set's own.
-    """
+    """How the students of one row are trained; they see images of ``image_size`` pixels a side, or of the set's own."""
 
     student: str
     protocol: Protocol
@@ -42,30 +35,15 @@ _EVALUATION = TypeAdapter(Evaluation)
 
 
 def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: int, folder: Path) -> Evaluation:
-    """Return the evaluation of one training: from its file in ``folder``, or by training now and writing it.
-
-    Args:
-        distilled: the set.
-        test: real images of the same classes.
-        setting: student, protocol, teacher and side.
-        seed: training seed.
-        folder: where results are kept.
-    """
+    """Return the evaluation of one training: from its file in ``folder``, or by training now and writing it."""
     about = _about(distilled, test, setting, seed)
     name = f"{setting.student}-{setting.protocol.name}"
     path = folder / f"{class_folders([name])[name]}-{digest_of(about)[:12]}.json"  # a protocol's own file may call it anything
     kept = load_if_valid(path, read_json)
     if kept is None:
-        evaluation = evaluate(
-            distilled,
-            test,
-            student=setting.student,
-            protocol=setting.protocol,
-            teacher=setting.teacher,
-            seeds=[seed],
-            image_size=setting.image_size,
-            soft_label_file=folder / f"soft-labels-{_soft_label_key(about)}.safetensors",
-        )
+        soft_labels = digest_of([about[field] for field in ("set", "teacher", "image_size")])[:12]
+        file = folder / f"soft-labels-{soft_labels}.safetensors"
+        evaluation = evaluate(distilled, test, seeds=[seed], soft_label_file=file, **vars(setting))
         kept = {"about": about, **{field: getattr(evaluation, field) for field in _KEPT}, "run": asdict(evaluation.runs[0])}
         write_json(path, kept)
     given = {"student": setting.student, "protocol": setting.protocol, "image_size": setting.image_size}
@@ -84,19 +62,9 @@ def _about(distilled: ImageSet, test: ImageData, setting: Setting, seed: int) ->
     }
 
 
-def _soft_label_key(about: dict[str, Any]) -> str:
-    return digest_of([about[name] for name in ("set", "teacher", "image_size")])[:12]
-
-
 @dataclass(frozen=True)
 class Entry:
-    """A set, and the seeds of the students to train on it.
-
-    Attributes:
-        distilled: the set.
-        seeds: training seeds.
-        name: name of its row in a table; by default its method.
-    """
+    """A set, the seeds of the students to train on it, and the name of its row in a table; by default its method."""
 
     distilled: ImageSet
     seeds: Sequence[int]
@@ -114,13 +82,8 @@ def compare_entries(
 ) -> list[Evaluation]:
     """Evaluate every entry in every setting; entries of one name and IPC form one row per setting, in order of first appearance.
 
-    Args:
-        entries: the sets, which may be made one by one when their turn comes.
-        test: real images of the same classes.
-        settings: students and protocols.
-        folder: keeps the result of each training; a student whose result is there is not trained again.
-        total: number of trainings, if the entries are not all made yet.
-        progress: where to report.
+    The sets may be made one by one when their turn comes; ``total`` is then the number of trainings. A student whose result is in the
+    folder is not trained again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[tuple[int, str, int], Evaluation] = {}
@@ -131,16 +94,13 @@ def compare_entries(
     with progress.bar("training students", total) as bar:
         for entry in entries:
             for index, setting in enumerate(settings):
+                note = f"{entry.name or entry.distilled.method}, {setting.student}, {setting.protocol.name}"
                 for seed in entry.seeds:
-                    bar.update(done, note=_note(entry, setting))
+                    bar.update(done, note=note)
                     evaluation = replace(evaluate_once(entry.distilled, test, setting, seed, folder), name=entry.name)
                     key = (index, entry.name or evaluation.method, evaluation.ipc)
                     row = rows.get(key)
                     rows[key] = evaluation if row is None else replace(row, runs=row.runs + evaluation.runs)
                     done += 1
-                    bar.update(done, note=_note(entry, setting))
+                    bar.update(done, note=note)
     return [rows[key] for key in sorted(rows, key=lambda key: key[0])]
-
-
-def _note(entry: Entry, setting: Setting) -> str:
-    return f"{entry.name or entry.distilled.method}, {setting.student}, {setting.protocol.name}"

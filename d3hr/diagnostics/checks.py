@@ -50,14 +50,7 @@ LABELS_WARNING, LABELS_FAILURE = 0.05, 0.15
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one check.
-
-    Attributes:
-        signature: the failure that it looks for.
-        status: ok, warning, failure, or unknown.
-        text: the result in plain words.
-        evidence: the figures behind it.
-    """
+    """The result of one check: the failure that it looks for, a status, the result in plain words, and the figures behind it."""
 
     signature: str
     status: Status
@@ -66,13 +59,7 @@ class Verdict:
 
 
 def transfer(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> Verdict:
-    """Check whether students lose more against the best one on the set than they lose on random real images.
-
-    Args:
-        rows: results of evaluations; rows of one protocol are compared.
-        method: the set's method.
-        ipc: its images per class.
-    """
+    """Check whether students lose more against the best one of the same protocol on the set than they lose on random real images."""
     name = "poor transfer to other architectures"
     if method == "random_real":
         return Verdict(name, "ok", "The set is a random choice of real images, which favours no network.", "method random_real")
@@ -139,13 +126,9 @@ def _by_protocol(rows: Sequence[ResultRow], method: str | None, ipc: int | None)
 
 
 def diversity_loss(distilled: float | None, real: float | None, ours: Support, reference: Support | None) -> Verdict:
-    """Check the distances within classes, and the coverage of the real images, against those of as many random real images.
+    """Check the mean distance of two images of a class, and the coverage of the real images, against those of as many random real images.
 
-    Args:
-        distilled: mean distance between two images of a class of the set; None for one image per class.
-        real: the same for real images.
-        ours: coverage of the real images by the set.
-        reference: their coverage by as many random real images; None if there are too few.
+    ``distilled`` is None for one image per class, ``reference`` if there are too few real images.
     """
     name = "loss of diversity"
     within: Status = "ok"
@@ -181,31 +164,28 @@ def drift(measured: Mapping[str, Distance], normality: Normality | None, setting
     """Check the distances to the real images against those of random real images, and whether the latents are Gaussian.
 
     The unbiased MMD of random real images is 0 on average, so no ratio to it is formed: it is shown as a number of standard deviations.
-
-    Args:
-        measured: name -> distance.
-        normality: of the latents by level, if it was tested.
-        settings: those of a set that was drawn from class Gaussians.
+    Only a set that was drawn from class Gaussians has ``settings``.
     """
     name = "distribution drift"
-    pairs = {key: value for key, value in measured.items() if value.distilled is not None and value.reference_mean is not None}
     ratios = {
-        key: pair.distilled / pair.reference_mean
-        for key, pair in pairs.items()
-        if key != "mmd" and pair.distilled is not None and pair.reference_mean
+        key: distance.distilled / distance.reference_mean
+        for key, distance in measured.items()
+        if key != "mmd" and distance.distilled is not None and distance.reference_mean
     }
     statuses: list[Status] = []
     figures = [f"{key.replace('_', ' ')} {ratio:.2f} of the reference" for key, ratio in ratios.items()]
     if ratios:
         median = float(np.median(list(ratios.values())))
-        far = sum(_deviations(pairs[key]) > DRIFT_DEVIATIONS for key in ratios) > len(ratios) / 2
+        far = sum(_deviations(measured[key]) > DRIFT_DEVIATIONS for key in ratios) > len(ratios) / 2
         statuses.append(_graded(median, DRIFT_WARNING, DRIFT_FAILURE) if far else "ok")
-    if "mmd" in pairs:
-        figures.append(f"MMD {_deviations(pairs['mmd']):.1f} standard deviations above the reference")
-    share = _share_at(normality, settings.statistics_level) if normality and settings else None
+    mmd = measured.get("mmd", Distance())
+    if mmd.distilled is not None and mmd.reference_mean is not None:
+        figures.append(f"MMD {_deviations(mmd):.1f} standard deviations above the reference")
+    level = settings.statistics_level if settings else None
+    share = next((row.shapiro for row in normality.levels if row.level == level), None) if normality else None
+    if share is not None:
+        figures.append(f"{percent(share)} % of latent dimensions pass for Gaussian at level {level}")
     doubtful = share is not None and share < NORMALITY_WARNING
-    if share is not None and settings:
-        figures.append(f"{percent(share)} % of latent dimensions pass for Gaussian at level {settings.statistics_level}")
     if doubtful:
         statuses.append("warning")
     if not statuses:
@@ -225,11 +205,7 @@ def drift(measured: Mapping[str, Distance], normality: Normality | None, setting
 def cost(method: str, settings: DistillSettings | None, real_images: int, seconds_per_image: float | None) -> Verdict:
     """Check how many network calls, and how much time on this machine, inverting every real image takes.
 
-    Args:
-        method: the set's method.
-        settings: those of a set that was made by inversion.
-        real_images: number of real images.
-        seconds_per_image: time that inverting one takes, if it was measured.
+    Only a set that was made by inversion has ``settings``.
     """
     name = "infeasible cost"
     if method == "random_real":
@@ -255,12 +231,7 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
 
 
 def doubtful_labels(labels: LabelAgreement, space: str) -> Verdict:
-    """Check whether real images lie among images of other classes: a set then also shows them under the wrong name.
-
-    Args:
-        labels: the agreement of labels and neighbours.
-        space: the space in which images are neighbours, in words.
-    """
+    """Check whether real images lie among images of other classes: a set then also shows them under the wrong name."""
     name = "doubtful labels"
     if labels.clear is None:
         return Verdict(name, "unknown", "There are too few real images of a class for it, or only one class.", "no neighbourhoods")
@@ -286,11 +257,7 @@ def _worst(statuses: Sequence[Status]) -> Status:
     return max(statuses, key=order.index)
 
 
-def _deviations(pair: Distance) -> float:
-    if pair.distilled is None or pair.reference_mean is None or not pair.reference_std:
+def _deviations(distance: Distance) -> float:
+    if distance.distilled is None or distance.reference_mean is None or not distance.reference_std:
         return 0.0
-    return (pair.distilled - pair.reference_mean) / pair.reference_std
-
-
-def _share_at(normality: Normality, level: int) -> float | None:
-    return next((row.shapiro for row in normality.levels if row.level == level), None)
+    return (distance.distilled - distance.reference_mean) / distance.reference_std

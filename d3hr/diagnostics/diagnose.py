@@ -14,7 +14,7 @@ from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, labe
 from d3hr.diagnostics.normality import Normality, normality_by_level
 from d3hr.diagnostics.result import ClassFigures, Copying, Coverage, Diagnosis, Diversity, ExaminedSet, NearestImages, RealImages
 from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
-from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, first_positions, reference_draws
+from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, reference_draws
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space, mean_of_known
 from d3hr.distillation.levels import MIN_IMAGES, LatentSample
 from d3hr.distillation.settings import DistillSettings, distill_settings
@@ -105,7 +105,7 @@ def diagnose(
         copying=_copying(samples),
         round_trip=trip,
         per_class=per_class,
-        embedding=embedding(samples, first_positions(sized)),
+        embedding=embedding(samples),
         verdicts=verdicts,
         notes=tuple(_notes(samples, where.about, reference, normality, prior)),
     )
@@ -136,11 +136,6 @@ def diagnose_once(
     """Return the diagnosis that ``folder`` holds, or make it there; the verdict on transfer follows ``rows`` in either case.
 
     The other arguments are those of :func:`diagnose`.
-
-    Raises:
-        ClassMismatch, DistilledSetError, SettingsError, NumericalError: as :func:`diagnose` does.
-        OutputError: the folder holds something else, or another run works there.
-        DamagedFile, ResultsError: the folder is finished, but not what was written.
     """
     with StagedFolder(folder, _key(distilled, images, prior, **choices)) as stage:
         if not stage.finished:
@@ -206,11 +201,11 @@ def _class_figures(sample: ClassSample, seed: int) -> ClassFigures:
 
 
 def _copying(samples: Sequence[ClassSample]) -> Copying:
-    ratios = [sample.nearest_ratios for sample in samples if sample.nearest_ratios is not None]
-    if not ratios:
+    of_classes = [sample.nearest_ratios for sample in samples if sample.nearest_ratios is not None]
+    if not of_classes:
         return Copying(threshold=COPY_THRESHOLD)
-    everything = np.concatenate(ratios)
-    return Copying(float(np.median(everything)), share_copied(everything), COPY_THRESHOLD)
+    ratios = np.concatenate(of_classes)
+    return Copying(float(np.median(ratios)), share_copied(ratios), COPY_THRESHOLD)
 
 
 def _through_the_prior(
@@ -222,23 +217,24 @@ def _through_the_prior(
     seed: int,
     progress: Progress,
 ) -> tuple[Normality | None, RoundTrip | None]:
-    """Return what needs a prior, computed with the set's own settings or, if it has none, the paper's."""
-    conditioning = _conditioning(distilled, images, prior) if prior else ()
-    if prior is None or not conditioning:
+    """Return what needs a prior, computed with the set's own settings or, if it has none, the paper's.
+
+    The prior's classes are those the set was made with, if this is that prior, else those of the same names, if any.
+    """
+    if prior is None:
+        return None, None
+    conditioning: Sequence[Conditioning]
+    if distilled.manifest and prior.fingerprint == distilled.manifest.prior.fingerprint:
+        conditioning = distilled.manifest.conditioning_in(prior.class_names)
+    else:
+        conditioning = match_classes(images.class_names, prior.class_names, of=images.source, allow_missing=True)
+    if not conditioning:
         return None, None
     settings = settings or distill_settings("paper")
     sized = images.at_size(prior.image_size)
     sample = LatentSample.choose(sized, prior, conditioning)
     normality = normality_by_level(sample, prior, settings, levels, seed, progress) if sample else None
     return normality, round_trip(sized, prior, conditioning, settings)
-
-
-def _conditioning(distilled: ImageSet, images: ImageData, prior: Prior) -> Sequence[Conditioning]:
-    """Return the prior's classes: those the set was made with, if this is that prior, else those of the same names, if any."""
-    manifest = distilled.manifest
-    if manifest and prior.fingerprint == manifest.prior.fingerprint:
-        return manifest.conditioning_in(prior.class_names)
-    return match_classes(images.class_names, prior.class_names, of=images.source, allow_missing=True)
 
 
 def _notes(

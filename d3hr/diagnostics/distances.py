@@ -3,7 +3,7 @@
 Legend: N real points, K distilled points, D features.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,13 +98,9 @@ def thinned(points: Array, most: int = MOST_POINTS) -> Array:
 
 @dataclass(frozen=True)
 class Measures:
-    """The four distances, with bandwidth, regularisation and components computed from the real images alone.
+    """The four distances, with bandwidth, regularisation and components computed from the real points [N, D] alone.
 
-    The set and its reference are measured with the same ones.
-
-    Attributes:
-        real: real points [N, D].
-        seed: seed of the directions of projection.
+    The set and its reference are measured with the same ones. The seed is that of the directions of projection.
     """
 
     real: Array
@@ -141,13 +137,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance to the real images, of the set and of as many random real images.
-
-    Attributes:
-        distilled: mean distance of the set to the real images that are left over by a random draw.
-        reference_mean: mean distance of the drawn real images to the same ones.
-        reference_std: its standard deviation over the draws.
-    """
+    """Mean distance of the set to the real images that random draws leave over; mean and standard deviation of that of the drawn ones."""
 
     distilled: float | None = None
     reference_mean: float | None = None
@@ -155,20 +145,13 @@ class Distance:
 
 
 def distances(measures: Measures, distilled: Array, draws: Iterable[tuple[Array, Array]]) -> dict[str, Distance]:
-    """Measure the distances of the set and of random real images to the same real images.
+    """Return each of :data:`DISTANCES` of the set, points [K, D], and of random real images to the same real images.
 
-    Args:
-        measures: the distances, fitted on the real images.
-        distilled: points [K, D] of the set.
-        draws: pairs of as many random real points [K, D] and the others; without any, the distance to all real images is measured.
+    Each draw is as many random real points [K, D] and the others; without any, the distance to all real images is measured.
     """
-    ours: list[Mapping[str, float | None]] = []
-    references: list[Mapping[str, float | None]] = []
-    for subset, rest in draws:
-        ours.append(measures.between(rest, distilled))
-        references.append(measures.between(rest, subset))
-    if not ours:
-        ours.append(measures.between(measures.real, distilled))
+    pairs = [(measures.between(rest, distilled), measures.between(rest, subset)) for subset, rest in draws]
+    ours = [of_set for of_set, _ in pairs] or [measures.between(measures.real, distilled)]
+    references = [of_subset for _, of_subset in pairs]
     return {
         name: Distance(
             mean_of_known(row[name] for row in ours),

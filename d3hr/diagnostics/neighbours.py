@@ -24,12 +24,8 @@ LABELLED_POINTS = 10_000
 
 @dataclass(frozen=True)
 class Nearest:
-    """The real images nearest to the distilled images of one class.
-
-    Attributes:
-        rows: position [K], among the real points, of the nearest one of each distilled image.
-        ratios: its distance [K] in units of the real images' median distance to their own nearest; None if that is unknown.
-    """
+    """The rows [K] of the real points nearest to distilled ones, and their distances [K] in units of the real points' median distance to
+    their own nearest; None if that is unknown."""
 
     rows: Array
     ratios: Array | None
@@ -123,11 +119,9 @@ def _radii(points: Array, neighbours: int) -> tuple[int, Array]:
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """How labels agree with neighbours; a share, 0 to 1, is None if nothing can be counted.
+    """Share, 0 to 1, of real images that lie clearly within one class, and share of these whose own class is another one.
 
-    Attributes:
-        clear: share of real images that lie clearly within one class, their own or another.
-        contradicted: share of these whose own class is another one.
+    A share is None if nothing can be counted.
     """
 
     clear: float | None = None
@@ -135,13 +129,9 @@ class LabelAgreement:
 
 
 def label_agreement(classes: Sequence[Array]) -> LabelAgreement:
-    """Compare the class of each real image with those of its 10 nearest.
+    """Compare the class of each real image with those of its 10 nearest; points [N, D] of each class are in random order.
 
-    Args:
-        classes: real points [N, D] of each class, in random order.
-
-    Returns:
-        The agreement; without shares if a class has too few points for its images to lie clearly within it.
+    The result has no shares if a class has too few points for its images to lie clearly within it.
     """
     from sklearn.neighbors import NearestNeighbors
 

@@ -31,16 +31,9 @@ NULL_DRAWS = 9999
 class LevelShares:
     """Shares, 0 to 1, of the dimensions of all classes that a test does not reject at 5 %: 0.95 for Gaussian latents.
 
-    Attributes:
-        level: the level; 0 is the clean latents.
-        timestep: its training timestep.
-        shapiro: Shapiro-Wilk.
-        dagostino: D'Agostino and Pearson's K^2.
-        anderson: Anderson-Darling, mean and variance estimated.
-        shapiro_bh: the share after Benjamini and Hochberg's correction over the dimensions of a class: about 1 for Gaussian latents.
-        dagostino_bh: likewise.
-        anderson_bh: likewise.
-        multivariate: Henze-Zirkler, over random groups of dimensions.
+    The tests are Shapiro-Wilk, D'Agostino and Pearson's K^2, and Anderson-Darling with estimated mean and variance; ``_bh`` is after
+    Benjamini and Hochberg's correction over the dimensions of a class, about 1 for Gaussian latents. The multivariate test is
+    Henze-Zirkler, over random groups of dimensions. Level 0 is the clean latents.
     """
 
     level: int
@@ -56,12 +49,9 @@ class LevelShares:
 
 @dataclass(frozen=True)
 class Normality:
-    """Normality of a sample of latents, level by level.
+    """Normality of a sample of latents (described in words), averaged over classes: the shares at each level.
 
-    Attributes:
-        sample: the images and dimensions that were tested, in words.
-        levels: the shares, averaged over classes.
-        classes: class name -> its Shapiro-Wilk share at each of ``levels``.
+    ``classes`` has the Shapiro-Wilk shares of each class at the same levels.
     """
 
     sample: str = ""
@@ -72,18 +62,9 @@ class Normality:
 def normality_by_level(
     sample: LatentSample, prior: Prior, settings: DistillSettings, levels: int, seed: int = 0, progress: Progress = SILENT
 ) -> Normality:
-    """Test a sample of latents at several levels.
+    """Test a sample of latents, inverted by ``settings``, at so many :func:`levels <spread_levels>`.
 
-    Args:
-        sample: the images, classes and dimensions to test.
-        prior: the diffusion prior.
-        settings: steps, guidance and solver of the inversion; its statistics level is always among the levels.
-        levels: number of levels, evenly spread over the grid from the clean latents on.
-        seed: seed of the groups of dimensions and of the Anderson-Darling test's null distribution.
-        progress: where to report.
-
-    Raises:
-        NumericalError: a latent is not finite.
+    The seed is that of the groups of dimensions and of the Anderson-Darling test's null distribution.
     """
     chosen = spread_levels(settings, levels)
     by_class: dict[str, list[dict[str, float]]] = {}
@@ -116,20 +97,17 @@ def shares(latents: Tensor, groups: list[Tensor], seed: int = 0) -> dict[str, fl
 
     N is at least 8. A dimension without spread counts as rejected.
     """
+    from scipy.stats import normaltest
+
     x = latents.double().numpy()
     pvalues = {
         "shapiro": shapiro_pvalues(latents).numpy(),
-        "dagostino": dagostino_pvalues(x),
-        "anderson": anderson_pvalues(x, seed),
+        "dagostino": _where_spread(x, lambda part: normaltest(part, axis=0).pvalue),
+        "anderson": _where_spread(x, lambda part: anderson_pvalues(part, seed)),
     }
-    corrections = {f"{name}_bh": share_passed(corrected(values)) for name, values in pvalues.items()}
-    multivariate = share_passed(np.array([henze_zirkler(x[:, group.numpy()]) for group in groups]))
-    return {**{name: share_passed(values) for name, values in pvalues.items()}, **corrections, "multivariate": multivariate}
-
-
-def share_passed(pvalues: Array) -> float:
-    """Return the share of p-values that reach 5 %."""
-    return float((pvalues >= SIGNIFICANCE).mean())
+    pvalues |= {f"{name}_bh": corrected(values) for name, values in pvalues.items()}
+    pvalues["multivariate"] = np.array([henze_zirkler(x[:, group.numpy()]) for group in groups])
+    return {name: float((values >= SIGNIFICANCE).mean()) for name, values in pvalues.items()}
 
 
 def corrected(pvalues: Array) -> Array:
@@ -139,28 +117,16 @@ def corrected(pvalues: Array) -> Array:
     return np.asarray(false_discovery_control(pvalues))
 
 
-def dagostino_pvalues(x: Array) -> Array:
-    """Return the p-value [D] of D'Agostino and Pearson's K^2 for each dimension of x [N, D], N >= 8; 0 for one without spread."""
-    from scipy.stats import normaltest
-
-    return _where_spread(x, lambda part: normaltest(part, axis=0).pvalue)
-
-
 def anderson_pvalues(x: Array, seed: int = 0) -> Array:
-    """Return the p-value [D] of the Anderson-Darling test for each dimension of x [N, D]; 0 for one without spread.
+    """Return the p-value [D] of the Anderson-Darling test for each dimension of x [N, D].
 
     With estimated mean and variance the distribution of the statistic under normality depends on N alone, so one Monte Carlo sample of it
     serves all dimensions, classes and levels: p is the share of 10,000 samples (the data among them) whose statistic is as large. The
     p-values of ``scipy.stats.anderson`` are interpolated between 1 % and 15 %, too coarse to be corrected for hundreds of dimensions;
     ``scipy.stats.monte_carlo_test`` would draw the sample anew in every call.
     """
-
-    def pvalues(part: Array) -> Array:
-        null = _anderson_null(len(part), seed)
-        larger = NULL_DRAWS - np.searchsorted(null, anderson_statistic(part), side="left")
-        return np.asarray((1 + larger) / (1 + NULL_DRAWS))
-
-    return _where_spread(x, pvalues)
+    larger = NULL_DRAWS - np.searchsorted(_anderson_null(len(x), seed), anderson_statistic(x), side="left")
+    return np.asarray((1 + larger) / (1 + NULL_DRAWS))
 
 
 def anderson_statistic(x: Array) -> Array:

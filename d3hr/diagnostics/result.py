@@ -73,13 +73,8 @@ class Diversity:
 
 @dataclass(frozen=True)
 class Copying:
-    """How near the nearest real images are.
-
-    Attributes:
-        ratio_median: median distance to the nearest real image, in units of the usual distance among real images.
-        share_copied: share of distilled images whose ratio is below ``threshold``, 0 to 1.
-        threshold: ratio below which an image counts as copied.
-    """
+    """Median distance to the nearest real image, in units of the usual distance among real images, and the share, 0 to 1, of distilled
+    images whose ratio is below the threshold, which count as copied."""
 
     ratio_median: float | None = None
     share_copied: float | None = None
@@ -102,12 +97,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class NearestImages:
-    """The nearest real image of each distilled image.
-
-    Attributes:
-        images: the real images, at the set's size.
-        positions: class folder -> position in ``images`` of the nearest real image of each distilled one, int64 [K].
-    """
+    """Class folder -> positions [K], among real images at the set's size, of the nearest one of each distilled image."""
 
     images: ImageData
     positions: Mapping[str, Array]
@@ -176,12 +166,7 @@ class Diagnosis(BaseModel):
         return validated_json(folder / FILE, TypeAdapter(cls), hint="make it with 'd3hr diagnose'.")
 
     def with_source(self, key: dict[str, Any], nearest: NearestImages) -> Diagnosis:
-        """Return the same diagnosis with what only a folder holds.
-
-        Args:
-            key: what decides the figures, as JSON values.
-            nearest: the nearest real images.
-        """
+        """Return the same diagnosis with what only a folder holds: the nearest real images, and as JSON values what decides the figures."""
         same = self.model_copy()
         same._key, same._nearest = key, nearest
         return same

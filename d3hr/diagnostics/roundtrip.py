@@ -26,33 +26,19 @@ CLASSES, IMAGES = 8, 8
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """Fidelity of a round trip.
-
-    Attributes:
-        psnr_db: PSNR of decode(denoise(invert(encode(images)))) against the images, in dB.
-        autoencoder_psnr_db: PSNR of decode(encode(images)) against the images, in dB.
-        images: number of images.
-        seconds_per_image: time to invert one of them, in batches of 8; never written, since it differs from run to run.
-    """
+    """Fidelity of a round trip of a number of images."""
 
     psnr_db: float | None = None
+    """PSNR of decode(denoise(invert(encode(images)))) against the images, in dB."""
     autoencoder_psnr_db: float | None = None
+    """PSNR of decode(encode(images)) against the images, in dB."""
     images: int | None = None
     seconds_per_image: Annotated[float | None, Field(exclude=True)] = None
+    """Time to invert one of them, in batches of 8; never written, since it differs from run to run."""
 
 
 def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Conditioning], settings: DistillSettings) -> RoundTrip:
-    """Send a sample of real images to the statistics level and back.
-
-    Args:
-        images: real images, at the prior's size.
-        prior: the diffusion prior.
-        conditioning: the prior's class for each class to sample from.
-        settings: steps, level, guidance both ways and solver.
-
-    Raises:
-        NumericalError: a latent is not finite; the message names the class.
-    """
+    """Send a sample of the classes' real images, at the prior's size, to the statistics level and back."""
     chosen = [conditioning[int(place)] for place in torch.linspace(0, len(conditioning) - 1, min(CLASSES, len(conditioning)))]
     level, steps = settings.statistics_level, settings.steps
     real, back, decoded, seconds = [], [], [], 0.0

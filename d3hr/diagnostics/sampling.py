@@ -3,7 +3,7 @@
 Legend: N real points, K distilled points, D features.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Annotated, Literal
@@ -32,51 +32,40 @@ _DRAWS = 5
 
 @dataclass(frozen=True)
 class ClassSample:
-    """One class of a set with real images of the same class.
-
-    Attributes:
-        name: the class.
-        real: features [N, D] of real images in random order.
-        positions: their positions among all real images, int64 [N].
-        distilled: features [K, D].
-        nearest_positions: position, among all real images, of the nearest one of each distilled image, int64 [K].
-        nearest_ratios: its distance in units of the usual (see :func:`~d3hr.diagnostics.neighbours.nearest`), or None.
-        searched: number of real images that were searched.
-    """
+    """One class of a set with real images of the same class."""
 
     name: str
     real: Array
-    positions: Array
+    """Features [N, D] of real images in random order."""
+    indices: Array
+    """Their positions within the class, int64 [N]."""
     distilled: Array
+    """Features [K, D]."""
     nearest_positions: Array
+    """Position, among the real images of all classes, of the nearest one of each distilled image, int64 [K]."""
     nearest_ratios: Array | None
+    """Its distance in units of the usual (see :func:`~d3hr.diagnostics.neighbours.nearest`)."""
     searched: int
+    """Number of real images that were searched."""
 
 
 def class_samples(distilled: ImageSet, images: ImageData, space: FeatureSpace, seed: int, progress: Progress) -> tuple[ClassSample, ...]:
     """Return the sample of every class, scaled so that the real images have mean 0 and mean squared norm 1.
 
-    Args:
-        distilled: the set.
-        images: real images of the same classes.
-        space: the space in which they are compared.
-        seed: seed of the choice of real images; a class's depends on it and on the class's name.
-        progress: where to report.
+    The choice of a class's real images depends on the seed and on the class's name.
     """
-    starts = first_positions(images)
+    starts = dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))
     samples = []
     with progress.bar(f"comparing in {space.name} space", len(distilled.class_names)) as bar:
         for done, name in enumerate(distilled.class_names, start=1):
             ours = space.points(to_unit_range(distilled.of_class(name)))
             order = torch.randperm(images.counts[name], generator=generator_for(seed, "diagnosis", name))[:SEARCHED]
-            positions = starts[name] + order
-            real = np.concatenate([space.points(images.gather(part)[0]) for part in positions.split(_BATCH)])
+            real = np.concatenate([space.points(images.gather(part)[0]) for part in (starts[name] + order).split(_BATCH)])
             neighbours = nearest(real, ours)
             kept = max(2 * len(ours), min(KEPT, KEPT_IN_ALL // len(distilled.class_names)))
-            places = positions.numpy()
-            samples.append(
-                ClassSample(name, real[:kept].copy(), places[:kept], ours, places[neighbours.rows], neighbours.ratios, searched=len(real))
-            )
+            indices = order.numpy()
+            positions = starts[name] + indices[neighbours.rows]
+            samples.append(ClassSample(name, real[:kept].copy(), indices[:kept], ours, positions, neighbours.ratios, searched=len(real)))
             bar.update(done, note=name)
     scaled = scaling(np.concatenate([sample.real for sample in samples]))
     return tuple(replace(sample, real=scaled(sample.real), distilled=scaled(sample.distilled)) for sample in samples)
@@ -98,11 +87,6 @@ def reference_draws(samples: Sequence[ClassSample], seed: int) -> Iterator[tuple
         yield np.concatenate(subsets), np.concatenate(rests)
 
 
-def first_positions(images: ImageData) -> dict[str, int]:
-    """Return the position of the first image of each class."""
-    return dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))
-
-
 @dataclass(frozen=True)
 class Point:
     """One image in the plane; ``index`` is its position within its class."""
@@ -122,13 +106,8 @@ class Embedding:
     points: tuple[Point, ...] = ()
 
 
-def embedding(samples: Sequence[ClassSample], starts: Mapping[str, int]) -> Embedding:
-    """Return real and distilled images on the first two principal components of the real ones.
-
-    Args:
-        samples: every class.
-        starts: the position of the first real image of each class.
-    """
+def embedding(samples: Sequence[ClassSample]) -> Embedding:
+    """Return real and distilled images on the first two principal components of the real ones."""
     from sklearn.decomposition import PCA
 
     most = max(1, min(PLOTTED, PLOTTED_IN_ALL // len(samples)))
@@ -142,7 +121,6 @@ def embedding(samples: Sequence[ClassSample], starts: Mapping[str, int]) -> Embe
 
     placed: list[Point] = []
     for sample in samples:
-        real_indices = (sample.positions[:most] - starts[sample.name]).tolist()
-        placed += points(sample.name, "real", sample.real[:most], real_indices)
+        placed += points(sample.name, "real", sample.real[:most], sample.indices[:most])
         placed += points(sample.name, "distilled", sample.distilled[:most], range(len(sample.distilled[:most])))
     return Embedding(f"first two principal components of {len(real)} real images", tuple(placed))

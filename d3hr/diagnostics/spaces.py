@@ -26,41 +26,30 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """How images become points.
-
-    Attributes:
-        name: the name of the space.
-        about: the same in words.
-        embed: maps images [N, 3, H, W] in [-1, 1] to features [N, D].
-    """
+    """How images become points: ``embed`` maps images [N, 3, H, W] in [-1, 1] to features [N, D]; ``about`` names the space in words."""
 
     name: SpaceName
     about: str
     embed: Callable[[Tensor], Tensor]
 
     def points(self, images: Tensor) -> Array:
-        """Return features float32 [N, D] of images [N, 3, H, W] in [-1, 1], of any side.
-
-        Raises:
-            NumericalError: a feature is not finite.
-        """
-        parts = [self.embed(part).flatten(1).float().cpu() for part in images.split(_BATCH)]
-        features = torch.cat(parts)
+        """Return features float32 [N, D], all of them finite, of images [N, 3, H, W] in [-1, 1], of any side."""
+        features = torch.cat([self.embed(part).flatten(1).float().cpu() for part in images.split(_BATCH)])
         check_finite(features, "embedding", f"in {self.name} space")
         return features.numpy()
 
 
 def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, teacher: Teacher | None = None) -> FeatureSpace:
-    """Return a space, by default that of the teacher, else of the prior, else of pixels.
-
-    Raises:
-        SettingsError: the name is unknown, or the prior or teacher that the space needs is missing.
-    """
+    """Return a space, by default that of the teacher, else of the prior, else of pixels."""
     chosen = name or ("teacher" if teacher else "latent" if prior else "pixel")
     if chosen not in get_args(SpaceName):
         raise SettingsError("Unknown space.", found=repr(chosen), hint=f"use one of: {', '.join(get_args(SpaceName))}.")
     if chosen == "pixel":
-        return FeatureSpace("pixel", f"colours at most {PIXEL_SIDE} pixels a side", lambda images: _at_most(images, PIXEL_SIDE))
+        return FeatureSpace(
+            "pixel",
+            f"colours at most {PIXEL_SIDE} pixels a side",
+            lambda images: resized(images, min(images.shape[-1], PIXEL_SIDE)).clamp(-1, 1),
+        )
     if chosen == "latent":
         if prior is None:
             raise SettingsError("Latent space needs a prior.", found="none", hint="give --prior, or take --space pixel.")
@@ -88,7 +77,3 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def _at_most(images: Tensor, side: int) -> Tensor:
-    return resized(images, side).clamp(-1, 1) if images.shape[-1] > side else images

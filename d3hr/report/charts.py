@@ -42,13 +42,9 @@ def accuracy_chart(
     colours: Mapping[str, str] = COLOURS,
     legend: Mapping[str, str] | None = None,
 ) -> str:
-    """Return bars of mean last-epoch accuracy with one standard deviation, grouped by IPC.
+    """Return a bar of mean last-epoch accuracy with one standard deviation for each row, grouped by IPC.
 
-    Args:
-        rows: a bar each.
-        names: the bar's series, one for each row; by default the row's method.
-        colours: colour of each series.
-        legend: title of each series; without, the page draws the legend.
+    Each row has the name of its series, by default its method. The legend maps series to titles; without, the page draws it.
     """
     bars = list(zip(names or [row.method for row in rows], rows, strict=True))
     series = list(dict.fromkeys(name for name, _ in bars))
@@ -68,9 +64,8 @@ def accuracy_chart(
         axes.set_ylabel("test accuracy, %")
         axes.set_ylim(0, 108)
         if legend is not None:
-            keys = [Rectangle((0, 0), 1, 1, color=colours.get(name, OTHER_COLOUR)) for name in series]
-            titles = [legend[name] for name in series]
-            axes.legend(keys, titles, frameon=False, ncols=len(series), loc="upper center", bbox_to_anchor=(0.5, -0.1))
+            keys = [Rectangle((0, 0), 1, 1, color=colours.get(name, OTHER_COLOUR), label=legend[name]) for name in series]
+            axes.legend(handles=keys, frameon=False, ncols=len(series), loc="upper center", bbox_to_anchor=(0.5, -0.1))
         return _svg(figure)
 
 

@@ -14,25 +14,15 @@ from d3hr.report.results import row_title
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Write one self-contained HTML page.
+    """Write one self-contained HTML page from a file in ``templates``; text is escaped, so the template must mark SVG as safe.
 
-    Args:
-        path: the file to write.
-        template: name of a file in ``templates``.
-        values: variables of the template; text is escaped, so the template must mark SVG as safe.
+    The hash of the page's script in its security policy lets this one run, and no other.
     """
     environment = Environment(
         loader=PackageLoader("d3hr.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = percent
-    environment.filters["in_words"] = in_words
-    environment.filters["row_title"] = row_title
-    environment.filters["data_uri"] = data_uri
-    environment.globals["script"] = script = _script()
-    environment.globals["script_hash"] = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    write_bytes(path, environment.get_template(template).render(**values).encode(errors="replace"))
-
-
-def _script() -> str:
-    """Return the page's script; its hash in the page's security policy lets this one run, and no other."""
-    return (files("d3hr.report") / "templates" / "report.js").read_text(encoding="utf-8")
+    environment.filters.update(percent=percent, in_words=in_words, row_title=row_title, data_uri=data_uri)
+    script = (files("d3hr.report") / "templates" / "report.js").read_text(encoding="utf-8")
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(template).render(script=script, script_hash=script_hash, **values)
+    write_bytes(path, page.encode(errors="replace"))

@@ -42,12 +42,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The images of a set that a page shows.
+    """The images of a set that a page shows, class by class; ``counts`` also has the classes that are not shown.
 
-    Attributes:
-        side: height and width of an image, in pixels.
-        classes: pictures by class name, in the set's order.
-        counts: images of every class, also of those that are not shown.
+    The height and width of an image is ``side``, in pixels.
     """
 
     side: int
@@ -67,12 +64,7 @@ class Sheet:
 
 
 def sheet_of(images: ImageSet, *, budget: int = SHEET_BYTES) -> Sheet:
-    """Return the first images of each class within the page's budget; memory holds one class.
-
-    Args:
-        images: the set; one that consists of statistics alone has no pictures.
-        budget: bytes of all encoded images together.
-    """
+    """Return the first images of each class within a budget of bytes; memory holds one class. A set of statistics alone has none."""
     counts = dict(images.counts)
     names = [name for name, count in counts.items() if count][:MAX_CLASSES]
     if not names:
@@ -91,18 +83,10 @@ def sheet_of(images: ImageSet, *, budget: int = SHEET_BYTES) -> Sheet:
 
 
 def nearest_pairs(sheet: Sheet, folder: Path, folders: Mapping[str, str], *, budget: int = NEAREST_BYTES) -> dict[str, list[Pair]]:
-    """Return the distilled images of a sheet, each with its nearest real image: at most five per class, as many as the budget allows.
+    """Return the distilled images of a sheet, each with its nearest real image, at most five per class and as many as the budget allows.
 
-    The first image of every class comes before the second of any.
-
-    Args:
-        sheet: the distilled images.
-        folder: holds ``<class folder>/<index>.png``, the nearest real image of each; what is missing is left out.
-        folders: the folder of each class.
-        budget: bytes of all encoded images together.
-
-    Raises:
-        ResultsError: one of the files is not an image.
+    The first image of every class comes before the second of any. The real ones are ``folder/<class folder>/<index>.png``; what is missing
+    is left out.
     """
     pairs: dict[str, list[Pair]] = {}
     left = budget

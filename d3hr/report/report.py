@@ -14,7 +14,7 @@ from d3hr.evaluation.results import ResultRow, read_results
 from d3hr.fileio.names import class_folders
 from d3hr.formatting import flat, percent, size_in_words
 from d3hr.report.charts import COLOURS, NORMALITY_COLOURS, accuracy_chart, normality_chart
-from d3hr.report.maps import confusion_of, drawing_of
+from d3hr.report.maps import PALETTE, confusion_of, drawing_of
 from d3hr.report.page import write_page
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import ResultGroup, group_rows, row_title, summary
@@ -23,7 +23,6 @@ from d3hr.sets.image_set import ImageSet
 
 MARKER = '<meta name="generator" content="d3hr report">'
 """Marks a page as a report, which another report may replace."""
-_MORE_COLOURS = ("#5b9a6f", "#8f6bb8", "#c99a2e", "#c2588b", "#3aa6a0", "#8a6d5a")
 _CLASS_COLUMNS = {
     "accuracy": "accuracy, %",
     "mmd": "MMD",
@@ -38,18 +37,9 @@ _CLASS_COLUMNS = {
 
 
 def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diagnosis: Path | None = None) -> list[str]:
-    """Write the report of a set as one self-contained page, and return what its results say in sentences.
+    """Write the report of a set, or any source of images, as one self-contained page, and return what its results say in sentences.
 
-    Args:
-        path: a distilled set, or any source of images.
-        out: the file to write; an earlier report there is replaced.
-        evaluations: folders with ``results.json``.
-        diagnosis: folder with ``diagnosis.json`` and the nearest real images.
-
-    Raises:
-        OutputError: ``out`` is something else than a report.
-        ResultsError: results or diagnosis are missing or damaged.
-        ClassMismatch: results or diagnosis name other classes.
+    Evaluations are folders with ``results.json``; the diagnosis is a folder with ``diagnosis.json`` and the nearest real images.
     """
     require_replaceable(out)
     subject = open_set(path)
@@ -128,8 +118,11 @@ def _tiles(subject: ImageSet, own: ResultRow | None, images: int) -> list[tuple[
 
 
 def _group(subject: ImageSet, results: ResultGroup) -> dict[str, Any]:
-    """Return rows that may be compared with their chart, its legend, a summary if the set is among them, and what their table shows."""
-    more = iter(_MORE_COLOURS * len(results.rows))
+    """Return rows that may be compared with their chart, its legend, a summary if the set is among them, and what their table shows.
+
+    Methods without a colour of their own take those of the palette that no usual method has.
+    """
+    more = iter(PALETTE[2:8] * len(results.rows))
     titles = [row_title(row) for row in results.rows]
     colours: dict[str, str] = {}
     for title, row in zip(titles, results.rows, strict=True):

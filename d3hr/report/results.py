@@ -1,8 +1,7 @@
 """Which rows of results may share a chart, what the page calls them, and what they say in sentences."""
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +24,12 @@ def row_title(row: ResultRow) -> str:
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """Rows that may be compared: of one student, protocol, kind of labels and image size.
-
-    Attributes:
-        rows: by IPC, then in order of appearance; at least one.
-        numbered: 2, 3, ... if protocols of one name differ in their settings at the same IPC, else 1.
-    """
+    """Rows that may be compared, at least one: of one student, protocol, kind of labels and image size."""
 
     rows: tuple[ResultRow, ...]
+    """By IPC, then in order of appearance."""
     numbered: int = 1
+    """2, 3, ... if protocols of one name differ in their settings at the same IPC, else 1."""
 
     @property
     def title(self) -> str:
@@ -46,55 +42,36 @@ class ResultGroup:
     @property
     def protocols(self) -> list[tuple[list[int], dict[str, Any]]]:
         """Every distinct setting of the protocol, with the IPCs that it is for."""
-        distinct: dict[str, tuple[set[int], dict[str, Any]]] = {}
+        distinct: list[dict[str, Any]] = []
         for row in self.rows:
-            settings = row.protocol_settings or {}
-            distinct.setdefault(_text(settings), (set(), settings))[0].add(row.ipc)
-        return [(sorted(ipcs), settings) for ipcs, settings in distinct.values() if settings]
+            if row.protocol_settings and row.protocol_settings not in distinct:
+                distinct.append(row.protocol_settings)
+        return [(sorted({row.ipc for row in self.rows if row.protocol_settings == settings}), settings) for settings in distinct]
 
 
 def group_rows(rows: Iterable[ResultRow]) -> list[ResultGroup]:
     """Group rows that may share a chart and a table.
 
-    A protocol's settings may depend on the IPC; rows whose settings differ at one IPC go into different groups.
+    A protocol's settings may depend on the IPC. The n-th settings of each IPC go into the n-th group of their protocol, so that no group
+    holds two settings at one IPC.
     """
-    grouped: dict[tuple[Any, ...], list[ResultRow]] = {}
+    grouped: dict[tuple[Any, ...], dict[int, list[ResultRow]]] = {}
+    settings_at: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault((row.student, row.protocol, row.labels, row.image_size), []).append(row)
+        kind = (row.student, row.protocol, row.labels, row.image_size)
+        distinct, settings = settings_at.setdefault((*kind, row.ipc), []), row.protocol_settings or {}
+        if settings not in distinct:
+            distinct.append(settings)
+        grouped.setdefault(kind, {}).setdefault(distinct.index(settings) + 1, []).append(row)
     return [
-        ResultGroup(tuple(sorted(part, key=lambda row: row.ipc)), number)
-        for members in grouped.values()
-        for number, part in enumerate(_of_one_protocol(members), start=1)
+        ResultGroup(tuple(sorted(members, key=lambda row: row.ipc)), number)
+        for numbered in grouped.values()
+        for number, members in numbered.items()
     ]
 
 
-def _of_one_protocol(rows: Sequence[ResultRow]) -> list[list[ResultRow]]:
-    """Divide rows so that no part holds two settings at one IPC: the n-th setting of each IPC goes into the n-th part."""
-    parts: list[list[ResultRow]] = []
-    seen: dict[int, list[str]] = {}
-    for row in rows:
-        settings = seen.setdefault(row.ipc, [])
-        text = _text(row.protocol_settings or {})
-        if text not in settings:
-            settings.append(text)
-        place = settings.index(text)
-        if place == len(parts):
-            parts.append([])
-        parts[place].append(row)
-    return parts
-
-
-def _text(settings: Mapping[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True)
-
-
 def summary(group: ResultGroup, own: ResultRow) -> list[str]:
-    """Return sentences that compare a set's row with random real images and with the best other method, at the same IPC.
-
-    Args:
-        group: rows that may be compared.
-        own: the set's row, one of them.
-    """
+    """Return sentences that compare a set's row, one of the group, with random real images and the best other method, at the same IPC."""
     others = [row for row in group.rows if row.ipc == own.ipc and row.method != own.method]
     real = [row for row in others if row.method == RANDOM_REAL]
     rest = sorted((row for row in others if row.method != RANDOM_REAL), key=lambda row: -row.accuracy_mean)

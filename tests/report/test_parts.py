@@ -74,8 +74,8 @@ def test_a_protocol_may_depend_on_the_ipc_but_not_differ_at_one() -> None:
 def test_confusions_are_shares_of_the_true_class() -> None:
     """Of 4 images of a, 1 is taken for b: 0.25. A class without images has shares of 0."""
     matrix = confusion_of(("a", "b", "c"), [[3, 1, 0], [2, 0, 0], [0, 0, 0]])
-    assert matrix.shares == ((0.75, 0.25, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-    assert matrix.common == (("b", "a", 2, 1.0), ("a", "b", 1, 0.25))
+    assert matrix.shares == [[0.75, 0.25, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert matrix.common == [("b", "a", 2, 1.0), ("a", "b", 1, 0.25)]
     assert matrix.picture is None
 
 
@@ -83,7 +83,7 @@ def test_many_classes_become_a_picture() -> None:
     side = MAX_TABLE + 1
     matrix = confusion_of([str(label) for label in range(side)], np.eye(side, dtype=int).tolist())
     assert (matrix.picture or "").startswith("data:image/png;base64,")
-    assert matrix.common == ()
+    assert matrix.common == []
 
 
 def points(count: int) -> tuple[Point, ...]:
