@@ -13,8 +13,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from d3hr.cli.parser import build_parser, command_function, flag_groups, with_hyphens
-from d3hr.errors import D3hrError, OutputError, SettingsError, printable
+from d3hr.cli.parser import build_parser, command_function, flag_groups
+from d3hr.errors import D3hrError, OutputError, SettingsError, flag, printable
 
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -82,9 +82,9 @@ def _stopped_by_signals() -> Iterator[list[int]]:
 
 def _require_no_nul(values: Namespace) -> None:
     """Refuse a NUL character, which no path can have and the operating system takes for the end of one."""
-    for flag, value in vars(values).items():
+    for setting, value in vars(values).items():
         if any("\0" in text for text in _texts(value)):
-            raise SettingsError(f"{with_hyphens(f'--{flag}')} holds a NUL character.", found=repr(value), hint="take it out.")
+            raise SettingsError(f"{flag(setting)} holds a NUL character.", found=repr(value), hint="take it out.")
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _too_large(error: Exception) -> D3hrError:
     return SettingsError(
         "There is not enough memory for this.",
         found=str(error).splitlines()[0] if str(error) else "no memory left",
-        hint="ask for fewer or smaller images, or give a smaller --batch_size; what is finished is kept.",
+        hint="ask for fewer or smaller images, or give a smaller --batch-size; what is finished is kept.",
     )
 
 

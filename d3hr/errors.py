@@ -60,7 +60,7 @@ class UnreadableImages(DataError):
         super().__init__(
             f"{len(files)} image(s) of {source} cannot be read.",
             found=listed(files, separator="\n         "),
-            hint="repair or remove them, or pass --on_bad_image skip to leave them out (counted in the manifest).",
+            hint="repair or remove them, or pass --on-bad-image skip to leave them out (counted in the manifest).",
         )
 
 
@@ -166,6 +166,11 @@ def listed(names: Sequence[str], *, separator: str = ", ", limit: int = LISTED) 
     return f"{shown}{separator}and {hidden} more" if hidden > 0 else shown
 
 
+def flag(setting: str) -> str:
+    """Return the command-line flag of a setting, ``--batch-size`` of ``batch_size``, as messages name it."""
+    return "--" + setting.replace("_", "-")
+
+
 def first_complaint(error: ValidationError) -> tuple[str, str, str]:
     """Return what pydantic complains of first: the field, with dots (empty for the whole), what is wrong, and the value it has."""
     first = error.errors()[0]
@@ -185,5 +190,5 @@ def settings_error(
         hint: what to do next.
     """
     field, wrong, found = first_complaint(error)
-    name = prefix + field if field else prefix.rstrip("-.: ") or "the settings"
+    name = (flag(field) if prefix == "--" else prefix + field) if field else prefix.rstrip("-.: ") or "the settings"
     return SettingsError(f"{name}: {wrong}.", found=found, hint=hint)

@@ -31,7 +31,7 @@ def inspect(
     from d3hr.prior.repository import class_names_of
 
     if class_map and not prior:
-        raise SettingsError("--class_map is for --prior.", found="no --prior", hint="give the prior whose classes it names.")
+        raise SettingsError("--class-map is for --prior.", found="no --prior", hint="give the prior whose classes it names.")
     named = read_class_map(class_map) if class_map else None
     images = reading.load(data, split, OnTerminal())
     values: dict[str, Any] = {

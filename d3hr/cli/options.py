@@ -182,7 +182,7 @@ def warn_of_leak(images: ImageData, test: ImageData, progress: Progress) -> None
     """Say so where the images to test on are those that were trained on or drawn from."""
     if images.fingerprint == test.fingerprint:
         progress.say(
-            "warning: the test images are the training images, so no accuracy here tells of new ones: give --test_split or other images"
+            "warning: the test images are the training images, so no accuracy here tells of new ones: give --test-split or other images"
         )
 
 

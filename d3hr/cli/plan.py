@@ -8,7 +8,7 @@ from d3hr.cli.options import LOADING, READING, Loading, Precision, Reading
 from d3hr.cli.output import Result
 from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
 from d3hr.distillation.settings import distill_settings
-from d3hr.errors import SettingsError
+from d3hr.errors import SettingsError, flag
 from d3hr.progress import OnTerminal
 
 
@@ -96,7 +96,7 @@ def _plan_recipe(file: str, *, ipc: int, prior: str | None, devices: int, given:
     from d3hr.recipes.recipe import read_recipe
 
     if given:
-        flags = ", ".join(f"--{name}" for name in given)
+        flags = ", ".join(map(flag, given))
         raise SettingsError("The settings of a recipe are those in its file.", found=flags, hint="change a copy of the file.")
     progress = OnTerminal()
     recipe = read_recipe(file)

@@ -216,7 +216,7 @@ def load_images(
         SettingsError: an argument is out of range.
     """
     if on_bad_image not in ("error", "skip"):
-        raise SettingsError("Unknown --on_bad_image.", found=repr(on_bad_image), hint="use error or skip.")
+        raise SettingsError("Unknown --on-bad-image.", found=repr(on_bad_image), hint="use error or skip.")
     name = str(source)
     if is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")

@@ -36,8 +36,8 @@ def open_table(name: str, split: str | None, image_column: str | None, label_col
     if chosen not in splits:
         raise DataError(f"{name} has no split {chosen!r}.", found=f"splits: {listed(list(splits))}", hint="name one of these with --split.")
     table = splits[chosen]
-    image = _choose_column(name, table.features, image_column, datasets.Image, ("image", "img"), "--image_column")
-    label = _choose_column(name, table.features, label_column, datasets.ClassLabel, ("label", "labels", "fine_label"), "--label_column")
+    image = _choose_column(name, table.features, image_column, datasets.Image, ("image", "img"), "--image-column")
+    label = _choose_column(name, table.features, label_column, datasets.ClassLabel, ("label", "labels", "fine_label"), "--label-column")
     return Table(name, table, image, label), chosen
 
 
@@ -64,7 +64,7 @@ class Table:
             raise DataError(
                 f"Column {label_column!r} of {name} does not give every image one named class.",
                 found=f"{int((self.labels < 0).sum())} rows without a class, {len(names) - len(set(names))} repeated names",
-                hint="choose another --label_column or --split.",
+                hint="choose another --label-column or --split.",
             )
         self.class_names = names
         self.ignored: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Table:
             raise DataError(
                 f"Column {image_column!r} of {name} does not hold images.",
                 found=f"{table.features[image_column]}",
-                hint="choose another --image_column.",
+                hint="choose another --image-column.",
             ) from error
 
     def read(self, indices: Sequence[int]) -> list[bytes]:

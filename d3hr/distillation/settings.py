@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from d3hr.errors import SettingsError, settings_error
+from d3hr.errors import SettingsError, flag, settings_error
 
 ExactStd = Literal["unbiased", "population"]
 ForwardProcess = Literal["inversion", "forward_noise"]
@@ -219,7 +219,7 @@ def distill_settings(preset: str = "paper", *, ipc: int = 10, **options: Unpack[
     doubled = [name for name in ("statistics_level", "denoising_level") if name in changes]
     if level is not None and doubled:
         raise SettingsError(
-            "--level sets both levels.", found=f"--level with --{' and --'.join(doubled)}", hint="give --level, or the other two."
+            "--level sets both levels.", found=f"--level with {' and '.join(map(flag, doubled))}", hint="give --level, or the other two."
         )
     if level == "auto":
         if changes.get("forward_process") == "forward_noise":
@@ -235,7 +235,7 @@ def distill_settings(preset: str = "paper", *, ipc: int = 10, **options: Unpack[
     unused = sorted(settings.idle & changes.keys())
     if unused:
         raise SettingsError(
-            f"--{unused[0]} has no effect here.",
+            f"{flag(unused[0])} has no effect here.",
             found=f"statistics at level {settings.statistics_level}, reached by {settings.forward_process}",
             hint="leave it out.",
         )

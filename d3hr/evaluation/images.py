@@ -39,7 +39,7 @@ class LabelledImages:
 def training_images(distilled: ImageSet, image_size: int | None = None) -> LabelledImages:
     """Return the images of a set in memory, resized to ``image_size`` pixels if given; labels follow the set's order of classes."""
     if image_size is not None and image_size < 1:
-        raise SettingsError("--image_size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
+        raise SettingsError("--image-size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
     images, labels = distilled.tensors()
     if image_size not in (None, images.shape[-1]):
         chunks = (resized(chunk.float(), image_size) for chunk in images.split(_CHUNK))

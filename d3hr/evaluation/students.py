@@ -76,7 +76,7 @@ class TimmNetwork(Student):
             raise SettingsError(
                 f"timm:{name} cannot be built for images of {image_size} pixels.",
                 found=f"{type(error).__name__}: {error}",
-                hint="use another --image_size or another student.",
+                hint="use another --image-size or another student.",
             ) from error
         self.network, self.classifier = network, nn.Linear(features, num_classes)
 

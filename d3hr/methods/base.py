@@ -45,8 +45,8 @@ class PriorMethodSettings(MethodSettings, PresetOverrides):
         if inputs.image_size != inputs.prior.image_size:
             raise SettingsError(
                 "Images that a prior draws have its size.",
-                found=f"--image_size {inputs.image_size}",
-                hint=f"use --image_size {inputs.prior.image_size}, or leave it out.",
+                found=f"--image-size {inputs.image_size}",
+                hint=f"use --image-size {inputs.prior.image_size}, or leave it out.",
             )
         inputs.prior.schedule.path(self.resolved.statistics_level, self.resolved.steps)
         _ = inputs.conditioning

@@ -42,7 +42,7 @@ class PatchSettings(MethodSettings):
             raise SettingsError(
                 "The image does not split into patches of whole pixels.",
                 found=f"{inputs.image_size} pixels, factor {self.factor}",
-                hint="use a factor, or an --image_size, that fits.",
+                hint="use a factor, or an --image-size, that fits.",
             )
         inputs.teacher.require_classes(inputs.images.class_names, inputs.images.source)
 

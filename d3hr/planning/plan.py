@@ -89,7 +89,7 @@ def plan(
 
 def _check(counts: Mapping[str, int], test_images: int, evaluation_runs: int, devices: int) -> None:
     require_two_images(counts)
-    for flag, value, least in (("--test_images", test_images, 0), ("--evaluation_runs", evaluation_runs, 0), ("--devices", devices, 1)):
+    for flag, value, least in (("--test-images", test_images, 0), ("--evaluation-runs", evaluation_runs, 0), ("--devices", devices, 1)):
         if value < least:
             raise SettingsError(f"{flag} is out of range.", found=f"{value}", hint=f"give at least {least}.")
 

@@ -88,7 +88,7 @@ def match_classes(
             prior,
             prior_classes,
             wrong=wrong,
-            hint='rename the folders, or give --class_map FILE with lines "class: prior class" (or its conditioning id).',
+            hint='rename the folders, or give --class-map FILE with lines "class: prior class" (or its conditioning id).',
         )
     return tuple(Conditioning(name, index, names.classes[index], how) for name, how, (index,) in matches)
 
@@ -197,7 +197,7 @@ def _mapped_ids(class_map: Mapping[str, str], class_names: Sequence[str], names:
             prior,
             names.classes,
             wrong=[f"The class map does not fit {of} and {prior}:", *wrong],
-            hint='correct the lines "class: prior class" of --class_map; a conditioning id may take the place of a prior class.',
+            hint='correct the lines "class: prior class" of --class-map; a conditioning id may take the place of a prior class.',
         )
     return mapped
 

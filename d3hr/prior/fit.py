@@ -136,7 +136,7 @@ def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: in
             raise SettingsError(
                 "The autoencoder cannot take this image size.",
                 found=f"{size} pixels",
-                hint=f"give an --image_size that is a multiple of {factor}.",
+                hint=f"give an --image-size that is a multiple of {factor}.",
             )
         transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
     prior = Prior(transformer, autoencoder, SCHEDULER_CONFIG, class_names)
@@ -157,8 +157,8 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
     if settings.image_size not in (None, init.image_size):
         raise SettingsError(
             "The pretrained prior does not take this image size.",
-            found=f"--image_size {settings.image_size}, the prior's {init.image_size}",
-            hint="leave --image_size out: images are resized to the prior's size.",
+            found=f"--image-size {settings.image_size}, the prior's {init.image_size}",
+            hint="leave --image-size out: images are resized to the prior's size.",
         )
     matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
     rows = conditioning_ids(matches)
@@ -179,7 +179,7 @@ def _check_batches(settings: FitSettings, process: Accelerator) -> None:
             raise SettingsError(
                 "A batch cannot be shared out evenly.",
                 found=f"{training.batch_size} images, {process.num_processes} processes",
-                hint=f"give a --batch_size that is a multiple of {process.num_processes}, or start another number of processes.",
+                hint=f"give a --batch-size that is a multiple of {process.num_processes}, or start another number of processes.",
             )
 
 

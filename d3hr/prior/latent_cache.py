@@ -105,7 +105,7 @@ def _claim(folder: Path, key: dict[str, Any], progress: Progress) -> None:
         return
     if stored is None and any(entry.name != LOCK for entry in folder.iterdir()):
         raise OutputError(
-            f"{folder} is no cache of latents.", found=f"files, but no {_KEY_FILE}", hint="give an empty folder as --latent_cache."
+            f"{folder} is no cache of latents.", found=f"files, but no {_KEY_FILE}", hint="give an empty folder as --latent-cache."
         )
     if stored is not None:
         changed = ", ".join(sorted(name for name in key if stored.get(name) != key[name]))

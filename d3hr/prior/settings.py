@@ -54,9 +54,9 @@ class FitSettings(BaseModel):
     @model_validator(mode="after")
     def _no_contradiction(self) -> FitSettings:
         if self.init is None and (self.adapt == "lora" or self.class_map is not None):
-            raise ValueError("--adapt lora and --class_map need --init, a pretrained prior to start from")
+            raise ValueError("--adapt lora and --class-map need --init, a pretrained prior to start from")
         if self.autoencoder_steps is not None and not self.trains_autoencoder:
-            raise ValueError("--autoencoder_steps is for training an autoencoder, and --init and --autoencoder bring one")
+            raise ValueError("--autoencoder-steps is for training an autoencoder, and --init and --autoencoder bring one")
         return self
 
     @property

@@ -102,7 +102,7 @@ def add_lora(transformer: Any, rank: int) -> None:
         SettingsError: the rank is out of range, or peft is not installed.
     """
     if rank < 1:
-        raise SettingsError("--lora_rank must be at least 1.", found=f"{rank}", hint="give the rank of the adapters.")
+        raise SettingsError("--lora-rank must be at least 1.", found=f"{rank}", hint="give the rank of the adapters.")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

@@ -24,7 +24,7 @@ from d3hr.data.dataset import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import ExpandOptions, StatisticsSettings, distill_settings
-from d3hr.errors import DistilledSetError, PriorError, SettingsError
+from d3hr.errors import DistilledSetError, PriorError, SettingsError, flag
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder
@@ -223,7 +223,7 @@ class DistilledSet:
         changes = {name: value for name, value in options.items() if value is not None}
         if fixed := sorted(StatisticsSettings.model_fields.keys() & changes.keys()):
             raise SettingsError(
-                f"--{fixed[0]} decides the statistics, which are made.", found=f"a change of {fixed[0]}", hint="distil anew."
+                f"{flag(fixed[0])} decides the statistics, which are made.", found=f"a change of {fixed[0]}", hint="distil anew."
             )
         settings = distill_settings(**{**self.manifest.settings, **changes, "ipc": ipc})
         settings.require_no_copies()

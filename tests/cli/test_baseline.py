@@ -43,7 +43,7 @@ def test_a_baseline_by_command(place: Path, capsys: pytest.CaptureFixture[str]) 
         (["prior_only"], "Method prior_only needs a prior"),
         (["herding", "--settings", "{spice: pixel}"], "Method herding has no setting 'spice'"),
         (["d3hr", "--prior", "prior", "--settings", "{ipc: 2}"], "Method d3hr has no setting 'ipc'"),
-        (["d3hr", "--prior", "prior", "--image_size", "16"], "use --image_size 8"),
+        (["d3hr", "--prior", "prior", "--image-size", "16"], "use --image-size 8"),
         (["random_real", "--ipc", "5"], "fewer than 5 real images"),
         (["patches", "--teacher", "images"], "images is not a teacher"),
     ],

@@ -15,7 +15,7 @@ from tests.conftest import MakeFolder, tree, untrained_prior
 
 CLASSES = {"ant": 4, "bee": 4, "cat": 4}
 BRIEF = str(Path(__file__).parent.parent / "recipes" / "brief.yaml")
-FAST = ["--steps", "5", "--level", "2", "--num_candidates", "20"]
+FAST = ["--steps", "5", "--level", "2", "--num-candidates", "20"]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_saved_settings_repeat_the_result(place: Path) -> None:
 def test_plan_says_what_it_costs_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """12 images, two levels, guidance 4: 12 * 2 * 2 calls of the transformer."""
     before = tree(place)
-    planning = ["plan", "images", "--prior", "prior", "--ipc", "2", "--protocol", "quick", "--test_images", "8", *FAST]
+    planning = ["plan", "images", "--prior", "prior", "--ipc", "2", "--protocol", "quick", "--test-images", "8", *FAST]
     assert main([*planning, "--json"]) == 0
     stages = {stage["name"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
     assert stages["invert"]["calls"] == 48
@@ -62,7 +62,7 @@ def test_plan_says_what_it_costs_and_writes_nothing(place: Path, capsys: pytest.
 
 
 def test_fit_writes_a_prior(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "images", "--out", "fitted", "--steps", "2", "--autoencoder_steps", "2"]) == 0
+    assert main(["fit", "images", "--out", "fitted", "--steps", "2", "--autoencoder-steps", "2"]) == 0
     assert "d3hr distill images --prior fitted" in capsys.readouterr().out
     assert Prior.from_pretrained(place / "fitted").class_names == tuple(CLASSES)
 
@@ -121,7 +121,7 @@ def test_a_prior_of_other_names_from_map_to_evaluation(place: Path, capsys: pyte
 
 def test_the_level_is_chosen_and_said(place: Path, image_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
     image_folder(dict.fromkeys(CLASSES, 9), name="more")
-    arguments = ["distill", "more", "--prior", "prior", "--out", "set", "--ipc", "2", "--steps", "5", "--num_candidates", "20"]
+    arguments = ["distill", "more", "--prior", "prior", "--out", "set", "--ipc", "2", "--steps", "5", "--num-candidates", "20"]
     assert main([*arguments, "--level", "auto"]) == 0
     assert "calls per image  normal dimensions" in capsys.readouterr().err
     settings = json.loads((place / "set" / "manifest.json").read_text())["settings"]
@@ -157,7 +157,7 @@ def test_a_pretrained_prior_goes_on_with_other_classes(place: Path, capsys: pyte
 
 def test_print_config_shows_every_setting(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["distill", "images", "--prior", "prior", "--out", "set", "--print_config"])
+        main(["distill", "images", "--prior", "prior", "--out", "set", "--print-config"])
     assert caught.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["preset"] == "paper"
 
@@ -185,14 +185,14 @@ DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]
         ([*DISTILL, "--ipc", "0"], "--ipc"),
         ([*DISTILL, "--preset", "best"], "paper, released, fast, mixture, gentle"),
         ([*DISTILL, "--level", "50"], "not on a grid"),
-        ([*DISTILL, "--level", "3", "--statistics_level", "3"], "--level sets both"),
+        ([*DISTILL, "--level", "3", "--statistics-level", "3"], "--level sets both"),
         (["distill", "images", "--prior", "nowhere", "--out", "set"], "no prior at nowhere"),
         (["distill", "images", "--prior", "images", "--out", "set"], "model_index.json"),
         (["distill", "images", "--prior", "prior", "--out", "prior", *FAST], "already exists"),
         (["distill", "images", "--prior", "other", "--out", "set", *FAST], "2 class(es) of images are not classes of the prior: ant, cat"),
         ([*DISTILL, "--class-map", "none.yaml"], "The class map none.yaml cannot be read"),
         ([*DISTILL, "--autoencoder", "images"], "images cannot be loaded"),
-        (["inspect", "images", "--class-map", "map.yaml"], "--class_map is for --prior"),
+        (["inspect", "images", "--class-map", "map.yaml"], "--class-map is for --prior"),
         (["fit", "images", "--out", "set", "--adapt", "lora"], "need --init"),
         (["fit", "images", "--out", "set", "--init", "prior", "--image-size", "16"], "does not take this image size"),
         (["fit", "images", "--out", "set", "--init", "nowhere"], "no prior at nowhere"),
@@ -239,7 +239,7 @@ def test_unreadable_files_are_listed_or_skipped_and_counted(place: Path, capsys:
     message = capsys.readouterr().err
     assert "ant/broken.png" in message
     assert "bee/pixel.png: 1 x 1 pixels" in message
-    assert main([*DISTILL, *FAST, "--ipc", "2", "--on_bad_image", "skip"]) == 0
+    assert main([*DISTILL, *FAST, "--ipc", "2", "--on-bad-image", "skip"]) == 0
     assert len(json.loads((place / "set" / "manifest.json").read_text())["data"]["skipped"]) == 2
 
 

@@ -134,7 +134,7 @@ def test_killed_half_way_it_repeats_no_finished_training(image_folder: MakeFolde
     untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
     images, out, prior = (str(tmp_path / name) for name in ("images", "out", "prior"))
     command = ["compare", images, "--test", images, "--out", out, "--prior", prior, "--methods", "[random_real,prior_only]"]
-    command += ["--ipc", "[1,2]", "--distillation_seeds", "[0,1]", "--students", "[convnet1]", "--protocols", f"[{BRIEF}]"]
+    command += ["--ipc", "[1,2]", "--distillation-seeds", "[0,1]", "--students", "[convnet1]", "--protocols", f"[{BRIEF}]"]
     command += ["--settings", "{steps: 4}"]
     process = start(main, command, log=tmp_path / "log")
     kept = tmp_path / "out" / "trainings"

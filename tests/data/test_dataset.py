@@ -161,7 +161,7 @@ def test_parquet_columns_that_are_not_clear_are_asked_for(image_folder: MakeFold
     table = datasets.Dataset.from_dict({"left": blobs, "right": blobs, "kind": ["p", "q"], "sort": ["r", "s"]}, features=features)
     (tmp_path / "table").mkdir()
     table.to_parquet(tmp_path / "table" / "train.parquet")
-    with pytest.raises(DataError, match="--image_column"):
+    with pytest.raises(DataError, match="--image-column"):
         load_images(tmp_path / "table")
     images = load_images(tmp_path / "table", image_column="right", label_column="sort")
     assert images.class_names == ("r", "s")

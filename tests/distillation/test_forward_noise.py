@@ -93,7 +93,7 @@ def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, di
     assert (tmp_path / "expanded" / "run.json").read_text() == (tmp_path / "direct" / "run.json").read_text()
     refusals: list[tuple[str, dict[str, Any]]] = [
         ("--steps", {"steps": 8}),
-        ("--forward_process", {"forward_process": "forward_noise"}),
+        ("--forward-process", {"forward_process": "forward_noise"}),
         ("both levels", {"denoising_level": 0}),
     ]
     for words, wrong in refusals:
@@ -104,16 +104,16 @@ def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, di
 @pytest.mark.parametrize(
     ("words", "changes"),
     [
-        ("--statistics_level", {"level": -1}),
+        ("--statistics-level", {"level": -1}),
         ("both levels are 0", {"statistics_level": 0}),
         ("both levels are 0", {"denoising_level": 0}),
         ("above 0", {"level": 0, "forward_process": "forward_noise"}),
-        ("--inversion_guidance has no effect", {"inversion_guidance": 2.0, "forward_process": "forward_noise"}),
+        ("--inversion-guidance has no effect", {"inversion_guidance": 2.0, "forward_process": "forward_noise"}),
         ("--solver has no effect", {"solver": "ddim", "level": 0}),
-        ("--denoising_guidance has no effect", {"denoising_guidance": 2.0, "level": 0}),
+        ("--denoising-guidance has no effect", {"denoising_guidance": 2.0, "level": 0}),
         ("--level auto measures inverted", {"level": "auto", "forward_process": "forward_noise"}),
-        ("--forward_process", {"forward_process": "magic"}),
-        ("--inversion_stride has no effect", {"inversion_stride": 2, "level": 0}),
+        ("--forward-process", {"forward_process": "magic"}),
+        ("--inversion-stride has no effect", {"inversion_stride": 2, "level": 0}),
         ("level by level", {"inversion_stride": 2, "solver": "fixed_point"}),
     ],
 )

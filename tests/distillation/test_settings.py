@@ -82,5 +82,5 @@ def test_what_is_measured_starts_from_the_preset() -> None:
 def test_a_contradiction_names_the_settings() -> None:
     with pytest.raises(SettingsError, match="the settings: only groups from"):
         distill_settings(statistics_level=0)
-    with pytest.raises(SettingsError, match="--level with --statistics_level"):
+    with pytest.raises(SettingsError, match="--level with --statistics-level"):
         distill_settings(level=3, statistics_level=3)

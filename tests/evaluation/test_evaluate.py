@@ -172,5 +172,5 @@ def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> N
     assert (half.images.float().mean(dim=(2, 3)) - inner).abs().max() < 2  # a linear gradient keeps its mean
     assert real_images(colours, half.class_names, 4).images.shape == (8, 3, 4, 4)
     assert evaluate(colours, colours, student="convnet1", protocol=SHORT, seeds=(0,), image_size=4).accuracy_mean == 1.0
-    with pytest.raises(SettingsError, match="--image_size"):
+    with pytest.raises(SettingsError, match="--image-size"):
         evaluate(colours, colours, protocol=SHORT, image_size=0)

@@ -29,7 +29,7 @@ class Place:
 
     def distill(self, out: Path, *, ipc: int = 3, steps: int = 16, level: int = 10, candidates: int = 2000) -> list[str]:
         """Return the arguments of a small distillation."""
-        changes = ["--steps", str(steps), "--level", str(level), "--num_candidates", str(candidates), "--batch_size", "2"]
+        changes = ["--steps", str(steps), "--level", str(level), "--num-candidates", str(candidates), "--batch-size", "2"]
         images, prior = self.folder / "images", self.folder / "prior"
         return ["distill", str(images), "--prior", str(prior), "--out", str(out), "--ipc", str(ipc), "--strategy", "search", *changes]
 

@@ -84,7 +84,7 @@ def test_distill(place: Place, disk: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_fit(place: Place, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All but the times in fit.json and its checksum."""
-    arguments = ["fit", str(place.folder / "images"), "--steps", "2", "--autoencoder_steps", "2", "--batch_size", "4", "--out"]
+    arguments = ["fit", str(place.folder / "images"), "--steps", "2", "--autoencoder-steps", "2", "--batch-size", "4", "--out"]
     out = disk / "prior"
     stops_and_goes_on(disk, [*arguments, str(out)], out, capsys, [0, 8192, 2 * 2**20, 12 * 2**20, 20 * 2**20])
     assert main([*arguments, str(tmp_path / "whole")]) == 0

@@ -236,7 +236,7 @@ def test_options_are_those_of_distillation() -> None:
         ("forward_noise", {"solver": "ddim"}, "Method forward_noise has no setting 'solver'"),
         ("forward_noise", {"level": "auto"}, "Method forward_noise, .*inverted latents"),
         ("latent_gaussian", {"level": 3}, "Method latent_gaussian has no setting 'level'"),
-        ("prototypes", {"denoising_guidance": -1}, "Method prototypes, --settings: --denoising_guidance"),
+        ("prototypes", {"denoising_guidance": -1}, "Method prototypes, --settings: --denoising-guidance"),
     ],
 )
 def test_what_is_refused_before_anything_is_read(name: str, settings: dict[str, Any], words: str) -> None:
@@ -249,7 +249,7 @@ def test_what_does_not_fit_the_materials(inputs: MethodInputs, make: Make, tmp_p
     larger = MethodInputs(inputs.images, 16, inputs.prior, inputs.teacher)
     stranger = MethodInputs(inputs.images, 8, untrained_prior(("ant", "bee")))
     for name in ("d3hr", "prior_only", "forward_noise", "latent_gaussian", "prototypes"):
-        with pytest.raises(SettingsError, match=r"(?s)--image_size 16.*--image_size 8"):
+        with pytest.raises(SettingsError, match=r"(?s)--image-size 16.*--image-size 8"):
             METHODS[name].check(larger, {})
         with pytest.raises(ClassMismatch, match="cat"):
             METHODS[name].check(stranger, {})

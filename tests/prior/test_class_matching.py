@@ -151,7 +151,7 @@ def test_missing_classes_are_listed_with_the_nearest_names() -> None:
     assert "3 class(es) of PHOTOS are not classes of the prior: zebre -> zebra?, xylograph" in message
     assert "PHOTOS has [zebre, tench, xylograph, n00000001]; the prior has [tench, Tinca tinca; goldfish" in message
     assert "and 980 more]" in message
-    assert "do:    rename the folders, or give --class_map FILE with lines" in message
+    assert "do:    rename the folders, or give --class-map FILE with lines" in message
 
 
 def test_position_is_never_used() -> None:

@@ -170,11 +170,11 @@ def test_a_stopped_lora_fit_ends_with_the_same_weights(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image_size": 16}, r"(?s)does not take this image size.*--image_size 16, the prior's 8"),
-        ({"autoencoder_steps": 5}, "--autoencoder_steps is for training an autoencoder"),
+        ({"image_size": 16}, r"(?s)does not take this image size.*--image-size 16, the prior's 8"),
+        ({"autoencoder_steps": 5}, "--autoencoder-steps is for training an autoencoder"),
         ({"adapt": "some"}, "--adapt"),
-        ({"lora_rank": 0, "adapt": "lora"}, "--lora_rank"),
-        ({"learning_rate": -1.0}, "--learning_rate"),
+        ({"lora_rank": 0, "adapt": "lora"}, "--lora-rank"),
+        ({"learning_rate": -1.0}, "--learning-rate"),
         ({"frobnicate": 1}, "--frobnicate"),
     ],
 )

@@ -96,8 +96,8 @@ def test_bad_settings_are_refused(digits: ImageData, tmp_path: Path) -> None:
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"preset": "huge"}, "tiny, compact, small, base"),
         ({"steps": 0}, "--steps"),
-        ({"autoencoder_steps": -1}, "--autoencoder_steps"),
-        ({"max_minutes": 0}, "--max_minutes"),
+        ({"autoencoder_steps": -1}, "--autoencoder-steps"),
+        ({"max_minutes": 0}, "--max-minutes"),
         ({"image_size": 64}, "8 to 32 pixels"),
         ({"image_size": 9}, "multiple of 2"),
     ]

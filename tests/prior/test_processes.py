@@ -14,7 +14,7 @@ from d3hr import Prior
 from d3hr.__main__ import main
 from tests.processes import finish, start
 
-FIT = ["fit", "digits", "--split", "validation", "--autoencoder_steps", "6"]
+FIT = ["fit", "digits", "--split", "validation", "--autoencoder-steps", "6"]
 
 
 @pytest.mark.slow
@@ -46,13 +46,13 @@ def fit_by_two(arguments: list[str], log: Path) -> list[int]:
 
 def test_processes_agree_when_time_is_up(tmp_path: Path) -> None:
     """A fit for a given time ends in both at the same step; a process that went on alone would wait for ever."""
-    arguments = [*FIT[:-2], "--max_minutes", "0.05", "--out", str(tmp_path / "prior")]
+    arguments = [*FIT[:-2], "--max-minutes", "0.05", "--out", str(tmp_path / "prior")]
     assert fit_by_two(arguments, tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
     assert (tmp_path / "prior" / "model_index.json").exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    arguments = [*FIT, "--steps", "4", "--batch_size", "9", "--out", str(tmp_path / "prior")]
+    arguments = [*FIT, "--steps", "4", "--batch-size", "9", "--out", str(tmp_path / "prior")]
     assert fit_by_two(arguments, tmp_path / "log") == [2, 2]
     assert "9 images, 2 processes" in (tmp_path / "log").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
