@@ -6,9 +6,9 @@ They are the flags of commands, the settings of methods and a section of recipes
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from d3hr.distillation.settings import DistillOptions, DistillSettings, ExpandOptions, distill_settings
+from d3hr.distillation.settings import PRESETS, DistillOptions, DistillSettings, ExpandOptions, distill_settings
 from d3hr.errors import SettingsError
 
 M = TypeVar("M", bound=BaseModel)
@@ -74,6 +74,13 @@ class PresetOverrides(Overrides):
     preset: str = "paper"
     """the preset that the other settings are changes to"""
 
+    @field_validator("preset")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in PRESETS:
+            raise ValueError(f"unknown; use one of: {', '.join(PRESETS)}")
+        return name
+
     @property
     def resolved(self) -> DistillSettings:
         """The settings of a distillation: the preset's with these changes."""
@@ -84,5 +91,5 @@ class PresetOverrides(Overrides):
         try:
             _ = self.resolved
         except SettingsError as error:
-            raise ValueError(f"{error.what.rstrip('.')} ({error.found}): {error.hint.rstrip('.')}") from None
+            raise ValueError(error.what.rstrip(".") + (f" ({error.found})" if error.found else "")) from None
         return self

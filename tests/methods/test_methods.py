@@ -230,7 +230,7 @@ def test_options_are_those_of_distillation() -> None:
         ("patches", {}, r"(?s)Method patches needs a teacher.*give --teacher"),
         ("prior_only", {}, r"(?s)Method prior_only needs a prior.*give --prior"),
         ("d3hr", {}, "Method d3hr needs a prior"),
-        ("d3hr", {"preset": "best"}, "Method d3hr, --settings: Unknown preset"),
+        ("d3hr", {"preset": "best"}, "Method d3hr, --settings preset: unknown; use one of: paper"),
         ("d3hr", {"level": 50}, "Method d3hr, .*not on a grid"),
         ("d3hr", {"ipc": 3}, "Method d3hr has no setting 'ipc'"),
         ("forward_noise", {"solver": "ddim"}, "Method forward_noise has no setting 'solver'"),
