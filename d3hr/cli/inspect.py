@@ -28,7 +28,7 @@ def inspect(
         reading: how images are read
     """
     from d3hr.prior.class_matching import match_classes, read_class_map
-    from d3hr.prior.repository import class_names_of
+    from d3hr.prior.repository import Repository
 
     if class_map and not prior:
         raise SettingsError("--class-map is for --prior.", found="no --prior", hint="give the prior whose classes it names.")
@@ -46,7 +46,7 @@ def inspect(
     }
     if prior is None:
         return Result("\n".join(f"{count:>9,}  {name}" for name, count in images.counts.items()), values)
-    matches = match_classes(images.class_names, class_names_of(prior), of=data, prior=prior, class_map=named)
+    matches = match_classes(images.class_names, Repository(prior, ()).class_names, of=data, prior=prior, class_map=named)
     values["conditioning"] = [asdict(match) for match in matches]
     rows = [
         (f"{images.counts[match.class_name]:,}", match.class_name, str(match.conditioning_id), match.prior_class, match.how)

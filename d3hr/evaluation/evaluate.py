@@ -108,4 +108,4 @@ def _targets(train: LabelledImages, protocol: Protocol, teacher: Teacher | None,
     if protocol.labels == "online":
         return online_targets(lambda images: teacher.logits(images, train.class_names), protocol.temperature), 0
     logits = teacher.soft_labels(train, file)
-    return stored_targets(logits.to(device), protocol.temperature), logits.numel() * logits.element_size()
+    return stored_targets(logits.to(device), protocol.temperature), logits.nbytes

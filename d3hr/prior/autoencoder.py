@@ -54,21 +54,10 @@ def _shift(vae: Any) -> float:
 def train_autoencoder(
     vae: Any, images: ImageData, context: FitContext, *, settings: TrainingSettings, kl_weight: float, max_seconds: float | None = None
 ) -> Curve:
-    """Train ``vae`` in place to reconstruct images [N, 3, H, W].
+    """Train ``vae`` in place to reconstruct the images, until the steps or the seconds are over, and return the loss curve.
 
-    Args:
-        vae: a diffusers ``AutoencoderKL``, or an ``AutoencoderDC``, whose latents have no distribution.
-        images: the training images.
-        context: the fit this is part of.
-        settings: hyper-parameters.
-        kl_weight: weight of the KL term next to the mean absolute and mean squared error.
-        max_seconds: end after this time, or after the steps.
-
-    Returns:
-        The loss curve.
-
-    Raises:
-        NumericalError: the loss is not finite.
+    It is an ``AutoencoderKL``, or an ``AutoencoderDC``, whose latents have no distribution; ``kl_weight`` is that of the KL term next to
+    the mean absolute and mean squared error.
     """
     batches = context.batches("autoencoder", len(images), settings)
 

@@ -27,16 +27,14 @@ _Match = tuple[str, How, Sequence[int]]
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The class of a prior that generates one class of a data set."""
+    """The class of a prior that generates one class of a data set, and what matched the two names."""
 
     class_name: str
-    """Name of the class in the data set."""
     conditioning_id: int
     """Its row in the prior's label table."""
     prior_class: str
     """The prior's name for that row."""
     how: How
-    """What matched the two names."""
 
 
 def conditioning_ids(conditioning: Iterable[Conditioning]) -> dict[str, int]:
@@ -65,11 +63,9 @@ def match_classes(
        underscores or hyphens against spaces, and how Unicode composes its characters.
 
     Args:
-        class_names: the data set's classes.
         prior_classes: the prior's name of each conditioning id.
         of: name of the data set in messages.
         prior: name of the prior in messages.
-        class_map: class -> prior's class, for classes whose names do not match.
         allow_missing: leave out classes that match no class of the prior, instead of refusing them.
 
     Raises:
@@ -94,11 +90,7 @@ def match_classes(
 
 
 def read_class_map(path: str | Path) -> dict[str, str]:
-    """Return class -> prior's class from a YAML file of lines ``class: prior class``; all values are text, ``no`` or ``007`` included.
-
-    Raises:
-        SettingsError: there is no such file, it is no YAML mapping of text to text, or it names a class twice.
-    """
+    """Return class -> prior's class from a YAML file of lines ``class: prior class``; all values are text, ``no`` or ``007`` included."""
     hint = 'write one line per class: "class: prior class", or "class: conditioning id".'
     node = read_yaml(path, "class map", hint, load=lambda text: yaml.compose(text, Loader=yaml.BaseLoader))
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -169,11 +161,7 @@ def _append(ids: dict[str, list[int]], names: Iterable[str], index: int) -> None
 
 
 def _mapped_ids(class_map: Mapping[str, str], class_names: Sequence[str], names: _PriorNames, of: str, prior: str) -> dict[str, int]:
-    """Return class -> conditioning id, for the classes of the class map.
-
-    Raises:
-        ClassMismatch: a class of the map does not exist, or could be several.
-    """
+    """Return class -> conditioning id, for the classes of the class map; each must exist, on either side, and match one class."""
     ours = {folded(name): name for name in class_names}
     wrong = [f"{of} has no class {_with_nearest(name, ours)}" for name in class_map if name not in class_names]
     spellings = names.spellings if class_map else {}

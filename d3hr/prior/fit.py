@@ -22,7 +22,6 @@ from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.model import Prior, default_device
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
-from d3hr.prior.presets import LABEL_DROPOUT
 from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
@@ -83,15 +82,15 @@ def fit_prior(
     # Mixed precision is the trainer's: accelerate's is global to the interpreter. Without cpu=True it would not connect processes on CPUs.
     process = Accelerator(mixed_precision="no", cpu=default_device().type == "cpu")
     _check_batches(settings, process)
-    pretrained: dict[str, str] = {}
-    began_as: dict[str, str] = {}
+    pretrained, began_as = dict[str, str](), dict[str, str]()
     if init is not None:
         base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder)
         pretrained["init"] = base.fingerprint
         prior, began_as = _pretrained(settings, images.class_names, base, of=images.source)
     else:
         vae = load_autoencoder(Repository(str(autoencoder), (".", "vae")), torch.float32) if autoencoder else None
-        pretrained |= {"autoencoder": fingerprint([vae], dict(vae.config))} if vae is not None else {}
+        if vae is not None:
+            pretrained["autoencoder"] = fingerprint([vae], dict(vae.config))
         prior = _untrained(settings, images.class_names, images.image_size, vae)
     key = {
         "kind": "prior",
@@ -122,11 +121,7 @@ def fit_prior(
 
 
 def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> Prior:
-    """Return a prior of untrained networks of the settings' preset, with the autoencoder ``vae`` if there is one.
-
-    Raises:
-        SettingsError: the image size is out of range or cannot be halved often enough.
-    """
+    """Return a prior of untrained networks of the settings' preset, with the autoencoder ``vae`` if there is one."""
     size = fitting_image_size(settings, image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(settings.seed, "weights"))
@@ -145,14 +140,8 @@ def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: in
 
 
 def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *, of: str) -> tuple[Prior, dict[str, str]]:
-    """Return a copy of a pretrained prior with a label table for the classes of the data ``of``, and the same autoencoder.
-
-    Returns:
-        The prior, and for each class that ``init`` has, the class of ``init`` whose row of the label table it starts with.
-
-    Raises:
-        SettingsError: an image size that is not the prior's.
-        ClassMismatch: a class could be several of the prior's, or the class map names a class that does not exist.
+    """Return a copy of a pretrained prior with a label table for the classes of the data ``of``, and the same autoencoder; with it, for
+    each class that ``init`` has, the class of ``init`` whose row of the label table it starts with.
     """
     if settings.image_size not in (None, init.image_size):
         raise SettingsError(
@@ -211,7 +200,6 @@ def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitC
         context,
         schedule=prior.schedule,
         settings=settings.transformer_training,
-        label_dropout=LABEL_DROPOUT,
         scale=scale,
         max_seconds=seconds,
     )

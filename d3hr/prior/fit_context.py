@@ -21,20 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitContext:
-    """One fit of a prior, which trains one or two networks.
-
-    Attributes:
-        seed: seed of order and noise.
-        bf16: compute in bfloat16 where PyTorch's autocast does.
-        process: the accelerator.
-        folder: where the checkpoints are.
-        progress: where to report.
-    """
+    """One fit of a prior, which trains one or two networks."""
 
     seed: int
     bf16: bool
+    """Whether to compute in bfloat16 where PyTorch's autocast does."""
     process: Accelerator
     folder: Path
+    """Where the checkpoints are."""
     progress: Progress
 
     def batches(self, title: str, size: int, settings: TrainingSettings) -> Callable[[int], Tensor]:
@@ -51,21 +45,13 @@ class FitContext:
         settings: TrainingSettings,
         max_seconds: float | None = None,
     ) -> Curve:
-        """Train ``network`` in place by AdamW, and leave the averaged weights in it.
+        """Train ``network`` in place by AdamW, leave the averaged weights in it, and return the loss curve.
 
         Args:
             title: name of the network; seeds and the checkpoint's name follow from it.
-            network: the network.
             load: returns the batch of a step.
             loss: scalar loss of the network on a batch, with a generator for the noise of the step.
-            settings: hyper-parameters.
             max_seconds: end after this time, or after the steps.
-
-        Returns:
-            The loss curve.
-
-        Raises:
-            NumericalError: the loss is not finite.
         """
         seed, device = derive_seed(self.seed, title), self.process.device
         network = network.to(device)

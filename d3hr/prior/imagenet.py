@@ -39,15 +39,12 @@ def folded_names(label: str) -> frozenset[str]:
 
 
 def attached_wnids(classes: Sequence[str]) -> tuple[str | None, ...]:
-    """Return the wnid of each class of a prior, None where none is certain.
+    """Return the wnid of each class of a prior, in the order of the conditioning ids; None where none is certain.
 
     A class whose name is a wnid has that wnid. Otherwise a wnid belongs to the class that has its whole label, or else to the class that
     shares a synonym with it; in both cases only if no other wnid or class matches as well. Classes that are still ambiguous ("crane") are
     matched by position, but only where there are 1000 classes, most of them matched by name, all of those at their position in ILSVRC-2012,
     and the class shares a name with the wnid at its position.
-
-    Args:
-        classes: name of each class, in the order of the conditioning ids.
     """
     table = imagenet_labels()
     wnids = list(table)

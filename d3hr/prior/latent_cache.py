@@ -37,16 +37,6 @@ class Latents:
 
     Shards of the same images and autoencoder that ``folder`` already holds are used again; those of other images or autoencoders are
     replaced, with a message. Several processes share the encoding; while another run encodes into the same folder, this one waits.
-
-    Args:
-        images: the data set.
-        vae: a diffusers autoencoder.
-        folder: where the shards are, or are written to.
-        process: the accelerator.
-        progress: where to report.
-
-    Raises:
-        OutputError: the folder holds something else.
     """
 
     def __init__(self, images: ImageData, vae: Any, folder: Path, process: Accelerator, progress: Progress) -> None:
@@ -90,11 +80,7 @@ def _shard(folder: Path, start: int) -> Path:
 
 
 def _claim(folder: Path, key: dict[str, Any], progress: Progress) -> None:
-    """Mark ``folder`` as holding the latents of ``key``; shards of another key are deleted.
-
-    Raises:
-        OutputError: the folder holds something else.
-    """
+    """Mark ``folder`` as holding the latents of ``key``; shards of another key are deleted, anything else is refused."""
     require_no_links(folder)
     file = folder / _KEY_FILE
     try:

@@ -19,7 +19,7 @@ from d3hr.fileio.atomic import explained, write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.fileio.structured import Record
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
-from d3hr.prior.repository import Repository, class_names_in, load_autoencoder, load_transformer
+from d3hr.prior.repository import Repository, load_autoencoder, load_transformer
 from d3hr.prior.schedule import Schedule
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,14 +69,13 @@ class Prior:
         autoencoder: str | None = None,
         licence: str | None = None,
     ) -> None:
-        known = transformer.config.num_embeds_ada_norm
-        if known != len(class_names):
+        classes, channels = transformer.config.num_embeds_ada_norm, transformer.config.in_channels
+        if classes != len(class_names):
             raise PriorError(
                 "The prior's transformer and its class names disagree.",
-                found=f"{known} classes in the transformer, {len(class_names)} names",
+                found=f"{classes} classes in the transformer, {len(class_names)} names",
                 hint="repair id2label in model_index.json.",
             )
-        channels = transformer.config.in_channels
         if channels != vae.config.latent_channels or transformer.out_channels not in (channels, 2 * channels):
             raise PriorError(
                 "The prior's transformer does not fit its autoencoder.",
@@ -115,9 +114,7 @@ class Prior:
     @property
     def num_bytes(self) -> int:
         """Bytes of all weights, in the precision they are held in."""
-        return sum(
-            value.numel() * value.element_size() for network in (self.transformer, self.vae) for value in network.state_dict().values()
-        )
+        return sum(value.nbytes for network in (self.transformer, self.vae) for value in network.state_dict().values())
 
     @property
     def record(self) -> PriorRecord:
@@ -180,7 +177,7 @@ class Prior:
             raise SettingsError("Unknown precision.", found=f"{dtype}", hint="use float32, bfloat16 or float16.")
         verify(path_or_hub_id)
         repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
-        names = class_names_in(repository)  # refuses other pipelines before their weights are read
+        names = repository.class_names  # refuses other pipelines before their weights are read
         where = device or default_device()
         transformer = load_transformer(repository, dtype or torch.float32)
         prior = cls(

@@ -7,10 +7,9 @@ from torch import nn
 from d3hr.errors import SettingsError
 from d3hr.prior.presets import PriorPreset
 
-TIMESTEPS = 1000
 SCHEDULER_CONFIG = {
     "_class_name": "DDIMScheduler",
-    "num_train_timesteps": TIMESTEPS,
+    "num_train_timesteps": 1000,
     "beta_start": 0.0001,
     "beta_end": 0.02,
     "beta_schedule": "linear",
@@ -21,11 +20,7 @@ SCHEDULER_CONFIG = {
 
 
 def _halvings(preset: PriorPreset, image_size: int) -> int:
-    """Return how often the autoencoder halves an image of ``image_size`` pixels.
-
-    Raises:
-        SettingsError: the size cannot be halved that often.
-    """
+    """Return how often the autoencoder halves an image of ``image_size`` pixels, which must be possible without a remainder."""
     halvings = 1
     while image_size // 2**halvings > preset.latent_size:
         halvings += 1
@@ -39,11 +34,7 @@ def _halvings(preset: PriorPreset, image_size: int) -> int:
 
 
 def new_autoencoder(preset: PriorPreset, image_size: int) -> Any:
-    """Return an untrained diffusers autoencoder, of the class that the preset names, for RGB images of ``image_size`` pixels a side.
-
-    Raises:
-        SettingsError: the size cannot be halved often enough.
-    """
+    """Return an untrained diffusers autoencoder, of the class that the preset names, for RGB images of ``image_size`` pixels a side."""
     from diffusers import AutoencoderKL
 
     levels = _halvings(preset, image_size) + 1
@@ -93,12 +84,8 @@ def new_transformer(preset: PriorPreset, latent_shape: tuple[int, int], num_clas
     """Return an untrained diffusers ``DiTTransformer2DModel`` with one null class, initialised as DiT prescribes.
 
     diffusers keeps PyTorch's defaults; DiT (arXiv 2212.09748, section 3.2) starts every block as the identity: Xavier-uniform linear
-    layers, N(0, 0.02) embeddings, zero modulation and zero output.
-
-    Args:
-        preset: depth, width and number of tokens.
-        latent_shape: (channels, side) of the latents.
-        num_classes: number of classes, apart from the null class.
+    layers, N(0, 0.02) embeddings, zero modulation and zero output. ``latent_shape`` is (channels, side); ``num_classes`` excludes the null
+    class.
     """
     from diffusers import DiTTransformer2DModel
 

@@ -18,15 +18,11 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     steps: int = Field(gt=0)
-    """Optimiser steps."""
     batch_size: int = Field(gt=0)
     """Images per step, over all processes."""
     learning_rate: float = Field(gt=0)
-    """Peak learning rate."""
     warmup_steps: int = 100
-    """Steps of linear warm-up."""
     clip_norm: float = 1.0
-    """Largest gradient norm."""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights, which grows to this value over the first steps."""
 
@@ -37,11 +33,9 @@ class PriorPreset(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     min_image_size: int
-    """Smallest image side, in pixels, the preset is meant for."""
     max_image_size: int
-    """Largest image side, in pixels, the preset is meant for."""
+    """Range of image sides, in pixels, that the preset is meant for."""
     latent_channels: int
-    """Channels of a latent."""
     latent_size: int
     """Largest latent side: the autoencoder halves the image until it fits."""
     autoencoder: Literal["AutoencoderKL", "AutoencoderDC"] = Field(default="AutoencoderKL", exclude_if=lambda kind: kind == "AutoencoderKL")
@@ -55,17 +49,13 @@ class PriorPreset(BaseModel):
     kl_weight: float = 1e-6
     """Weight of the KL term next to the mean absolute and mean squared error."""
     layers: int
-    """Transformer blocks."""
     heads: int
-    """Attention heads."""
     width: int
-    """Transformer width."""
+    """Blocks, attention heads and width of the transformer."""
     tokens: int
     """Largest number of tokens; the patch size follows from it."""
     autoencoder_training: TrainingSettings
-    """How the autoencoder is trained."""
     transformer_training: TrainingSettings
-    """How the transformer is trained."""
 
 
 PRESETS: dict[str, PriorPreset] = {
@@ -136,11 +126,7 @@ LABEL_DROPOUT = 0.1
 
 
 def prior_preset(name: str) -> PriorPreset:
-    """Return the preset called ``name``.
-
-    Raises:
-        SettingsError: there is none of that name.
-    """
+    """Return the preset of a name; none of that name is a ``SettingsError``."""
     if name not in PRESETS:
         raise SettingsError("Unknown prior preset.", found=repr(name), hint=f"use one of: {', '.join(PRESETS)}.")
     return PRESETS[name]

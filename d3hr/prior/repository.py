@@ -16,17 +16,11 @@ _KNOWN_LICENCES = {"facebook/DiT-XL-2-256": "cc-by-nc-4.0", "facebook/DiT-XL-2-5
 
 
 class Repository:
-    """The files of one pretrained model; those of a Hub repository are downloaded, or found in the Hub's cache.
+    """The files of one pretrained model, in ``folder``; those of a Hub repository are downloaded, or found in the Hub's cache.
 
     Args:
         name: a folder, or a Hub id such as ``facebook/DiT-XL-2-256``; ``HF_HUB_OFFLINE`` and the Hub's cache are honoured.
         parts: folders of the model whose weights are needed; ``.`` is the model's own folder.
-
-    Attributes:
-        folder: where the files are.
-
-    Raises:
-        PriorError: there is no such folder, and the Hub cannot provide it.
     """
 
     def __init__(self, name: str, parts: Sequence[str]) -> None:
@@ -45,11 +39,7 @@ class Repository:
                 self.folder = self._snapshot([*about, *_weights(bare, "bin")])
 
     def json(self, path: str) -> dict[str, Any]:
-        """Return the JSON object in a file of the repository.
-
-        Raises:
-            PriorError: there is no such file, or it holds something else.
-        """
+        """Return the JSON object in a file of the repository."""
         file = self.folder / path
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -71,6 +61,17 @@ class Repository:
         card = self.folder / "README.md"
         named = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license") if card.is_file() else None
         return str(named) if named else _KNOWN_LICENCES.get(self.name)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names of the prior, in the order of its label table; where it has none, their numbers."""
+        index = self.json("model_index.json")
+        if index.get("_class_name") != "DiTPipeline":
+            raise self.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
+        labels = index.get("id2label")
+        if not labels:
+            return tuple(str(number) for number in range(self.json("transformer/config.json")["num_embeds_ada_norm"]))
+        return tuple(labels[key] for key in sorted(labels, key=int))
 
     def unusable(self, found: str) -> PriorError:
         """Return the error for a repository that is not a prior; ``found`` says why not."""
@@ -106,47 +107,15 @@ def _weights(parts: Sequence[str], suffix: str) -> list[str]:
     return [f"{'' if part == '.' else part + '/'}diffusion_pytorch_model*.{suffix}" for part in parts]
 
 
-def class_names_of(path_or_hub_id: str | Path) -> tuple[str, ...]:
-    """Return the class names of a prior without loading, or downloading, its weights.
-
-    Raises:
-        PriorError: there is no such prior, or it is not a DiTPipeline.
-    """
-    return class_names_in(Repository(str(path_or_hub_id), ()))
-
-
-def class_names_in(repository: Repository) -> tuple[str, ...]:
-    """Return the class names of the prior in a repository, in the order of its label table; where it has none, their numbers.
-
-    Raises:
-        PriorError: it is not a DiTPipeline.
-    """
-    index = repository.json("model_index.json")
-    if index.get("_class_name") != "DiTPipeline":
-        raise repository.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
-    labels = index.get("id2label")
-    if not labels:
-        return tuple(str(number) for number in range(repository.json("transformer/config.json")["num_embeds_ada_norm"]))
-    return tuple(labels[key] for key in sorted(labels, key=int))
-
-
 def load_transformer(repository: Repository, dtype: torch.dtype) -> Any:
-    """Return the ``DiTTransformer2DModel`` of a pipeline.
-
-    Raises:
-        PriorError: its files are missing, damaged or of another network.
-    """
+    """Return the ``DiTTransformer2DModel`` of a pipeline."""
     from diffusers import DiTTransformer2DModel
 
     return _load(DiTTransformer2DModel, repository, "transformer", dtype)
 
 
 def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
-    """Return the autoencoder of a pipeline (in ``vae``) or of a repository of its own.
-
-    Raises:
-        PriorError: its files are missing, damaged or of another kind of network.
-    """
+    """Return the autoencoder of a pipeline (in ``vae``) or of a repository of its own."""
     import diffusers
 
     part = "vae" if (repository.folder / "vae").is_dir() else "."
@@ -160,12 +129,8 @@ def _load(kind: Any, repository: Repository, part: str, dtype: torch.dtype) -> A
     """Load one network; refuse files that lack some of its weights, which diffusers would initialise at random."""
     folder = repository.folder / part
     try:
-        network, info = kind.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            use_safetensors=repository.has_safetensors(part),
-            output_loading_info=True,
-        )
+        safe = repository.has_safetensors(part)
+        network, info = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=safe, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise repository.unusable(f"{part}: {error}") from error
     if info["missing_keys"]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from d3hr.errors import PriorError, SettingsError
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("leading", "trailing", "linspace")
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Spacing = Literal["leading", "trailing", "linspace"]
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,19 @@ class Schedule:
 
     alphas_cumprod: Tensor
     steps_offset: int = 0
-    spacing: Literal["leading", "trailing", "linspace"] = "leading"
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    spacing: Spacing = "leading"
+    prediction: Prediction = "epsilon"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Schedule:
-        """Read a diffusers ``scheduler_config.json``.
-
-        Raises:
-            PriorError: the schedule is not given by noise variances (betas), or its sampler clips, which inversion cannot undo.
-        """
+        """Read a diffusers ``scheduler_config.json``; it must give noise variances (betas), and no clipping: inversion cannot undo it."""
         from diffusers import DDIMScheduler
 
         if not {"beta_start", "beta_schedule", "trained_betas"} & set(config):
             raise _unusable("it has no betas", f"class {config.get('_class_name')}", "use a prior trained with DDPM's noise schedule.")
         for name, value, usable in (
-            ("prediction_type", config.get("prediction_type", "epsilon"), PREDICTIONS),
-            ("timestep_spacing", config.get("timestep_spacing", "leading"), SPACINGS),
+            ("prediction_type", config.get("prediction_type", "epsilon"), get_args(Prediction)),
+            ("timestep_spacing", config.get("timestep_spacing", "leading"), get_args(Spacing)),
             ("clip_sample", config.get("clip_sample", False), (False,)),
             ("thresholding", config.get("thresholding", False), (False,)),
         ):
@@ -63,11 +59,7 @@ class Schedule:
         )
 
     def grid(self, steps: int) -> Tensor:
-        """Return the timesteps of the levels, int64 [steps], ascending; with leading spacing, 50 steps of 1000 are 0, 20, ..., 980.
-
-        Raises:
-            SettingsError: the number of steps is not from 1 to T.
-        """
+        """Return the timesteps of the levels, int64 [steps], ascending; with leading spacing, 50 steps of 1000 are 0, 20, ..., 980."""
         timesteps = len(self.alphas_cumprod)
         if not 1 <= steps <= timesteps:
             raise SettingsError("The number of steps is out of range.", found=f"{steps}", hint=f"use 1 to {timesteps} steps.")
@@ -82,8 +74,7 @@ class Schedule:
     def path(self, level: int, steps: int) -> list[tuple[int, float]]:
         """Return (timestep, signal variance) of levels 0 to ``level``; clean latents are at level 0, with ``alphas_cumprod[0]``.
 
-        Raises:
-            SettingsError: the level is not on the grid, or no signal is left at it.
+        A level that is not on the grid, or at which no signal is left, is a ``SettingsError``.
         """
         grid = self.grid(steps)
         if not 0 <= level < steps:

@@ -89,11 +89,7 @@ class FitSettings(BaseModel):
 
 
 def fit_settings(**options: Any) -> FitSettings:
-    """Return the settings of a fit, from values by the names of :class:`FitSettings`; an option of None has its default.
-
-    Raises:
-        SettingsError: a setting is unknown, out of range, or contradicts another.
-    """
+    """Return the settings of a fit, from values by the names of :class:`FitSettings`; an option of None has its default."""
     try:
         settings = FitSettings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
@@ -105,10 +101,7 @@ def fit_settings(**options: Any) -> FitSettings:
 def fitting_image_size(settings: FitSettings, image_size: int) -> int:
     """Return the side, in pixels, at which a fit from scratch sees images of ``image_size`` pixels.
 
-    By default it is the next multiple of 8 within the preset's range.
-
-    Raises:
-        SettingsError: the size in the settings is outside the range.
+    It is that of the settings, or else the next multiple of 8, within the preset's range.
     """
     networks = settings.networks
     if settings.image_size is None:

@@ -88,10 +88,7 @@ class Trainer(Generic[Batch]):
     """The training of one network in place; parameters that need no gradient are neither moved nor kept in checkpoints.
 
     Attributes:
-        title: what a person reads of the work.
-        network: the network, on its device and in the mode (training or evaluation) it is trained in.
-        optimiser: updates its parameters.
-        steps: number of steps.
+        network: on its device and in the mode (training or evaluation) it is trained in.
         load: returns the batch of a step, counted from 0; called in a thread, one step ahead.
         loss: scalar loss of the network on the batch of a step, with the number of the step.
         learning_rate: learning rate of a step, from its number and the fraction of the training that is done, 0 to 1.
@@ -102,7 +99,6 @@ class Trainer(Generic[Batch]):
         after_step: called with the number of steps done.
         writes: whether this process saves the checkpoint; of several processes that train together, one does.
         agree: returns, in each of several processes, what the first of them gave it, so that all stop at the same step.
-        progress: where to report.
     """
 
     title: str
@@ -130,11 +126,7 @@ class Trainer(Generic[Batch]):
         self._note = ""
 
     def run(self) -> Curve:
-        """Train to the end, from the checkpoint if there is one, and return the loss curve.
-
-        Raises:
-            NumericalError: the loss is not finite.
-        """
+        """Train to the end, from the checkpoint if there is one, and return the loss curve; a loss that is not finite ends it."""
         self._resume()
         curve = self._curve
         self._started = time.monotonic() - curve.seconds

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from d3hr.errors import SettingsError
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
-from d3hr.prior.presets import TrainingSettings
+from d3hr.prior.presets import LABEL_DROPOUT, TrainingSettings
 from d3hr.prior.schedule import Schedule
 from d3hr.prior.trainer import Curve
 
@@ -29,7 +29,6 @@ def train_transformer(
     *,
     schedule: Schedule,
     settings: TrainingSettings,
-    label_dropout: float,
     scale: float = 1.0,
     max_seconds: float | None = None,
 ) -> Curve:
@@ -40,18 +39,11 @@ def train_transformer(
         transformer: diffusers ``DiTTransformer2DModel``; parameters that need no gradient stay as they are.
         latents: latents [N, C, h, w] class by class.
         counts: number of latents of each class, in the order of the label table.
-        context: the fit this is part of.
-        schedule: the noise schedule.
-        settings: hyper-parameters.
-        label_dropout: share of latents whose class is replaced by the null class, 0 to 1.
         scale: factor that brings the latents to unit scale.
         max_seconds: end after this time, or after the steps.
 
     Returns:
         The loss curve.
-
-    Raises:
-        NumericalError: the loss is not finite.
     """
     batches, device = context.batches("transformer", sum(counts), settings), context.process.device
     label_at = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
@@ -65,7 +57,7 @@ def train_transformer(
         z, y = (part.to(device) for part in batch)
         t = torch.randint(len(signal), (len(z),), generator=noise, device=z.device)
         eps = torch.randn(z.shape, generator=noise, device=z.device)
-        drop = torch.rand(len(z), generator=noise, device=z.device) < label_dropout
+        drop = torch.rand(len(z), generator=noise, device=z.device) < LABEL_DROPOUT
         alpha = signal[t].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * z + (1 - alpha).sqrt() * eps
         output = network(noisy, timestep=t, class_labels=torch.where(drop, len(counts), y), return_dict=False)[0]
@@ -79,11 +71,8 @@ def replace_classes(transformer: Any, kept: Sequence[int | None]) -> None:
     """Give ``transformer`` a label table for other classes, in place.
 
     A class that the old table has keeps its row. The row of a new class starts as the null class, so that the network begins with its
-    prediction for an image of unknown class. The null class stays the last row.
-
-    Args:
-        transformer: diffusers ``DiTTransformer2DModel``; each of its blocks has a label table of its own.
-        kept: for each new class, its row in the old table, or None.
+    prediction for an image of unknown class. The null class stays the last row. Each block of the transformer has a label table of its own.
+    ``kept`` is, for each new class, its row in the old table, or None.
     """
     null = transformer.config.num_embeds_ada_norm
     rows = [null if row is None else row for row in kept] + [null]
@@ -96,13 +85,7 @@ def replace_classes(transformer: Any, kept: Sequence[int | None]) -> None:
 
 
 def add_lora(transformer: Any, rank: int) -> None:
-    """Freeze ``transformer`` but for its label tables, and add low-rank adapters (LoRA, arXiv 2106.09685), in place.
-
-    Raises:
-        SettingsError: the rank is out of range, or peft is not installed.
-    """
-    if rank < 1:
-        raise SettingsError("--lora-rank must be at least 1.", found=f"{rank}", hint="give the rank of the adapters.")
+    """Freeze ``transformer`` but for its label tables, and add low-rank adapters (LoRA, arXiv 2106.09685), in place."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

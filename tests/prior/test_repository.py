@@ -11,7 +11,7 @@ import torch
 from d3hr import Prior, distill, load_images
 from d3hr.errors import ClassMismatch, PriorError, SettingsError
 from d3hr.prior.class_matching import match_classes
-from d3hr.prior.repository import class_names_of
+from d3hr.prior.repository import Repository
 from tests.conftest import MakeFolder
 
 LABELS = {0: "tench, Tinca tinca", 1: "goldfish, Carassius auratus", 2: "great white shark, white shark"}
@@ -98,7 +98,7 @@ def test_classes_that_diffusers_left_without_names_are_called_by_their_numbers(p
     index = json.loads((pipeline / "model_index.json").read_text())
     write_json(pipeline / "model_index.json", {**index, "id2label": None})
     prior = Prior.from_pretrained(pipeline)
-    assert prior.class_names == class_names_of(pipeline) == ("0", "1", "2")
+    assert prior.class_names == Repository(str(pipeline), ()).class_names == ("0", "1", "2")
     with pytest.raises(ClassMismatch, match="goldfish"):
         match_classes(["goldfish"], prior.class_names, of="the data")
 
