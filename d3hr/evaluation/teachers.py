@@ -22,10 +22,9 @@ from d3hr.data.codec import MAX_PIXELS, resized
 from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, DataError, SettingsError
 from d3hr.evaluation.images import LabelledImages, real_images, training_images
-from d3hr.evaluation.metrics import TEST_BATCH, score_network
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.students import Student, new_student
-from d3hr.evaluation.training import Targets, hard_targets, seeded_student, train_student
+from d3hr.evaluation.training import TEST_BATCH, Targets, hard_targets, score_network, seeded_student, train_student
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.fileio.staging import StagedFolder

@@ -5,6 +5,7 @@ Legend: N training images, n images of a batch, H = W image side, C classes, T t
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from d3hr.data.codec import to_unit_range
 from d3hr.evaluation.augmentation import Mixed, augmentation, mixing
 from d3hr.evaluation.images import LabelledImages
-from d3hr.evaluation.metrics import Score, score_network
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import TrainingResult
 from d3hr.evaluation.students import Student, new_student
@@ -23,8 +24,26 @@ from d3hr.prior.trainer import Trainer, decay, even_batches, warm_up
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed
 
+TEST_BATCH = 500
+"""Images per batch of a test."""
+TOP = 5
 Targets = Callable[[Mixed, Tensor], Tensor]
 """From a mixed batch and the positions, int64 [n], of its images in the set to target probabilities [n, C]."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a network names the classes of test images.
+
+    Attributes:
+        accuracy: share of images whose class is the most likely one, 0 to 1.
+        top5: share of images whose class is among the five most likely; None with five classes or fewer, where it says little.
+        confusion: number of images of each true class (row) that were given each class (column).
+    """
+
+    accuracy: float
+    top5: float | None
+    confusion: tuple[tuple[int, ...], ...]
 
 
 def train_and_test(
@@ -57,7 +76,7 @@ def train_and_test(
         after_step=check,
     )
     last = scores[-1]
-    return TrainingResult(last.accuracy, max(score.accuracy for score in scores), last.top5, last.confusion, seed, distillation_seed)
+    return TrainingResult(last.accuracy, max(result.accuracy for result in scores), last.top5, last.confusion, seed, distillation_seed)
 
 
 def train_student(
@@ -176,3 +195,29 @@ def student_loss(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
     if not protocol.soft:
         return F.cross_entropy(logits, targets)
     return F.kl_div(F.log_softmax(logits / protocol.temperature, dim=1), targets, reduction="batchmean")
+
+
+@torch.no_grad()
+def score(predict: Callable[[Tensor], Tensor], test: LabelledImages) -> Score:
+    """Return the score of a function from images [n, 3, H, W] in [-1, 1] to logits [n, C]."""
+    ranks, predictions = [], []
+    for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
+        logits = predict(to_unit_range(images)).float().cpu()
+        predictions.append(logits.argmax(dim=1))
+        ranks.append((logits > logits.gather(1, labels[:, None])).sum(dim=1))
+    classes = len(test.class_names)
+    confusion = torch.bincount(test.labels * classes + torch.cat(predictions), minlength=classes**2).view(classes, classes)
+    return Score(
+        accuracy=int(confusion.diagonal().sum()) / len(test.labels),
+        top5=int((torch.cat(ranks) < TOP).sum()) / len(test.labels) if classes > TOP else None,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def score_network(network: nn.Module, test: LabelledImages) -> Score:
+    """Return the score of a network; it is tested in evaluation mode and left in the mode it was in."""
+    device, training = next(network.parameters()).device, network.training
+    network.eval()
+    result = score(lambda images: network(images.to(device)), test)
+    network.train(training)
+    return result

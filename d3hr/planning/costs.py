@@ -14,8 +14,8 @@ from d3hr.distillation.grouping import needs_search
 from d3hr.distillation.mixture import clustering_subset
 from d3hr.distillation.pool import block_size
 from d3hr.distillation.settings import DistillSettings
-from d3hr.evaluation.metrics import TEST_BATCH
 from d3hr.evaluation.protocols import Protocol
+from d3hr.evaluation.training import TEST_BATCH
 
 FLOAT32, FLOAT64 = 4, 8
 """Bytes of a number on disk, of a number in class statistics in memory."""

@@ -26,9 +26,8 @@ from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, search_candidates
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.evaluation.images import LabelledImages
-from d3hr.evaluation.metrics import score_network
 from d3hr.evaluation.students import new_student
-from d3hr.evaluation.training import hard_targets, train_and_test
+from d3hr.evaluation.training import hard_targets, score_network, train_and_test
 from d3hr.execution.memory import device_name, peak_bytes, resident_bytes, total_bytes
 from d3hr.fileio.staging import StagedFolder
 from d3hr.planning.costs import Workload

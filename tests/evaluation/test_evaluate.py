@@ -10,10 +10,9 @@ from d3hr.comparison.tables import accuracy_table
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.evaluation.augmentation import Mixed
 from d3hr.evaluation.images import LabelledImages, real_images, training_images
-from d3hr.evaluation.metrics import score_network
 from d3hr.evaluation.protocols import Protocol, protocol_from
 from d3hr.evaluation.results import Evaluation, TrainingResult
-from d3hr.evaluation.training import train_and_test
+from d3hr.evaluation.training import score_network, train_and_test
 from tests.conftest import MakeFolder
 
 SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
