@@ -1,13 +1,10 @@
 """Several processes fit one prior together, as ``accelerate launch`` or ``torchrun`` starts them on one machine."""
 
 import json
-import os
+import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from d3hr import Prior
@@ -15,23 +12,6 @@ from d3hr.__main__ import main
 from tests.processes import finish, start
 
 FIT = ["fit", "digits", "--split", "validation", "--autoencoder-steps", "6"]
-
-
-@pytest.mark.slow
-def test_two_processes_make_one_prior(tmp_path: Path) -> None:
-    """One speaks and writes, both train: the prior is whole, of finite weights, and the shared batch made the steps asked for."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "d3hr"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [*launch, *FIT, "--steps", "10", "--json", "--out", str(tmp_path / "prior")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_size"] == 8
-    assert done.stderr.count("240 images of 10 classes") == 1
-    assert json.loads((tmp_path / "prior" / "fit.json").read_text())["steps"] == {"autoencoder": 6, "transformer": 10}
-    prior = Prior.from_pretrained(tmp_path / "prior")
-    assert all(torch.isfinite(value).all() for value in prior.transformer.state_dict().values())
-    assert not (tmp_path / "prior.partial").exists()
-    assert (tmp_path / "prior" / "settings.yaml").exists()
 
 
 def fit_by_two(arguments: list[str], log: Path) -> list[int]:
@@ -42,6 +22,20 @@ def fit_by_two(arguments: list[str], log: Path) -> list[int]:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [start(main, arguments, log=log, environment={**common, **rank}) for rank in ranks]
     return [finish(process) for process in processes]
+
+
+def test_two_processes_make_one_prior(tmp_path: Path) -> None:
+    """One speaks and writes, both train: the prior is whole, of finite weights, and the shared batch made the steps asked for."""
+    arguments = [*FIT, "--steps", "10", "--json", "--out", str(tmp_path / "prior")]
+    assert fit_by_two(arguments, tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
+    printed = (tmp_path / "log").read_text()
+    assert json.loads(re.findall(r"^{.*?^}", printed, re.MULTILINE | re.DOTALL)[0])["image_size"] == 8
+    assert printed.count("image_size") == printed.count("240 images of 10 classes") == 1
+    assert json.loads((tmp_path / "prior" / "fit.json").read_text())["steps"] == {"autoencoder": 6, "transformer": 10}
+    prior = Prior.from_pretrained(tmp_path / "prior")
+    assert all(torch.isfinite(value).all() for value in prior.transformer.state_dict().values())
+    assert not (tmp_path / "prior.partial").exists()
+    assert (tmp_path / "prior" / "settings.yaml").exists()
 
 
 def test_processes_agree_when_time_is_up(tmp_path: Path) -> None:
