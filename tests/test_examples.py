@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pytest
 from PIL import Image
 
 from d3hr.data.dataset import ImageData, load_images
@@ -27,6 +28,7 @@ def write_images(folder: Path, images: ImageData, names: dict[str, str]) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_training_on_a_distilled_set(tmp_path: Path) -> None:
     """Ten real digits a class and 120 test digits: chance is 0.1. In a second folder of the same name, opened before, every digit stands in
     the next one's folder: a cache that took one folder for the other would make the accuracy that of chance or less."""

@@ -20,6 +20,7 @@ def place(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_baseline_by_command(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Real images have their own size, with a prior the prior's; settings are saved, and repeat the set."""
     assert main(["baseline", "herding", "images", "--out", "real", "--ipc", "2", "--json"]) == 0

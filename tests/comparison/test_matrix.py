@@ -87,6 +87,7 @@ def test_a_damaged_file_is_refused(text: str, words: str, tmp_path: Path) -> Non
         read_matrix("secret")
 
 
+@pytest.mark.slow
 def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """Two rows at two IPC, each of 2 sets x 2 trainings with training seeds of their own; again nothing is done; another matrix
     of the same inputs goes on beside it, others are refused. HLR is full data less the row, IOR the row less random real."""
@@ -128,6 +129,7 @@ def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_pr
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_repeats_no_finished_training(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Killed when three of eight trainings have their file, and started again: those are not written again, and all eight are there."""
     image_folder({"ant": 4, "bee": 4})

@@ -31,6 +31,7 @@ def row(method: str, *accuracies: float, protocol: Protocol = SHORT, student: st
     return Evaluation(method, 10, student, protocol, tuple(TrainingResult(value, value) for value in accuracies), name=name)
 
 
+@pytest.mark.slow
 def test_baselines_stand_beside_the_set(distilled: DistilledSet, digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """Three rows of the same IPC and number of runs; a second call finds every training and makes none."""
     test = load_images("digits", split="validation")

@@ -100,6 +100,7 @@ def test_one_image_a_class_leaves_gaps_and_no_nan(image_folder: MakeFolder) -> N
     assert any("no reference" in note for note in values["notes"])
 
 
+@pytest.mark.slow
 def test_spaces(digits: ImageData, digits_prior: Prior) -> None:
     """Pixels up to 32 a side; latents of 4 x 4 x 4; a teacher's features, which come first where there are several."""
     images = digits.gather(range(3))[0]
@@ -121,6 +122,7 @@ def test_other_classes_are_refused(image_folder: MakeFolder) -> None:
         d3hr.diagnose(load_images(image_folder({"ant": 1, "bee": 1}, name="set")), load_images(image_folder({"ant": 3, "cat": 3})))
 
 
+@pytest.mark.slow
 def test_the_command_end_to_end(
     digits: ImageData, digits_prior: Prior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,7 @@ def test_held_memory_sees_what_was_held_meanwhile() -> None:
     assert held(work) == pytest.approx(2**26, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_batch_size_for_a_prior() -> None:
     """Sizes are powers of two within the limit, and the choice is one of the last three that were tried."""
     choice = choose_batch_size(untrained_prior(("ant", "bee")), distill_settings("paper"), largest=16)

@@ -83,6 +83,7 @@ def test_level_0_decodes_the_group(digits: ImageData, digits_prior: Prior, tmp_p
     assert torch.equal(expand(distilled, digits_prior, tmp_path / "again", ipc=3).images, distilled.images)
 
 
+@pytest.mark.slow
 def test_expand_takes_what_the_statistics_do_not_depend_on(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """Other grouping, guidance or level of denoising gives what distilling with them would have given; other statistics are refused."""
     kept = distill(digits, digits_prior, tmp_path / "kept", store="statistics", **QUICK)

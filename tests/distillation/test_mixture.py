@@ -134,6 +134,7 @@ def small(image_folder: MakeFolder, tmp_path: Path) -> tuple[ImageData, Prior]:
     return images, Prior.from_pretrained(tmp_path / "prior")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_set_of_several_modes(small: tuple[ImageData, Prior], two_workers: Execution, tmp_path: Path) -> None:
     """Every image belongs to one mode of its class; the class's whole is what one mode measures; the set loads, expand repeats it, and
@@ -167,6 +168,7 @@ def test_statistics_read_are_written_again_to_the_same_bytes(tmp_path: Path) -> 
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("modes", [1, 2])
 def test_a_set_of_some_rank(small: tuple[ImageData, Prior], two_workers: Execution, modes: int, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_the_order_of_the_tasks_changes_nothing(small: tuple[ImageData, Prior], 
     assert tree(usual.path) == tree(other.path)
 
 
+@pytest.mark.slow
 def test_worker_processes_make_the_same_set(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Statistics, search and drawing by two workers of one thread: the bytes of one thread here."""
     folder = image_folder({"ant": 20, "bee": 5, "cat": 4})

@@ -76,6 +76,7 @@ def test_top_five_by_hand() -> None:
     assert (found.accuracy, found.top5) == (0.5, 0.75)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_and_leaves_the_global_state_alone(digits: ImageData, tmp_path: Path) -> None:
     made = random_real(digits, tmp_path / "set", ipc=2, image_size=8)
     test = load_images("digits", split="validation")

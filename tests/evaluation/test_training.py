@@ -71,6 +71,7 @@ def test_a_seed_decides_everything(sets: tuple[LabelledImages, LabelledImages], 
     assert (first[0].confusion, first[0].last_epoch) != (other[0].confusion, other[0].last_epoch)
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_teaches(sets: tuple[LabelledImages, LabelledImages]) -> None:
     """Crops, mixup and AdamW lead well above chance, 10 %, on digits the student has not seen, within 100 passes."""
     protocol = protocol_named("paper-hard", ipc=2).model_copy(update={"epochs": 100, "flip": False, "crop_scale": (0.5, 1.0)})

@@ -28,7 +28,7 @@ def test_this_process_runs_tasks_in_order_and_only_when_requested(tmp_path: Path
     assert [index for index, _ in results] == [2, 3, 4]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_results_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int) -> None:
     """Seven sums of floats, equal to the last bit, whatever the number of workers; each opens the work once, with the number of threads
     given, and of two devices worker i sees device i mod 2."""
@@ -48,6 +48,7 @@ def test_no_tasks_need_no_workers(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_large_tasks_and_results_do_not_block_each_other() -> None:
     """8 MB each way is far more than a pipe holds, so if both ends wrote at once they would wait for ever."""
     tasks = [bytes([index]) * 8_000_000 for index in range(3)]
@@ -99,6 +100,7 @@ def started(folder: Path) -> list[int]:
     return [int(path.name) for path in folder.iterdir()]
 
 
+@pytest.mark.slow
 def test_no_worker_is_left_behind_when_the_remaining_results_are_not_wanted(tmp_path: Path) -> None:
     """Of two workers one has finished a task, and the other is in a task of ten minutes or is still starting."""
     results = WorkerProcesses(2).run(Sleeping(tmp_path), [0.0, 600.0, 600.0])
@@ -109,6 +111,7 @@ def test_no_worker_is_left_behind_when_the_remaining_results_are_not_wanted(tmp_
     assert not any(alive(worker) for worker in workers)
 
 
+@pytest.mark.slow
 def test_no_worker_is_left_behind_when_a_task_fails(tmp_path: Path) -> None:
     """Its error, one of ours, is raised unchanged."""
     with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]"):
@@ -125,10 +128,12 @@ def parent(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_workers_leave_ctrl_c_to_their_parent() -> None:
     assert dict(WorkerProcesses(1).run(Interrupted(), [4, 5])) == {0: 4, 1: 5}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_only_the_parent_reports_it(tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole group; the parent's traceback is the only one."""
     with parent(tmp_path) as process:
@@ -139,12 +144,14 @@ def test_ctrl_c_ends_all_processes_and_only_the_parent_reports_it(tmp_path: Path
     assert not any(alive(worker) for worker in started(tmp_path))
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     with parent(tmp_path) as process:
         process.kill()
     wait_until(lambda: not any(alive(worker) for worker in started(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_script_that_starts_work_while_it_is_imported_gets_an_error(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -158,6 +158,7 @@ def test_a_shard_of_latents(image_folder: MakeFolder, tmp_path: Path) -> None:
             assert tree(tmp_path / "cache") == files
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_teacher(digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
     given: dict[str, Any] = {"test": load_images("digits", split="test"), "student": "convnet1", "protocol": BRIEF}

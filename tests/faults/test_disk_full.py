@@ -14,6 +14,8 @@ from d3hr.fileio.atomic import read_json, read_tensors
 from tests.conftest import tree
 from tests.faults.conftest import Place
 
+pytestmark = pytest.mark.slow
+
 SIZE = 48 * 2**20
 BRIEF = str(Path(__file__).parent.parent / "recipes" / "brief.yaml")
 

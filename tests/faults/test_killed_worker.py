@@ -12,6 +12,8 @@ from d3hr.execution.base import Serial
 from d3hr.execution.processes import WorkerProcesses
 from tests.execution.works import DyingSums, FloatSums, Sleeping
 
+pytestmark = pytest.mark.slow
+
 
 def test_results_are_complete_though_workers_die(tmp_path: Path) -> None:
     """Two of twelve tasks, drawn at random, kill the process that runs them the first time; the results are those without."""

@@ -16,6 +16,8 @@ from d3hr.sets import writer
 from tests.conftest import MakeFolder, tree, untrained_prior
 from tests.processes import finish, start
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: dict[str, Any] = {"ipc": 3, "steps": 8, "statistics_level": 5, "denoising_level": 5, "num_candidates": 200}
 
 

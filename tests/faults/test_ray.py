@@ -13,6 +13,8 @@ from d3hr.execution.base import Serial
 from d3hr.execution.ray import RayCluster
 from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums, StuckOnNode, wait_until
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray")
 
 TASKS = range(8)

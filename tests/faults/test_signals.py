@@ -13,6 +13,8 @@ from tests.conftest import tree
 from tests.faults.conftest import Place
 from tests.processes import finish, start, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_by_a_signal(place: Place, tmp_path: Path, number: signal.Signals, code: int) -> None:

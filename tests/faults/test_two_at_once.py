@@ -15,6 +15,7 @@ from tests.faults.conftest import Place
 from tests.processes import finish, held, kill, start, wait_for
 
 
+@pytest.mark.slow
 def test_the_second_is_told_and_the_first_is_not_disturbed(place: Place, tmp_path: Path) -> None:
     """While the first run stands in the middle of its work, the second ends with code 2 and names the first's process."""
     out, gate, log = tmp_path / "out", tmp_path / "gate", tmp_path / "log"
@@ -32,6 +33,7 @@ def test_the_second_is_told_and_the_first_is_not_disturbed(place: Place, tmp_pat
     assert not (out / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_run_holds_nobody_up(place: Place, tmp_path: Path) -> None:
     out, gate, log = tmp_path / "out", tmp_path / "gate", tmp_path / "log"
     first = start(held, place.distill(out), gate, log=log)
@@ -43,6 +45,7 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(place: Place, tmp_path: Path) 
     assert tree(out / "train") == tree(tmp_path / "whole" / "train")
 
 
+@pytest.mark.slow
 def test_started_together(place: Place, tmp_path: Path) -> None:
     """Whoever comes first works; the other is told, or finds the set finished."""
     out, log = tmp_path / "out", tmp_path / "log"

@@ -8,6 +8,7 @@ from d3hr.prior.networks import new_autoencoder, new_transformer
 from tests.conftest import SMALL, untrained_prior
 
 
+@pytest.mark.slow
 def test_a_small_transformer() -> None:
     """Width d, n tokens, L blocks: a block takes 12 n d^2 + 2 n^2 d MACs for tokens, and 6 d^2 + d^2 + 256 d for its modulation and
     timestep; patches and output take n d (patch values in + out), the last modulation 2 d^2."""
@@ -21,6 +22,7 @@ def test_a_small_transformer() -> None:
     assert prior_needs(shape).transformer.flops == pytest.approx(2 * macs, rel=0.01)
 
 
+@pytest.mark.slow
 def test_dit_xl_2_takes_what_its_paper_says() -> None:
     """118.6 GMACs a call at 256 pixels, which the paper (arXiv 2212.09748) calls Gflops."""
     assert prior_needs(SHAPES["facebook/DiT-XL-2-256"]).transformer.flops == pytest.approx(2 * 118.6e9, rel=0.02)

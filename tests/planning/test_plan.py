@@ -99,6 +99,7 @@ def test_text_and_json() -> None:
     assert "devices" not in planned().as_text()
 
 
+@pytest.mark.slow
 def test_a_prior_is_measured(digits: ImageData, digits_prior: Prior) -> None:
     plan_of_digits = plan(digits.counts, digits_prior, images=digits, test_images=50, ipc=2, protocol="quick", modes=2, rank=8, **FAST)
     assert plan_of_digits.statistics_bytes == 10 * 2 * (2 + 8) * 64 * 4
@@ -110,6 +111,7 @@ def test_a_prior_is_measured(digits: ImageData, digits_prior: Prior) -> None:
     assert plan_of_digits.peak_bytes > 2**26
 
 
+@pytest.mark.slow
 def test_a_shape_is_measured(digits: ImageData, digits_prior: Prior) -> None:
     """A shape alone gives the same calls and FLOPs as the prior itself, and says that its times are extended."""
     settings = {"ipc": 2, "protocol": "quick", "solver": "fixed_point", **FAST}

@@ -67,6 +67,7 @@ def test_a_compact_prior_opens_in_diffusers(side: int, latent: int, image_folder
     assert drawn.shape == (1, side, side, 3)
 
 
+@pytest.mark.slow
 def test_loss_falls(digits: ImageData, tmp_path: Path) -> None:
     fit(digits, tmp_path / "prior", steps=150, autoencoder_steps=60)
     with (tmp_path / "prior" / "loss.csv").open() as file:
@@ -117,6 +118,7 @@ def fit_with_checkpoints(out: Path) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_killed_fit_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL once the transformer has a checkpoint; the second sitting gives the bytes of an undisturbed fit."""
     monkeypatch.undo()

@@ -92,6 +92,7 @@ def test_attention_is_pytorchs_own(prior: Prior) -> None:
     assert [event.name for event in profile.events()].count("aten::scaled_dot_product_attention") == 2
 
 
+@pytest.mark.slow
 def test_a_compiled_prior_is_the_same_prior(prior: Prior, tmp_path: Path) -> None:
     """Same fingerprint and noise, for every size of batch from two compilations (one image alone is a case of its own), also unpickled."""
     runs: list[torch.fx.GraphModule] = []
@@ -117,6 +118,7 @@ def test_a_compiled_prior_is_the_same_prior(prior: Prior, tmp_path: Path) -> Non
     assert len(runs) == 1
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_said_at_once(prior: Prior) -> None:
     """The prior stays as it was, uncompiled."""
 

@@ -5,11 +5,14 @@ import re
 import socket
 from pathlib import Path
 
+import pytest
 import torch
 
 from d3hr import Prior
 from d3hr.__main__ import main
 from tests.processes import finish, start
+
+pytestmark = pytest.mark.slow
 
 FIT = ["fit", "digits", "--split", "validation", "--autoencoder-steps", "6"]
 

@@ -10,13 +10,13 @@ from d3hr.errors import SettingsError
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.recipes.planning import ROWS, plan_recipe
 from d3hr.recipes.recipe import DistillSection, read_recipe
-from tests.recipes.test_recipe import FILES, FOLDER
+from tests.recipes.test_recipe import FOLDER, ONE_QUICKLY
 from tests.recipes.test_running import BRIEF, IPC, dit, scaled_down
 
 __all__ = ["dit"]  # a fixture
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", ONE_QUICKLY)
 def test_a_recipe_is_planned_from_its_facts(file: Path, dit: Path) -> None:
     """By hand, at guidance 4 and level 2: every real image is encoded once and makes 2 x 2 calls, every distilled one 2 x 2 and a decoding;
     a step of the fit takes its batch; nothing is read from the data set."""

@@ -12,6 +12,8 @@ from d3hr.recipes.recipe import FitSection, Recipe, read_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 FILES = sorted(FOLDER.glob("*.yaml"))
+ONE_QUICKLY = [pytest.param(file, marks=[] if file.stem == "imagenette" else pytest.mark.slow, id=file.stem) for file in FILES]
+"""One recipe is run in the quick tests."""
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet-1k": 1000, "imagenette": 10, "imagewoof": 10, "tiny-imagenet": 200}
 
 

@@ -19,7 +19,7 @@ from d3hr.evaluation.training import seeded_student
 from d3hr.prior.imagenet import imagenet_labels
 from d3hr.recipes.recipe import Recipe, read_recipe
 from d3hr.recipes.running import corrected, run_recipe
-from tests.recipes.test_recipe import FILES, FOLDER
+from tests.recipes.test_recipe import FOLDER, ONE_QUICKLY
 
 NAMES = {  # some of the classes, called and ordered as the data set has them
     "cifar10": ["airplane", "automobile", "bird"],
@@ -99,7 +99,7 @@ def times(folder: Path) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", ONE_QUICKLY)
 def test_a_recipe_runs_from_images_to_table(file: Path, dit: Path, tmp_path: Path) -> None:
     """Three rows, the right classes and counts; again nothing is made again; another number of images reuses prior and statistics."""
     recipe, names, out = read_recipe(file), NAMES[file.stem], tmp_path / "out"
