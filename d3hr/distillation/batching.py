@@ -74,7 +74,7 @@ def find_batch_size(
         largest: no larger size is tried.
         memory_budget: bytes that a run may hold. A run of twice as many images is assumed to hold twice as much, and is not tried if that
             exceeds the budget. None tries until the device is out of memory.
-        least_gain: see :data:`LEAST_GAIN`.
+        least_gain: share by which twice as many images at once must raise the images per second.
         held: calls a function and returns the most bytes held in it, as :class:`~d3hr.execution.memory.HeldMemory` does.
         clock: returns the time in seconds.
 

@@ -59,8 +59,8 @@ class LatentSample:
         """Yield the sampled dimensions [N, d] (on the CPU) of one class's latents at each level from 0 to ``level``."""
         clean = prior.encode(next(self.images.batches(match.class_name, SAMPLE_IMAGES)))
         labels = torch.full((len(clean),), match.conditioning_id)
-        steps, guidance, solver = settings.steps, settings.inversion_guidance, settings.solver
-        inverted = inversion_path(prior, clean, labels, level=level, steps=steps, guidance_scale=guidance, solver=solver, stride=1)
+        guidance, solver = settings.inversion_guidance, settings.solver
+        inverted = inversion_path(prior, clean, labels, level=level, steps=settings.steps, guidance_scale=guidance, solver=solver, stride=1)
         with NumericalError.naming(match.class_name):
             for latents in chain([clean], inverted):
                 yield latents.flatten(1)[:, self.indices].cpu()

@@ -38,7 +38,7 @@ def write_set(
     """Complete a staged set and commit it; classes that an earlier run finished are kept, and at an IPC of 0 there are no images.
 
     ``draw`` takes class names and yields each with its images, float [K, 3, H, W] in [-1, 1], in any order. ``mixtures`` are the statistics
-    to store, in the order of the classes; ``temporary`` is what the finished set does not need of the staged folder.
+    to store, in the order of the classes; ``temporary`` names what of the staged folder the finished set does not need.
     """
     if manifest.ipc > 0:
         _write_images(stage.path, manifest, draw, progress)
@@ -77,15 +77,8 @@ def write_drawn_set(
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, kept["candidates"])))
 
-    write_set(
-        stage,
-        manifest,
-        draw,
-        mixtures=mixtures,
-        statistics_dtype=settings.statistics_dtype,
-        temporary=("statistics", "candidates.json"),
-        progress=progress,
-    )
+    temporary = ("statistics", "candidates.json")
+    write_set(stage, manifest, draw, mixtures=mixtures, statistics_dtype=settings.statistics_dtype, temporary=temporary, progress=progress)
 
 
 def _write_images(
