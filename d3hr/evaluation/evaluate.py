@@ -52,16 +52,16 @@ def evaluate(
         raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
     train = training_images(distilled, image_size)
     tested = real_images(test, train.class_names, train.image_size)
-    settings = protocol_named(protocol, ipc=distilled.ipc) if isinstance(protocol, str) else protocol
-    teacher = require_teacher(settings, teacher, train.class_names)
+    protocol = protocol_named(protocol, ipc=distilled.ipc)
+    teacher = require_teacher(protocol, teacher, train.class_names)
     record = describe_teacher(teacher, tested) if teacher else None
-    targets, soft_label_bytes = _targets(train, settings, teacher, soft_label_file)
+    targets, soft_label_bytes = _targets(train, protocol, teacher, soft_label_file)
     runs = []
     with progress.bar(f"training {student}", len(seeds)) as bar:
         for seed in seeds:
             runs.append(
                 train_and_test(
-                    train, tested, student=student, protocol=settings, targets=targets, seed=seed, distillation_seed=distilled.seed
+                    train, tested, student=student, protocol=protocol, targets=targets, seed=seed, distillation_seed=distilled.seed
                 )
             )
             bar.update(len(runs))
@@ -69,7 +69,7 @@ def evaluate(
         distilled.method,
         distilled.ipc,
         student,
-        settings,
+        protocol,
         tuple(runs),
         image_size,
         class_names=train.class_names,

@@ -122,12 +122,16 @@ def require_protocol(name: str) -> None:
     protocol_named(name, ipc=1)
 
 
-def protocol_named(name: str | Path, *, ipc: int | None = None) -> Protocol:
+def protocol_named(name: str | Path | Protocol, *, ipc: int | None = None) -> Protocol:
     """Return the protocol of a name, one of :func:`protocol_names`, or of a YAML file, for sets of ``ipc`` images per class.
+
+    A protocol is returned as it is.
 
     Raises:
         SettingsError: there is no such protocol, a field is wrong, or it depends on the images per class, which are not given.
     """
+    if isinstance(name, Protocol):
+        return name
     file = _file_of(str(name))
     if not file.is_file():
         names = ", ".join(protocol_names())

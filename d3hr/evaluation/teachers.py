@@ -156,9 +156,9 @@ def train_teacher(
         protocol: how to train it, or a protocol's name or file.
         image_size: side in pixels that it sees; by default the images' own.
     """
-    chosen = protocol_named(protocol, ipc=images.ipc) if isinstance(protocol, str) else protocol
-    if chosen.soft:
-        raise SettingsError("A teacher learns from hard labels.", found=f"{chosen.labels} labels", hint="use --protocol teacher.")
+    protocol = protocol_named(protocol, ipc=images.ipc)
+    if protocol.soft:
+        raise SettingsError("A teacher learns from hard labels.", found=f"{protocol.labels} labels", hint="use --protocol teacher.")
     sized = images if image_size is None else images.at_size(image_size)
     key = {
         "kind": "teacher",
@@ -166,7 +166,7 @@ def train_teacher(
         "test": test.fingerprint,
         "student": student,
         "image_size": sized.image_size,
-        "protocol": chosen.model_dump(mode="json"),
+        "protocol": protocol.model_dump(mode="json"),
         "seed": seed,
     }
     with StagedFolder(out, key) as stage:
@@ -178,8 +178,8 @@ def train_teacher(
             network,
             _reader(sized),
             len(images),
-            protocol=chosen,
-            targets=_targets(images, chosen),
+            protocol=protocol,
+            targets=_targets(images, protocol),
             image_size=sized.image_size,
             seed=seed,
             title=f"training {student}",
@@ -188,7 +188,7 @@ def train_teacher(
         )
         score = score_network(network, tested)
         about = {
-            "protocol": chosen.model_dump(mode="json"),
+            "protocol": protocol.model_dump(mode="json"),
             "seed": seed,
             "data": {"source": images.source, "split": images.split, "fingerprint": images.fingerprint, "images": len(images)},
             "test": {"source": test.source, "split": test.split, "fingerprint": test.fingerprint, "images": len(test)},

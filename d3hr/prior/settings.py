@@ -84,8 +84,7 @@ class FitSettings(BaseModel):
         """Return a training with the changes that are not None; one with a time limit has no limit of steps, unless that is given."""
         if steps is None and self.max_minutes is not None:
             steps = _ENDLESS
-        given = {name: value for name, value in {"steps": steps, **changes}.items() if value is not None}
-        return default.model_copy(update=given)
+        return default.model_copy(update={name: value for name, value in {"steps": steps, **changes}.items() if value is not None})
 
 
 def fit_settings(**options: Any) -> FitSettings:

@@ -218,10 +218,10 @@ class Trainer(Generic[Batch]):
 
     @torch.no_grad()
     def _resume(self) -> None:
-        found = None if self.checkpoint is None else load_if_valid(self.checkpoint, read_checkpoint, self.progress)
-        if found is None:
+        checkpoint = None if self.checkpoint is None else load_if_valid(self.checkpoint, read_checkpoint, self.progress)
+        if checkpoint is None:
             return
-        tensors, metadata = found
+        tensors, metadata = checkpoint
         curve = json.loads(metadata["curve"])
         self._curve = Curve([(step, loss) for step, loss in curve["points"]], curve["seconds"], curve["steps"])
         for name, value in self._state().items():

@@ -67,21 +67,21 @@ def train_transformer(
     return context.train("transformer", transformer.eval(), load, loss, settings, max_seconds)
 
 
-def replace_classes(transformer: Any, kept: Sequence[int | None]) -> None:
+def replace_classes(transformer: Any, old_rows: Sequence[int | None]) -> None:
     """Give ``transformer`` a label table for other classes, in place.
 
     A class that the old table has keeps its row. The row of a new class starts as the null class, so that the network begins with its
     prediction for an image of unknown class. The null class stays the last row. Each block of the transformer has a label table of its own.
-    ``kept`` is, for each new class, its row in the old table, or None.
+    ``old_rows`` is, for each new class, its row in the old table, or None.
     """
     null = transformer.config.num_embeds_ada_norm
-    rows = [null if row is None else row for row in kept] + [null]
+    rows = [null if row is None else row for row in old_rows] + [null]
     for block in transformer.transformer_blocks:
         embedder = block.norm1.emb.class_embedder
         old = embedder.embedding_table.weight.detach()
         embedder.embedding_table = nn.Embedding.from_pretrained(old[torch.tensor(rows, device=old.device)].clone(), freeze=False)
-        embedder.num_classes = len(kept)
-    transformer.register_to_config(num_embeds_ada_norm=len(kept))
+        embedder.num_classes = len(old_rows)
+    transformer.register_to_config(num_embeds_ada_norm=len(old_rows))
 
 
 def add_lora(transformer: Any, rank: int) -> None:
