@@ -77,11 +77,8 @@ class ClassMismatch(D3hrError):
 
     Args:
         ours: the name of one thing.
-        our_classes: its classes.
-        theirs: the name of the other, which must have these classes too.
-        their_classes: its classes.
+        theirs: the name of the other, which must have the classes of the first.
         wrong: what does not match, one sentence each; by default, the classes of the first that the other does not have.
-        hint: what to do next.
     """
 
     def __init__(
@@ -145,6 +142,12 @@ class ExecutionError(D3hrError):
     """Worker processes or machines cannot do their work."""
 
 
+def require_at_least(flag: str, value: int, least: int = 1) -> None:
+    """Raise a :class:`SettingsError`, which names ``flag``, for a value below ``least``."""
+    if value < least:
+        raise SettingsError(f"{flag} must be at least {least}.", found=f"{value}", hint=f"give {least} or more.")
+
+
 def _classes(names: Sequence[str]) -> str:
     """List class names; those of ImageNet contain commas."""
     return listed(names, separator="; " if any("," in name for name in names) else ", ")
@@ -182,13 +185,7 @@ def first_complaint(error: ValidationError) -> tuple[str, str, str]:
 def settings_error(
     error: ValidationError, prefix: str = "--", hint: str = "correct the value; --help lists what each setting takes."
 ) -> SettingsError:
-    """Translate pydantic's first complaint into one of ours.
-
-    Args:
-        error: pydantic's error.
-        prefix: what the message writes before the name of the field.
-        hint: what to do next.
-    """
+    """Translate pydantic's first complaint into one of ours, with ``prefix`` before the name of the field."""
     field, wrong, found = first_complaint(error)
     name = (flag(field) if prefix == "--" else prefix + field) if field else prefix.rstrip("-.: ") or "the settings"
     return SettingsError(f"{name}: {wrong}.", found=found, hint=hint)

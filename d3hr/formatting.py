@@ -28,8 +28,6 @@ def table(
     """Return rows as aligned text under their headings.
 
     Args:
-        headings: the columns.
-        rows: the cells of each row.
         right: positions of the columns that are aligned at the right.
         title: a line above the table, whose headings then have a rule below them.
         totals: the cells of a last row, below a rule.

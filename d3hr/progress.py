@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
 from rich.text import Text
@@ -52,15 +52,7 @@ class OnTerminal(Progress):
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """Open a bar over ``total`` units."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), _Rate(), "left", TimeRemainingColumn(), "{task.fields[note]}"
         with RichProgress(*columns, console=self.console, disable=not self.console.is_terminal) as rich:
             yield _RichBar(rich, title, total)
         if not self.console.is_terminal:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from d3hr.data.codec import to_unit_range
 from d3hr.data.dataset import ImageData
-from d3hr.errors import D3hrError, SettingsError
+from d3hr.errors import D3hrError, require_at_least
 
 _Request = tuple[str, tuple[int, ...]]
 
@@ -22,8 +22,7 @@ class Batches:
     """
 
     def __init__(self, images: ImageData, decoders: int = 0) -> None:
-        if decoders < 0:
-            raise SettingsError("--decoders is out of range.", found=f"{decoders}", hint="give the number of decoding processes, or 0.")
+        require_at_least("--decoders", decoders, 0)
         self._requests: list[_Request] = []
         # The list is the sampler: each pass over the loader serves what it then contains, with the same workers.
         self._loader = DataLoader(

@@ -17,11 +17,7 @@ PARQUET_EXPORT = "refs/convert/parquet"
 
 
 def open_table(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> tuple[Table, str]:
-    """Return the table called ``name``, a folder or a Hub id, and the split that was read: by default ``train``, or else the first.
-
-    Raises:
-        DataError: it cannot be opened, has no such split or column, or it is not clear which columns to use.
-    """
+    """Return the table called ``name``, a folder or a Hub id, and the split that was read: by default ``train``, or else the first."""
     import datasets
 
     try:

@@ -18,7 +18,7 @@ from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, ref
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space, mean_of_known
 from d3hr.distillation.levels import MIN_IMAGES, LatentSample
 from d3hr.distillation.settings import DistillSettings, distill_settings
-from d3hr.errors import ClassMismatch, SettingsError
+from d3hr.errors import ClassMismatch, require_at_least
 from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.checksums import verify
@@ -160,8 +160,7 @@ def _key(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Check the arguments of :func:`diagnose` and return what decides its figures, as JSON values."""
-    if levels < 1:
-        raise SettingsError("--levels must be positive.", found=f"{levels}", hint="give at least 1.")
+    require_at_least("--levels", levels)
     require_images(distilled)
     ClassMismatch.unless_same("the distilled set", distilled.class_names, f"the real images {images.source}", images.class_names)
     if teacher:

@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from d3hr.errors import SettingsError
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _Task = TypeVar("_Task", contravariant=True)
@@ -57,9 +55,3 @@ class Serial:
 
 
 SERIAL = Serial()
-
-
-def check_at_least_one(flag: str, value: int) -> None:
-    """Raise :class:`~d3hr.errors.SettingsError`, which names ``flag``, for a value below one."""
-    if value < 1:
-        raise SettingsError(f"{flag} must be at least 1.", found=str(value), hint="give 1 or more.")

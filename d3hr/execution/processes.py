@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any
 
-from d3hr.errors import ExecutionError
-from d3hr.execution.base import Execution, Result, Task, Work, check_at_least_one
+from d3hr.errors import ExecutionError, require_at_least
+from d3hr.execution.base import Execution, Result, Task, Work
 from d3hr.execution.worker import cuda_devices, pickle_outcome, set_threads, thread_environment, unpickle_outcome
 
 RETRIES = 3
@@ -34,28 +34,20 @@ _STOPS = {signal.SIGINT, signal.SIGTERM}
 class WorkerProcesses:
     """Worker processes on this machine; each opens the work once and runs one task at a time.
 
-    A worker that dies is replaced and its task runs again, at most ``RETRIES`` times; the other workers are not affected. No worker
-    outlives the iterator, the context of :meth:`session`, or this process. With n CUDA devices worker i sees only device i mod n.
-
-    Args:
-        workers: largest number of processes; never more are started than there are tasks.
-        threads: threads of each worker.
+    Never more than ``workers`` are started, nor more than there are tasks. A worker that dies is replaced and its task runs again, at most
+    ``RETRIES`` times; the other workers are not affected. No worker outlives the iterator, the context of :meth:`session`, or this process.
+    With n CUDA devices worker i sees only device i mod n.
     """
 
     workers: int
     threads: int = 1
 
     def __post_init__(self) -> None:
-        check_at_least_one("--workers", self.workers)
-        check_at_least_one("--threads", self.threads)
+        require_at_least("--workers", self.workers)
+        require_at_least("--threads", self.threads)
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as tasks finish, in any order.
-
-        Raises:
-            D3hrError: raised by a task, unchanged.
-            ExecutionError: a worker cannot start, or ``RETRIES`` + 1 workers died while they ran the same task.
-        """
+        """As :meth:`Execution.run`; the processes failed if one cannot start, or ``RETRIES`` + 1 died while they ran the same task."""
         with self.session() as session:
             yield from session.run(work, tasks)
 
@@ -129,15 +121,8 @@ class _Session:
 class _Worker:
     """A process that opens work once and then runs its tasks, one at a time, until it receives other work.
 
-    Each worker has a pipe of its own, so that one that dies in the middle of a message affects no other.
-
-    Args:
-        number: its number among the workers.
-        threads: its threads.
-        device: the only entry of CUDA_VISIBLE_DEVICES that it sees, or None to leave them as they are.
-
-    Attributes:
-        ready: whether it has started.
+    Each worker has a pipe of its own, so that one that dies in the middle of a message affects no other. ``device`` is the only entry of
+    CUDA_VISIBLE_DEVICES that it sees, or None to leave them as they are; ``ready`` is whether it has started.
     """
 
     def __init__(self, number: int, threads: int, device: str | None) -> None:

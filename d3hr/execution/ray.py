@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TextIO, cast
 
-from d3hr.errors import ExecutionError, SettingsError
-from d3hr.execution.base import Result, Task, Work, check_at_least_one
+from d3hr.errors import ExecutionError, SettingsError, require_at_least
+from d3hr.execution.base import Result, Task, Work
 from d3hr.execution.processes import RETRIES
 from d3hr.execution.worker import cuda_devices, pickle_outcome, set_threads, thread_environment, unpickle_outcome
 
@@ -45,17 +45,15 @@ class RayCluster:
     gpus_per_task: float | None = None
 
     def __post_init__(self) -> None:
-        check_at_least_one("--threads", self.threads)
+        require_at_least("--threads", self.threads)
         if self.workers is not None:
-            check_at_least_one("--workers", self.workers)
+            require_at_least("--workers", self.workers)
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as tasks finish, in any order.
+        """As :meth:`Execution.run`; the cluster failed if there is none at the address, or a task was lost more than ``RETRIES`` times.
 
         Raises:
-            D3hrError: raised by a task, unchanged.
             SettingsError: Ray is not installed, or no node has what a task needs.
-            ExecutionError: there is no such cluster, or a task was lost more than ``RETRIES`` times.
         """
         ray = _ray()
         pickled_work = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
@@ -93,11 +91,7 @@ class RayCluster:
             yield self
 
     def _gpus(self) -> float:
-        """Return the GPUs of a task.
-
-        Raises:
-            SettingsError: no node has what a task needs; Ray would wait for such a node for ever.
-        """
+        """Return the GPUs of a task, and refuse one that no node has the resources for: Ray would wait for such a node for ever."""
         nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
         gpus = self.gpus_per_task
         if gpus is None:
@@ -153,11 +147,7 @@ def use_assigned_device() -> int | None:
 
 
 def _outcome(reference: Any, index: int) -> bytes:
-    """Return the outcome of a task.
-
-    Raises:
-        ExecutionError: Ray could not run it.
-    """
+    """Return the outcome of a task, or raise an :class:`ExecutionError` if Ray could not run it."""
     ray = _ray()
     try:
         outcome: bytes = ray.get(reference)
@@ -173,14 +163,13 @@ def _outcome(reference: Any, index: int) -> bytes:
 class _Stdout:
     """Standard output, except that what threads of Ray print about lost processes and nodes goes to standard error."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: TextIO) -> None:
         self._inner = inner
 
     def write(self, text: str) -> int:
         """Write to one of the two and return the number of characters."""
         of_ray = threading.current_thread().name.startswith("ray_")
-        written: int = (sys.stderr if of_ray else self._inner).write(text)
-        return written
+        return (sys.stderr if of_ray else self._inner).write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -214,11 +203,7 @@ def _connection(address: str) -> Iterator[None]:
 
 
 def _ray() -> Any:
-    """Return the module ``ray``.
-
-    Raises:
-        SettingsError: it is not installed.
-    """
+    """Return the module ``ray``, an optional dependency."""
     try:
         import ray
     except ImportError as error:

@@ -45,11 +45,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write ``tensors`` as safetensors with their checksum, atomically.
-
-    Raises:
-        OutputError: the file cannot be written, for example because the disk is full.
-    """
+    """Write ``tensors`` as safetensors with their checksum, atomically."""
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     checksum = digest_of_tensors(values, metadata or {})
     with explained(path), atomic_file(path) as temporary:
@@ -57,16 +53,16 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, memory-mapped.
-
-    Raises:
-        DamagedFile: it is no safetensors file, or its checksum does not fit.
-    """
+    """Return the tensors of :func:`read_checkpoint`."""
     return read_checkpoint(path)[0]
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, as :func:`read_tensors`, and its metadata."""
+    """Return the tensors of a safetensors file, memory-mapped, and its metadata.
+
+    Raises:
+        DamagedFile: it is no safetensors file, or its checksum does not fit.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -94,13 +90,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Any, *, checksum: bool = True) -> None:
-    """Write ``content`` as indented UTF-8 JSON, atomically.
-
-    Args:
-        path: the file.
-        content: JSON values.
-        checksum: whether objects get a key ``sha256``; False for a form that another tool defines.
-    """
+    """Write JSON values as indented UTF-8, atomically; ``checksum`` is False for a form that another tool defines."""
     values = with_checksums(content) if checksum else content
     write_bytes(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -120,13 +110,7 @@ def read_json(path: Path) -> Any:
 
 
 def load_if_valid(path: Path, read: Callable[[Path], Content], progress: Progress = SILENT) -> Content | None:
-    """Return the content of a file that an earlier run finished; None if there is none, or a damaged one, which is removed.
-
-    Args:
-        path: the file.
-        read: reads it, and raises :class:`~d3hr.errors.DamagedFile` if it is damaged.
-        progress: where a damaged file is reported.
-    """
+    """Return what ``read`` makes of a file that an earlier run finished; None if there is none, or a damaged one, which is removed."""
     try:
         return read(path) if os.path.lexists(path) else None
     except FileNotFoundError:
@@ -138,13 +122,7 @@ def load_if_valid(path: Path, read: Callable[[Path], Content], progress: Progres
 
 
 def load_or_make(path: Path, make: Callable[[], Any], progress: Progress = SILENT) -> Any:
-    """Return the JSON values of a file that an earlier run finished; where there is none, make them and write it.
-
-    Args:
-        path: the file.
-        make: makes the values.
-        progress: where a damaged file is reported.
-    """
+    """Return the JSON values of a file that an earlier run finished; where there is none, make them and write it."""
     values = load_if_valid(path, read_json, progress)
     if values is None:
         write_json(path, make())

@@ -43,12 +43,7 @@ def digest_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def fingerprint(networks: Iterable[nn.Module], about: Any) -> str:
-    """Return a SHA-256 over every weight of ``networks`` and the text of ``about``.
-
-    Args:
-        networks: networks, in a fixed order.
-        about: what else decides their results; its ``repr`` is hashed.
-    """
+    """Return a SHA-256 over every weight of ``networks``, in order, and the ``repr`` of ``about``, what else decides their results."""
     digest = hashlib.sha256(repr(about).encode())
     for network in networks:
         for name, value in sorted(network.state_dict().items()):
@@ -66,25 +61,17 @@ def with_checksums(content: Any) -> Any:
 
 
 def without_checksums(content: Any) -> Any:
-    """Return what :func:`with_checksums` was given.
-
-    Raises:
-        ValueError: as :func:`checked` does.
-    """
+    """Return what :func:`with_checksums` was given; errors are those of :func:`checked`."""
     if isinstance(content, list):
         return [without_checksums(row) if isinstance(row, dict) else row for row in content]
     return checked(content, digest_of) if isinstance(content, dict) else content
 
 
 def checked(values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
-    """Return values without the checksum that they carry, if any.
-
-    Args:
-        values: keys with their values, of which the last in the form of a checksum is one even under a damaged name, if it fits.
-        digest: computes the checksum of the other values.
+    """Return values without the checksum that they carry, if any: the ``digest`` of the others.
 
     Raises:
-        ValueError: the checksum does not fit, or it fits and its key is not :data:`KEY`: a bit of that has flipped.
+        ValueError: the checksum does not fit; or the last value in the form of one fits, but its key is not :data:`KEY`: a bit has flipped.
     """
     texts = [name for name, value in values.items() if isinstance(value, str) and len(value) == 64]
     key = KEY if KEY in values else texts[-1] if texts else None

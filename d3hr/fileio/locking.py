@@ -19,12 +19,8 @@ LOCK = ".lock"
 def lock_folder(folder: Path, *, wait: bool = False) -> BaseFileLock:
     """Lock an existing folder, until :func:`unlock_folder`.
 
-    Args:
-        folder: the folder.
-        wait: whether to wait for another run that holds the lock.
-
     Raises:
-        OutputError: another run holds it and ``wait`` is false, or the disk does not support locks.
+        OutputError: another run holds the lock and ``wait`` is false, or the disk does not support locks.
         FileNotFoundError: the folder was moved meanwhile.
     """
     file = folder / LOCK

@@ -21,17 +21,15 @@ from filelock import BaseFileLock
 from d3hr.errors import DamagedFile, OutputError
 from d3hr.fileio.atomic import read_json, write_bytes, write_json
 from d3hr.fileio.checksums import SUMS, folder_checksums
-from d3hr.fileio.locking import LOCK, lock_folder, remove_lock, unlock_folder
+from d3hr.fileio.locking import LOCK, lock_folder, locked, remove_lock, unlock_folder
 
 _KEY_FILE = "run.json"
 
 
 class StagedFolder:
-    """A folder under construction, or finished by an earlier run with the same key; inside ``with``, no other run works on it.
+    """The folder ``out``, under construction or finished by an earlier run of the same key; inside ``with``, no other run works on it.
 
     Args:
-        out: the path of the finished folder.
-        key: what decides the result, as JSON values.
         leading: whether this process, of several that work together, is the one that locks the folder and commits it.
 
     Attributes:
@@ -84,7 +82,8 @@ class StagedFolder:
         for name in exclude:
             remove(self.path / name)
         write_bytes(self.path / SUMS, folder_checksums(self.path, exclude=(LOCK, *mutable)))
-        _sync_folders(self.path)
+        for folder in [self.path, *(entry for entry in _below(self.path) if entry.is_dir())]:
+            _sync(folder)
         self.path.replace(self.out)
         self.close()
         _sync(self.out.parent)
@@ -92,7 +91,8 @@ class StagedFolder:
     def _take(self) -> None:
         """Lock the partial folder, unless another run has committed it meanwhile."""
         try:
-            self._lock = _lock(self.path, self._key, wait=False)
+            _create(self.path, self._key)
+            self._lock = lock_folder(self.path)
         except FileNotFoundError:
             if _read_key(self.out) != self._key:
                 raise
@@ -113,23 +113,16 @@ class StagedFolder:
 
 @contextmanager
 def lock_workdir(folder: Path, key: dict[str, Any], *, wait: bool = False) -> Iterator[bool]:
-    """Lock a folder for the work of ``key``, and yield whether it may already hold files of that work.
-
-    Args:
-        folder: a folder to which files are added in place; it is created if it is missing.
-        key: what decides the result, as JSON values.
-        wait: whether to wait for another run that works there.
+    """Lock a folder to which files of ``key`` are added in place, created if it is missing, and yield whether it may already hold some.
 
     Raises:
         OutputError: the folder holds something else, or work of another key, or another run works there.
         DamagedFile: its ``run.json`` is damaged.
     """
     key = json.loads(json.dumps(key))
-    lock = _lock(folder, key, wait=wait)
-    try:
+    _create(folder, key)
+    with locked(folder, wait=wait):
         yield _prepare(folder, key)
-    finally:
-        unlock_folder(folder, lock)
 
 
 def require_free(out: Path) -> None:
@@ -159,14 +152,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _lock(folder: Path, key: dict[str, Any], *, wait: bool) -> BaseFileLock:
-    """Lock a folder, created if it is missing; one that holds something else is refused before anything is written into it."""
+def _create(folder: Path, key: dict[str, Any]) -> None:
+    """Create a folder, if it is missing; one that holds something else is refused before anything, such as a lock, is written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be created.", found=str(error), hint="choose another --out.") from error
     _require_ours(folder, key)
-    return lock_folder(folder, wait=wait)
 
 
 def _prepare(folder: Path, key: dict[str, Any]) -> bool:
@@ -193,9 +185,10 @@ def _require_ours(folder: Path, key: dict[str, Any]) -> bool:
             )
         return False
     if before != key:
+        changed = sorted(name for name in before.keys() | key.keys() if before.get(name) != key.get(name))
         raise OutputError(
             f"{folder} holds a run with other settings or inputs.",
-            found=_difference(before, key),
+            found="; ".join(f"{name} was {before.get(name)}, is {key.get(name)}" for name in changed),
             hint="repeat that run's command to go on with it, choose another --out, or delete that folder.",
         )
     return True
@@ -216,11 +209,6 @@ def _read_key(folder: Path) -> dict[str, Any] | None:
     return key if isinstance(key, dict) else None
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    return "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
-
-
 def _linked(path: Path) -> OutputError:
     return OutputError(
         f"{path} is a symbolic link.", found=f"to {path.readlink()}", hint="remove it; d3hr does not write through links below --out."
@@ -229,11 +217,6 @@ def _linked(path: Path) -> OutputError:
 
 def _below(folder: Path) -> list[Path]:
     return [Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files)]
-
-
-def _sync_folders(folder: Path) -> None:
-    for path in [folder, *(entry for entry in _below(folder) if entry.is_dir())]:
-        _sync(path)
 
 
 def _sync(folder: Path) -> None:

@@ -31,11 +31,6 @@ class Record(BaseModel):
 def validated_json(file: Path, adapter: TypeAdapter[Model], *, hint: str) -> Model:
     """Return the validated content of a JSON file; numbers that JSON does not have (NaN, Infinity) are read as null.
 
-    Args:
-        file: the file.
-        adapter: the type of the content.
-        hint: for the error: which command writes the file.
-
     Raises:
         ResultsError: the file is missing, is not JSON, its checksum does not fit, or the content is of another type.
     """
@@ -59,13 +54,7 @@ def read_mapping(path: str | Path, what: str, hint: str) -> dict[str, Any]:
 
 
 def read_yaml(path: str | Path, what: str, hint: str, *, load: Callable[[str], Any] = yaml.safe_load) -> Any:
-    """Return the plain values in a YAML file.
-
-    Args:
-        path: the file.
-        what: what messages call it, such as ``matrix``.
-        hint: what it should hold.
-        load: makes values of its text.
+    """Return the plain values that ``load`` makes of a YAML file; messages call it ``what``, such as ``matrix``.
 
     Raises:
         SettingsError: the file cannot be read, is over :data:`MAX_BYTES`, is not UTF-8 or not plain (:func:`require_plain`), or a value

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.errors import DataError, SettingsError, listed
+from d3hr.errors import DataError, listed, require_at_least
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 from d3hr.fileio.checksums import digest_of
@@ -86,7 +86,7 @@ class Job:
     progress: Progress
 
     def __post_init__(self) -> None:
-        require_images_per_class(self.ipc)
+        require_at_least("--ipc", self.ipc)
 
     @property
     def images(self) -> ImageData:
@@ -151,12 +151,6 @@ class Job:
             conditioning=self.inputs.conditioning if generated else (),
         )
         return write_images(self.out, manifest, images_of, self.progress)
-
-
-def require_images_per_class(ipc: int) -> None:
-    """Raise :class:`SettingsError` unless there is at least one image per class."""
-    if ipc < 1:
-        raise SettingsError("--ipc must be at least 1.", found=f"{ipc}", hint="give the number of images per class.")
 
 
 def write_images(out: str | Path, manifest: Manifest, images_of: Callable[[str], Tensor], progress: Progress) -> DistilledSet:

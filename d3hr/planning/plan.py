@@ -9,7 +9,7 @@ import torch
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.settings import DistillOptions, distill_settings
-from d3hr.errors import SettingsError
+from d3hr.errors import require_at_least
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.pipeline import require_two_images
@@ -64,7 +64,10 @@ def plan(
     """
     settings = distill_settings(preset, ipc=ipc, **options)
     protocol = protocol_named(protocol, ipc=ipc) if isinstance(protocol, str) else protocol
-    _check(counts, test_images, evaluation_runs, devices)
+    require_two_images(counts)
+    require_at_least("--test-images", test_images, 0)
+    require_at_least("--evaluation-runs", evaluation_runs, 0)
+    require_at_least("--devices", devices)
     shape = prior if isinstance(prior, PriorShape) else PriorShape.of(prior)
     if isinstance(prior, Prior):
         match_classes(list(counts), prior.class_names, of="the data", class_map=class_map)
@@ -85,13 +88,6 @@ def plan(
     with torch.random.fork_rng():
         measured = probe(work, prior, images, *needs)
     return combine(work, measured, *needs, devices=devices)
-
-
-def _check(counts: Mapping[str, int], test_images: int, evaluation_runs: int, devices: int) -> None:
-    require_two_images(counts)
-    for flag, value, least in (("--test-images", test_images, 0), ("--evaluation-runs", evaluation_runs, 0), ("--devices", devices, 1)):
-        if value < least:
-            raise SettingsError(f"{flag} is out of range.", found=f"{value}", hint=f"give at least {least}.")
 
 
 def combine(work: Workload, measured: Measured, prior: PriorNeeds, student: StudentNeeds, *, devices: int) -> Plan:

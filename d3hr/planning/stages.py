@@ -34,7 +34,6 @@ class Plan:
         device: what was measured.
         devices: number of such devices that share the work.
         images: real images.
-        classes: classes.
         distilled: distilled images.
         stages: the parts of the work, in order.
         latent_bytes: the latents of all real images, of which one batch exists at a time.

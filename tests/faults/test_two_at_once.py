@@ -73,7 +73,7 @@ def test_what_appeared_while_waiting_for_the_lock_is_used(tmp_path: Path, monkey
     from d3hr.fileio import staging
     from d3hr.fileio.locking import lock_folder as lock
 
-    def late(folder: Path, *, wait: bool) -> object:
+    def late(folder: Path, *, wait: bool = False) -> object:
         monkeypatch.setattr(staging, "lock_folder", lock)
         with StagedFolder(tmp_path / "out", {"a": 1}) as other:
             (other.path / "piece").touch()
