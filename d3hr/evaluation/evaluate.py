@@ -11,7 +11,7 @@ from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Targets, hard_targets, online_targets, score, stored_targets, train_and_test
-from d3hr.prior.model import default_device
+from d3hr.prior.networks import default_device
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.image_set import ImageSet
 

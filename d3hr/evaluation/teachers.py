@@ -29,7 +29,7 @@ from d3hr.fileio.atomic import load_if_valid, read_tensors, write_json, write_te
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.fileio.staging import StagedFolder
 from d3hr.fileio.structured import validated_json
-from d3hr.prior.model import default_device
+from d3hr.prior.networks import default_device
 from d3hr.progress import SILENT, Progress
 
 

@@ -19,7 +19,7 @@ from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import TrainingResult
 from d3hr.evaluation.students import Student, new_student
-from d3hr.prior.model import default_device
+from d3hr.prior.networks import default_device
 from d3hr.prior.trainer import Trainer, decay, even_batches, warm_up
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed

@@ -34,7 +34,8 @@ from d3hr.planning.costs import Workload
 from d3hr.planning.counting import PriorNeeds, StudentNeeds
 from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, measure, seconds_of
 from d3hr.planning.shapes import PriorShape
-from d3hr.prior.model import Prior, default_device
+from d3hr.prior.model import Prior
+from d3hr.prior.networks import default_device
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import read_mixtures, write_mixtures
 from d3hr.sets.writer import write_set

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from d3hr.prior.model import Prior, default_device
-from d3hr.prior.networks import SCHEDULER_CONFIG
+from d3hr.prior.model import Prior
+from d3hr.prior.networks import SCHEDULER_CONFIG, default_device
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from d3hr.prior.autoencoder import downsampling, psnr_db, train_autoencoder
 from d3hr.prior.class_matching import conditioning_ids, match_classes
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
-from d3hr.prior.model import Prior, default_device
-from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
+from d3hr.prior.model import Prior
+from d3hr.prior.networks import SCHEDULER_CONFIG, default_device, new_autoencoder, new_transformer
 from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve

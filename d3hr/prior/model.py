@@ -11,35 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from d3hr.errors import PriorError, SettingsError
 from d3hr.fileio.atomic import explained, write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint, verify
-from d3hr.fileio.structured import Record
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
-from d3hr.prior.repository import Repository, load_autoencoder, load_transformer
+from d3hr.prior.networks import default_device
+from d3hr.prior.repository import PriorRecord, Repository, load_autoencoder, load_transformer
 from d3hr.prior.schedule import Schedule
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class PriorRecord(Record):
-    """What a manifest says of the prior that a set was made with; nothing, where it was made with none."""
-
-    source: str | None = None
-    """Folder or Hub id; None of a prior that was in memory only."""
-    fingerprint: str | None = None
-    """As :attr:`Prior.fingerprint`."""
-    precision: str | None = None
-    """One of :data:`PRECISIONS`."""
-    autoencoder: str | None = None
-    """Folder or Hub id of the autoencoder, if it is not the prior's own."""
-    licence: str | None = None
-    """SPDX-like id of the licence of the weights, as far as it is known."""
-    bytes: int = Field(default=0, ge=0)
-    """Bytes of all weights, in that precision."""
 
 
 class Prior:
@@ -302,10 +284,3 @@ def _reopened(source: str, device: str, precision: str, autoencoder: str | None,
     if compiler:
         prior.compile(compiler)
     return prior
-
-
-def default_device() -> torch.device:
-    """Return CUDA or MPS where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

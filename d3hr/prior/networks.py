@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from d3hr.errors import SettingsError
@@ -118,3 +119,10 @@ def new_transformer(preset: PriorPreset, latent_shape: tuple[int, int], num_clas
     for layer in (transformer.proj_out_1, transformer.proj_out_2):
         nn.init.zeros_(layer.weight)
     return transformer
+
+
+def default_device() -> torch.device:
+    """Return CUDA or MPS where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -7,12 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 
 from d3hr.errors import PriorError
+from d3hr.fileio.structured import Record
 from d3hr.prior.autoencoder import AUTOENCODERS
 
 _KNOWN_LICENCES = {"facebook/DiT-XL-2-256": "cc-by-nc-4.0", "facebook/DiT-XL-2-512": "cc-by-nc-4.0"}
 """Licences that a repository's card does not name (github.com/facebookresearch/DiT, LICENSE.txt)."""
+
+
+class PriorRecord(Record):
+    """What a manifest says of the prior that a set was made with; nothing, where it was made with none."""
+
+    source: str | None = None
+    """Folder or Hub id; None of a prior that was in memory only."""
+    fingerprint: str | None = None
+    """As :attr:`~d3hr.prior.model.Prior.fingerprint`."""
+    precision: str | None = None
+    """One of :data:`~d3hr.prior.model.PRECISIONS`."""
+    autoencoder: str | None = None
+    """Folder or Hub id of the autoencoder, if it is not the prior's own."""
+    licence: str | None = None
+    """SPDX-like id of the licence of the weights, as far as it is known."""
+    bytes: int = Field(default=0, ge=0)
+    """Bytes of all weights, in that precision."""
 
 
 class Repository:

@@ -16,7 +16,7 @@ from d3hr.errors import DistilledSetError, first_complaint
 from d3hr.fileio.atomic import read_json
 from d3hr.fileio.names import class_folders
 from d3hr.prior.class_matching import Conditioning
-from d3hr.prior.model import PriorRecord
+from d3hr.prior.repository import PriorRecord
 
 MAX_BYTES = 2**26
 """Largest manifest that is read: 64 MiB, which is room for some hundred thousand classes."""

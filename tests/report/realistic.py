@@ -14,7 +14,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.fileio.atomic import write_json
 from d3hr.methods.selection import random_real
-from d3hr.prior.model import PriorRecord
+from d3hr.prior.repository import PriorRecord
 from d3hr.sets.distilled_set import DistilledSet
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -17,7 +17,7 @@ from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import DistilledSetError
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning
-from d3hr.prior.model import PriorRecord
+from d3hr.prior.repository import PriorRecord
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import write_mixtures
 from d3hr.sets.writer import write_set
