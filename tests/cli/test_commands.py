@@ -49,6 +49,7 @@ def test_saved_settings_repeat_the_result(place: Path) -> None:
     assert tree(place / "again" / "train") == tree(place / "set" / "train")
 
 
+@pytest.mark.slow
 def test_plan_says_what_it_costs_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """12 images, two levels, guidance 4: 12 * 2 * 2 calls of the transformer."""
     before = tree(place)

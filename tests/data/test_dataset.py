@@ -224,7 +224,7 @@ def test_sources_that_cannot_be_used(image_folder: MakeFolder, tmp_path: Path) -
             load_images(source)
     with pytest.raises(SettingsError, match="image size"):
         load_images("digits", image_size=1)
-    with pytest.raises(SettingsError, match="on_bad_image"):
+    with pytest.raises(SettingsError, match="on-bad-image"):
         load_images("digits", on_bad_image="ignore")  # type: ignore[arg-type]
 
 

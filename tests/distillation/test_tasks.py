@@ -47,6 +47,7 @@ def test_classes_are_cut_into_chunks_of_eight_batches(small: tuple[ImageData, Pr
     assert chunks(tolerance=0.1) == chunks(forward_process="forward_noise") == [ClassChunk("ant", 0, 20)]
 
 
+@pytest.mark.slow
 def test_the_order_of_the_tasks_changes_nothing(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     images, prior = small
     usual = distill(images, prior, tmp_path / "usual", batch_size=1, **QUICK)

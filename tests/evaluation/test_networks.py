@@ -153,6 +153,7 @@ def test_windows_of_swin_t() -> None:
         assert tuple(stage.blocks[0].window_size for stage in stages) == windows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "sides"),
     [

@@ -73,6 +73,7 @@ class StopsAt(Progress):
         return nullcontext(Bar())
 
 
+@pytest.mark.slow
 def test_a_stopped_training_ends_with_the_same_bytes(
     validation: ImageData, teacher: Teacher, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_stopped_training_ends_with_the_same_bytes(
         train_teacher(digits, out, **{**arguments, "seed": 1})
 
 
+@pytest.mark.slow
 def test_images_too_many_for_memory_are_read_as_they_are_needed(
     validation: ImageData, teacher: Teacher, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,10 @@ def test_a_loss_that_is_not_finite_is_an_error(sets: tuple[LabelledImages, Label
         run(sets, "convnet1", BRIEF.model_copy(update={"learning_rate": 1e30}), 0)
 
 
-@pytest.mark.parametrize(("student", "mix", "epochs"), [("convnet1", "mixup", 6), ("convnet1", "cutmix", 6), ("resnet18", "mixup", 1)])
+@pytest.mark.parametrize(
+    ("student", "mix", "epochs"),
+    [("convnet1", "mixup", 6), ("convnet1", "cutmix", 6), pytest.param("resnet18", "mixup", 1, marks=pytest.mark.slow)],
+)
 def test_a_seed_decides_everything(sets: tuple[LabelledImages, LabelledImages], student: str, mix: str, epochs: int) -> None:
     """Weights, order, crops, flips, pairs and shares follow from the seed, whatever the global generator's state."""
     protocol = protocol_named("paper-hard", ipc=2).model_copy(update={"epochs": epochs, "batch_size": 10, "mix": mix})

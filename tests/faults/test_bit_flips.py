@@ -135,6 +135,7 @@ def test_a_finished_set_that_is_damaged_is_never_overwritten(under_way: UnderWay
     assert tree(out) == under_way.expected
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = line(tmp_path / "whole", 30)
     monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)

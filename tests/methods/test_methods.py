@@ -176,6 +176,7 @@ def test_statistics_may_come_from_a_sample(make: Make, name: str) -> None:
     assert {gaussian.count for gaussian in made.statistics.values()} == {3}
 
 
+@pytest.mark.slow
 def test_d3hr_with_the_level_left_open(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """The level is chosen once, with the statistics, and both levels of the set are it."""
     inputs = MethodInputs(digits, 8, digits_prior)

@@ -35,6 +35,7 @@ def test_weights_are_those_of_the_real_networks() -> None:
     assert needs.weights == sum(value.numel() * value.element_size() for value in states)
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_bytes() -> None:
     full = PriorShape.of(untrained_prior(("ant", "bee")))
     half = PriorShape(full.transformer, full.autoencoder, full.image_size, torch.bfloat16)
@@ -74,6 +75,7 @@ def test_layers_can_be_changed() -> None:
     assert (shape.layers, shape.latent_shape, shape.dimensions, shape.classes) == (1, (4, 64, 64), 16384, 1000)
 
 
+@pytest.mark.slow
 def test_mobilenetv2_takes_what_its_paper_says() -> None:
     """300 M MACs at 224 pixels (arXiv 1801.04381, table 4). A step takes three times as many, forwards, for the weights and for the inputs,
     but for the inputs of the first layer: also where a convolution has groups."""

@@ -145,6 +145,7 @@ def test_bad_input(digits_prior: Prior, counts: dict[str, int], options: dict[st
         plan(counts, digits_prior, **options)
 
 
+@pytest.mark.slow
 def test_planning_leaves_the_random_state_alone(digits_prior: Prior) -> None:
     state = torch.random.get_rng_state()
     plan(COUNTS, digits_prior, ipc=1, protocol="quick", **FAST)

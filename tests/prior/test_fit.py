@@ -50,7 +50,9 @@ def test_a_fitted_prior_is_a_whole_folder(digits: ImageData, tmp_path: Path) -> 
     assert tree(tmp_path / "prior") == before
 
 
-@pytest.mark.parametrize(("side", "latent"), [(16, 8), (32, 8), (64, 8)])
+@pytest.mark.parametrize(
+    ("side", "latent"), [(16, 8), pytest.param(32, 8, marks=pytest.mark.slow), pytest.param(64, 8, marks=pytest.mark.slow)]
+)
 def test_a_compact_prior_opens_in_diffusers(side: int, latent: int, image_folder: MakeFolder, tmp_path: Path) -> None:
     """The autoencoder folds pixels into channels, whatever the side; latents have unit scale and DiTPipeline draws from the folder."""
     images = load_images(image_folder({"ant": 6, "bee": 6}, size=side))
@@ -89,6 +91,7 @@ def test_time_limit_ends_the_fit(digits: ImageData, tmp_path: Path, monkeypatch:
         assert [row["step"] for row in csv.DictReader(file)][-1] == str(steps["transformer"])
 
 
+@pytest.mark.slow
 def test_bf16_fits(digits: ImageData, tmp_path: Path) -> None:
     assert torch.isfinite(fit(digits, tmp_path / "prior", precision="bf16").encode(digits[0][0][None])).all()
 

@@ -37,6 +37,7 @@ def test_a_recipe_is_planned_from_its_facts(file: Path, dit: Path) -> None:
     assert all(stage.seconds_shared <= stage.seconds for stage in planned.stages)
 
 
+@pytest.mark.slow
 def test_fit_and_inversion_run_at_one_speed(dit: Path) -> None:
     """The fit's seconds a FLOP are those of the inversion; gradient checkpointing is worth four forward passes of all images."""
     recipe = scaled_down(read_recipe(FOLDER / "cifar10.yaml"))
@@ -46,6 +47,7 @@ def test_fit_and_inversion_run_at_one_speed(dit: Path) -> None:
     assert stages["fit"].seconds / stages["fit"].flops == pytest.approx(stages["invert"].seconds / stages["invert"].flops)
 
 
+@pytest.mark.slow
 def test_a_fit_is_planned_without_inversion(dit: Path) -> None:
     """With forward noise or clean latents nothing is inverted, so the fit takes the speed of the stage that denoises and decodes."""
     recipe = scaled_down(read_recipe(FOLDER / "cifar10.yaml"))
