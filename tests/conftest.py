@@ -129,8 +129,8 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-class Heard(Progress):
-    """Remembers what was said."""
+class RecordingProgress(Progress):
+    """Keeps the lines that are shown to the user."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -65,13 +65,13 @@ def wait_for(happened: Callable[[], object], process: BaseProcess) -> None:
     wait_until(happened, alive=process.is_alive)
 
 
-def distilled(images: Path, prior: Path, out: Path, settings: dict[str, Any]) -> int:
+def distill_folder(images: Path, prior: Path, out: Path, settings: dict[str, Any]) -> int:
     """Distil, without the command around it."""
     distill(load_images(images), Prior.from_pretrained(prior), out, **settings)
     return 0
 
 
-def held(arguments: list[str], gate: Path) -> int:
+def main_paused_before_search(arguments: list[str], gate: Path) -> int:
     """Run a command that stops before its search until ``gate`` exists, and tells by ``gate``.reached that it is there."""
 
     def wait(*inner: Any, **named: Any) -> dict[str, int]:

@@ -11,7 +11,8 @@ import d3hr
 def test_the_public_names_are_listed_and_there() -> None:
     assert sorted(d3hr.__all__) == d3hr.__all__
     for name in d3hr.__all__:
-        assert getattr(d3hr, name).__doc__
+        documentation = getattr(d3hr, name).__doc__
+        assert documentation and not documentation.startswith(f"{name}("), f"{name} has no docstring but its signature"
 
 
 HEAVY = {"torch", "numpy", "diffusers", "transformers", "matplotlib", "kornia", "datasets"}

@@ -12,7 +12,7 @@ from d3hr.distillation.levels import choose_level, knee, normal_share
 from d3hr.distillation.settings import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.prior.class_matching import match_classes
-from tests.conftest import Heard, MakeFolder, untrained_prior
+from tests.conftest import MakeFolder, RecordingProgress, untrained_prior
 
 
 def test_normal_share_of_known_samples() -> None:
@@ -65,17 +65,17 @@ def test_distil_with_the_level_left_open(root: Path, tmp_path: Path) -> None:
     """The set is the one that the chosen level gives; the evidence is reported and kept; a second call returns the set without choosing."""
     images, prior = load_images(root), untrained_prior(("ant", "bee", "cat"))
     base: dict[str, Any] = {"preset": "paper", "steps": 6, "num_candidates": 10, "ipc": 2}
-    heard = Heard()
-    automatic = distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base)
+    progress = RecordingProgress()
+    automatic = distill(images, prior, tmp_path / "auto", level="auto", progress=progress, **base)
     kept = json.loads((tmp_path / "auto" / "level.json").read_text())
     level = automatic.manifest.settings["statistics_level"]
     assert kept["level"] == level == automatic.manifest.settings["denoising_level"]
-    assert any(line.startswith(f"level {level} chosen") for line in heard.lines)
+    assert any(line.startswith(f"level {level} chosen") for line in progress.lines)
     given = distill(images, prior, tmp_path / "given", level=level, **base)
     assert torch.equal(automatic.images, given.images)
-    heard.lines.clear()
-    assert isinstance(distill(images, prior, tmp_path / "auto", level="auto", progress=heard, **base), DistilledSet)
-    assert heard.lines == []
+    progress.lines.clear()
+    assert isinstance(distill(images, prior, tmp_path / "auto", level="auto", progress=progress, **base), DistilledSet)
+    assert progress.lines == []
 
 
 def test_classes_too_small_to_test_are_refused(image_folder: MakeFolder, tmp_path: Path) -> None:

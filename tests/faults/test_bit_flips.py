@@ -23,7 +23,7 @@ from d3hr.evaluation.teachers import Teacher, train_teacher
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.latent_cache import Latents
 from d3hr.progress import SILENT, Progress
-from tests.conftest import ONE_PROCESS, Heard, MakeFolder, tree, untrained_prior
+from tests.conftest import ONE_PROCESS, MakeFolder, RecordingProgress, tree, untrained_prior
 from tests.evaluation.test_teachers import Stopped, StopsAt
 from tests.faults.conftest import flip_bit
 from tests.prior.test_trainer import line
@@ -100,10 +100,10 @@ def test_a_class_is_made_again_where_an_image_is_missing_or_one_too_many(under_w
         lambda folder: (folder / "00000.png").write_bytes((folder / "00000.png").read_bytes()[:-20]),
     ]
     for number, change in enumerate(changes):
-        out, heard = tmp_path / f"{number}", Heard()
+        out, progress = tmp_path / f"{number}", RecordingProgress()
         change(under_way.left_at(out) / "train" / "bee")
-        under_way.start(out, heard)
-        assert any("bee is damaged: it is made again" in line for line in heard.lines)
+        under_way.start(out, progress)
+        assert any("bee is damaged: it is made again" in line for line in progress.lines)
         assert tree(out) == under_way.expected
 
 

@@ -20,7 +20,7 @@ from d3hr.errors import D3hrError
 from d3hr.evaluation.protocols import protocol_from
 from tests.conftest import untrained_prior
 from tests.faults.hostile import FILES, GOOD, SCALARS, cases, changed, damaged, encoded, noise
-from tests.faults.watching import opened, within
+from tests.faults.watching import record_opened_files, within
 
 CLASSES = ("ant", "bee")
 SHORT = protocol_from({"name": "short", "steps": 1, "batch_size": 4, "learning_rate": 0.01, "checks": 1})
@@ -68,7 +68,7 @@ def check(place: Place, *, one_in: int = 1, of: bytes = b"") -> bool:
     """The property; return whether the set was taken. One case in ``one_in``, by the bytes that were changed, also puts the set to use."""
     before = sorted(place.root.rglob("*"))
     out = place.root / "out"
-    with opened() as paths:
+    with record_opened_files() as paths:
         try:
             distilled = DistilledSet.load(place.set)
             assert len(distilled.images) == len(distilled.labels) == len(distilled.class_names) * distilled.manifest.ipc

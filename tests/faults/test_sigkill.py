@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import tree
 from tests.faults.conftest import Place
-from tests.processes import distilled, finish, start, wait_until
+from tests.processes import distill_folder, finish, start, wait_until
 
 KILLS = 30
 SETTINGS = {"ipc": 3, "steps": 16, "level": 10, "num_candidates": 2000, "strategy": "search", "batch_size": 2}
@@ -49,13 +49,13 @@ def test_killed_thirty_times(place: Place, tmp_path: Path) -> None:
     leaves the undisturbed bytes, and the next one starts from nothing. The kills meet the run in many states of its folder."""
     whole, log = tmp_path / "whole", tmp_path / "log"
     given = (place.folder / "images", place.folder / "prior")
-    finish(start(distilled, *given, tmp_path / "warm", SETTINGS, log=log))  # the helper has imported everything
-    life = lifetime(start(distilled, *given, whole, SETTINGS, log=log))
+    finish(start(distill_folder, *given, tmp_path / "warm", SETTINGS, log=log))  # the helper has imported everything
+    life = lifetime(start(distill_folder, *given, whole, SETTINGS, log=log))
     expected = tree(whole)
     draw = random.Random(7)
     out, kills, ended, states = tmp_path / "out", 0, 0, set()
     while kills < KILLS or not ended:
-        process = start(distilled, *given, out, SETTINGS, log=log)
+        process = start(distill_folder, *given, out, SETTINGS, log=log)
         lifetime(process, draw.uniform(0, life) if kills < KILLS else float("inf"))
         if process.exitcode == -signal.SIGKILL:
             kills += 1

@@ -12,14 +12,14 @@ from d3hr.fileio.locking import locked
 from d3hr.fileio.staging import StagedFolder, lock_workdir
 from tests.conftest import tree
 from tests.faults.conftest import Place
-from tests.processes import finish, held, kill, start, wait_for
+from tests.processes import finish, kill, main_paused_before_search, start, wait_for
 
 
 @pytest.mark.slow
 def test_the_second_is_told_and_the_first_is_not_disturbed(place: Place, tmp_path: Path) -> None:
     """While the first run stands in the middle of its work, the second ends with code 2 and names the first's process."""
     out, gate, log = tmp_path / "out", tmp_path / "gate", tmp_path / "log"
-    first = start(held, place.distill(out), gate, log=log)
+    first = start(main_paused_before_search, place.distill(out), gate, log=log)
     wait_for(gate.with_suffix(".reached").exists, first)
     second = start(main, place.distill(out), log=tmp_path / "second.log")
     assert finish(second) == 2
@@ -36,7 +36,7 @@ def test_the_second_is_told_and_the_first_is_not_disturbed(place: Place, tmp_pat
 @pytest.mark.slow
 def test_the_lock_of_a_killed_run_holds_nobody_up(place: Place, tmp_path: Path) -> None:
     out, gate, log = tmp_path / "out", tmp_path / "gate", tmp_path / "log"
-    first = start(held, place.distill(out), gate, log=log)
+    first = start(main_paused_before_search, place.distill(out), gate, log=log)
     wait_for(gate.with_suffix(".reached").exists, first)
     kill(first)
     assert (tmp_path / "out.partial" / ".lock").exists()

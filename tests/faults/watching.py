@@ -1,4 +1,4 @@
-"""Watches which files Python opens, so that a test can tell that one was left alone."""
+"""Watches which files Python opens, so that a test can show that one was left alone."""
 
 import os
 import sys
@@ -10,22 +10,22 @@ from typing import Any
 _OPENED: list[str] | None = None
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
     if _OPENED is not None and event == "open" and isinstance(arguments[0], str | bytes):
         _OPENED.append(os.fsdecode(arguments[0]))
 
 
-sys.addaudithook(_hear)
+sys.addaudithook(_record)
 
 
 @contextmanager
-def opened() -> Iterator[list[str]]:
+def record_opened_files() -> Iterator[list[str]]:
     """Yield a list that grows by the path of every file opened meanwhile."""
     global _OPENED
-    heard: list[str] = []
-    _OPENED = heard
+    paths: list[str] = []
+    _OPENED = paths
     try:
-        yield heard
+        yield paths
     finally:
         _OPENED = None
 

@@ -22,7 +22,7 @@ from d3hr.errors import DamagedFile, OutputError
 from d3hr.fileio.atomic import load_if_valid, read_checkpoint, read_json, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder, lock_workdir
-from tests.conftest import Heard
+from tests.conftest import RecordingProgress
 
 
 def flips(path: Path, stride: int = 1) -> Iterator[bytes]:
@@ -110,15 +110,15 @@ def test_no_flip_in_an_image_is_overlooked(tmp_path: Path) -> None:
 
 
 def test_a_damaged_piece_is_removed_and_this_is_said(tmp_path: Path) -> None:
-    heard = Heard()
-    assert load_if_valid(tmp_path / "x.json", read_json, heard) is None
+    progress = RecordingProgress()
+    assert load_if_valid(tmp_path / "x.json", read_json, progress) is None
     write_json(tmp_path / "x.json", {"a": 1})
-    assert load_if_valid(tmp_path / "x.json", read_json, heard) == {"a": 1}
-    assert heard.lines == []
+    assert load_if_valid(tmp_path / "x.json", read_json, progress) == {"a": 1}
+    assert progress.lines == []
     (tmp_path / "x.json").write_text('{"a": 2, "sha256": "0"}')
-    assert load_if_valid(tmp_path / "x.json", read_json, heard) is None
+    assert load_if_valid(tmp_path / "x.json", read_json, progress) is None
     assert not (tmp_path / "x.json").exists()
-    assert "x.json is damaged" in heard.lines[0]
+    assert "x.json is damaged" in progress.lines[0]
 
 
 def test_a_finished_folder_is_listed_for_sha256sum(tmp_path: Path) -> None:

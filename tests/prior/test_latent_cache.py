@@ -10,7 +10,7 @@ from d3hr.errors import OutputError
 from d3hr.prior import latent_cache as latents_module
 from d3hr.prior.latent_cache import Latents
 from d3hr.progress import Progress
-from tests.conftest import ONE_PROCESS, Heard, MakeFolder, tree, untrained_prior
+from tests.conftest import ONE_PROCESS, MakeFolder, RecordingProgress, tree, untrained_prior
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def test_a_second_fit_finds_them_and_a_lost_shard_is_made_again(images: ImageDat
     before = tree(tmp_path / "cache")
     (tmp_path / "cache" / "000000004.safetensors").unlink()
     kept = (tmp_path / "cache" / "000000000.safetensors").stat().st_mtime_ns
-    heard = Heard()
-    Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, heard)
+    progress = RecordingProgress()
+    Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, progress)
     assert tree(tmp_path / "cache") == before
     assert (tmp_path / "cache" / "000000000.safetensors").stat().st_mtime_ns == kept
-    assert heard.lines == []
+    assert progress.lines == []
 
 
 def test_latents_of_another_autoencoder_or_data_set_are_made_anew_and_this_is_said(
@@ -57,14 +57,14 @@ def test_latents_of_another_autoencoder_or_data_set_are_made_anew_and_this_is_sa
     Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, Progress())
     prior.vae.decoder.conv_out.bias.data += 1
     prior.vae.encoder.conv_in.bias.data += 1
-    heard = Heard()
-    latents = Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, heard)
+    progress = RecordingProgress()
+    latents = Latents(images, prior.vae, tmp_path / "cache", ONE_PROCESS, progress)
     torch.testing.assert_close(latents.gather(torch.arange(11)), prior.encode(images.gather(range(11))[0]))
-    assert heard.lines == [f"the latents in {tmp_path / 'cache'} are of other inputs (autoencoder): they are encoded again"]
+    assert progress.lines == [f"the latents in {tmp_path / 'cache'} are of other inputs (autoencoder): they are encoded again"]
     fewer = load_images(image_folder({"ant": 3, "bee": 2}, name="fewer"))
-    latents = Latents(fewer, prior.vae, tmp_path / "cache", ONE_PROCESS, heard)
+    latents = Latents(fewer, prior.vae, tmp_path / "cache", ONE_PROCESS, progress)
     torch.testing.assert_close(latents.gather(torch.arange(5)), prior.encode(fewer.gather(range(5))[0]))
-    assert heard.lines[1:] == [f"the latents in {tmp_path / 'cache'} are of other inputs (images): they are encoded again"]
+    assert progress.lines[1:] == [f"the latents in {tmp_path / 'cache'} are of other inputs (images): they are encoded again"]
 
 
 def test_a_folder_of_other_things_is_left_alone(images: ImageData, prior: Prior, tmp_path: Path) -> None:
