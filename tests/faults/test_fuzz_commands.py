@@ -151,7 +151,7 @@ def test_arguments(place: Path, data: st.DataObject, name: str) -> None:
         else:
             flag, text = data.draw(st.sampled_from(FLAGS)), data.draw(TEXTS)
             if flag == "--out":
-                text = data.draw(st.sampled_from(["whole", "images", "recipe.yaml", "out", "recipe.yaml/x", ""]))
+                text = data.draw(st.sampled_from(["whole", "images", "recipe.yaml", "out", "recipe.yaml/x/y", ""]))
             at = data.draw(st.integers(0, len(arguments)))
             arguments[at:at] = [flag, text] if data.draw(st.integers(0, 5)) else [flag]
     if name in ("fit", "demo", "evaluate", "compare", "train-teacher", "diagnose", "plan", "recipe"):
