@@ -16,7 +16,7 @@ from tests.faults.conftest import Place
 from tests.processes import distill_folder, finish, start, wait_until
 
 KILLS = 30
-SETTINGS = {"ipc": 3, "steps": 16, "level": 10, "num_candidates": 2000, "strategy": "search", "batch_size": 2}
+SETTINGS = {"ipc": 3, "steps": 8, "level": 5, "num_candidates": 1000, "strategy": "search", "batch_size": 2}
 
 
 def spent(process: BaseProcess, started: float) -> float:
