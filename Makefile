@@ -13,11 +13,11 @@ DONE := $(VENV)/.installed
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
-## Style, types and all tests; one process a core, one thread each (at most 5 minutes on 2 idle cores).
+## Style, types and all tests; one process a core, one thread each (5 to 7 minutes on 2 cores).
 test: check
 	$(PYTEST)
 
-## The same without what computes for long, and with a tenth of the fuzzing (at most 90 seconds).
+## The same without what computes for long, and with a tenth of the fuzzing (about two minutes).
 test-quick: check
 	$(PYTEST) $(QUICK)
 
