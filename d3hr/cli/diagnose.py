@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from d3hr.cli.options import LOADING, READING, Reading, or_else, prior_of_set
-from d3hr.cli.output import Result, sibling
+from d3hr.cli.output import Result, evaluation_folders, sibling
 from d3hr.errors import PriorError, SettingsError
 from d3hr.progress import OnTerminal
 
@@ -61,15 +61,12 @@ def diagnose(
         images = reading.load(source, real_split, progress)
     loaded = _prior(manifest, prior, progress)
     folder = Path(out) if out else sibling(distilled, "-diagnosis")
-    evaluations = [Path(name) for name in evaluation]
-    if not evaluations and (default := sibling(distilled, "-evaluation")).joinpath("results.json").is_file():
-        evaluations = [default]
     diagnosis = diagnose_once(
         folder,
         subject,
         images,
         loaded,
-        rows=read_results(evaluations),
+        rows=read_results(evaluation_folders(evaluation, distilled)),
         teacher=Teacher.load(teacher) if teacher else None,
         space=space,
         levels=levels,

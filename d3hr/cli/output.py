@@ -1,5 +1,6 @@
 """What a command returns, and where it writes by default."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,3 +28,9 @@ def sibling(distilled: str, suffix: str) -> Path:
         return Path((path.name or "set") + suffix)
     path = path if path.name not in ("", "..") else path.resolve()
     return path.with_name(path.name + suffix)
+
+
+def evaluation_folders(evaluation: Sequence[str], distilled: str) -> list[Path]:
+    """Return the folders of ``--evaluation``, by default the one next to the set, where it holds results."""
+    default = sibling(distilled, "-evaluation")
+    return [Path(folder) for folder in evaluation] or ([default] if (default / "results.json").is_file() else [])

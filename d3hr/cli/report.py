@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3hr.cli.output import Result, sibling
+from d3hr.cli.output import Result, evaluation_folders, sibling
 
 
 def report(distilled: str, *, evaluation: Sequence[str] = (), diagnosis: str | None = None, out: str | None = None) -> Result:
@@ -17,9 +17,7 @@ def report(distilled: str, *, evaluation: Sequence[str] = (), diagnosis: str | N
     """
     from d3hr.report.report import write_report
 
-    evaluations, diagnosed = [Path(folder) for folder in evaluation], Path(diagnosis) if diagnosis else None
-    if not evaluations and (folder := sibling(distilled, "-evaluation")).joinpath("results.json").is_file():
-        evaluations = [folder]
+    evaluations, diagnosed = evaluation_folders(evaluation, distilled), Path(diagnosis) if diagnosis else None
     if not diagnosed and (folder := sibling(distilled, "-diagnosis")).joinpath("diagnosis.json").is_file():
         diagnosed = folder
     file = Path(out) if out else sibling(distilled, "-report.html")
