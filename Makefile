@@ -6,6 +6,8 @@ LOWEST := .venv-lowest
 QUICK := -m "not slow and not gpu" --hypothesis-profile quick
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 DONE := $(VENV)/.installed
+# The tests start many processes, each of which would compile the code anew:
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-quick check coverage test-lowest benchmarks-report install audit build clean
 
@@ -13,11 +15,11 @@ DONE := $(VENV)/.installed
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
-## Style, types and all tests; one process a core, one thread each (5 to 7 minutes on 2 cores).
+## Style, types and all tests; one process a core, one thread each (about 5 minutes on 2 cores).
 test: check
 	$(PYTEST)
 
-## The same without what computes for long, and with a tenth of the fuzzing (about two minutes).
+## The same without what computes for long, and with a tenth of the fuzzing (about 80 seconds).
 test-quick: check
 	$(PYTEST) $(QUICK)
 

@@ -124,6 +124,7 @@ def test_statistics_alone_make_any_number_of_images_later(small: tuple[ImageData
     assert torch.equal(kept.expand(prior, 3, tmp_path / "expanded").images, three.images)
 
 
+@pytest.mark.slow
 def test_half_precision_statistics(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """Half the bytes, within 5e-4 of the float32 ones, and expand still repeats what distil drew."""
     images, prior = small
@@ -231,6 +232,7 @@ def test_hostile_class_names_stay_inside(image_folder: MakeFolder, tmp_path: Pat
     assert "<img" not in (tmp_path / "out" / "set" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_table_whose_class_names_are_no_folder_names(image_folder: MakeFolder, tmp_path: Path) -> None:
     """Slashes and dots, as in Fashion-MNIST's "T-shirt/top": one folder each, the true names in the manifest."""
     names = ["T-shirt/top", "../../escape", "Bag"]

@@ -30,6 +30,7 @@ def test_help_loads_no_numerical_library(arguments: list[str]) -> None:
     assert loaded_after(f"from d3hr.__main__ import main; main({arguments})") == set()
 
 
+@pytest.mark.slow
 def test_a_public_name_is_loaded_when_it_is_used() -> None:
     assert loaded_after("import d3hr") == set()
     assert "torch" in loaded_after("import d3hr; d3hr.load_images")

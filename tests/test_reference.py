@@ -133,6 +133,7 @@ def test_denoising_from_level_31(case: Case, guidance: float) -> None:
         assert gap(denoise(prior, z, labels, level=31, guidance_scale=guidance), expected) < tolerance
 
 
+@pytest.mark.slow
 def test_the_fixed_point_and_back(case: Case) -> None:
     """Six steps of a coarse grid, to timestep 600: each takes some twenty predictions."""
     prior, z, labels = case.tensors(torch.float64)

@@ -86,7 +86,13 @@ class Prior:
     @property
     def device(self) -> torch.device:
         """Where the networks run."""
-        return torch.device(self.transformer.device)
+        return self._weight.device
+
+    @property
+    def _weight(self) -> Tensor:
+        """A weight of the transformer; diffusers' own ``device`` and ``dtype`` walk through all its modules at every call."""
+        weight: Tensor = next(self.transformer.parameters())
+        return weight
 
     @property
     def precision(self) -> str:
@@ -249,7 +255,7 @@ class Prior:
             labels: conditioning ids [N], 0 to ``len(class_names)`` (the null class).
             guidance_scale: g.
         """
-        z = latents.to(self.device, self.transformer.dtype)
+        z = latents.to(self.device, self._weight.dtype)
         y = labels.to(self.device)
         if guidance_scale == 1:
             output = self._run(z, timestep, y).to(latents)

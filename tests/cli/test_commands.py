@@ -93,6 +93,7 @@ def test_inspect_shows_what_a_prior_makes_of_the_classes(place: Path, capsys: py
     assert [(row["class_name"], row["conditioning_id"], row["how"]) for row in rows][1] == ("bee", 1, "class map")
 
 
+@pytest.mark.slow
 def test_a_prior_of_other_names_from_map_to_evaluation(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A class map, half precision and statistics alone; expand and evaluate find precision and classes in the manifest."""
     prior = untrained_prior(("Formica", "Apis", "Felis"))
@@ -244,6 +245,7 @@ def test_unreadable_files_are_listed_or_skipped_and_counted(place: Path, capsys:
     assert len(json.loads((place / "set" / "manifest.json").read_text())["data"]["skipped"]) == 2
 
 
+@pytest.mark.slow
 def test_what_a_manifest_no_longer_finds_is_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The images have moved: evaluate names the flag, and with it goes on; too few real images leave that row out."""
     assert main([*DISTILL, "--ipc", "5", *FAST]) == 0
@@ -305,6 +307,7 @@ def test_debug_shows_the_traceback(place: Path) -> None:
         main(["inspect", "missing", "--debug"])
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_nothing_is_lost(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The disk fills up at the seventh file; after space is freed the same command ends with the bytes of an undisturbed run."""
     arguments = ["distill", "images", "--prior", "prior", "--ipc", "2", *FAST]

@@ -11,7 +11,7 @@ from d3hr.errors import DataError, SettingsError
 from tests.conftest import MakeFolder
 
 
-@pytest.mark.parametrize("decoders", [0, 1])
+@pytest.mark.parametrize("decoders", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_batches_are_those_of_the_data(digits: ImageData, decoders: int) -> None:
     """In order, with a smaller last one, also after a request that was left unfinished."""
     batches = Batches(digits, decoders)
@@ -22,7 +22,7 @@ def test_batches_are_those_of_the_data(digits: ImageData, decoders: int) -> None
         assert torch.equal(torch.cat(parts), digits.pick("4", places))
 
 
-@pytest.mark.parametrize("decoders", [0, 1])
+@pytest.mark.parametrize("decoders", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_file_that_vanished_is_named(image_folder: MakeFolder, decoders: int) -> None:
     """The error is the one of this process, not the text of a worker's traceback."""
     folder = image_folder({"ant": 3, "bee": 3})

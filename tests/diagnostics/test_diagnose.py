@@ -32,6 +32,7 @@ def fair(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Distill
     return random_real(digits, tmp_path_factory.mktemp("fair") / "set", ipc=10, image_size=8)
 
 
+@pytest.mark.slow
 def test_random_real_images_are_judged_ok_and_seen_to_be_copies(digits: ImageData, fair: DistilledSet) -> None:
     """Each is its own nearest real image, at no distance; everything else is as the reference."""
     found = d3hr.diagnose(fair, digits)
@@ -65,6 +66,7 @@ def test_a_saved_diagnosis_is_read_back(image_folder: MakeFolder, tmp_path: Path
     assert {**changed, "verdicts": []} == {**kept.as_values(), "verdicts": []}
 
 
+@pytest.mark.slow
 def test_one_repeated_image_fails_in_diversity(digits: ImageData, tmp_path: Path) -> None:
     """Five copies of a class's first image: no distance between them, one of five places covered; and each is a copy."""
     for position, name in zip(np.cumsum([0, *digits.counts.values()]), digits.class_names, strict=False):
@@ -78,6 +80,7 @@ def test_one_repeated_image_fails_in_diversity(digits: ImageData, tmp_path: Path
     assert values["set"] == {"path": str(tmp_path / "set"), "method": "folder", "ipc": 5}
 
 
+@pytest.mark.slow
 def test_noise_drifts(digits: ImageData, image_folder: MakeFolder) -> None:
     """Random pixels lie far from the digits and near none of them."""
     values = d3hr.diagnose(load_images(image_folder(dict.fromkeys(digits.class_names, 5))), digits).as_values()

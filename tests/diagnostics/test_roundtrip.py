@@ -10,6 +10,7 @@ from d3hr.distillation.settings import distill_settings
 from d3hr.prior.class_matching import match_classes
 
 
+@pytest.mark.slow
 def test_exact_inversion_leaves_the_autoencoders_error_alone(digits: ImageData, digits_prior: Prior) -> None:
     """With the fixed-point solver and the same guidance both ways, denoising undoes inversion; one image of each of 8 classes is 8 * 8."""
     matches = match_classes(digits.class_names, digits_prior.class_names, of="digits")

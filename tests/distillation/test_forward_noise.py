@@ -48,6 +48,7 @@ def test_level_0_is_clean() -> None:
         forward_noise(schedule, clean, level=10, steps=10, generator=torch.Generator())
 
 
+@pytest.mark.slow
 def test_distil_with_forward_noise_measures_noised_latents(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """The statistics relate to those of the clean latents z by mean sqrt(a) m + sqrt(1-a) e-bar; as e is drawn apart from z, the mean over
     the 64 dimensions and 143 images of the excess errs by less than 5 sqrt((1-a) / (64 * 143)). Batches do not matter, and the
@@ -70,6 +71,7 @@ def test_distil_with_forward_noise_measures_noised_latents(digits: ImageData, di
     torch.testing.assert_close(batched.statistics["7"].mean, noised.statistics["7"].mean, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_level_0_decodes_the_group(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """No inversion, no denoising: the images are the decoded group of the Gaussian of the encoded images, and expand repeats them."""
     from d3hr.distillation.grouping import draw_group

@@ -100,6 +100,7 @@ def test_a_sample_is_random_and_nested_and_the_manifest_states_its_errors(small:
     assert DistilledSet.load(distilled.path).manifest.settings["max_images_per_class"] == 7
 
 
+@pytest.mark.slow
 def test_a_tolerance_stops_where_both_errors_are_below(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """At 0.2 the mean needs 1 / (0.04 + 1/20) = 11.1 images, so 12 in batches of 2, if the spread's error allows; all are never needed."""
     images, prior = small

@@ -6,7 +6,8 @@ import torch
 from d3hr.errors import SettingsError
 from d3hr.evaluation.students import STUDENTS, Student, new_student
 
-SMALL = ["convnet3", "resnet18", "resnet50", "mobilenetv2", "efficientnet-b0", "vit-t", "swin-t"]
+LARGE = ["resnet18", "resnet50", "efficientnet-b0", "swin-t"]
+FAMILIES = ["convnet3", "mobilenetv2", "vit-t", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 """One name of every family, and both kinds of ResNet blocks."""
 
 
@@ -19,7 +20,7 @@ def noise(count: int, side: int = 16) -> torch.Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(7)) * 2 - 1
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_one_step_changes_every_parameter(name: str) -> None:
     """No weight is left out of the graph. Biases of keys aside: they add the same to all logits of a query, which softmax does not see."""
     network = seeded(name, 0)
@@ -30,7 +31,7 @@ def test_one_step_changes_every_parameter(name: str) -> None:
     assert same == []
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_in_evaluation_mode_an_image_is_alone(name: str) -> None:
     """Neither the batch nor chance has a say, and the classifier sees what ``embed`` returns."""
     network, images = seeded(name, 0).eval(), noise(5)
@@ -44,7 +45,7 @@ def test_in_evaluation_mode_an_image_is_alone(name: str) -> None:
         assert (logits.std(dim=0) > 1e-3 * largest).all(), "images are not told apart"
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "resnet50"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_seed_decides_the_weights(name: str) -> None:
     """Also where a part is built apart from the rest. A network takes the weights of another of its name."""
     first, again, other = (seeded(name, seed).state_dict() for seed in (0, 0, 1))
@@ -57,7 +58,7 @@ def test_a_seed_decides_the_weights(name: str) -> None:
         assert torch.equal(network.eval()(noise(2)), seeded(name, 0).eval()(noise(2)))
 
 
-@pytest.mark.parametrize("name", SMALL[1:])
+@pytest.mark.parametrize("name", FAMILIES[1:])
 def test_images_of_odd_sides(name: str) -> None:
     for side in (9, 225):
         with torch.device("meta"):

@@ -30,6 +30,7 @@ def teacher(digits: ImageData, validation: ImageData, tmp_path_factory: pytest.T
     return train_teacher(digits, tmp_path_factory.mktemp("teacher") / "out", test=validation, student="convnet1", protocol=BRIEF)
 
 
+@pytest.mark.slow
 def test_a_teacher_learns_and_tells_how_well(teacher: Teacher, validation: ImageData) -> None:
     """Three passes over the digits: far above chance; the accuracy in its file is what its loaded network reaches."""
     assert teacher.about["accuracy"] > 0.8
@@ -39,6 +40,7 @@ def test_a_teacher_learns_and_tells_how_well(teacher: Teacher, validation: Image
     assert not teacher.network.training
 
 
+@pytest.mark.slow
 def test_the_order_of_the_test_classes_does_not_matter(teacher: Teacher, validation: ImageData) -> None:
     backwards = tuple(reversed(teacher.class_names))
     found = describe_teacher(teacher, real_images(validation, backwards, 8))
@@ -137,6 +139,7 @@ def test_soft_labels_are_the_teachers_and_kept(teacher: Teacher, digits: ImageDa
     assert teacher.soft_labels(flipped, tmp_path / "soft.safetensors").equal(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["online", "stored"])
 def test_a_student_learns_from_a_teacher(labels: str, teacher: Teacher, digits: ImageData, validation: ImageData, tmp_path: Path) -> None:
     """Two images a class, 60 passes: far above chance. The row tells of the teacher and of 20 x 10 x 2 bytes of stored labels."""

@@ -90,6 +90,7 @@ def test_errors_of_other_libraries_keep_their_traceback() -> None:
         unpickle_outcome(pickle_outcome(lambda: lambda: None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", [Serial(), WorkerProcesses(1)], ids=["serial", "processes"])
 def test_an_error_while_the_work_is_opened_is_raised_unchanged(execution: Execution) -> None:
     with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]"):

@@ -1,7 +1,7 @@
 """A whole distillation on a Ray cluster of two nodes, of which processes and then a node are lost, ends with the bytes of this process."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,13 @@ def test_processes_and_a_node_are_lost(image_folder: MakeFolder, tmp_path: Path)
     session = cluster.head_node.get_session_dir_path()
 
     def kill_processes() -> None:
+        """Kill them at work or between two tasks, when Ray calls them idle."""
         for process in psutil.process_iter():
-            if process.name().startswith("ray::_run_task") and any(session in " ".join(parent.cmdline()) for parent in process.parents()):
-                process.kill()
-                killed.append(process.pid)
+            with suppress(psutil.NoSuchProcess):
+                at_work = process.name().startswith(("ray::_run_task", "ray::IDLE"))
+                if at_work and any(session in " ".join(parent.cmdline()) for parent in process.parents()):
+                    process.kill()
+                    killed.append(process.pid)
 
     strikes = [kill_processes, lambda: None, lambda: cluster.remove_node(second, allow_graceful=False)]
     try:

@@ -28,6 +28,7 @@ def test_dit_xl_2_takes_what_its_paper_says() -> None:
     assert prior_needs(SHAPES["facebook/DiT-XL-2-256"]).transformer.flops == pytest.approx(2 * 118.6e9, rel=0.02)
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_the_real_networks() -> None:
     prior = untrained_prior(("ant", "bee"))
     states = [*prior.transformer.state_dict().values(), *prior.vae.state_dict().values()]

@@ -143,6 +143,7 @@ def test_a_given_autoencoder_stays_as_it_is(init: Prior, images: ImageData, tmp_
     assert json.loads((tmp_path / "fitted" / "fit.json").read_text())["steps"] == {"transformer": 4}
 
 
+@pytest.mark.slow
 def test_a_stopped_lora_fit_ends_with_the_same_weights(
     init: Prior, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_loss_falls(digits: ImageData, tmp_path: Path) -> None:
         assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
+@pytest.mark.slow
 def test_time_limit_ends_the_fit(digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a number of steps as many are made as fit into the time, and the loss curve ends with the last. The clock moves on by 0.1 s
     whenever it is read, at least once a step, so that fewer than 60 steps fit into 6 s."""

@@ -16,6 +16,7 @@ from tests.recipes.test_running import BRIEF, IPC, dit, scaled_down
 __all__ = ["dit"]  # a fixture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ONE_QUICKLY)
 def test_a_recipe_is_planned_from_its_facts(file: Path, dit: Path) -> None:
     """By hand, at guidance 4 and level 2: every real image is encoded once and makes 2 x 2 calls, every distilled one 2 x 2 and a decoding;

@@ -144,6 +144,7 @@ def test_an_uncovered_number_of_images_is_refused_before_anything_is_read(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_runs_a_file(dit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = read_recipe(FOLDER / "imagenette.yaml")
     data = as_on_the_hub(recipe, NAMES["imagenette"], tmp_path / "data")
@@ -165,6 +166,7 @@ def test_the_command_runs_a_file(dit: Path, tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "out" / "ipc2-evaluation" / "settings.yaml").exists()
 
 
+@pytest.mark.slow
 def test_with_a_teacher_students_learn_from_its_labels(dit: Path, tmp_path: Path) -> None:
     """The recipe's protocol for soft labels is taken; rows of hard labels stay beside. A teacher of other classes is refused."""
     recipe, out = read_recipe(FOLDER / "cifar10.yaml"), tmp_path / "out"

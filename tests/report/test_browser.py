@@ -45,6 +45,7 @@ def open_page(context: BrowserContext, file: Path, events: list[str]) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_the_page_works_alone_in_a_browser(browser: Browser, digits: ImageData, tmp_path: Path) -> None:
     """It loads nothing but itself, prints nothing on the console, sorts, enlarges, and keeps a hostile name as text."""
     distilled = write_everything(digits, tmp_path)

@@ -162,6 +162,7 @@ def test_statistics_alone_have_a_report(copied: Path) -> None:
     assert "d3hr expand" in Page(copied.with_name("page.html")).text
 
 
+@pytest.mark.slow
 def test_evaluations_are_joined(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--evaluation given twice reads both; a row that stands in both counts once."""
     first = copied.with_name("set-evaluation")
