@@ -20,7 +20,7 @@ from d3hr.fileio.atomic import load_or_make
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import conditioning_ids, match_classes
 from d3hr.prior.model import Prior
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.manifest import Manifest, Sample
 from d3hr.sets.statistics import KeptMixtures
@@ -39,7 +39,7 @@ def distill(
     execution: Execution = SERIAL,
     decoders: int = 0,
     memory_budget: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
     **options: Unpack[DistillOptions],
 ) -> DistilledSet:
     """Distil a data set into ``ipc`` images per class (D3HR, arXiv 2505.18399).
@@ -121,7 +121,7 @@ def expand(
     ipc: int,
     execution: Execution = SERIAL,
     memory_budget: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
     **options: Unpack[ExpandOptions],
 ) -> DistilledSet:
     """Make a set of another IPC from the statistics of ``distilled``, as :meth:`DistilledSet.expand` says."""

@@ -36,7 +36,7 @@ class Clock(Progress):
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
+    def bar(self, title: str, total: float | None) -> Iterator[Bar]:
         """Open a bar that shows nothing."""
         started = time.monotonic()
         with super().bar(title, total) as bar:

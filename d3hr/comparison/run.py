@@ -20,7 +20,7 @@ from d3hr.methods.prior_only import prior_only
 from d3hr.methods.registry import METHODS
 from d3hr.methods.selection import random_real
 from d3hr.prior.model import Prior
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress, Within
 from d3hr.sets.image_set import ImageSet
 
 
@@ -33,7 +33,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     full_data: Sequence[Teacher] = (),
     image_size: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
 ) -> Comparison:
     """Make every set of a matrix, train every student on it, and return the rows in the order of IPC, student, protocol and method.
 
@@ -60,19 +60,20 @@ def compare(
         network.require_classes(names, "the data")
         accuracies[network.student] = float(describe_teacher(network, tested)["accuracy"])
     comparison = Comparison((), accuracies)
-    with lock_workdir(folder, _key(inputs, test)):
+    done = 0
+    with lock_workdir(folder, _key(inputs, test)), progress.bar("training students", matrix.trainings) as bar:
         for ipc in matrix.ipc:
+            count = matrix.trainings_at(ipc)
             conditions = [
                 Setting(student, protocol_named(protocol, ipc=ipc), inputs.teacher, image_size)
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
             entries = _entries(matrix, common, inputs, ipc, folder, progress)
-            rows = compare_entries(
-                entries, test, conditions, folder=folder / "trainings", total=matrix.trainings_at(ipc), progress=progress
-            )
+            rows = compare_entries(entries, test, conditions, folder=folder / "trainings", total=count, progress=Within(bar, done, count))
             comparison = Comparison([*comparison.rows, *rows], accuracies)
             comparison.write(folder)
+            done += count
     return comparison
 
 
@@ -117,7 +118,7 @@ def compare_with_baselines(
     real: ImageData | None,
     prior: Prior | None,
     seeds: Sequence[int] = TRAINING_SEEDS,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
 ) -> Comparison:
     """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and size.
 

@@ -15,7 +15,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.checksums import digest_of
 from d3hr.fileio.names import class_folders
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import SILENT, Progress, Within
 from d3hr.sets.image_set import ImageSet
 
 
@@ -34,7 +34,9 @@ _KEPT = ("method", "ipc", "class_names", "teacher", "soft_label_bytes")
 _EVALUATION = TypeAdapter(Evaluation)
 
 
-def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: int, folder: Path) -> Evaluation:
+def evaluate_once(
+    distilled: ImageSet, test: ImageData, setting: Setting, seed: int, folder: Path, progress: Progress = SILENT
+) -> Evaluation:
     """Return the evaluation of one training: from its file in ``folder``, or by training now and writing it."""
     about = _about(distilled, test, setting, seed)
     name = f"{setting.student}-{setting.protocol.name}"
@@ -43,7 +45,7 @@ def evaluate_once(distilled: ImageSet, test: ImageData, setting: Setting, seed: 
     if kept is None:
         soft_labels = digest_of([about[field] for field in ("set", "teacher", "image_size")])[:12]
         file = folder / f"soft-labels-{soft_labels}.safetensors"
-        evaluation = evaluate(distilled, test, seeds=[seed], soft_label_file=file, **vars(setting))
+        evaluation = evaluate(distilled, test, seeds=[seed], soft_label_file=file, progress=progress, **vars(setting))
         kept = {"about": about, **{field: getattr(evaluation, field) for field in _KEPT}, "run": asdict(evaluation.runs[0])}
         write_json(path, kept)
     given = {"student": setting.student, "protocol": setting.protocol, "image_size": setting.image_size}
@@ -97,7 +99,8 @@ def compare_entries(
                 note = f"{entry.name or entry.distilled.method}, {setting.student}, {setting.protocol.name}"
                 for seed in entry.seeds:
                     bar.update(done, note=note)
-                    evaluation = replace(evaluate_once(entry.distilled, test, setting, seed, folder), name=entry.name)
+                    evaluation = evaluate_once(entry.distilled, test, setting, seed, folder, Within(bar, done, 1, note))
+                    evaluation = replace(evaluation, name=entry.name)
                     key = (index, entry.name or evaluation.method, evaluation.ipc)
                     row = rows.get(key)
                     rows[key] = evaluation if row is None else replace(row, runs=row.runs + evaluation.runs)

@@ -27,7 +27,7 @@ from d3hr.fileio.names import class_folders
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import Prior
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import derive_seed
 from d3hr.sets.image_set import ImageSet, require_images
 
@@ -42,7 +42,7 @@ def diagnose(
     space: SpaceName | None = None,
     levels: int = 6,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
 ) -> Diagnosis:
     """Compare a distilled set with the real images that it was made from.
 
@@ -130,7 +130,7 @@ def diagnose_once(
     prior: Prior | None = None,
     *,
     rows: Sequence[ResultRow] = (),
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
     **choices: Unpack[Choices],
 ) -> Diagnosis:
     """Return the diagnosis that ``folder`` holds, or make it there; the verdict on transfer follows ``rows`` in either case.

@@ -12,7 +12,7 @@ from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Targets, hard_targets, online_targets, score, stored_targets, train_and_test
 from d3hr.prior.networks import default_device
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress, Within
 from d3hr.sets.image_set import ImageSet
 
 TRAINING_SEEDS = (0, 1, 2)
@@ -29,7 +29,7 @@ def evaluate(
     seeds: Sequence[int] = TRAINING_SEEDS,
     image_size: int | None = None,
     soft_label_file: Path | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
 ) -> Evaluation:
     """Train a student on a distilled set, once per seed, and test it on real images.
 
@@ -58,12 +58,18 @@ def evaluate(
     targets, soft_label_bytes = _targets(train, protocol, teacher, soft_label_file)
     runs = []
     with progress.bar(f"training {student}", len(seeds)) as bar:
-        for seed in seeds:
-            runs.append(
-                train_and_test(
-                    train, tested, student=student, protocol=protocol, targets=targets, seed=seed, distillation_seed=distilled.seed
-                )
+        for done, seed in enumerate(seeds):
+            run = train_and_test(
+                train,
+                tested,
+                student=student,
+                protocol=protocol,
+                targets=targets,
+                seed=seed,
+                distillation_seed=distilled.seed,
+                progress=Within(bar, done, 1),
             )
+            runs.append(run)
             bar.update(len(runs))
     return Evaluation(
         distilled.method,

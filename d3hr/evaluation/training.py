@@ -55,6 +55,7 @@ def train_and_test(
     targets: Targets,
     seed: int,
     distillation_seed: int = 0,
+    progress: Progress = SILENT,
 ) -> TrainingResult:
     """Train a student on ``train`` and test it on ``test``, whose labels mean the same classes; ``distillation_seed`` is for the record."""
     network = seeded_student(student, len(train.class_names), train.image_size, seed)
@@ -74,6 +75,7 @@ def train_and_test(
         seed=seed,
         title=f"training {student}",
         after_step=check,
+        progress=progress,
     )
     last = scores[-1]
     return TrainingResult(last.accuracy, max(result.accuracy for result in scores), last.top5, last.confusion, seed, distillation_seed)

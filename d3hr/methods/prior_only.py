@@ -15,7 +15,7 @@ from d3hr.methods.base import PriorMethodSettings
 from d3hr.methods.job import Job, write_images
 from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
 from d3hr.prior.model import Prior
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.manifest import Manifest
@@ -53,7 +53,7 @@ def prior_only(
     guidance_scale: float = 4.0,
     conditioning: Sequence[Conditioning] | None = None,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
 ) -> DistilledSet:
     """Draw ``ipc`` images of each class from the prior: pure noise denoised from the top of the grid, no inversion, no matching.
 

@@ -13,7 +13,7 @@ from d3hr.methods.base import MethodSettings
 from d3hr.methods.coresets import farthest_order, herding_order, medoids
 from d3hr.methods.features import Space, class_features, network_of
 from d3hr.methods.job import Job, MethodInputs, Network
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.sets.distilled_set import DistilledSet
 
@@ -33,7 +33,7 @@ class SelectionSettings(MethodSettings):
 
 
 def random_real(
-    images: ImageData, out: str | Path, *, ipc: int, image_size: int, seed: int = 0, progress: Progress = SILENT
+    images: ImageData, out: str | Path, *, ipc: int, image_size: int, seed: int = 0, progress: Progress = BY_DEFAULT
 ) -> DistilledSet:
     """Draw ``ipc`` real images of each class without replacement.
 

@@ -26,7 +26,7 @@ from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def fit_prior(
     autoencoder: str | Path | None = None,
     latent_cache: str | Path | None = None,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress = BY_DEFAULT,
     **changes: Any,
 ) -> Prior:
     """Fit a prior to a data set and save it as a diffusers ``DiTPipeline`` folder.

@@ -131,7 +131,8 @@ class Trainer(Generic[Batch]):
         curve = self._curve
         self._started = time.monotonic() - curve.seconds
         saved, pause = time.monotonic(), CHECKPOINT_SECONDS
-        with self.progress.bar(self.title, self.steps) as bar, ThreadPoolExecutor(1) as ahead:
+        total = self.steps if self.max_seconds is None else None
+        with self.progress.bar(self.title, total) as bar, ThreadPoolExecutor(1) as ahead:
             upcoming = ahead.submit(self.load, curve.steps)
             fraction = self._fraction_done()
             while fraction < 1:
@@ -145,7 +146,8 @@ class Trainer(Generic[Batch]):
                 if point_due:
                     curve.points.append((curve.steps, sum(self._losses) / len(self._losses)))
                     self._losses.clear()
-                bar.update(curve.steps, total=round(curve.steps / fraction), note=self._note)
+                left = (time.monotonic() - self._started) * (1 / fraction - 1)
+                bar.update(curve.steps, total=round(curve.steps / fraction), note=self._note, left=left)
                 if self.after_step:
                     self.after_step(curve.steps)
                 if time.monotonic() - saved > pause:

@@ -29,7 +29,7 @@ from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.model import Prior
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.sets.image_set import ImageSet, require_images
 from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
 from d3hr.sets.statistics import read_mixtures, require_size
@@ -193,7 +193,7 @@ class DistilledSet:
         *,
         execution: Execution = SERIAL,
         memory_budget: int | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = BY_DEFAULT,
         **options: Unpack[ExpandOptions],
     ) -> DistilledSet:
         """Make a set of another IPC from the stored statistics; no real image is needed. The same IPC and seed give the same images.
