@@ -18,6 +18,7 @@ Every message has three parts: what is wrong, what was found, and what to do nex
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -157,9 +158,13 @@ def printable(text: str, *, keep: str = "") -> str:
     """Return ``text`` with all characters that are not printable escaped, except those in ``keep``.
 
     Names of files and classes come from anywhere: a control character could clear or rewrite the screen, and a byte that is not UTF-8
-    could not be printed at all.
+    could not be printed at all. Spaces of every width, which macOS writes into the names of screenshots, do no harm.
     """
-    return "".join(each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text)
+
+    def harmless(each: str) -> bool:
+        return each.isprintable() or each in keep or unicodedata.category(each) == "Zs"
+
+    return "".join(each if harmless(each) else each.encode("unicode_escape").decode() for each in text)
 
 
 def listed(names: Sequence[str], *, separator: str = ", ", limit: int = LISTED) -> str:

@@ -88,10 +88,11 @@ def distill(
         conditioning=conditioning,
     )
     with StagedFolder(out, {**manifest.key(), **automatic}) as stage:
+        stage.report(progress)
         if stage.finished:
             return DistilledSet.load(out)
-        if stage.resumed:
-            progress.say(f"going on with {stage.path}")
+        if images.image_size != prior.image_size:
+            progress.say(f"images of {images.image_size} px (median) are read at {prior.image_size} px, the prior's side")
         sized = images.at_size(prior.image_size)
         if "level" in automatic:
             level = _choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)

@@ -4,8 +4,7 @@
 
 SET is a distilled set, with images in SET/train/<class>/; TEST is a folder with one folder of images per class. ``datasets`` numbers the
 labels in the order of the folder names, so the labels of TEST are matched to those of SET by name. A class folder has the name of its
-class, except that characters which might be misread are written %XX; SET/manifest.json lists both names. ``datasets`` takes words like
-"test" in a folder's name for a split: such a class needs the same folder name in TEST as in SET.
+class, except that characters which might be misread are written %XX; SET/manifest.json lists both names.
 """
 
 import sys
@@ -17,7 +16,9 @@ from datasets import load_dataset
 from torch import nn
 
 torch.manual_seed(0)
-distilled, test = (load_dataset("imagefolder", data_dir=folder, split="train") for folder in sys.argv[1:3])
+folders = f"{sys.argv[1]}/train", sys.argv[2]
+# Named like this, all files are one split, whatever their names and those of the classes look like.
+distilled, test = (load_dataset("imagefolder", data_files={"train": f"{folder}/*/**"}, split="train") for folder in folders)
 names, test_names = ([unquote(name) for name in data.features["label"].names] for data in (distilled, test))
 size = distilled[0]["image"].size
 

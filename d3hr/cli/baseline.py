@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr.cli.options import LOADING, READING, Loading, Reading
-from d3hr.cli.output import Result
+from d3hr.cli.output import Result, next_evaluation
 from d3hr.progress import OnTerminal
 
 
@@ -42,12 +42,14 @@ def baseline(
         reading: how images are read
     """
     from d3hr.evaluation.teachers import Teacher
+    from d3hr.fileio.staging import require_free_or_ours
     from d3hr.methods.job import MethodInputs, Network
     from d3hr.methods.registry import method_named
 
     chosen, options = method_named(method), settings or {}
     flags: dict[Network, str | None] = {"prior": prior, "teacher": teacher}
     chosen.parse(options, [network for network, value in flags.items() if value])  # refuses wrong settings before anything is read
+    require_free_or_ours(out)
     progress = OnTerminal()
     class_map = loading.classes()
     loaded = loading.load(prior, progress) if prior else None
@@ -58,7 +60,7 @@ def baseline(
     manifest = distilled.manifest
     text = (
         f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
-        f"Next: d3hr evaluate {out} --test DATA --test-split test"
+        f"{next_evaluation(out, images.record)}"
     )
     values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(distilled.class_names), "settings": manifest.settings}
     return Result(text, values, Path(out))

@@ -59,6 +59,7 @@ def compare(
     from d3hr.comparison.matrix import read_matrix
     from d3hr.comparison.run import compare as run
     from d3hr.evaluation.teachers import Teacher
+    from d3hr.fileio.staging import require_free_or_ours
     from d3hr.methods.job import MethodInputs
 
     changes = {
@@ -70,6 +71,7 @@ def compare(
         "protocols": protocols,
     }
     chosen = read_matrix(matrix, changes)
+    require_free_or_ours(out)
     progress = OnTerminal()
     loaded = loading.load(prior, progress) if prior else None
     images, tested = reading.load(data, split, progress), reading.load(test, test_split, progress)

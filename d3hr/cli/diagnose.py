@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from d3hr.cli.options import LOADING, READING, Reading, or_else, prior_of_set
+from d3hr.cli.options import LOADING, READING, Reading, data_of_set, located, prior_of_set
 from d3hr.cli.output import Result, evaluation_folders, sibling
 from d3hr.errors import PriorError, SettingsError
 from d3hr.progress import OnTerminal
@@ -53,13 +53,10 @@ def diagnose(
     progress = OnTerminal()
     subject = open_set(distilled)
     manifest = subject.manifest
-    source = data or (manifest.data.source if manifest else None)
-    if source is None:
+    images = data_of_set(distilled, subject, data, split, reading, progress)
+    if images is None:
         raise SettingsError("A diagnosis needs the real images.", found="no --data", hint="give their place with --data.")
-    real_split = split or (manifest.data.split if manifest and data is None else None)
-    with or_else("--data", "A diagnosis needs the images that the set was made from."):
-        images = reading.load(source, real_split, progress)
-    loaded = _prior(manifest, prior, progress)
+    loaded = _prior(distilled, manifest, prior, progress)
     folder = Path(out) if out else sibling(distilled, "-diagnosis")
     diagnosis = diagnose_once(
         folder,
@@ -76,9 +73,9 @@ def diagnose(
     return Result(f"{diagnosis.as_text()}\nKept in {folder}.", {"out": str(folder), **diagnosis.as_values()}, folder)
 
 
-def _prior(manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:
+def _prior(distilled: str, manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:
     """Load the prior that is named or, if it is still there, the one that the set was made with."""
-    where = name or (manifest.prior.source if manifest else None)
+    where = name or (manifest.prior.source and located(manifest.prior.source, distilled) if manifest else None)
     if where is None:
         return None
     try:

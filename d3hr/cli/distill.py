@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from d3hr.cli.options import LOADING, READING, RUNNING, Loading, Reading, Running
-from d3hr.cli.output import Result
+from d3hr.cli.output import Result, next_evaluation
 from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
 from d3hr.distillation.settings import distill_settings
 from d3hr.progress import OnTerminal
@@ -47,10 +47,14 @@ def distill(
         reading: how images are read
         running: where the work runs
     """
+    from d3hr.fileio.staging import require_free_or_ours
     from d3hr.pipeline import distill as distill_images
 
     options = distillation.options
-    distill_settings(preset, ipc=ipc, **options)  # refuses wrong settings before any image is read
+    settings = distill_settings(preset, ipc=ipc, **options)  # refuses wrong settings before any image is read
+    if store == "images":
+        settings.require_no_copies()
+    require_free_or_ours(out)
     execution, memory = running.chosen(), running.budget()
     class_map = loading.classes()
     progress = OnTerminal()
@@ -73,7 +77,7 @@ def distill(
     if store == "images":
         text = (
             f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
-            f"Next: d3hr evaluate {out} --test DATA --test-split test"
+            f"{next_evaluation(out, distilled.manifest.data)}"
         )
     else:
         text = f"Statistics of {len(distilled.class_names)} classes in {out}.\nNext: d3hr expand {out} --ipc {ipc} --out SET"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3hr.cli.options import READING, Reading, or_else, prior_of_set, warn_of_leak
+from d3hr.cli.options import READING, Reading, data_of_set, located, or_else, prior_of_set, warn_of_leak
 from d3hr.cli.output import Result, sibling
 from d3hr.progress import OnTerminal
 
@@ -55,12 +55,9 @@ def evaluate(
     manifest = subject.manifest
     chosen = protocol_named(protocol, ipc=subject.ipc)
     required_teacher = require_teacher(chosen, teacher, subject.class_names)
-    source = data or (manifest.data.source if manifest else None)
-    where = prior or (manifest.prior.source if manifest else None)
+    where = prior or (manifest.prior.source and located(manifest.prior.source, distilled) if manifest else None)
     folder = Path(out) if out else sibling(distilled, "-evaluation")
-    real_split = split or (manifest.data.split if manifest and data is None else None)
-    with or_else("--data", "The random-real row needs the images that the set was made from."):
-        real = reading.load(source, real_split, progress) if source else None
+    real = data_of_set(distilled, subject, data, split, reading, progress)
     if real is None:
         progress.say("no row of random real images: give the real training images with --data")
     with or_else("--prior", "The prior-only row needs the prior that the set was made with."):

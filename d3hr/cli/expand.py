@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from d3hr.cli.options import RUNNING, Running, prior_of_set
-from d3hr.cli.output import Result
+from d3hr.cli.options import RUNNING, Running, located, prior_of_set
+from d3hr.cli.output import Result, next_evaluation
 from d3hr.distillation.overrides import AS_THE_SET, ExpandOverrides
 from d3hr.errors import PriorError
 from d3hr.progress import OnTerminal
@@ -30,16 +30,20 @@ def expand(
         drawing: settings of grouping and denoising that differ from those of the set
         running: where the work runs
     """
+    from d3hr.fileio.staging import require_free_or_ours
     from d3hr.pipeline import expand as expand_set
     from d3hr.sets.distilled_set import DistilledSet
 
     execution, memory = running.chosen(), running.budget()
+    require_free_or_ours(out)
     source = DistilledSet.load(distilled)
-    where = prior or source.manifest.prior.source
+    recorded = source.manifest.prior.source
+    where = prior or (recorded and located(recorded, distilled))
     if where is None:
         raise PriorError("The set does not say which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
     progress = OnTerminal()
     loaded = prior_of_set(source.manifest, where, progress=progress, device=device)
     expanded = expand_set(source, loaded, out, ipc=ipc, execution=execution, memory_budget=memory, progress=progress, **drawing.options)
     values = {"out": out, "ipc": ipc, "classes": list(expanded.class_names), "settings": expanded.manifest.settings}
-    return Result(f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out}.", values, Path(out))
+    text = f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out} (look at {out}/contact-sheet.png)."
+    return Result(f"{text}\n{next_evaluation(out, expanded.manifest.data)}", values, Path(out))

@@ -35,14 +35,18 @@ def fit(
         training: how the networks are trained
         reading: how images are read
     """
+    from d3hr.fileio.staging import require_free_or_ours
     from d3hr.prior.class_matching import read_class_map
     from d3hr.prior.fit import fit_prior
     from d3hr.prior.model import Prior
-    from d3hr.prior.settings import fit_settings
+    from d3hr.prior.settings import fit_settings, fitting_image_size
 
     named = read_class_map(class_map) if class_map else None
     settings: dict[str, Any] = {"preset": preset, "class_map": named, **dict(training)}
-    fit_settings(init=init, autoencoder=autoencoder, **settings)  # refuses wrong settings before any image is read
+    checked = fit_settings(init=init, autoencoder=autoencoder, **settings)  # refuses wrong settings before any image is read
+    if init is None and checked.image_size is not None:
+        fitting_image_size(checked, checked.image_size)
+    require_free_or_ours(out)
     progress = OnTerminal()
     base = Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder) if init else None
     if base:
@@ -53,7 +57,7 @@ def fit(
     )
     text = (
         f"Prior of {len(prior.class_names)} classes at {prior.image_size} px in {out} (loss curve: {out}/loss.csv).\n"
-        f"Next: d3hr distill {data} --prior {out} --out SET"
+        f"Next: d3hr distill {data} --prior {out} --out SET" + ("" if init else " --preset mixture")
     )
     values = {"out": out, "classes": list(prior.class_names), "image_size": prior.image_size, "fingerprint": prior.fingerprint}
     return Result(text, values, Path(out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from d3hr.execution.base import Execution
     from d3hr.prior.model import Prior
     from d3hr.progress import Progress
+    from d3hr.sets.image_set import ImageSet
     from d3hr.sets.manifest import Manifest
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -194,6 +196,33 @@ def or_else(flag: str, what: str) -> Iterator[None]:
     except (DataError, PriorError) as error:
         kind = PriorError if isinstance(error, PriorError) else DataError
         raise kind(what, found=error.what, hint=f"tell where it is with {flag}.") from error
+
+
+def located(source: str, distilled: str) -> str:
+    """Return the path of what the manifest of a set names: as it is seen from here, or else from a folder that the set is in.
+
+    A manifest keeps paths as they were given, so that the same command makes the same bytes everywhere.
+    """
+    if Path(source).exists():
+        return source
+    places = (parent / source for parent in Path(distilled).resolve().parents)
+    return next((str(place) for place in places if place.exists()), source)
+
+
+def data_of_set(
+    distilled: str, subject: ImageSet, data: str | None, split: str | None, reading: Reading, progress: Progress
+) -> ImageData | None:
+    """Open the real images called ``data``, or by default those that a set was made from; None where nothing says which these are."""
+    record = subject.manifest.data if subject.manifest else None
+    if data is not None:
+        return reading.load(data, split, progress)
+    if record is None or record.source is None:
+        return None
+    with or_else("--data", "The images that the set was made from are needed."):
+        images = reading.load(located(record.source, distilled), split or record.split, progress)
+    if images.fingerprint != record.fingerprint:
+        progress.say(f"warning: {images.source} is not what the set was made from: images have changed, come, or gone since")
+    return images
 
 
 def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:

@@ -1,9 +1,16 @@
 """What a command returns, and where it writes by default."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from d3hr.fileio.names import with_a_name
+
+if TYPE_CHECKING:
+    from d3hr.data.dataset import DataRecord
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,14 @@ def sibling(distilled: str, suffix: str) -> Path:
     path = Path(distilled)
     if not path.exists():
         return Path((path.name or "set") + suffix)
-    path = path if path.name not in ("", "..") else path.resolve()
+    path = with_a_name(path)
     return path.with_name(path.name + suffix)
+
+
+def next_evaluation(out: str, data: DataRecord) -> str:
+    """Return the command that evaluates a set: on the test split of its data where these have splits, else on a folder to be named."""
+    test = f"{data.source} --test-split test" if data.source and data.split else "FOLDER_OF_TEST_IMAGES"
+    return f"Next: d3hr evaluate {out} --test {test}"
 
 
 def evaluation_folders(evaluation: Sequence[str], distilled: str) -> list[Path]:

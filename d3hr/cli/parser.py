@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 from yaml import YAMLError
 
-from d3hr.errors import printable
+from d3hr.errors import flag, printable
 
 if TYPE_CHECKING:
     from d3hr.cli.output import Result
@@ -148,8 +148,18 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # jsonargparse is not typed
         return super().parse_args([_with_underscores(argument) for argument in arguments], *more, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> None:
-        """Print a complaint and end with exit code 2."""
+        """Print a complaint, which names flags as they are written, and end with exit code 2."""
+        missing, found, names = message.partition("the following arguments are required: ")
+        if found:
+            message = missing + found + ", ".join(self._as_written(name) for name in names.split(", "))
         super().error(printable(message, keep="\n"), ex)
+
+    def _as_written(self, destination: str) -> str:
+        """Return --out of fit.out, and DATA, which has no flag, of fit.data."""
+        command, _, name = destination.rpartition(".")
+        parser = self._subcommands_action.choices.get(command, self) if command and self._subcommands_action else self
+        positional = any(action.dest == name and not action.option_strings for action in parser._actions)
+        return name.upper() if positional else flag(name)
 
 
 def _usage(name: str, actions: Sequence[Action]) -> str:

@@ -36,8 +36,10 @@ def train_teacher(
     """
     from d3hr.evaluation.protocols import require_protocol
     from d3hr.evaluation.teachers import train_teacher as train
+    from d3hr.fileio.staging import require_free_or_ours
 
     require_protocol(protocol)
+    require_free_or_ours(out)
     progress = OnTerminal()
     images = reading.load(data, split, progress)
     tested = reading.load(test, test_split, progress)

@@ -170,6 +170,7 @@ def train_teacher(
         "seed": seed,
     }
     with StagedFolder(out, key) as stage:
+        stage.report(progress)
         if stage.finished:
             return Teacher.load(out)
         network = seeded_student(student, len(images.class_names), sized.image_size, seed)

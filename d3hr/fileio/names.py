@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 _UNSAFE = re.compile(r'[%/\\<>:"|?*\[\]\x00-\x1f\x7f]')
 _SPLIT_WORD = re.compile(
@@ -51,3 +52,8 @@ def _hashed(name: str, folder: str) -> str:
 
 def _folded(folder: str) -> str:
     return unicodedata.normalize("NFC", folder).casefold()
+
+
+def with_a_name(path: Path) -> Path:
+    """Return a path that ends with the name of its folder, which ``.`` and ``..`` do not."""
+    return path if path.name not in ("", "..") else path.resolve()

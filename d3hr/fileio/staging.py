@@ -18,12 +18,17 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from d3hr.errors import DamagedFile, OutputError
+from d3hr.errors import DamagedFile, OutputError, listed
 from d3hr.fileio.atomic import read_json, write_bytes, write_json
 from d3hr.fileio.checksums import SUMS, folder_checksums
 from d3hr.fileio.locking import LOCK, lock_folder, locked, remove_lock, unlock_folder
+from d3hr.fileio.names import with_a_name
+from d3hr.formatting import flat
+from d3hr.progress import Progress
 
 _KEY_FILE = "run.json"
+_SHOWN = 40
+"""Most characters of a setting that a message shows."""
 
 
 class StagedFolder:
@@ -43,15 +48,18 @@ class StagedFolder:
     """
 
     def __init__(self, out: str | Path, key: dict[str, Any], *, leading: bool = True) -> None:
-        self.out = Path(out)
+        self.out = with_a_name(Path(out))
         self.path = self.out.with_name(self.out.name + ".partial")
         self.resumed = False
         self._lock: BaseFileLock | None = None
         self._key = json.loads(json.dumps(key))
-        self.finished = _read_key(self.out) == self._key
+        before = _read_key(self.out)
+        self.finished = before == self._key
         if self.finished:
             remove_lock(self.out)
             return
+        if before is not None:
+            raise _of_another_run(self.out, before, self._key)
         require_free(self.out)
         if self.path.is_symlink():
             raise _linked(self.path)
@@ -71,6 +79,13 @@ class StagedFolder:
         if self._lock is not None:
             unlock_folder(self.path if self.path.is_dir() else self.out, self._lock)
             self._lock = None
+
+    def report(self, progress: Progress) -> None:
+        """Say whether there is nothing left to do, or a stopped run to go on with."""
+        if self.finished:
+            progress.say(f"{self.out} is finished already; nothing is computed again")
+        elif self.resumed:
+            progress.say(f"going on with {self.path}")
 
     def commit(self, exclude: Sequence[str] = (), *, mutable: Sequence[str] = ()) -> None:
         """Write the checksums of all files and rename the folder to its final name.
@@ -125,13 +140,20 @@ def lock_workdir(folder: Path, key: dict[str, Any], *, wait: bool = False) -> It
         yield _prepare(folder, key)
 
 
+def require_free_or_ours(out: str | Path) -> None:
+    """Raise :class:`OutputError` where ``out`` holds something that is no result of d3hr; for commands to call before any work."""
+    folder = with_a_name(Path(out))
+    if not (folder / _KEY_FILE).is_file():
+        require_free(folder)
+
+
 def require_free(out: Path) -> None:
     """Raise :class:`OutputError` unless ``out`` does not exist or is an empty folder."""
     if not out.is_symlink() and (not out.exists() or (out.is_dir() and not any(out.iterdir()))):
         return
     kind = f"a folder that holds {sum(1 for _ in out.iterdir())} entries" if out.is_dir() else "a file"
     raise OutputError(
-        f"{out} already exists and is not the result of this very command.",
+        f"{out} already exists and is no result of d3hr.",
         found="a symbolic link" if out.is_symlink() else kind,
         hint="choose another --out, or move it away; d3hr never overwrites.",
     )
@@ -185,13 +207,23 @@ def _require_ours(folder: Path, key: dict[str, Any]) -> bool:
             )
         return False
     if before != key:
-        changed = sorted(name for name in before.keys() | key.keys() if before.get(name) != key.get(name))
-        raise OutputError(
-            f"{folder} holds a run with other settings or inputs.",
-            found="; ".join(f"{name} was {before.get(name)}, is {key.get(name)}" for name in changed),
-            hint="repeat that run's command to go on with it, choose another --out, or delete that folder.",
-        )
+        raise _of_another_run(folder, before, key)
     return True
+
+
+def _of_another_run(folder: Path, before: dict[str, Any], key: dict[str, Any]) -> OutputError:
+    """Return the error that names every setting and input in which a run differs from the one that ``folder`` holds."""
+    old, new = dict(flat(before)), dict(flat(key))
+    changed = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    return OutputError(
+        f"{folder} already exists: a run with other settings or inputs.",
+        found=listed([f"{name} was {_shortened(old.get(name))}, is {_shortened(new.get(name))}" for name in changed], separator="; "),
+        hint="repeat that run's command to go on with it, choose another --out, or move that folder away.",
+    )
+
+
+def _shortened(value: str | None) -> str:
+    return "not set" if value is None else value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
 
 
 def _read_key(folder: Path) -> dict[str, Any] | None:

@@ -105,9 +105,10 @@ def fit_prior(
         stage = StagedFolder(out, key, leading=process.is_main_process)
     process.wait_for_everyone()
     with stage:
-        if stage.resumed:
-            progress.say(f"going on with {stage.path}")
+        stage.report(progress)
         if not stage.finished:
+            if images.image_size != prior.image_size:
+                progress.say(f"images of {images.image_size} px (median) are read at {prior.image_size} px, the side of this prior")
             work = stage.path / "checkpoints"
             work.mkdir(exist_ok=True)
             context = FitContext(seed, settings.precision == "bf16", process, work, progress)

@@ -229,6 +229,7 @@ class DistilledSet:
         settings.require_no_copies()
         manifest = self.manifest.changed(settings=settings, ipc=ipc)
         with StagedFolder(out, manifest.key()) as stage, execution.session() as session:
+            stage.report(progress)
             if not stage.finished:
                 write_drawn_set(
                     stage, manifest, prior, settings, self.mixtures, execution=session, memory_budget=memory_budget, progress=progress

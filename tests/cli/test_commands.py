@@ -1,6 +1,7 @@
 import errno
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,9 +36,10 @@ def test_the_way_from_folder_to_table(place: Path, capsys: pytest.CaptureFixture
     assert "12 images of 3 classes" in output.err
     assert yaml.safe_load((place / "set" / "settings.yaml").read_text())["ipc"] == 2
     assert main(["expand", "set", "--out", "more", "--ipc", "3"]) == 0
+    assert "Next: d3hr evaluate more --test FOLDER_OF_TEST_IMAGES" in capsys.readouterr().out
     assert len(list((place / "more" / "train" / "bee").iterdir())) == 3
     assert main(["evaluate", "set", "--test", "images", "--protocol", BRIEF, "--seeds", "[0]", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out.partition("\n")[2])["results"]
+    rows = json.loads(capsys.readouterr().out)["results"]
     assert [row["method"] for row in rows] == ["d3hr", "random_real", "prior_only"]
     assert (place / "set-evaluation" / "results.json").exists()
 
@@ -257,6 +259,54 @@ def test_what_a_manifest_no_longer_finds_is_asked_for(place: Path, capsys: pytes
     output = capsys.readouterr()
     assert "no row of random real images" in output.err
     assert [row["method"] for row in json.loads(output.out)["results"]] == ["d3hr", "prior_only"]
+
+
+def test_a_set_is_used_from_another_folder(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The manifest names images and prior by the paths that were given; they are found next to the set, too. Changed images are said."""
+    assert main(["distill", "images", "--prior", "prior", "--out", "set", "--ipc", "2", *FAST]) == 0
+    monkeypatch.chdir("/")
+    arguments = ["evaluate", str(place / "set"), "--test", str(place / "images"), "--protocol", str(place / BRIEF), "--seeds", "[0]"]
+    assert main(arguments) == 0
+    output = capsys.readouterr()
+    assert "random_real" in output.out and "prior_only" in output.out
+    assert "is not what the set was made from" not in output.err
+    shutil.copyfile(place / "images" / "bee" / "0.png", place / "images" / "bee" / "another.png")
+    assert main([*arguments, "--out", str(place / "second")]) == 0
+    assert "is not what the set was made from" in capsys.readouterr().err
+
+
+def test_a_finished_command_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["distill", "images", "--prior", "prior", "--out", "set", "--ipc", "2", *FAST]
+    assert main(command) == 0
+    assert "finished already" not in capsys.readouterr().err
+    assert main(command) == 0
+    assert "set is finished already; nothing is computed again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["distill", "images", "--prior", "prior", "--out", "images", "--ipc", "2"],
+        ["distill", "images", "--prior", "prior", "--out", ".", "--ipc", "2"],
+        ["distill", "images", "--prior", "prior", "--out", "set", "--temperature", "0", "--ipc", "2"],
+        ["fit", "images", "--out", "images"],
+        ["fit", "images", "--out", "new", "--image-size", "2000"],
+        ["train-teacher", "images", "--test", "images", "--out", "images"],
+        ["baseline", "random_real", "images", "--out", "images"],
+        ["compare", "images", "--test", "images", "--out", "images"],
+    ],
+)
+def test_what_needs_no_image_to_be_refused_is_refused_first(place: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert "error: " in errors and "Traceback" not in errors
+    assert "12 images" not in errors and "checking images" not in errors
+
+
+def test_a_missing_flag_is_named_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit"])
+    assert "required: DATA, --out" in capsys.readouterr().err
 
 
 def test_no_setting_imports_code(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 
 from d3hr.errors import OutputError
 from d3hr.fileio.atomic import atomic_file, write_tensors
-from d3hr.fileio.staging import StagedFolder, lock_workdir
+from d3hr.fileio.staging import StagedFolder, lock_workdir, require_free_or_ours
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -70,13 +70,43 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
     for name, words in [
         ("mine", "already exists"),
         ("file", "already exists"),
-        ("done", "already exists"),
+        ("done", "a was 1, is 2"),
         ("open", "a was 1, is 2"),
         ("odd", "not a run of d3hr"),
     ]:
         with pytest.raises(OutputError, match=words):
             StagedFolder(tmp_path / name, {"a": 2})
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_of_other_settings_is_told_which(tmp_path: Path) -> None:
+    """Nested ones by their whole names, long values in part."""
+    StagedFolder(tmp_path / "out", {"settings": {"ipc": 10, "seed": 0}, "data": "a" * 64}).commit()
+    with pytest.raises(OutputError) as caught:
+        StagedFolder(tmp_path / "out", {"settings": {"ipc": 50, "seed": 0, "rank": 2}, "data": "b" * 64})
+    expected = ["settings.ipc was 10, is 50", "data was " + "a" * 40 + "..., is " + "b" * 40 + "...", "settings.rank was not set, is 2"]
+    assert caught.value.found.split("; ") == expected
+
+
+def test_the_current_folder_may_be_used_if_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with StagedFolder(".", {"a": 1}) as stage:
+        stage.commit()
+    assert (tmp_path / "here" / "run.json").is_file()
+    with pytest.raises(OutputError, match="a was 1, is 2"):
+        StagedFolder("../here/.", {"a": 2})
+
+
+def test_what_is_no_result_is_refused_before_any_work(tmp_path: Path) -> None:
+    """What only another run's key could refuse is left to that."""
+    StagedFolder(tmp_path / "done", {"a": 1}).commit()
+    (tmp_path / "mine").mkdir()
+    for free in ("done", "mine", "new"):
+        require_free_or_ours(tmp_path / free)
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(OutputError, match="no result of d3hr"):
+        require_free_or_ours(tmp_path / "mine")
 
 
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
