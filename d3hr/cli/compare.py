@@ -50,7 +50,7 @@ def compare(
         protocols: how to train, names or YAML files, instead of the matrix's
         settings: settings of every method that takes them, such as {preset: gentle}; those of a row come first
         image_size: side in pixels of the sets, by default the prior's, or the images' own
-        student_size: side in pixels that students see, by default that of the sets
+        student_size: side in pixels that students see, by default that of the sets; sets of real pixels are made at it
         split: split of the training images
         test_split: split of the test images
         loading: how the prior is loaded

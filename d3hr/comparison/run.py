@@ -1,6 +1,7 @@
 """Runs a comparison: every set is made once and every student trained once, even if the run is interrupted in between."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -43,14 +44,15 @@ def compare(
     Args:
         settings: settings of all methods that take them; a row's own come before them.
         full_data: networks trained on all the real images, from which HLR follows for students of the same name.
-        image_size: side in pixels that students see; by default that of the sets.
+        image_size: side in pixels that students see; by default that of the sets. Sets of real pixels are made at this side, so that their
+            images are resized once, from the real ones, as the test images are.
     """
     common = dict(settings or {})
     unused = common.keys() - {name for row in matrix.methods for name in METHODS[row.method].options}
     if unused:
         raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), hint="correct --settings.")
     for row in matrix.methods:
-        METHODS[row.method].check(inputs, _settings(row, common))
+        METHODS[row.method].check(_inputs(row, inputs, image_size), _settings(row, common))
     names, folder = inputs.images.class_names, Path(out)
     for protocol in matrix.protocols:
         require_teacher(protocol_named(protocol, ipc=1), inputs.teacher, names)
@@ -69,7 +71,7 @@ def compare(
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
-            entries = _entries(matrix, common, inputs, ipc, folder, progress)
+            entries = _entries(matrix, common, inputs, ipc, folder, image_size, progress)
             rows = compare_entries(entries, test, conditions, folder=folder / "trainings", total=count, progress=Within(bar, done, count))
             comparison = Comparison([*comparison.rows, *rows], accuracies)
             comparison.write(folder)
@@ -78,18 +80,26 @@ def compare(
 
 
 def _entries(
-    matrix: Matrix, common: Mapping[str, Any], inputs: MethodInputs, ipc: int, folder: Path, progress: Progress
+    matrix: Matrix, common: Mapping[str, Any], inputs: MethodInputs, ipc: int, folder: Path, image_size: int | None, progress: Progress
 ) -> Iterator[Entry]:
     """Make the sets of one IPC, each when it is its turn to be trained on."""
     for place, seed in enumerate(matrix.distillation_seeds):
         # Every set is trained on with seeds of its own, so that a method which draws nothing still shows the spread of training.
         training_seeds = [place * len(matrix.training_seeds) + training_seed for training_seed in matrix.training_seeds]
         for row in matrix.methods_at(ipc):
-            out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}-seed{seed}"
+            made_from = _inputs(row, inputs, image_size)
+            sized = "" if made_from is inputs else f"-{made_from.image_size}px"
+            out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}{sized}-seed{seed}"
             distilled = METHODS[row.method].make(
-                inputs, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **_settings(row, common)
+                made_from, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **_settings(row, common)
             )
             yield Entry(distilled, training_seeds, row.label)
+
+
+def _inputs(row: MatrixRow, inputs: MethodInputs, image_size: int | None) -> MethodInputs:
+    """Return what the sets of a row are made from: of real pixels, at the side that students see."""
+    generated = METHODS[row.method].generates
+    return inputs if generated or image_size in (None, inputs.image_size) else replace(inputs, image_size=image_size)
 
 
 def _settings(row: MatrixRow, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,10 +130,11 @@ def compare_with_baselines(
     seeds: Sequence[int] = TRAINING_SEEDS,
     progress: Progress = BY_DEFAULT,
 ) -> Comparison:
-    """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and size.
+    """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and at the same side.
 
-    One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it. A baseline without
-    its images or prior, or with too few images of a class, is left out. Baselines and results of an earlier run in ``out`` are used again.
+    One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it. Real images are
+    resized once, to the side that students see. A baseline without its images or prior, or with too few images of a class, is left out.
+    Baselines and results of an earlier run in ``out`` are used again.
     """
     with lock_workdir(out, {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}):
         names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest
@@ -131,10 +142,12 @@ def compare_with_baselines(
         if real is not None and min(real.counts.values()) < ipc:
             progress.say(f"no row of random real images: a class has fewer than {ipc} of them")
             real = None
+        side = setting.image_size or subject.image_size
+        sized = "" if side == subject.image_size else f"-{side}px"
         for seed in seeds:
             if real is not None:
-                folder = out / "baselines" / f"random_real-ipc{ipc}-seed{seed}"
-                entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=subject.image_size, seed=seed), [seed]))
+                folder = out / "baselines" / f"random_real-ipc{ipc}{sized}-seed{seed}"
+                entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=side, seed=seed), [seed]))
             if prior is not None and manifest is not None:
                 folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
                 guidance = manifest.denoising_guidance

@@ -43,7 +43,7 @@ def evaluate_once(
     path = folder / f"{class_folders([name])[name]}-{digest_of(about)[:12]}.json"  # a protocol's own file may call it anything
     kept = load_if_valid(path, read_json)
     if kept is None:
-        soft_labels = digest_of([about[field] for field in ("set", "teacher", "image_size")])[:12]
+        soft_labels = digest_of([about[field] for field in ("set", "teacher", "image_size", "resize") if field in about])[:12]
         file = folder / f"soft-labels-{soft_labels}.safetensors"
         evaluation = evaluate(distilled, test, seeds=[seed], soft_label_file=file, progress=progress, **vars(setting))
         kept = {"about": about, **{field: getattr(evaluation, field) for field in _KEPT}, "run": asdict(evaluation.runs[0])}
@@ -53,6 +53,8 @@ def evaluate_once(
 
 
 def _about(distilled: ImageSet, test: ImageData, setting: Setting, seed: int) -> dict[str, Any]:
+    # Trainings on images that an earlier version resized by another filter are not used again.
+    resize = {} if setting.image_size in (None, distilled.image_size) else {"resize": "bicubic"}
     return {
         "set": digest_of(distilled.identity),
         "test": test.fingerprint,
@@ -61,6 +63,7 @@ def _about(distilled: ImageSet, test: ImageData, setting: Setting, seed: int) ->
         "teacher": setting.teacher.fingerprint if setting.teacher and setting.protocol.soft else None,
         "image_size": setting.image_size,
         "training_seed": seed,
+        **resize,
     }
 
 

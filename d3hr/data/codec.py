@@ -114,6 +114,14 @@ def to_pixels(image: Image.Image, image_size: int) -> np.ndarray[Any, np.dtype[n
     return np.array(image)
 
 
+def pixels_at(pixels: Tensor, image_size: int) -> Tensor:
+    """Return pixels uint8 [N, 3, H, W] of side ``image_size``, each image by :func:`to_pixels`, as files are; of that side as they are."""
+    if pixels.shape[-1] == image_size:
+        return pixels
+    resized = (to_pixels(Image.fromarray(image), image_size) for image in pixels.permute(0, 2, 3, 1).numpy())
+    return torch.from_numpy(np.stack(list(resized))).permute(0, 3, 1, 2)
+
+
 def to_unit_range(pixels: Tensor) -> Tensor:
     """Return images [N, 3, H, W] in [-1, 1] of ``pixels`` uint8 [N, 3, H, W]."""
     return pixels.float() / 127.5 - 1

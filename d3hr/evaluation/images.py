@@ -9,13 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from d3hr.data.codec import resized, to_unit_range
+from d3hr.data.codec import pixels_at, to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.sets.image_set import ImageSet
-
-_CHUNK = 256
-"""Images that are resized at a time, which bounds the memory of their floats."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +34,16 @@ class LabelledImages:
 
 
 def training_images(distilled: ImageSet, image_size: int | None = None) -> LabelledImages:
-    """Return the images of a set in memory, resized to ``image_size`` pixels if given; labels follow the set's order of classes."""
+    """Return the images of a set in memory, resized to ``image_size`` pixels if given; labels follow the set's order of classes.
+
+    It is the resize of :func:`real_images`: images of files go to this side in one step, those of a stored set from the side it has.
+    """
     if image_size is not None and image_size < 1:
         raise SettingsError("--image-size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
+    if image_size is not None and isinstance(distilled, ImageData):
+        distilled = distilled.at_size(image_size)
     images, labels = distilled.tensors()
-    if image_size not in (None, images.shape[-1]):
-        chunks = (resized(chunk.float(), image_size) for chunk in images.split(_CHUNK))
-        images = torch.cat([chunk.round().clamp(0, 255).to(torch.uint8) for chunk in chunks])
+    images = pixels_at(images, image_size or distilled.image_size)
     return LabelledImages(images, labels, distilled.class_names)
 
 

@@ -72,6 +72,11 @@ class Method(Generic[S]):
     write: Callable[[Job, S], DistilledSet]
 
     @property
+    def generates(self) -> bool:
+        """Whether a prior generates the images, which then have its size; otherwise they are made of real pixels, at any size."""
+        return issubclass(self.settings, PriorMethodSettings)
+
+    @property
     def options(self) -> dict[str, Any]:
         """Name -> default of each setting; where None is the default, a preset decides."""
         return {name: field.default for name, field in self.settings.model_fields.items()}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from d3hr import ImageData, Prior, load_images
+from d3hr import DistilledSet, ImageData, Prior, load_images
 from d3hr.__main__ import main
 from d3hr.comparison.matrix import matrix_from, matrix_names, read_matrix
 from d3hr.comparison.run import compare
@@ -114,6 +114,32 @@ def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Pat
     assert [(row.name, row.ipc) for row in more.rows] == [("random_real", 1), ("random_real", 2), ("herding", 2)]
     with pytest.raises(OutputError, match="data was"):
         compare(matrix, MethodInputs(load_images("digits"), 8, prior=digits_prior), few, tmp_path / "out", settings=COMMON)
+
+
+def test_real_pixels_are_made_at_the_side_that_students_see(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """A prior of twice the students' side: rows of real images are those without a prior; latents are still encoded at the prior's side."""
+    images = load_images(image_folder({"ant": 5, "bee": 5}))
+    real = ["random_real", "herding", "k_center", "k_means"]
+    latent = {"method": "k_center", "name": "latent", "settings": {"space": "latent"}}
+    fields = {"ipc": [1], "distillation_seeds": [0, 1], "students": ["convnet1"], "protocols": [str(BRIEF)]}
+    prior = untrained_prior(("ant", "bee"), image_size=16)
+    alone = compare(matrix_from({**fields, "methods": real}), MethodInputs(images, 8), images, tmp_path / "alone")
+    with_prior = matrix_from({**fields, "methods": [*real, latent, "prior_only"]})
+    given: dict[str, Any] = {"settings": {"steps": 4}, "image_size": 8}
+    found = compare(with_prior, MethodInputs(images, 16, prior=prior), images, tmp_path / "out", **given)
+    assert [row.runs for row in found.rows[:4]] == [row.runs for row in alone.rows]
+    for method in real:
+        made = DistilledSet.load(tmp_path / "out" / "sets" / f"{method}-ipc1-8px-seed0")
+        assert made.images.equal(DistilledSet.load(tmp_path / "alone" / "sets" / f"{method}-ipc1-seed0").images)
+    chosen = METHODS["k_center"].make(
+        MethodInputs(images, 16, prior=prior), tmp_path / "large", ipc=1, shared=tmp_path / "shared", space="latent"
+    )
+    files = [tmp_path / "out" / "sets" / name for name in ("latent-ipc1-8px-seed0", "prior_only-ipc1-seed0")]
+    small, drawn = map(DistilledSet.load, files)
+    assert (small.image_size, drawn.image_size) == (8, 16)
+    for name in images.class_names:
+        place = int((images.at_size(16).of_class(name) == chosen.of_class(name)).flatten(1).all(dim=1).nonzero())
+        assert small.of_class(name)[0].equal(images.of_class(name)[place])
 
 
 def test_what_cannot_be_run_is_refused_before_any_work(few: ImageData, digits_prior: Prior, tmp_path: Path) -> None:

@@ -128,6 +128,19 @@ def test_a_folder_of_another_tool_stands_beside_random_real_images(image_folder:
     assert "the folder" in comparison.summary()[0]
 
 
+@pytest.mark.parametrize("side", [8, 16])
+def test_random_real_images_are_resized_once(image_folder: MakeFolder, tmp_path: Path, side: int) -> None:
+    """Students at 8 px, a set at 16: the row of real images is that of a set at 8, pixel by pixel; its folder says so."""
+    real = load_images(image_folder({"a": 4, "b": 4}, size=12))
+    subject = load_images(image_folder({"a": 1, "b": 1}, size=side, name="set"))
+    setting = Setting("convnet1", SHORT.model_copy(update={"steps": 1}), image_size=8)
+    compare_with_baselines(subject, real, tmp_path / "out", setting, real=real, prior=None, seeds=(0, 1))
+    for seed in (0, 1):
+        alone = random_real(real, tmp_path / f"alone{seed}", ipc=1, image_size=8, seed=seed)
+        baseline = DistilledSet.load(tmp_path / "out" / "baselines" / f"random_real-ipc1{'-8px' if side == 16 else ''}-seed{seed}")
+        assert baseline.images.equal(alone.images)
+
+
 def test_answers_of_another_teacher_are_not_used(digits: ImageData, tmp_path: Path) -> None:
     """Two teachers of other weights: a training and a file of soft labels each, and with hard labels one training whatever the teacher."""
     made, test = random_real(digits, tmp_path / "set", ipc=1, image_size=8), load_images("digits", split="validation")

@@ -174,3 +174,14 @@ def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> N
     assert evaluate(colours, colours, student="convnet1", protocol=SHORT, seeds=(0,), image_size=4).accuracy_mean == 1.0
     with pytest.raises(SettingsError, match="--image-size"):
         evaluate(colours, colours, protocol=SHORT, image_size=0)
+
+
+def test_training_and_test_images_are_resized_alike(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Noise of 16 px, stored or in a folder that is read at 40, seen at 6: bit by bit the test images of the same files."""
+    images = load_images(image_folder({"a": 3, "b": 3}, size=16))
+    expected = real_images(images, images.class_names, 6).images
+    assert training_images(images.at_size(40), 6).images.equal(expected)
+    stored = training_images(random_real(images, tmp_path / "set", ipc=3, image_size=16), 6)
+    for label in (0, 1):
+        ours, theirs = (sorted(image.numpy().tobytes() for image in each[3 * label : 3 * label + 3]) for each in (stored.images, expected))
+        assert ours == theirs
