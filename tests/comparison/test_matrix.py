@@ -116,6 +116,7 @@ def test_a_matrix_is_run_once(few: ImageData, digits_prior: Prior, tmp_path: Pat
         compare(matrix, MethodInputs(load_images("digits"), 8, prior=digits_prior), few, tmp_path / "out", settings=COMMON)
 
 
+@pytest.mark.slow
 def test_real_pixels_are_made_at_the_side_that_students_see(image_folder: MakeFolder, tmp_path: Path) -> None:
     """A prior of twice the students' side: rows of real images are those without a prior; latents are still encoded at the prior's side."""
     images = load_images(image_folder({"ant": 5, "bee": 5}))
