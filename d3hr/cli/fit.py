@@ -1,11 +1,22 @@
 """``d3hr fit``: a diffusion prior of one's own classes."""
 
+from __future__ import annotations
+
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from d3hr.cli.options import AS_THE_PRESET, READING, FitFlags, Reading, say_licence
 from d3hr.cli.output import Result
-from d3hr.progress import OnTerminal
+from d3hr.progress import OnTerminal, is_first_process
+
+if TYPE_CHECKING:
+    from d3hr.data.dataset import ImageData
+    from d3hr.diagnostics.checks import Verdict
+    from d3hr.prior.model import Prior
+
+SHEET = "samples.png"
+"""Real, reconstructed and drawn images, in the folder of a prior."""
 
 
 def fit(
@@ -55,9 +66,31 @@ def fit(
     prior = fit_prior(
         images, out, init=base, autoencoder=None if base else autoencoder, latent_cache=latent_cache, progress=progress, **settings
     )
+    verdict = _judged(images, prior, Path(out))
     text = (
         f"Prior of {len(prior.class_names)} classes at {prior.image_size} px in {out} (loss curve: {out}/loss.csv).\n"
+        f"{verdict.as_text()}\nReal, reconstructed and drawn images next to each other: {out}/{SHEET}\n"
         f"Next: d3hr distill {data} --prior {out} --out SET" + ("" if init else " --preset mixture")
     )
-    values = {"out": out, "classes": list(prior.class_names), "image_size": prior.image_size, "fingerprint": prior.fingerprint}
+    values = {
+        "out": out,
+        "classes": list(prior.class_names),
+        "image_size": prior.image_size,
+        "fingerprint": prior.fingerprint,
+        "verdict": asdict(verdict),
+    }
     return Result(text, values, Path(out))
+
+
+def _judged(images: ImageData, prior: Prior, folder: Path) -> Verdict:
+    """Write the pictures that show how good a fitted prior is, and return what its reconstruction error says."""
+    from d3hr.diagnostics.checks import weak_prior
+    from d3hr.diagnostics.roundtrip import prior_sheet
+    from d3hr.fileio.atomic import write_bytes
+    from d3hr.prior.repository import Repository
+
+    psnr_db = Repository(str(folder), ()).reconstruction_psnr_db
+    assert psnr_db is not None
+    if is_first_process():
+        write_bytes(folder / SHEET, prior_sheet(images, prior))
+    return weak_prior(psnr_db)

@@ -84,6 +84,7 @@ class Loading:
             name, device=self.device, dtype=PRECISIONS[self.precision], autoencoder=self.autoencoder, compile=self.compile
         )
         say_licence(prior, progress)
+        say_weakness(prior, progress)
         return prior
 
     def classes(self) -> dict[str, str] | None:
@@ -236,6 +237,16 @@ def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: s
         )
     loading = Loading(autoencoder=manifest.prior.autoencoder, precision=cast(Precision, precision), device=device)
     return loading.load(name, progress)
+
+
+def say_weakness(prior: Prior, progress: Progress) -> None:
+    """Warn of a fitted prior whose autoencoder turns images into blurs."""
+    from d3hr.diagnostics.checks import weak_prior
+    from d3hr.prior.repository import Repository
+
+    psnr_db = Repository(prior.source, ()).reconstruction_psnr_db if prior.source and Path(prior.source).is_dir() else None
+    if psnr_db is not None and (verdict := weak_prior(psnr_db)).status == "failure":
+        progress.say(f"warning: weak prior ({verdict.evidence}): {verdict.text}")
 
 
 def say_licence(prior: Prior, progress: Progress) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from d3hr.data.dataset import ImageData
-from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer
+from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer, weak_prior
 from d3hr.diagnostics.distances import Measures, distances, thinned
 from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, label_agreement, mean_support, share_copied, support
 from d3hr.diagnostics.normality import Normality, normality_by_level
@@ -92,6 +92,7 @@ def diagnose(
         drift(measured, normality, settings),
         cost(distilled.method, settings, len(images), trip.seconds_per_image if trip else None),
         doubtful_labels(labels, where.about),
+        *([weak_prior(trip.autoencoder_psnr_db)] if trip and trip.autoencoder_psnr_db is not None else []),
     )
     diagnosis = Diagnosis(
         set=ExaminedSet(distilled.source, distilled.method, distilled.ipc),

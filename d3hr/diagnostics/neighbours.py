@@ -119,13 +119,18 @@ def _radii(points: Array, neighbours: int) -> tuple[int, Array]:
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """Share, 0 to 1, of real images that lie clearly within one class, and share of these whose own class is another one.
+    """How the classes of real images agree with those of their 10 nearest; None where nothing can be counted.
 
-    A share is None if nothing can be counted.
+    Attributes:
+        clear: share, 0 to 1, of images that lie clearly within one class.
+        contradicted: share, 0 to 1, of these whose own class is another one.
+        separation: how well the space tells classes apart: the accuracy of the neighbours' most frequent class, scaled so that naming the
+            largest class always is 0 and naming every class right is 1 (Cohen's kappa against that guess).
     """
 
     clear: float | None = None
     contradicted: float | None = None
+    separation: float | None = None
 
 
 def label_agreement(classes: Sequence[Array]) -> LabelAgreement:
@@ -141,6 +146,7 @@ def label_agreement(classes: Sequence[Array]) -> LabelAgreement:
     points, labels = np.concatenate(used), np.repeat(np.arange(len(used)), [len(points) for points in used])
     around = labels[NearestNeighbors(n_neighbors=LABEL_NEIGHBOURS).fit(points).kneighbors(return_distance=False)]
     votes = np.apply_along_axis(np.bincount, 1, around, minlength=len(used))
-    clear = votes.max(axis=1) >= CLEAR
-    wrong = votes.argmax(axis=1)[clear] != labels[clear]
-    return LabelAgreement(float(clear.mean()), float(wrong.mean()) if clear.any() else None)
+    clear, agree = votes.max(axis=1) >= CLEAR, votes.argmax(axis=1) == labels
+    guess = np.bincount(labels).max() / len(labels)
+    separation = float((agree.mean() - guess) / (1 - guess))
+    return LabelAgreement(float(clear.mean()), float(1 - agree[clear].mean()) if clear.any() else None, separation)

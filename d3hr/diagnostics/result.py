@@ -216,7 +216,7 @@ class Diagnosis(BaseModel):
         about = f"{self.set.path} ({self.set.method}, IPC {self.set.ipc}) against {self.data.source}, in {self.space} space"
         lines = [about, ""]
         for verdict in self.verdicts:
-            lines += [f"[{verdict.status}] {verdict.signature}: {verdict.text}", f"    {verdict.evidence}"]
+            lines.append(verdict.as_text())
         lines += ["", f"{'':24s}{'this set':>10s}  random real images"]
         lines += [f"{name:24s}{ours:>10s}  {reference}" for name, ours, reference in self._figures()]
         if trip := self.round_trip:

@@ -1,4 +1,4 @@
-"""How faithful inversion and denoising are to an image, and how faithful the autoencoder alone is.
+"""How faithful inversion and denoising are to an image, how faithful the autoencoder alone is, and what a prior draws, to look at.
 
 Legend: N images, H = W image side.
 """
@@ -11,6 +11,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from d3hr.data.codec import to_uint8
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import check_finite
 from d3hr.distillation.settings import DistillSettings
@@ -19,7 +20,11 @@ from d3hr.errors import NumericalError
 from d3hr.prior.autoencoder import psnr_db
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
+from d3hr.seeds import generator_for
+from d3hr.sets.card import MAX_COLUMNS, contact_sheet
 
+DRAWN_STEPS, DRAWN_GUIDANCE = 50, 4.0
+"""Grid and guidance of the images that a prior draws to be looked at."""
 CLASSES, IMAGES = 8, 8
 """Size of the sample: classes evenly spread, their first images."""
 
@@ -56,3 +61,20 @@ def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Condition
         decoded.append(prior.decode(clean).cpu())
     original = torch.cat(real)
     return RoundTrip(psnr_db(original, torch.cat(back)), psnr_db(original, torch.cat(decoded)), len(original), seconds / len(original))
+
+
+def prior_sheet(images: ImageData, prior: Prior) -> bytes:
+    """Return a PNG to look at: the first real image of each of the first ten classes, what the autoencoder makes of it, and a drawn one.
+
+    The classes of the images are those of the prior, as after a fit.
+    """
+    names = images.class_names[:MAX_COLUMNS]
+    sized = images.at_size(prior.image_size)
+    real = torch.cat([sized.pick(name, [0]) for name in names])
+    drawn = []
+    for name in names:
+        noise = torch.randn(1, *prior.latent_shape, generator=generator_for(0, "prior_sheet", name))
+        row = prior.class_names.index(name)
+        drawn.append(generate_images(prior, noise, row, level=DRAWN_STEPS - 1, steps=DRAWN_STEPS, guidance_scale=DRAWN_GUIDANCE))
+    rows = {"real": real, "reconstructed": prior.decode(prior.encode(real)), "drawn": torch.cat(drawn)}
+    return contact_sheet({name: to_uint8(pictures) for name, pictures in rows.items()})

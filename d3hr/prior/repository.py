@@ -92,6 +92,14 @@ class Repository:
             return tuple(str(number) for number in range(self.json("transformer/config.json")["num_embeds_ada_norm"]))
         return tuple(labels[key] for key in sorted(labels, key=int))
 
+    @property
+    def reconstruction_psnr_db(self) -> float | None:
+        """PSNR of the autoencoder on the training images, in dB, which ``d3hr fit`` measured; None for a prior of another origin."""
+        if not (self.folder / "fit.json").is_file():
+            return None
+        measured = self.json("fit.json").get("reconstruction_psnr_db")
+        return float(measured) if isinstance(measured, int | float) else None
+
     def unusable(self, found: str) -> PriorError:
         """Return the error for a repository that is not a prior; ``found`` says why not."""
         return PriorError(

@@ -70,6 +70,17 @@ def test_fit_writes_a_prior(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert Prior.from_pretrained(place / "fitted").class_names == tuple(CLASSES)
 
 
+def test_fit_says_how_good_the_prior_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One step makes no prior of noise: it is called weak after the fit and where it is used, and there is a picture of it."""
+    assert main(["fit", "images", "--out", "weak", "--steps", "1", "--autoencoder-steps", "1", "--batch-size", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "[failure] weak prior: " in said and "weak/samples.png" in said
+    with Image.open(place / "weak" / "samples.png") as sheet:
+        assert sheet.width > sheet.height > 100
+    assert main(["distill", "images", "--prior", "weak", "--out", "set", "--ipc", "2", *FAST]) == 0
+    assert "warning: weak prior" in capsys.readouterr().err
+
+
 def test_inspect_counts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "images", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["classes"] == CLASSES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer
+from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer, weak_prior
 from d3hr.diagnostics.distances import Distance
 from d3hr.diagnostics.neighbours import LabelAgreement, Support
 from d3hr.diagnostics.normality import LevelShares, Normality
@@ -99,16 +99,23 @@ def test_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clear", "contradicted", "status"),
+    ("agreement", "status"),
     [
-        (0.7, 0.04, "ok"),
-        (0.7, 0.1, "warning"),
-        (0.2, 0.4, "failure"),
-        (0.04, 0.4, "unknown"),
-        (0.0, None, "unknown"),
-        (None, None, "unknown"),
+        (LabelAgreement(0.7, 0.04, 0.7), "ok"),
+        (LabelAgreement(0.7, 0.1, 0.7), "warning"),
+        (LabelAgreement(0.2, 0.4, 0.35), "failure"),
+        (LabelAgreement(0.2, 0.4, 0.25), "unknown"),
+        (LabelAgreement(0.0, None, 0.5), "unknown"),
+        (LabelAgreement(), "unknown"),
     ],
 )
-def test_doubtful_labels(clear: float | None, contradicted: float | None, status: str) -> None:
-    """Limits are 5 and 15 % of the images that lie clearly within a class, and there must be 5 % of those."""
-    assert doubtful_labels(LabelAgreement(clear, contradicted), "latents").status == status
+def test_doubtful_labels(agreement: LabelAgreement, status: str) -> None:
+    """Limits are 5 and 15 % of the images that lie clearly within a class, in a space that tells classes apart."""
+    assert doubtful_labels(agreement, "latents").status == status
+
+
+@pytest.mark.parametrize(("psnr_db", "status"), [(34.6, "ok"), (24.0, "warning"), (17.4, "failure")])
+def test_weak_prior(psnr_db: float, status: str) -> None:
+    found = weak_prior(psnr_db)
+    assert (found.signature, found.status) == ("weak prior", status)
+    assert f"{psnr_db} dB" in found.evidence

@@ -70,7 +70,18 @@ def test_the_share_of_wrong_labels_is_found_where_classes_lie_apart(share: float
 def test_classes_that_lie_mixed_tell_nothing() -> None:
     """Ten classes of one distribution: that 8 of 10 neighbours are of one class has a chance of 4e-6."""
     points = np.random.default_rng(0).normal(size=(10, 100, 8))
-    assert label_agreement(list(points)) == LabelAgreement(0.0, None)
+    found = label_agreement(list(points))
+    assert (found.clear, found.contradicted) == (0.0, None)
+    assert found.separation == pytest.approx(0, abs=0.05)
+
+
+def test_separation_by_hand() -> None:
+    """Two classes of twenty lie far apart, but five of each are called by the other's name: neighbours are right about all but those ten
+    of forty, so the accuracy is 3/4 where a guess has 1/2."""
+    apart = np.repeat([0.0, 100.0], 20)[:, None] + np.random.default_rng(0).normal(size=(40, 1))
+    first = np.concatenate([apart[:15], apart[35:]])
+    second = np.concatenate([apart[20:35], apart[15:20]])
+    assert label_agreement([first, second]).separation == pytest.approx(0.5)
 
 
 def test_too_few_points_tell_nothing() -> None:
