@@ -17,7 +17,7 @@ def evaluate(
     split: str | None = None,
     prior: str | None = None,
     student: str = "convnet3",
-    protocol: str = "hard",
+    protocol: str | None = None,
     teacher: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     image_size: int | None = None,
@@ -34,7 +34,8 @@ def evaluate(
         split: split of those images
         prior: the prior to draw the other baseline from, by default the one the set was made with
         student: network to train, such as convnet3 or resnet18
-        protocol: how to train it: hard, quick, paper-hard, paper-cifar, paper-imagenet, stored, rd3, or a YAML file
+        protocol: how to train it: hard, quick, paper-hard, paper-cifar, paper-imagenet, stored, rd3, or a YAML file; by default hard, or
+            quick on a CPU
         teacher: folder of a teacher, for protocols of soft labels
         seeds: training seeds; each baseline is drawn anew for each
         image_size: side in pixels that students see, in training and in testing, by default the set's own
@@ -43,13 +44,16 @@ def evaluate(
     """
     from d3hr.comparison.run import compare_with_baselines
     from d3hr.comparison.trainings import Setting
-    from d3hr.evaluation.evaluate import require_teacher
+    from d3hr.evaluation.evaluate import protocol_of_device, require_teacher
     from d3hr.evaluation.protocols import protocol_named, require_protocol
     from d3hr.sets.distilled_set import open_set
     from d3hr.sets.image_set import require_images
 
-    require_protocol(protocol)
     progress = OnTerminal()
+    if protocol is None:
+        protocol = protocol_of_device()
+        progress.say(f"protocol {protocol}, the default on this device; --protocol takes others")
+    require_protocol(protocol)
     subject = open_set(distilled)
     require_images(subject)
     manifest = subject.manifest

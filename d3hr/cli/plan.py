@@ -24,9 +24,9 @@ def plan(
     store: Literal["images", "statistics"] = "images",
     split: str | None = None,
     student: str = "convnet3",
-    protocol: str = "hard",
+    protocol: str | None = None,
     test_images: int = 0,
-    evaluation_runs: int = 3,
+    evaluation_runs: int = 9,
     devices: int = 1,
     distillation: DistillOverrides = NO_CHANGES,
     reading: Reading = READING,
@@ -44,13 +44,14 @@ def plan(
         store: images with the statistics next to them, or the statistics alone
         split: train, validation, test, ...; train by default
         student: network to evaluate with
-        protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs)
+        protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs); by default as evaluate does
         test_images: real images that students are tested on
-        evaluation_runs: students to train
+        evaluation_runs: students to train; by default as evaluate does, three on each of set, random real images and images of the prior
         devices: devices like this one that share the work, a class at a time
         distillation: settings that differ from the preset's
         reading: how images are read
     """
+    from d3hr.evaluation.evaluate import protocol_of_device
     from d3hr.evaluation.protocols import require_protocol
     from d3hr.planning.plan import plan as plan_distillation
     from d3hr.planning.shapes import SHAPES, PriorShape
@@ -63,6 +64,7 @@ def plan(
     if prior is None:
         raise SettingsError("A plan needs a prior.", found="no --prior", hint="give the prior that you will distil with.")
     distill_settings(preset, ipc=ipc, **options)  # refuses wrong settings before any image is read
+    protocol = protocol or protocol_of_device()
     require_protocol(protocol)
     prior_classes = read_class_map(class_map) if class_map else None
     progress = OnTerminal()

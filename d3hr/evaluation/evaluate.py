@@ -84,6 +84,11 @@ def evaluate(
     )
 
 
+def protocol_of_device() -> str:
+    """Return the protocol that commands take unless another is named: ``hard``, or ``quick`` on a CPU, where ``hard`` takes an hour."""
+    return "quick" if default_device().type == "cpu" else "hard"
+
+
 def require_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, class_names: Sequence[str]) -> Teacher | None:
     """Return the teacher that a protocol needs, whose classes must be these, or None where it needs none."""
     if not protocol.soft:

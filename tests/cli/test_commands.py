@@ -12,6 +12,7 @@ from PIL import Image
 from d3hr import Prior
 from d3hr.__main__ import main
 from d3hr.cli.parser import COMMANDS
+from d3hr.evaluation.evaluate import TRAINING_SEEDS, protocol_of_device
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 CLASSES = {"ant": 4, "bee": 4, "cat": 4}
@@ -53,14 +54,18 @@ def test_saved_settings_repeat_the_result(place: Path) -> None:
 
 @pytest.mark.slow
 def test_plan_says_what_it_costs_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """12 images, two levels, guidance 4: 12 * 2 * 2 calls of the transformer."""
+    """12 images, two levels, guidance 4: 12 * 2 * 2 calls of the transformer. Without flags of its own, evaluation is planned as
+    'd3hr evaluate' does it on this device: the protocol for CPUs, and three students for each of three rows."""
     before = tree(place)
-    planning = ["plan", "images", "--prior", "prior", "--ipc", "2", "--protocol", "quick", "--test-images", "8", *FAST]
+    planning = ["plan", "images", "--prior", "prior", "--ipc", "2", "--test-images", "8", *FAST]
+    protocol = protocol_of_device()
     assert main([*planning, "--json"]) == 0
     stages = {stage["name"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
     assert stages["invert"]["calls"] == 48
-    assert main([*planning, "--devices", "3"]) == 0
-    assert "on 3 devices" in capsys.readouterr().out
+    assert main([*planning, "--devices", "3", "--protocol", protocol, "--evaluation-runs", str(3 * len(TRAINING_SEEDS)), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["devices"] == 3
+    assert {stage["name"]: stage["flops"] for stage in again["stages"]}["evaluate"] == stages["evaluate"]["flops"]
     assert tree(place) == before
 
 
