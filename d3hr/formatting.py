@@ -1,10 +1,16 @@
-"""Figures, sizes, settings, tables and images as text."""
+"""Figures, sizes, settings, names, tables and images as text."""
 
 import base64
 import io
 import math
+import unicodedata
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), in which names are compared: é as one character, not as e with an accent."""
+    return unicodedata.normalize("NFC", name)
 
 
 def percent(share: float | None) -> str:

@@ -37,10 +37,12 @@ def inspect(
     values: dict[str, Any] = {
         "source": images.source,
         "split": images.split,
+        "splits": list(images.splits),
         "images": len(images),
         "classes": images.counts,
         "sizes": {f"{width}x{height}": count for (width, height), count in sorted(images.sizes.items())},
         "skipped": list(images.skipped),
+        "notes": list(images.notes),
         "ignored": list(images.ignored),
         "fingerprint": images.fingerprint,
     }

@@ -262,7 +262,8 @@ def _about(images: ImageData) -> str:
     lines = [
         f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, read at {images.image_size} px"
     ]
+    lines += images.notes
     lines += [f"left out, unreadable: {reason}" for reason in images.skipped]
     if images.ignored:
-        lines.append(f"ignored, no PNG, JPEG or WebP: {len(images.ignored)} file(s), such as {images.ignored[0]}")
+        lines.append(f"ignored, not read as images: {len(images.ignored)} file(s) or folder(s), such as {images.ignored[0]}")
     return "\n".join(lines)

@@ -57,7 +57,9 @@ class ImageData:
         fingerprint: SHA-256 over class names and the contents of all images in order.
         sizes: how often each (width, height) occurs.
         skipped: unreadable images that were left out, each with its reason.
-        ignored: files of the source that are not PNG, JPEG or WebP.
+        ignored: files and folders of the source that are not read: no PNG, JPEG or WebP, hidden, or left by an operating system.
+        splits: all splits of the source, as they are called there.
+        notes: what was decided about the source, one sentence each, such as which folders are no classes.
     """
 
     source: str
@@ -67,6 +69,8 @@ class ImageData:
     sizes: dict[tuple[int, int], int]
     skipped: tuple[str, ...]
     ignored: tuple[str, ...]
+    splits: tuple[str, ...]
+    notes: tuple[str, ...]
     method: ClassVar[str] = "folder"
     """How the images were made is not known: there is no manifest, and no seed."""
     seed: ClassVar[int] = 0
@@ -220,7 +224,7 @@ def load_images(
     name = str(source)
     if is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")
-    images, found_split = open_source(name, split, image_column, label_column, config)
+    images, found_split, splits, notes = open_source(name, split, image_column, label_column, config)
     if len(images.class_names) < 2:
         raise DataError(
             f"{name} has fewer than two classes.",
@@ -247,6 +251,8 @@ def load_images(
         sizes=dict(sizes),
         skipped=skipped,
         ignored=images.ignored,
+        splits=splits,
+        notes=notes,
         _images=images,
         _order=order,
     )

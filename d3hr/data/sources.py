@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from d3hr.data.digits import Digits
-from d3hr.data.folders import ClassFolders, split_folder
+from d3hr.data.folders import ClassFolders
 from d3hr.data.tables import open_table
 from d3hr.errors import DataError, printable
 
@@ -27,23 +27,33 @@ class Source(Protocol):
         """Return the name of an image for messages."""
 
 
-def open_source(
-    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None
-) -> tuple[Source, str | None]:
-    """Return a source and the split that was read; arguments and errors are those of :func:`~d3hr.data.dataset.load_images`."""
+class Opened(NamedTuple):
+    """A source, and what was found on the way to it."""
+
+    images: Source
+    split: str | None
+    """The split that is read, if the source has several."""
+    splits: tuple[str, ...] = ()
+    """All splits, as they are called there."""
+    notes: tuple[str, ...] = ()
+    """What was decided on the way, for people."""
+
+
+def open_source(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> Opened:
+    """Open a source; arguments and errors are those of :func:`~d3hr.data.dataset.load_images`."""
     path = Path(name)
     try:
         if name == "digits":
-            return Digits(split or "train"), split or "train"
+            return Opened(Digits(split or "train"), split or "train", ("train", "validation", "test"))
         if path.is_dir() and (any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet"))):
-            return open_table(str(path.resolve()), split, image_column, label_column, config)
+            return Opened(*open_table(str(path.resolve()), split, image_column, label_column, config))
         if path.is_dir():
-            folder, found_split = split_folder(path, split)
-            return ClassFolders(folder), found_split
+            folders = ClassFolders(path, split)
+            return Opened(folders, folders.split, folders.splits, tuple(folders.notes))
         if path.exists():
             raise DataError(f"{name} is not a folder.", found="a file", hint="give a folder that contains one folder of images per class.")
         if is_hub_id(name):
-            return open_table(name, split, image_column, label_column, config)
+            return Opened(*open_table(name, split, image_column, label_column, config))
     except OSError as error:
         raise DataError(
             f"{printable(name)} cannot be read.",

@@ -130,7 +130,7 @@ def test_order_and_depth_of_files_do_not_matter_to_classes(image_folder: MakeFol
     images = load_images(root)
     assert images.class_names == ("a", "b")
     assert images.counts == {"a": 2, "b": 2}
-    assert images.ignored == (str(Path("a") / "notes.txt"),)
+    assert images.ignored == (".hidden/", str(Path("a") / "notes.txt"))
 
 
 def test_a_folder_with_splits(image_folder: MakeFolder) -> None:

@@ -1,0 +1,225 @@
+"""The table of ``docs/reading.md``: folders as people have them, and what becomes of each."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from d3hr import load_images
+from d3hr.data.splits import split_kinds
+from d3hr.errors import DataError
+
+
+def draw(path: Path, seed: int, size: tuple[int, int] = (8, 8)) -> None:
+    """Write a random picture; another seed gives another picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, "png")
+
+
+def build(root: Path, files: str) -> Path:
+    """Write the files named in ``files``: pictures where they end so, folders where they end with a slash, otherwise a few bytes.
+
+    ``a -> b`` is a link, ``a = b`` a copy of the picture b; in names, ``+`` stands for a space.
+    """
+    root.mkdir(exist_ok=True)
+    for seed, entry in enumerate(files.split()):
+        name, _, other = entry.replace("+", " ").partition("->" if "->" in entry else "=")
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "->" in entry:
+            path.symlink_to(other)
+        elif "=" in entry:
+            path.write_bytes((root / other).read_bytes())
+        elif name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        elif name.lower().endswith((".png", ".jpg")):
+            draw(path, seed)
+        else:
+            path.write_bytes(b"some bytes")
+    return root
+
+
+@dataclass(frozen=True)
+class Case:
+    """What ``load_images`` makes of the files."""
+
+    files: str
+    counts: dict[str, int]
+    split: str | None = None
+    splits: tuple[str, ...] = ()
+    notes: str = ""
+    ignored: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+TWO = {"cat": 2, "dog": 1}
+READ = {
+    "class folders": Case("cat/1.png cat/2.png dog/1.png", TWO),
+    "deeper folders": Case("cat/x/1.png cat/y/z/2.png dog/1.png", TWO),
+    "upper-case suffixes": Case("cat/1.PNG cat/2.Jpg dog/1.png", TWO),
+    "train and test": Case(
+        "train/cat/1.png train/cat/2.png train/dog/1.png test/cat/1.png test/dog/1.png", TWO, "train", ("test", "train")
+    ),
+    "Training and Validation": Case(
+        "Training/cat/1.png Training/cat/2.png Training/dog/1.png Validation/cat/1.png Validation/dog/1.png",
+        TWO,
+        "Training",
+        ("Training", "Validation"),
+    ),
+    "TRAIN and VAL": Case("TRAIN/cat/1.png TRAIN/cat/2.png TRAIN/dog/1.png VAL/cat/1.png VAL/dog/1.png", TWO, "TRAIN", ("TRAIN", "VAL")),
+    "train_images and val2017": Case(
+        "train_images/cat/1.png train_images/cat/2.png train_images/dog/1.png val2017/cat/1.png val2017/dog/1.png",
+        TWO,
+        "train_images",
+        ("train_images", "val2017"),
+    ),
+    "pets-train and pets-test": Case(
+        "pets-train/cat/1.png pets-train/cat/2.png pets-train/dog/1.png pets-test/cat/1.png pets-test/dog/1.png",
+        TWO,
+        "pets-train",
+        ("pets-test", "pets-train"),
+    ),
+    "--split validation of val": Case(
+        "train/cat/1.png train/dog/1.png val/cat/1.png val/cat/2.png val/dog/1.png",
+        TWO,
+        "val",
+        ("train", "val"),
+        options={"split": "validation"},
+    ),
+    "--split val of Valid": Case(
+        "train/cat/1.png train/dog/1.png Valid/cat/1.png Valid/cat/2.png Valid/dog/1.png",
+        TWO,
+        "Valid",
+        ("Valid", "train"),
+        options={"split": "val"},
+    ),
+    "--split test of val and test": Case(
+        "val/cat/1.png val/dog/1.png test/cat/1.png test/cat/2.png test/dog/1.png", TWO, "test", ("test", "val"), options={"split": "test"}
+    ),
+    "--split train of splits that differ": Case(
+        "train/cat/1.png train/cat/2.png train/dog/1.png test/cat/1.png", TWO, "train", ("test", "train"), options={"split": "train"}
+    ),
+    "a test folder without classes": Case(
+        "train/cat/1.png train/cat/2.png train/dog/1.png test/1.png", TWO, "train", ("train",), "test/: its images are in no class folders"
+    ),
+    "another folder next to splits": Case(
+        "train/cat/1.png train/cat/2.png train/dog/1.png test/cat/1.png test/dog/1.png more/1.png",
+        TWO,
+        "train",
+        ("test", "train"),
+        "more/: no split",
+    ),
+    "train and test in each class": Case(
+        "cat/train/1.png cat/train/2.png cat/test/1.png dog/train/1.png dog/test/1.png", TWO, "train", ("test", "train")
+    ),
+    "--split test of test in each class": Case(
+        "cat/Train/1.png cat/Test/1.png cat/Test/2.png dog/Train/1.png dog/Test/1.png",
+        TWO,
+        "test",
+        ("test", "train"),
+        options={"split": "testing"},
+    ),
+    "a class called train": Case("train/1.png bus/1.png bus/2.png", {"bus": 2, "train": 1}),
+    "a class called train with folders": Case("train/1.png train/old/2.png bus/1.png", {"bus": 1, "train": 2}),
+    "classes called test tube and train station": Case("test+tube/x/1.png train+station/y/1.png", {"test tube": 1, "train station": 1}),
+    "a folder called train in one class": Case("cat/train/1.png cat/2.png dog/1.png", TWO),
+    "dataset/": Case("dataset/cat/1.png dataset/cat/2.png dataset/dog/1.png", TWO, notes="the classes are in dataset/"),
+    "dataset/train/": Case(
+        "dataset/train/cat/1.png dataset/train/cat/2.png dataset/train/dog/1.png dataset/test/cat/1.png dataset/test/dog/1.png",
+        TWO,
+        "train",
+        ("test", "train"),
+        "the classes are in dataset/",
+    ),
+    "data/dataset/ next to models/": Case(
+        "data/dataset/cat/1.png data/dataset/cat/2.png data/dataset/dog/1.png models/last.pt", TWO, notes="the classes are in data/dataset/"
+    ),
+    "models/ and annotations/": Case(
+        "cat/1.png cat/2.png dog/1.png models/last.pt annotations/all.json", TWO, notes="left out, without images: annotations/"
+    ),
+    "litter": Case(
+        "cat/1.png cat/2.png dog/1.png cat/._1.png cat/.ipynb_checkpoints/1.png __MACOSX/cat/._1.png .DS_Store dog/Thumbs.db .cache/x.png",
+        TWO,
+        ignored=(".DS_Store", ".cache/", "__MACOSX/", "cat/._1.png", "cat/.ipynb_checkpoints/", "dog/Thumbs.db"),
+    ),
+    "loose images and other files": Case(
+        "cat/1.png cat/2.png dog/1.png preview.png dog/notes.txt", TWO, ignored=("dog/notes.txt", "preview.png")
+    ),
+    "links": Case("real/1.png data/cat->../real data/dog/1.png data/dog/2.png", {"cat": 1, "dog": 2}, options={"below": "data"}),
+    "numbers": Case("10/1.png 9/1.png 2/1.png", {"2": 1, "9": 1, "10": 1}),
+    "numbers and words": Case("10/1.png 9/1.png b/1.png", {"10": 1, "9": 1, "b": 1}),
+}
+REFUSED = {
+    "val and test without train": ("val/cat/1.png val/dog/1.png test/cat/1.png test/dog/1.png", "none to train on", "splits: test, val"),
+    "val and test in each class": ("cat/val/1.png cat/test/1.png dog/val/1.png dog/test/1.png", "none to train on", "splits: test, val"),
+    "splits that differ": ("train/cat/1.png train/dog/1.png test/cat/1.png", "splits or classes", r"test \(cat\), train \(cat, dog\)"),
+    "splits without classes": ("Train/1.png Train/2.png Test/1.png", "splits or classes", r"Test \(1 images\), Train \(2 images\)"),
+    "one split next to another folder": ("train/cat/1.png train/dog/1.png more/1.png", "splits or classes", r"train \(cat, dog\), more"),
+    "splits in one class": ("cat/train/1.png cat/test/1.png dog/1.png", "splits or classes", r"cat \(test, train\)"),
+    "train and training": ("train/a/1.png train/b/1.png training/a/1.png training/b/1.png", "not clear", "train, training"),
+    "a link that leads nowhere": ("cat/1.png dog/1.png bee->/nowhere/bee", "lead nowhere", "bee -> /nowhere/bee"),
+    "an empty class": ("cat/1.png dog/1.png bee/", "Class 'bee'", "0 file"),
+    "no images": ("models/last.pt code/main.py", "no class folders", r"2 folder\(s\) without images"),
+    "an empty class next to a deep one": ("cat/x/1.png cat/y/1.png bee/", "Class 'bee'", "0 file"),
+    "a class of another kind of file": ("cat/1.png dog/1.png bee/1.psd", "Class 'bee'", "0 file"),
+    "one class": ("cat/1.png cat/2.png", "fewer than two classes", "classes: cat"),
+    "images alone": ("1.png 2.png", "no class folders", r"2 image\(s\) directly in it"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read(tmp_path: Path, name: str) -> None:
+    case = READ[name]
+    options = {**case.options}
+    root = build(tmp_path / "images", case.files) / options.pop("below", "")
+    images = load_images(root, **options)
+    assert images.counts == case.counts
+    assert list(images.counts) == list(case.counts)
+    assert images.split == case.split
+    assert images.splits == case.splits
+    assert images.ignored == case.ignored
+    assert case.notes in "\n".join(images.notes)
+    assert bool(images.notes) == bool(case.notes)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(tmp_path: Path, name: str) -> None:
+    files, what, found = REFUSED[name]
+    with pytest.raises(DataError) as caught:
+        load_images(build(tmp_path / "images", files))
+    assert re.search(what, caught.value.what)
+    assert re.search(found, caught.value.found)
+    assert caught.value.hint
+
+
+def test_the_right_split_is_read(tmp_path: Path) -> None:
+    """Not one picture of the other split, in either layout."""
+    around = build(tmp_path / "around", "Train/cat/1.png Train/dog/1.png Test/cat/1.png Test/dog/1.png")
+    below = build(tmp_path / "below", "cat/train/1.png dog/train/1.png cat/test/1.png dog/test/1.png")
+    assert load_images(around).fingerprint == load_images(below).fingerprint
+    assert load_images(around, split="test").fingerprint == load_images(below, split="test").fingerprint
+    assert load_images(around, split="test").fingerprint != load_images(around).fingerprint
+
+
+def test_names_of_splits() -> None:
+    assert split_kinds(["Train", "VALID", "testing", "trainset", "img_val", "ILSVRC2012 dev"]) == {
+        "Train": "train",
+        "VALID": "validation",
+        "testing": "test",
+        "trainset": "train",
+        "img_val": "validation",
+    }
+    assert split_kinds(["testament", "valley", "trainer", "train_test", "test tube", "contest"]) == {}
+    assert split_kinds(["birds train", "birds test", "test tube"]) == {"birds train": "train", "birds test": "test"}
+
+
+def test_every_case_is_in_the_docs() -> None:
+    """And no row of the page is without a case."""
+    page = (Path(__file__).parents[2] / "docs" / "reading.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+?) \|", page, re.MULTILINE)
+    assert sorted(row for row in rows if row != "Input") == sorted([*READ, *REFUSED])
