@@ -57,7 +57,7 @@ def evaluate(
     subject = open_set(distilled)
     require_images(subject)
     manifest = subject.manifest
-    chosen = protocol_named(protocol, ipc=subject.ipc)
+    chosen = protocol_named(protocol, ipc=subject.ipc, classes=len(subject.class_names))
     required_teacher = require_teacher(chosen, teacher, subject.class_names)
     where = prior or (manifest.prior.source and located(manifest.prior.source, distilled) if manifest else None)
     folder = Path(out) if out else sibling(distilled, "-evaluation")

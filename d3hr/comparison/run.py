@@ -55,7 +55,7 @@ def compare(
         METHODS[row.method].check(_inputs(row, inputs, image_size), _settings(row, common))
     names, folder = inputs.images.class_names, Path(out)
     for protocol in matrix.protocols:
-        require_teacher(protocol_named(protocol, ipc=1), inputs.teacher, names)
+        require_teacher(protocol_named(protocol, ipc=1, classes=len(names)), inputs.teacher, names)
     tested = real_images(test, names, image_size or inputs.image_size)
     accuracies = {}
     for network in full_data:
@@ -67,7 +67,7 @@ def compare(
         for ipc in matrix.ipc:
             count = matrix.trainings_at(ipc)
             conditions = [
-                Setting(student, protocol_named(protocol, ipc=ipc), inputs.teacher, image_size)
+                Setting(student, protocol_named(protocol, ipc=ipc, classes=len(names)), inputs.teacher, image_size)
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]

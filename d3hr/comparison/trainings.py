@@ -43,7 +43,9 @@ def evaluate_once(
     path = folder / f"{class_folders([name])[name]}-{digest_of(about)[:12]}.json"  # a protocol's own file may call it anything
     kept = load_if_valid(path, read_json)
     if kept is None:
-        soft_labels = digest_of([about[field] for field in ("set", "teacher", "image_size", "resize") if field in about])[:12]
+        labelled = [about[field] for field in ("set", "teacher", "image_size", "resize") if field in about]
+        cropped = [True] if setting.protocol.crop_stored else []  # a teacher labels the images as they are before they are cropped
+        soft_labels = digest_of([*labelled, *cropped])[:12]
         file = folder / f"soft-labels-{soft_labels}.safetensors"
         evaluation = evaluate(distilled, test, seeds=[seed], soft_label_file=file, progress=progress, **vars(setting))
         kept = {"about": about, **{field: getattr(evaluation, field) for field in _KEPT}, "run": asdict(evaluation.runs[0])}

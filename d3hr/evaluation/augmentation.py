@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from d3hr.evaluation.protocols import Protocol
 
@@ -38,15 +39,18 @@ Mix = Callable[[Tensor], Mixed]
 
 
 def augmentation(protocol: Protocol, image_size: int) -> nn.Module:
-    """Return a module that translates or crops and flips each image of a batch [N, 3, H, W] independently, as the protocol says."""
-    from kornia.augmentation import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+    """Return a module that translates or crops and flips each image of a batch [N, 3, H, W] independently, as the protocol says.
+
+    Where it crops, images of any side become images of side ``image_size``, antialiased where they shrink.
+    """
+    from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 
     size = (image_size, image_size)
     steps: list[nn.Module] = []
     if protocol.shift:
         steps.append(RandomCrop(size, padding=round(protocol.shift * image_size), padding_mode="replicate"))
     if protocol.crop_scale is not None:
-        steps.append(RandomResizedCrop(size, scale=protocol.crop_scale, align_corners=False))
+        steps.append(_ResizedCrop(image_size, protocol.crop_scale))
     if protocol.flip:
         steps.append(RandomHorizontalFlip())
     return nn.Sequential(*steps)
@@ -56,19 +60,53 @@ def mixing(protocol: Protocol) -> Mix:
     """Return a function that mixes the images of a batch in pairs, as the protocol says."""
     if protocol.mix == "none":
         return lambda images: Mixed(images, _positions(images), torch.ones(len(images), device=images.device))
-    from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
+    if protocol.mix == "cutmix":
+        return _cutmix
+    from kornia.augmentation import RandomMixUpV2
 
-    cutmix, keys = protocol.mix == "cutmix", ["input", "class"]
-    # The uniform share of mixup is Beta(1, 1).
-    mixer = RandomCutMixV2(data_keys=keys, use_correct_lambda=True) if cutmix else RandomMixUpV2(data_keys=keys)
+    mixer = RandomMixUpV2(data_keys=["input", "class"])  # the uniform share of mixup is Beta(1, 1)
 
     def mix(images: Tensor) -> Mixed:
-        # kornia mixes the positions along with the images, as if they were classes: rows of own, partner's, and share.
+        # kornia mixes the positions along with the images, as if they were classes: rows of own, partner's, and the partner's share.
         mixed, rows = mixer(images, _positions(images))
         _, partners, shares = rows.reshape(-1, 3).unbind(dim=1)
-        return Mixed(mixed, partners.long(), shares if cutmix else 1 - shares)  # mixup's share is that of the partner
+        return Mixed(mixed, partners.long(), 1 - shares)
 
     return mix
+
+
+def _cutmix(images: Tensor) -> Mixed:
+    """Mix images [N, 3, H, W] by one rectangle, algorithm 1 of arXiv 1905.04899 with the rectangle's area from Beta(1, 1)."""
+    side = images.shape[-1]
+    area, down, right = torch.rand(3).tolist()
+    half = round(area**0.5 * side) / 2
+    top, bottom, left, end = (min(max(round(at * side + move), 0), side) for at in (down, right) for move in (-half, half))
+    partners = torch.randperm(len(images)).to(images.device)
+    mixed = images.clone()
+    mixed[..., top:bottom, left:end] = images[partners, :, top:bottom, left:end]
+    share = 1 - (bottom - top) * (end - left) / side**2
+    return Mixed(mixed, partners, torch.full((len(images),), share, device=images.device))
+
+
+class _ResizedCrop(nn.Module):
+    """Crops a random rectangle, as torchvision's RandomResizedCrop chooses it, out of each image and resizes it, antialiased."""
+
+    def __init__(self, side: int, scale: tuple[float, float]) -> None:
+        from kornia.augmentation import RandomResizedCrop
+
+        super().__init__()
+        self.side, self._crop = side, RandomResizedCrop((side, side), scale=scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images [N, 3, side, side] of images [N, 3, H, W]."""
+        corners = self._crop.forward_parameters(images.shape)["src"].long()  # [N, 4, 2], x and y, clockwise from the top left, inclusive
+        boxes = torch.cat([corners[:, 0], corners[:, 2] + 1], dim=1).tolist()
+        return torch.cat(
+            [
+                F.interpolate(image[None, :, top:bottom, left:right], (self.side, self.side), mode="bilinear", antialias=True)
+                for image, (left, top, right, bottom) in zip(images, boxes, strict=True)
+            ]
+        )
 
 
 def _positions(images: Tensor) -> Tensor:

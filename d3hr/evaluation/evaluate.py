@@ -50,9 +50,9 @@ def evaluate(
     """
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
-    train = training_images(distilled, image_size)
-    tested = real_images(test, train.class_names, train.image_size)
-    protocol = protocol_named(protocol, ipc=distilled.ipc)
+    protocol = protocol_named(protocol, ipc=distilled.ipc, classes=len(distilled.class_names))
+    train = training_images(distilled, None if protocol.crop_stored else image_size)
+    tested = real_images(test, train.class_names, train.image_size if image_size is None else image_size, protocol.test_crop)
     teacher = require_teacher(protocol, teacher, train.class_names)
     record = describe_teacher(teacher, tested) if teacher else None
     targets, soft_label_bytes = _targets(train, protocol, teacher, soft_label_file)

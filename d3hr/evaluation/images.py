@@ -47,10 +47,17 @@ def training_images(distilled: ImageSet, image_size: int | None = None) -> Label
     return LabelledImages(images, labels, distilled.class_names)
 
 
-def real_images(test: ImageData, class_names: Sequence[str], image_size: int) -> LabelledImages:
-    """Return test images in memory, at a side of ``image_size`` pixels; labels follow the order of ``class_names``, the same classes."""
+def real_images(test: ImageData, class_names: Sequence[str], image_size: int, crop: float = 1.0) -> LabelledImages:
+    """Return test images in memory, at a side of ``image_size`` pixels; labels follow the order of ``class_names``, the same classes.
+
+    A share ``crop`` of each side, 0 to 1, is left of an image: it is resized to ``image_size / crop`` pixels and cropped at its centre.
+    """
     names = tuple(class_names)
     ClassMismatch.unless_same(f"the test set {test.source}", test.class_names, "the training set", names)
-    images, labels = test.at_size(image_size).tensors()
+    whole = round(image_size / crop)
+    images, labels = test.at_size(whole).tensors()
+    if whole > image_size:
+        start = (whole - image_size) // 2
+        images = images[..., start : start + image_size, start : start + image_size].clone()
     label_of = torch.tensor([names.index(name) for name in test.class_names])
     return LabelledImages(images, label_of[labels], names)

@@ -2,7 +2,8 @@
 
 A protocol is a YAML file with the fields of :class:`Protocol`; those with a name are in ``protocol_files``. A file may start from another
 (``base: hard``, or ``base: mine.yaml`` for a file in the same folder), and may give other values from a number of images per class on
-(``by_ipc: {50: {batch_size: 100}}``).
+(``by_ipc: {50: {batch_size: 100}}``) or from a number of classes on (``by_classes``, which may hold a ``by_ipc``). What comes later wins:
+all that the base says, the file's own fields, its ``by_ipc``, its ``by_classes``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,7 +19,9 @@ from d3hr.errors import SettingsError, settings_error
 from d3hr.fileio.structured import read_mapping
 
 _FILES = Path(__file__).parent / "protocol_files"
-_AROUND = ("about", "base", "by_ipc")
+_BY = {"by_ipc": "images per class", "by_classes": "classes"}
+"""Keys of a file that hold other fields from a number on, in the order in which they apply, and of what the number is."""
+_AROUND = ("about", "base", *_BY)
 """Keys of a file that are not fields of a protocol."""
 
 
@@ -47,6 +50,8 @@ class Protocol(BaseModel):
     """``sgd``: stochastic gradient descent with momentum. ``adamw``: Adam with decoupled weight decay (arXiv 1711.05101)."""
     learning_rate: float = Field(gt=0)
     """Highest learning rate: that of the first step, or of the end of the warm-up."""
+    learning_rate_by_student: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """The highest learning rate of students, by name, that have another one."""
     schedule: Literal["cosine", "half_cosine", "step"] = "cosine"
     """``cosine``: down to zero, as 0.5 (1 + cos(pi e / E)). ``half_cosine``: down to half, as 0.5 (1 + cos(pi e / 2E)). ``step``: a tenth
     from the middle on. The time e of E counts whole epochs where the length is given in ``epochs``, else steps."""
@@ -65,15 +70,24 @@ class Protocol(BaseModel):
     crop_scale: tuple[float, float] | None = None
     """Smallest and largest share of the area that a random crop (aspect 3/4 to 4/3) keeps, before it is resized to the whole side; None is
     no crop."""
+    crop_stored: bool = False
+    """Whether crops are taken from the images of the set at its own side, so that an image is resized once, from its own pixels; else the
+    images are resized to the student's side before they are cropped."""
     flip: bool = False
     """Random horizontal flips; not for digits and letters."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
-    """How images of a batch are mixed in pairs, each pair with its own share from Beta(1, 1). ``mixup``: weighted sum (arXiv 1710.09412).
-    ``cutmix``: a rectangle of one in the other, whose area is the share (arXiv 1905.04899)."""
+    """How images of a batch are mixed in pairs. ``mixup``: weighted sum, each pair with its own share from Beta(1, 1) (arXiv 1710.09412).
+    ``cutmix``: a rectangle of one in the other, the same for all pairs of a batch: its area is from Beta(1, 1), its centre anywhere, what
+    lies outside is cut off, and the share is what is left of it (arXiv 1905.04899)."""
+    test_crop: float = Field(default=1.0, gt=0, le=1)
+    """Share of the side of a test image that the student sees, in its centre: 0.875 is a resize to 8/7 of the side and a centre crop."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the network in training: float32, or bfloat16 where PyTorch's autocast does; tests are in float32."""
     checks: int = Field(default=10, gt=0)
     """Number of tests of the student, evenly over the training; tables report the last, and the best under its own name."""
+    best_from: int = Field(default=0, ge=0)
+    """Epoch, or step where the length is given in steps, counted from 0, from whose end on the student is tested; 0 is the whole training.
+    The best accuracy is then the best of ``checks`` tests from there to the end."""
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Protocol:
@@ -83,6 +97,8 @@ class Protocol(BaseModel):
             raise ValueError("crop_scale is two shares of the area, 0 < smallest <= largest <= 1")
         if self.crop_scale is not None and self.shift:
             raise ValueError("shift and crop_scale both move the image: one of them is enough")
+        if self.crop_stored and self.crop_scale is None:
+            raise ValueError("crop_stored needs crop_scale")
         if self.labels == "hard" and self.temperature != 1:
             raise ValueError("temperature is for soft labels")
         if self.labels != "hard" and self.label_smoothing:
@@ -100,6 +116,10 @@ class Protocol(BaseModel):
     def soft(self) -> bool:
         """Whether it needs a teacher."""
         return self.labels != "hard"
+
+    def for_student(self, student: str) -> Protocol:
+        """Return the protocol with the learning rate that it has for a student."""
+        return self.model_copy(update={"learning_rate": self.learning_rate_by_student.get(student, self.learning_rate)})
 
     def ticks(self, count: int) -> tuple[int, int]:
         """Return the number of ticks of a training on ``count`` images, and the number of optimiser steps per tick.
@@ -119,16 +139,16 @@ def protocol_names() -> tuple[str, ...]:
 
 def require_protocol(name: str) -> None:
     """Refuse the name of an unknown protocol, or of a file that is not a protocol, before any work is done."""
-    protocol_named(name, ipc=1)
+    protocol_named(name, ipc=1, classes=2)
 
 
-def protocol_named(name: str | Path | Protocol, *, ipc: int | None = None) -> Protocol:
-    """Return the protocol of a name, one of :func:`protocol_names`, or of a YAML file, for sets of ``ipc`` images per class.
+def protocol_named(name: str | Path | Protocol, *, ipc: int | None = None, classes: int | None = None) -> Protocol:
+    """Return the protocol of a name, one of :func:`protocol_names`, or of a YAML file, for ``ipc`` images of each of ``classes`` classes.
 
     A protocol is returned as it is.
 
     Raises:
-        SettingsError: there is no such protocol, a field is wrong, or it depends on the images per class, which are not given.
+        SettingsError: there is no such protocol, a field is wrong, or it depends on one of these numbers, which is not given.
     """
     if isinstance(name, Protocol):
         return name
@@ -136,14 +156,7 @@ def protocol_named(name: str | Path | Protocol, *, ipc: int | None = None) -> Pr
     if not file.is_file():
         names = ", ".join(protocol_names())
         raise SettingsError("Unknown protocol.", found=repr(str(name)), hint=f"use one of: {names}; or a .yaml file of your own.")
-    fields = _fields(file)
-    by_ipc = fields.pop("by_ipc", {})
-    if by_ipc and ipc is None:
-        raise SettingsError(f"Protocol {name} depends on the images per class.", found="none given", hint="give ipc.")
-    for least in sorted(by_ipc):
-        if ipc is not None and ipc >= least:
-            fields |= by_ipc[least]
-    return protocol_from(fields)
+    return protocol_from(_fields(file, {"by_ipc": ipc, "by_classes": classes}))
 
 
 def protocol_from(fields: Mapping[str, Any]) -> Protocol:
@@ -164,12 +177,13 @@ def _file_of(name: str, folder: Path = Path()) -> Path:
     return folder / name if name.endswith((".yaml", ".yml")) else _FILES / f"{name}.yaml"
 
 
-def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the fields of a file laid over those of its base, and its ``by_ipc``; ``above`` are the files that start from it."""
-    hint = "write a line 'field: value' for each field; by_ipc maps a number of images per class to such fields."
+def _fields(file: Path, numbers: Mapping[str, int | None], above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the fields of a file laid over those of its base; ``above`` are the files that start from it.
+
+    ``numbers`` has the number that each key of :data:`_BY` asks for.
+    """
+    hint = "write a line 'field: value' for each field; by_ipc and by_classes map a number to such fields."
     read = read_mapping(file, "protocol", hint)
-    if not _is_by_number(read.get("by_ipc", {})):
-        raise SettingsError(f"{file} is not a protocol.", found="by_ipc that is no mapping of numbers to fields", hint=hint)
     below: dict[str, Any] = {}
     if (base := read.get("base")) is not None:
         start = _file_of(str(base), file.parent)
@@ -179,10 +193,23 @@ def _fields(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
                 found=repr(base),
                 hint=f"use one of: {', '.join(protocol_names())}; or a .yaml file in the same folder.",
             )
-        below = _fields(start, (*above, file))
-    own = {field: value for field, value in read.items() if field not in _AROUND}
-    return {**below, "name": file.stem, **own, "by_ipc": {**below.get("by_ipc", {}), **read.get("by_ipc", {})}}
+        below = _fields(start, numbers, (*above, file))
+    try:
+        return {**below, "name": file.stem, **_layers(read, numbers)}
+    except ValueError as error:
+        raise SettingsError(f"{file} is not a protocol for these sets.", found=str(error), hint=hint) from None
 
 
-def _is_by_number(read: Any) -> bool:
-    return isinstance(read, dict) and all(isinstance(least, int) and isinstance(fields, dict) for least, fields in read.items())
+def _layers(read: Mapping[str, Any], numbers: Mapping[str, int | None]) -> dict[str, Any]:
+    """Return the fields of a mapping, with those that its keys of :data:`_BY` hold for these numbers laid over them."""
+    fields = {field: value for field, value in read.items() if field not in _AROUND}
+    for key, of in _BY.items():
+        layers, number = read.get(key, {}), numbers[key]
+        if not isinstance(layers, dict) or not all(isinstance(n, int) and isinstance(layer, dict) for n, layer in layers.items()):
+            raise ValueError(f"{key} that is no mapping of numbers to fields")
+        if layers and number is None:
+            raise ValueError(f"{key}, but the number of {of} is not known here")
+        for least in sorted(layers):
+            if number is not None and number >= least:
+                fields |= _layers(layers[least], numbers)
+    return fields

@@ -156,7 +156,7 @@ def train_teacher(
         protocol: how to train it, or a protocol's name or file.
         image_size: side in pixels that it sees; by default the images' own.
     """
-    protocol = protocol_named(protocol, ipc=images.ipc)
+    protocol = protocol_named(protocol, ipc=images.ipc, classes=len(images.class_names)).for_student(student)
     if protocol.soft:
         raise SettingsError("A teacher learns from hard labels.", found=f"{protocol.labels} labels", hint="use --protocol teacher.")
     sized = images if image_size is None else images.at_size(image_size)
@@ -174,7 +174,7 @@ def train_teacher(
         if stage.finished:
             return Teacher.load(out)
         network = seeded_student(student, len(images.class_names), sized.image_size, seed)
-        tested = real_images(test, images.class_names, sized.image_size)
+        tested = real_images(test, images.class_names, sized.image_size, protocol.test_crop)
         train_student(
             network,
             _reader(sized),

@@ -57,8 +57,11 @@ def train_and_test(
     distillation_seed: int = 0,
     progress: Progress = SILENT,
 ) -> TrainingResult:
-    """Train a student on ``train`` and test it on ``test``, whose labels mean the same classes; ``distillation_seed`` is for the record."""
-    network = seeded_student(student, len(train.class_names), train.image_size, seed)
+    """Train a student on ``train`` and test it on ``test``, at whose side it works; ``distillation_seed`` is for the record.
+
+    The labels of both mean the same classes. Images of another side are for a protocol that crops them to that of ``test``.
+    """
+    network = seeded_student(student, len(train.class_names), test.image_size, seed)
     checks, scores = check_steps(protocol, len(train.labels)), list[Score]()
 
     def check(done: int) -> None:
@@ -69,9 +72,9 @@ def train_and_test(
         network,
         train.read,
         len(train.labels),
-        protocol=protocol,
+        protocol=protocol.for_student(student),
         targets=targets,
-        image_size=train.image_size,
+        image_size=test.image_size,
         seed=seed,
         title=f"training {student}",
         after_step=check,
@@ -145,8 +148,12 @@ def seeded_student(name: str, num_classes: int, image_size: int, seed: int) -> S
 
 def check_steps(protocol: Protocol, count: int) -> frozenset[int]:
     """Return the numbers of steps after which a student is tested in a training on ``count`` images; the last is the number of all."""
-    steps = math.prod(protocol.ticks(count))
-    return frozenset(round(steps * (check + 1) / protocol.checks) for check in range(protocol.checks))
+    ticks, steps_per_tick = protocol.ticks(count)
+    steps, gaps = ticks * steps_per_tick, protocol.checks
+    if not protocol.best_from:
+        return frozenset(round(steps * (check + 1) / gaps) for check in range(gaps))
+    first, gaps = min(protocol.best_from + 1, ticks) * steps_per_tick, max(gaps - 1, 1)
+    return frozenset(steps - round((steps - first) * check / gaps) for check in range(protocol.checks))
 
 
 def learning_rate_at(protocol: Protocol, step: int, count: int) -> float:

@@ -12,6 +12,7 @@ from d3hr.distillation.settings import DistillOptions, distill_settings
 from d3hr.errors import require_at_least
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.evaluation.training import check_steps
 from d3hr.pipeline import require_two_images
 from d3hr.planning.costs import FLOAT32, FLOAT64, Workload, batches_of, longest_share
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
@@ -63,7 +64,7 @@ def plan(
         SettingsError: a setting is unknown or out of range.
     """
     settings = distill_settings(preset, ipc=ipc, **options)
-    protocol = protocol_named(protocol, ipc=ipc) if isinstance(protocol, str) else protocol
+    protocol = protocol_named(protocol, ipc=ipc, classes=len(counts)) if isinstance(protocol, str) else protocol
     require_two_images(counts)
     require_at_least("--test-images", test_images, 0)
     require_at_least("--evaluation-runs", evaluation_runs, 0)
@@ -168,7 +169,7 @@ def _evaluate(work: Workload, measured: Measured, student: StudentNeeds) -> Stag
         return _unshared(EVALUATE, 0.0)
     steps = math.prod(work.protocol.ticks(work.distilled))
     training = measured.one_step.scaled(measured.three_steps, (steps - 1) / 2).at(batch)
-    checks = min(work.protocol.checks, steps)
+    checks = len(check_steps(work.protocol, work.distilled))
     reading = measured.read.total(batches_of(work.distilled + work.test_images, work.settings.batch_size))
     setup = measured.one_step.first + measured.test.first + reading
     calls = runs * (steps * batch + checks * work.test_images)

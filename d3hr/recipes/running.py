@@ -72,11 +72,12 @@ def run_recipe(
     )
     distilled = expand(statistics, generator, folder / f"ipc{ipc}", ipc=ipc, progress=progress)
     protocol = recipe.evaluate.soft_protocol if labeller else recipe.evaluate.protocol
+    chosen = protocol_named(protocol, ipc=ipc, classes=len(distilled.class_names))
     return compare_with_baselines(
         distilled,
         test_images,
         folder / f"ipc{ipc}-evaluation",
-        Setting(recipe.evaluate.student, protocol_named(protocol, ipc=ipc), labeller, recipe.evaluate.image_size),
+        Setting(recipe.evaluate.student, chosen, labeller, recipe.evaluate.image_size),
         real=images,
         prior=generator,
         seeds=recipe.evaluate.seeds,

@@ -48,6 +48,28 @@ def test_targets_tell_what_the_pixels_hold(kind: str) -> None:
     assert bool(whole) == (kind == "cutmix")
 
 
+def test_cutmix_has_one_rectangle_for_a_batch_cut_off_at_the_border() -> None:
+    """Its area is uniform and its centre anywhere, so at the border it loses a part: along one axis of side 1, a rectangle of side s keeps
+    s - s^2 / 4 on average, so that of both axes E (s - s^2 / 4)^2 is left, with s^2 uniform: 1/2 - 2/5 * 1/2 + 1/16 * 1/3 = 0.320833."""
+    torch.manual_seed(0)
+    mix = mixing(PLAIN.model_copy(update={"mix": "cutmix"}))
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32)
+    lost = []
+    for _ in range(2000):
+        made = mix(images)
+        foreign = made.images[:, 0] != images[:, 0]
+        moved = made.partners != torch.arange(4)
+        assert foreign[~moved].sum() == 0
+        if moved.any():
+            masks = foreign[moved]
+            assert masks.eq(masks[0]).all()
+            assert masks[0].sum() == masks[0].any(dim=0).sum() * masks[0].any(dim=1).sum()
+        assert made.shares.unique().numel() == 1
+        lost.append(1 - float(made.shares[0]))
+    assert sum(lost) / len(lost) == pytest.approx(0.320833, abs=0.015)
+    assert min(lost) < 0.01 and max(lost) > 0.9
+
+
 def test_shares_are_uniform() -> None:
     """Beta(1, 1) is uniform: mean 1/2 and variance 1/12 over 4,000 pairs."""
     torch.manual_seed(0)
@@ -79,6 +101,17 @@ def test_a_resized_crop_magnifies_a_part() -> None:
     spans = crops[:, 0, 0, -1] - crops[:, 0, 0, 0]
     assert 0.35 < float(spans.min()) < float(spans.max()) < 0.6
     assert crops[:, 0, 0, 0].unique().numel() > 10
+
+
+def test_a_crop_of_a_larger_image_is_resized_once() -> None:
+    """Of stripes one pixel wide at 64 pixels, whole images at 16 are the antialiased grey of them, and a quarter of the area never less
+    contrast than the whole; stripes of the shrunk image are gone for good."""
+    torch.manual_seed(0)
+    stripes = (torch.arange(64) % 2 * 2.0 - 1).expand(40, 3, 64, 64)
+    whole, small = (augmentation(PLAIN.model_copy(update={"crop_scale": (share, share)}), 16)(stripes) for share in (1.0, 0.03))
+    assert whole.shape == small.shape == (40, 3, 16, 16)
+    assert float(whole[..., 2:-2].abs().max()) < 0.05
+    assert float(small.abs().mean()) > 0.3
 
 
 def test_flips_mirror_half_of_the_images() -> None:

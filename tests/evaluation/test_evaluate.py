@@ -185,3 +185,29 @@ def test_training_and_test_images_are_resized_alike(image_folder: MakeFolder, tm
     for label in (0, 1):
         ours, theirs = (sorted(image.numpy().tobytes() for image in each[3 * label : 3 * label + 3]) for each in (stored.images, expected))
         assert ours == theirs
+
+
+def test_test_images_are_cropped_at_their_centre(tmp_path: Path) -> None:
+    """At 7/8 of the side, images for a student of 14 pixels are the middle of those of 16; all of the side is the images as they are."""
+    colours = load_images(two_colours(tmp_path / "train", ("down", "up")))
+    larger = real_images(colours, colours.class_names, 16).images
+    assert torch.equal(real_images(colours, colours.class_names, 14, 0.875).images, larger[:, :, 1:15, 1:15])
+    assert torch.equal(real_images(colours, colours.class_names, 16, 1.0).images, larger)
+
+
+def test_crops_are_taken_from_the_stored_images(tmp_path: Path) -> None:
+    """A student of 4 pixels is trained on crops of images of 8, and is tested at 4; a crop of everything is the image at 4 pixels."""
+    colours = load_images(two_colours(tmp_path / "train", ("down", "up")))
+    cropped = SHORT.model_copy(update={"crop_scale": (0.5, 1.0), "crop_stored": True})
+    assert evaluate(colours, colours, student="convnet1", protocol=cropped, seeds=(0,), image_size=4).accuracy_mean == 1.0
+    seen = list[torch.Size]()
+
+    def targets(mixed: Mixed, positions: torch.Tensor) -> torch.Tensor:
+        seen.append(mixed.images.shape)
+        return torch.eye(2)[positions % 2]
+
+    tested = real_images(colours, colours.class_names, 4)
+    train_and_test(training_images(colours), tested, student="convnet1", protocol=cropped, targets=targets, seed=0)
+    assert set(seen) == {torch.Size((8, 3, 4, 4))}
+    with pytest.raises(SettingsError, match="size"):
+        evaluate(colours, colours, protocol=cropped, image_size=0)

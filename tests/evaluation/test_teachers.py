@@ -108,11 +108,11 @@ def test_images_too_many_for_memory_are_read_as_they_are_needed(
 def test_a_teacher_of_other_classes_is_refused_with_both_lists(teacher: Teacher, image_folder: MakeFolder) -> None:
     colours = load_images(image_folder({"red": 2, "blue": 2}))
     with pytest.raises(ClassMismatch, match=r"blue, red.*0, 1, 2"):
-        evaluate(colours, colours, protocol=protocol_named("stored", ipc=2), teacher=teacher)
+        evaluate(colours, colours, protocol=protocol_named("stored", ipc=2, classes=2), teacher=teacher)
     with pytest.raises(ClassMismatch):
         teacher.require_classes("01", "the training set")
     with pytest.raises(SettingsError, match="needs a teacher"):
-        evaluate(colours, colours, protocol=protocol_named("stored", ipc=2))
+        evaluate(colours, colours, protocol=protocol_named("stored", ipc=2, classes=2))
 
 
 def test_what_is_no_teacher_is_refused(teacher: Teacher, tmp_path: Path) -> None:

@@ -49,6 +49,26 @@ def test_checks_are_even_and_the_last_is_at_the_end() -> None:
     assert check_steps(BRIEF.model_copy(update={"checks": 1}), 20) == {18}
 
 
+def test_checks_may_begin_late() -> None:
+    """3 steps an epoch: of 20 epochs those from 10 on end after steps 33 to 60, and 4 checks are 9 steps apart.
+
+    Where the training ends before, only its end is left, and it is what a single check sees.
+    """
+    late = BRIEF.model_copy(update={"epochs": 20, "best_from": 10, "checks": 4})
+    assert check_steps(late, 20) == {33, 42, 51, 60}
+    assert check_steps(late.model_copy(update={"checks": 100}), 20) == set(range(33, 61))
+    assert check_steps(late.model_copy(update={"checks": 1}), 20) == {60}
+    assert check_steps(late.model_copy(update={"epochs": 5}), 20) == {15}
+
+
+def test_a_student_of_its_own_learning_rate(sets: tuple[LabelledImages, LabelledImages]) -> None:
+    """It trains as at that rate; others do not."""
+    short = BRIEF.model_copy(update={"epochs": 2})
+    own, slow = (short.model_copy(update={"learning_rate": 1e-6, "learning_rate_by_student": rates}) for rates in ({"convnet1": 0.01}, {}))
+    assert run(sets, "convnet1", own, 0).confusion == run(sets, "convnet1", short, 0).confusion
+    assert run(sets, "convnet1", slow, 0).confusion != run(sets, "convnet1", short, 0).confusion
+
+
 def test_a_loss_that_is_not_finite_is_an_error(sets: tuple[LabelledImages, LabelledImages]) -> None:
     """Rates of 1e30 make weights of that size in the first step; the logits of the second are beyond float32."""
     with pytest.raises(NumericalError, match=r"(?s)training convnet1: the loss is not finite.*at step 1"):
@@ -61,7 +81,7 @@ def test_a_loss_that_is_not_finite_is_an_error(sets: tuple[LabelledImages, Label
 )
 def test_a_seed_decides_everything(sets: tuple[LabelledImages, LabelledImages], student: str, mix: str, epochs: int) -> None:
     """Weights, order, crops, flips, pairs and shares follow from the seed, whatever the global generator's state."""
-    protocol = protocol_named("paper-hard", ipc=2).model_copy(update={"epochs": epochs, "batch_size": 10, "mix": mix})
+    protocol = protocol_named("paper-hard", ipc=2, classes=10).model_copy(update={"epochs": epochs, "batch_size": 10, "mix": mix})
     first: list[TrainingResult] = []
     second: list[TrainingResult] = []
     other: list[TrainingResult] = []
@@ -77,7 +97,7 @@ def test_a_seed_decides_everything(sets: tuple[LabelledImages, LabelledImages], 
 @pytest.mark.slow
 def test_the_papers_protocol_teaches(sets: tuple[LabelledImages, LabelledImages]) -> None:
     """Crops, mixup and AdamW lead well above chance, 10 %, on digits the student has not seen, within 100 passes."""
-    protocol = protocol_named("paper-hard", ipc=2).model_copy(update={"epochs": 100, "flip": False, "crop_scale": (0.5, 1.0)})
+    protocol = protocol_named("paper-hard", ipc=2, classes=10).model_copy(update={"epochs": 100, "flip": False, "crop_scale": (0.5, 1.0)})
     assert run(sets, "convnet3", protocol, 0).last_epoch > 0.4
 
 
