@@ -1,5 +1,7 @@
 """The public names of d3hr and where each is defined."""
 
+from .comparison.matrix import Matrix as Matrix
+from .comparison.run import compare as compare
 from .data.dataset import ImageData as ImageData
 from .data.dataset import load_images as load_images
 from .diagnostics.diagnose import diagnose as diagnose
@@ -12,6 +14,7 @@ from .distillation.grouping import select_groups as select_groups
 from .errors import D3hrError as D3hrError
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.results import Evaluation as Evaluation
+from .methods.job import MethodInputs as MethodInputs
 from .methods.prior_only import prior_only as prior_only
 from .methods.selection import random_real as random_real
 from .pipeline import distill as distill
@@ -19,6 +22,8 @@ from .pipeline import expand as expand
 from .planning.plan import plan as plan
 from .prior.fit import fit_prior as fit_prior
 from .prior.model import Prior as Prior
+from .report.report import write_report as write_report
 from .sets.distilled_set import DistilledSet as DistilledSet
 
 __all__: list[str]
+__version__: str

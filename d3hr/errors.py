@@ -19,7 +19,7 @@ Every message has three parts: what is wrong, what was found, and what to do nex
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,19 @@ class NumericalError(D3hrError):
 
 class ExecutionError(D3hrError):
     """Worker processes or machines cannot do their work."""
+
+
+def require_kind(argument: str, value: object, kind: type | tuple[type, ...], hint: str) -> None:
+    """Raise a :class:`SettingsError`, which names ``argument``, for a value of another type; ``hint`` says how to come by a right one."""
+    if not isinstance(value, kind):
+        kinds = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise SettingsError(f"{argument} must be of type {kinds}.", found=f"{type(value).__name__} {value!r:.60}", hint=hint)
+
+
+def require_class(source: str, name: str, names: Collection[str]) -> None:
+    """Raise a :class:`DataError` for a class that ``source``, whose classes are ``names``, does not have."""
+    if name not in names:
+        raise DataError(f"{source} has no class {name!r}.", found=f"classes: {_classes(list(names))}", hint="name one of these.")
 
 
 def require_at_least(flag: str, value: int, least: int = 1) -> None:

@@ -9,17 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from d3hr.data.dataset import ImageData
+from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
 from d3hr.distillation.levels import LevelChoice, choose_level
 from d3hr.distillation.settings import DistillOptions, ExpandOptions, distill_settings
 from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator
-from d3hr.errors import DataError, listed
+from d3hr.errors import DataError, listed, require_kind
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_or_make
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import conditioning_ids, match_classes
-from d3hr.prior.model import Prior
+from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.manifest import Manifest, Sample
@@ -69,6 +69,8 @@ def distill(
         OutputError: ``out`` holds something else.
         NumericalError: a latent is not finite; the message names class and level.
     """
+    require_kind("images", images, ImageData, OPEN_IMAGES)
+    require_kind("prior", prior, Prior, OPEN_PRIOR)
     settings = distill_settings(preset, ipc=ipc, **options)
     automatic = {name: "auto" for name, value in options.items() if value == "auto"}
     if store == "images":

@@ -28,6 +28,8 @@ from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
 from d3hr.fileio.structured import Record
 from d3hr.progress import SILENT, Progress
 
+OPEN_IMAGES = "open them with d3hr.load_images(FOLDER)."
+"""What to do where images are needed and something else is given."""
 _CHUNK = 512
 _DECODERS = min(8, os.cpu_count() or 1)
 _Indices = NDArray[np.int64]

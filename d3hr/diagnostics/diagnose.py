@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from d3hr.data.dataset import ImageData
+from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer, weak_prior
 from d3hr.diagnostics.distances import Measures, distances, thinned
 from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, label_agreement, mean_support, share_copied, support
@@ -18,7 +18,7 @@ from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, ref
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space, mean_of_known
 from d3hr.distillation.levels import MIN_IMAGES, LatentSample
 from d3hr.distillation.settings import DistillSettings, distill_settings
-from d3hr.errors import ClassMismatch, require_at_least
+from d3hr.errors import ClassMismatch, require_at_least, require_kind
 from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.checksums import verify
@@ -26,7 +26,7 @@ from d3hr.fileio.locking import locked
 from d3hr.fileio.names import class_folders
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning, match_classes
-from d3hr.prior.model import Prior
+from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import derive_seed
 from d3hr.sets.image_set import ImageSet, require_images
@@ -163,6 +163,9 @@ def _key(
     """Check the arguments of :func:`diagnose` and return what decides its figures, as JSON values."""
     require_at_least("--levels", levels)
     require_images(distilled)
+    require_kind("images", images, ImageData, OPEN_IMAGES)
+    if prior is not None:
+        require_kind("prior", prior, Prior, OPEN_PRIOR)
     ClassMismatch.unless_same("the distilled set", distilled.class_names, f"the real images {images.source}", images.class_names)
     if teacher:
         teacher.require_classes(distilled.class_names, "the distilled set")

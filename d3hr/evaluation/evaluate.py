@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from d3hr.data.dataset import ImageData
-from d3hr.errors import SettingsError
+from d3hr.data.dataset import OPEN_IMAGES, ImageData
+from d3hr.errors import SettingsError, require_kind
 from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
@@ -13,7 +13,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Targets, hard_targets, online_targets, score, stored_targets, train_and_test
 from d3hr.prior.networks import default_device
 from d3hr.progress import BY_DEFAULT, Progress, Within
-from d3hr.sets.image_set import ImageSet
+from d3hr.sets.image_set import ImageSet, require_images
 
 TRAINING_SEEDS = (0, 1, 2)
 """Seeds of an evaluation, unless others are given."""
@@ -50,6 +50,8 @@ def evaluate(
     """
     if not seeds:
         raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
+    require_images(distilled)
+    require_kind("test", test, ImageData, OPEN_IMAGES)
     protocol = protocol_named(protocol, ipc=distilled.ipc, classes=len(distilled.class_names))
     train = training_images(distilled, None if protocol.crop_stored else image_size)
     tested = real_images(test, train.class_names, train.image_size if image_size is None else image_size, protocol.test_crop)

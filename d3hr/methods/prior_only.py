@@ -10,11 +10,11 @@ from torch import Tensor
 from d3hr.distillation.overrides import with_fields_of
 from d3hr.distillation.settings import DistillOptions, DistillSettings
 from d3hr.distillation.tasks import generate_images
-from d3hr.errors import NumericalError, require_at_least
+from d3hr.errors import NumericalError, require_at_least, require_kind
 from d3hr.methods.base import PriorMethodSettings
 from d3hr.methods.job import Job, write_images
 from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
-from d3hr.prior.model import Prior
+from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
@@ -73,6 +73,7 @@ def prior_only(
         OutputError: ``out`` holds something else.
         NumericalError: an image is not finite.
     """
+    require_kind("prior", prior, Prior, OPEN_PRIOR)
     require_at_least("--ipc", ipc)
     matches = conditioning or match_classes(class_names, prior.class_names, of="the data")
     ids = conditioning_ids(matches)

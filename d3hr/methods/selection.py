@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3hr.data.dataset import ImageData
+from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.mixture import k_means_centres
+from d3hr.errors import require_kind
 from d3hr.methods.base import MethodSettings
 from d3hr.methods.coresets import farthest_order, herding_order, medoids
 from d3hr.methods.features import Space, class_features, network_of
@@ -49,6 +50,7 @@ def random_real(
         DataError: a class has fewer than ``ipc`` images.
         OutputError: ``out`` holds something else.
     """
+    require_kind("images", images, ImageData, OPEN_IMAGES)
     job = Job("random_real", MethodInputs(images, image_size), Path(out), ipc, seed, Path(f"{out}-shared"), progress)
     return write_random_real(job, MethodSettings())
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from d3hr.data.dataset import ImageData
-from d3hr.errors import SettingsError
+from d3hr.data.dataset import OPEN_IMAGES, ImageData
+from d3hr.errors import SettingsError, require_kind
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder
@@ -77,6 +77,7 @@ def fit_prior(
     """
     from accelerate import Accelerator
 
+    require_kind("images", images, ImageData, OPEN_IMAGES)
     name = (init.source or "a prior in memory") if isinstance(init, Prior) else init and str(init)
     settings = fit_settings(preset=preset, init=name, autoencoder=autoencoder and str(autoencoder), seed=seed, **changes)
     # Mixed precision is the trainer's: accelerate's is global to the interpreter. Without cpu=True it would not connect processes on CPUs.

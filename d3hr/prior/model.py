@@ -21,6 +21,8 @@ from d3hr.prior.networks import default_device
 from d3hr.prior.repository import PriorRecord, Repository, load_autoencoder, load_transformer
 from d3hr.prior.schedule import Schedule
 
+OPEN_PRIOR = "open it with d3hr.Prior.from_pretrained(FOLDER), or make one with d3hr.fit_prior."
+"""What to do where a prior is needed and something else is given."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -24,11 +24,11 @@ from d3hr.data.dataset import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import ExpandOptions, StatisticsSettings, distill_settings
-from d3hr.errors import DistilledSetError, PriorError, SettingsError, flag
+from d3hr.errors import DistilledSetError, PriorError, SettingsError, flag, require_class, require_kind
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder
-from d3hr.prior.model import Prior
+from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.sets.image_set import ImageSet, require_images
 from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
@@ -182,6 +182,7 @@ class DistilledSet:
         Raises:
             DistilledSetError: an image is damaged or not of the manifest's size; the size is checked before pixels are decoded.
         """
+        require_class(self.source, class_name, self.class_names)
         entry = self.manifest.classes[self.class_names.index(class_name)]
         return torch.stack([self._pixels(file) for file in entry.files(self.path)[:count]])
 
@@ -213,6 +214,7 @@ class DistilledSet:
             SettingsError: ``ipc`` is out of range, or a change is, or it would need other statistics.
             OutputError: ``out`` holds something else.
         """
+        require_kind("prior", prior, Prior, OPEN_PRIOR)
         if not self.mixtures:
             raise DistilledSetError(
                 f"{self.path} has no statistics to expand.",

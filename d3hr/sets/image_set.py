@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from d3hr.errors import DistilledSetError
+from d3hr.errors import DistilledSetError, SettingsError
 
 if TYPE_CHECKING:
     from d3hr.sets.manifest import Manifest
@@ -60,7 +60,13 @@ class ImageSet(Protocol):
 
 
 def require_images(images: ImageSet) -> None:
-    """Raise :class:`~d3hr.errors.DistilledSetError` for a set that keeps only statistics."""
+    """Raise an error for what is no set (``SettingsError``), or a set that keeps only statistics (``DistilledSetError``)."""
+    if not hasattr(images, "of_class"):
+        raise SettingsError(
+            "The set of images must be an opened one.",
+            found=f"{type(images).__name__} {images!r:.60}",
+            hint="open it with d3hr.DistilledSet.load(FOLDER), or d3hr.load_images(FOLDER) if another tool made it.",
+        )
     if images.ipc == 0:
         raise DistilledSetError(
             f"{images.source} has no images.",
