@@ -5,18 +5,19 @@ Legend: N images, H = W image side.
 
 import io
 import stat
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torch.nn import functional as F
+
+from d3hr.data.depth import FULL, deep_values, is_deep, refusal, stated_bits, swap_bytes, to_eight_bits
+from d3hr.data.formats import READ, START, MissingReader, kind_of, what_else
 
 MAX_PIXELS = 89_478_485
 """Largest width x height that is decoded (Pillow's own limit against decompression bombs, here an error)."""
@@ -24,8 +25,6 @@ MAX_BYTES = 2**28
 """Largest encoded image that is read: 256 MiB, over what :data:`MAX_PIXELS` of any photograph take."""
 MIN_SIDE = 4
 """Smallest side, in pixels, that counts as a picture."""
-_READERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile}
-"""First bytes of a file -> the only reader that opens it. Pillow has others, of which one starts Ghostscript: they never see a file."""
 _ORIENTATION = 0x0112
 """The EXIF tag of how an image is rotated or mirrored."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -41,17 +40,52 @@ def content_of(path: Path) -> bytes:
         return b""
 
 
-def open_upright(blob: bytes) -> Image.Image:
-    """Decode one encoded image to RGB: EXIF rotation applied, transparency laid on white, 16-bit grey scaled to 8 bits.
+def start_of(path: Path) -> bytes:
+    """Return the first bytes of a plain file, as many as tell its kind; empty bytes for anything else."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""
+        with path.open("rb") as file:
+            return file.read(START)
+    except (OSError, ValueError):
+        return b""
+
+
+class Facts(NamedTuple):
+    """What one image is, found by decoding it.
+
+    Attributes:
+        size: width and height in pixels, upright.
+        peak: largest value of a 16-bit picture whose file does not tell its range, 0 to 65,535; None for any other.
+        frames: whether it has several frames or pages, of which the first is read.
+    """
+
+    size: tuple[int, int]
+    peak: int | None
+    frames: bool
+
+
+def examine(blob: bytes) -> Facts:
+    """Decode one encoded image and return what it is; errors are those of :func:`open_upright`."""
+    image, values, stated, frames = _decode(blob)
+    return Facts(image.size, int(values.max()) if values is not None and stated is None else None, frames)
+
+
+def open_upright(blob: bytes, bits: int = FULL) -> Image.Image:
+    """Decode one encoded image to RGB: EXIF rotation applied, transparency laid on white, 16-bit values scaled to 8 bits.
+
+    Args:
+        blob: the content of its file.
+        bits: how many bits count in a 16-bit picture whose file does not tell, 8 to 16.
 
     Raises:
-        ValueError: it is no PNG, JPEG or WebP image, is damaged, too small or too large; the size is checked before pixels are decoded.
+        ValueError: it is no image of a kind that is read, is damaged, too small or too large; the size is checked before pixels are
+            decoded.
     """
-    image = open_header(blob)
+    image, values, stated, _ = _decode(blob)
     try:
-        image = _upright(image)
-        if image.mode.startswith("I;16") or image.mode == "I":
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        if values is not None:
+            image = to_eight_bits(values, stated or bits)
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("RGB")
@@ -59,19 +93,46 @@ def open_upright(blob: bytes) -> Image.Image:
         raise ValueError(f"damaged: {error}") from error
 
 
-def open_header(blob: bytes) -> Image.Image:
+def _decode(blob: bytes) -> tuple[Image.Image, np.ndarray[Any, np.dtype[np.uint16]] | None, int | None, bool]:
+    """Return an image as Pillow decodes it, upright; its values if they have 16 bits; how many of these count, as the file tells; whether
+    it has several frames.
+    """
+    header = open_header(blob)
+    if why := refusal(header):
+        raise ValueError(why)
+    try:
+        frames = bool(getattr(header, "is_animated", False))
+        deep = is_deep(header)
+        image = _upright(header)
+        if not deep:
+            return image, None, None, frames
+        values = deep_values(image, partial(_low_bytes, blob))
+        return image, values, stated_bits(header, blob, values), frames
+    except Exception as error:  # Pillow's decoders raise from many unrelated trees
+        raise ValueError(f"damaged: {error}") from error
+
+
+def _low_bytes(blob: bytes) -> Image.Image:
+    header = open_header(blob)
+    swap_bytes(header)
+    return _upright(header)
+
+
+def open_header(blob: bytes) -> ImageFile:
     """Read the header of one encoded image; its pixels are not decoded.
 
     Raises:
-        ValueError: it is empty, is no PNG, JPEG or WebP image, its header is damaged, or its size is too small or too large.
+        ValueError: it is empty, is no image of a kind that is read, its header is damaged, or its size is too small or too large.
     """
     if not blob:
         raise ValueError(f"no content: an empty file, none at all, one that may not be read, or over {MAX_BYTES:,} bytes")
-    reader = next((reader for start, reader in _READERS.items() if blob.startswith(start)), None)
-    if reader is None:
-        raise ValueError("not a PNG, JPEG or WebP image")
+    kind = kind_of(blob[:START])
+    if kind is None:
+        raise ValueError(what_else(blob[:START]) or f"not an image of a kind that is read: {READ}")
     try:
-        image = reader(io.BytesIO(blob))
+        image = kind.reader(io.BytesIO(blob))
+    except MissingReader as error:
+        raise ValueError(str(error)) from error
     except Exception as error:  # Pillow's readers raise from many unrelated trees
         raise ValueError(f"damaged: {error}") from error
     width, height = image.size

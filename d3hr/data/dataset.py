@@ -6,8 +6,6 @@ Legend: N images, H = W image size in pixels.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -23,15 +21,19 @@ from pydantic import Field
 from torch import Tensor
 
 from d3hr.data.codec import MIN_SIDE, open_upright, to_pixels, to_unit_range
+from d3hr.data.scan import CHUNK, DECODERS, scan, without_images
 from d3hr.data.sources import Source, is_hub_id, open_source
 from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
 from d3hr.fileio.structured import Record
 from d3hr.progress import SILENT, Progress
 
+<<<<<<< HEAD
 OPEN_IMAGES = "open them with d3hr.load_images(FOLDER)."
 """What to do where images are needed and something else is given."""
 _CHUNK = 512
 _DECODERS = min(8, os.cpu_count() or 1)
+=======
+>>>>>>> f3ac507 (Read BMP, TIFF, GIF, AVIF, JPEG 2000 and HEIC by their first bytes, and 16-bit pictures by the bits that count)
 _Indices = NDArray[np.int64]
 
 
@@ -59,9 +61,10 @@ class ImageData:
         fingerprint: SHA-256 over class names and the contents of all images in order.
         sizes: how often each (width, height) occurs.
         skipped: unreadable images that were left out, each with its reason.
-        ignored: files and folders of the source that are not read: no PNG, JPEG or WebP, hidden, or left by an operating system.
+        ignored: files and folders of the source that are not read: no images, hidden, or left by an operating system.
         splits: all splits of the source, as they are called there.
         notes: what was decided about the source, one sentence each, such as which folders are no classes.
+        bits: how many bits count in 16-bit pictures whose files do not tell: 8 or 12 if no value in the whole data set is larger.
     """
 
     source: str
@@ -73,6 +76,7 @@ class ImageData:
     ignored: tuple[str, ...]
     splits: tuple[str, ...]
     notes: tuple[str, ...]
+    bits: int
     method: ClassVar[str] = "folder"
     """How the images were made is not known: there is no manifest, and no seed."""
     seed: ClassVar[int] = 0
@@ -122,7 +126,7 @@ class ImageData:
     def of_class(self, class_name: str, count: int | None = None) -> Tensor:
         """Return the first ``count`` images of a class, by default all of them, uint8 [K, 3, H, W]; encoded images are read in chunks."""
         indices = self._by_class[class_name][:count]
-        return torch.cat([self._decode(indices[start : start + _CHUNK]) for start in range(0, len(indices), _CHUNK)])
+        return torch.cat([self._decode(indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK)])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return all images, uint8 [N, 3, H, W], class by class, and their labels, int64 [N]."""
@@ -178,13 +182,13 @@ class ImageData:
 
     def _decode(self, indices: Sequence[int] | _Indices) -> Tensor:
         rows = [int(index) for index in indices]
-        with ThreadPoolExecutor(_DECODERS) as pool:
+        with ThreadPoolExecutor(DECODERS) as pool:
             pixels = list(pool.map(self._pixels, rows, self._images.read(rows)))
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
     def _pixels(self, index: int, blob: bytes) -> NDArray[np.uint8]:
         try:
-            return to_pixels(open_upright(blob), self.image_size)
+            return to_pixels(open_upright(blob, self.bits), self.image_size)
         except ValueError as error:
             raise DataError(
                 f"{self._images.name(index)} of {self.source} can no longer be read.",
@@ -207,7 +211,7 @@ def load_images(
     """Open a data set; every image is read and checked once before anything else is done with it.
 
     Args:
-        source: a folder of class folders (PNG, JPEG, WebP), a folder of parquet files, a Hugging Face Hub id, or ``"digits"``.
+        source: a folder of class folders, a folder of parquet files, a Hugging Face Hub id, or ``"digits"``.
         split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
         image_size: side in pixels that images are delivered in; by default the median shorter side.
         on_bad_image: raise, or leave out and count, images that cannot be read.
@@ -233,64 +237,29 @@ def load_images(
             found=f"classes: {listed(images.class_names) or 'none'}",
             hint="give a folder that contains one folder of images per class.",
         )
-    bad, sizes, fingerprint = _scan(images, name, progress)
-    skipped = tuple(bad.values())
+    found = scan(images, name, progress)
+    skipped = tuple(found.bad.values())
     if skipped and on_bad_image == "error":
         raise UnreadableImages(name, skipped)
     order = np.argsort(images.labels, kind="stable")
-    order = order[np.isin(order, list(bad), invert=True)]
+    order = order[np.isin(order, list(found.bad), invert=True)]
     for label in np.flatnonzero(np.bincount(images.labels[order], minlength=len(images.class_names)) == 0):
-        raise DataError(
-            f"Class {images.class_names[label]!r} of {name} has no readable image.",
-            found=f"{(images.labels == label).sum()} file(s), none readable",
-            hint="add images to it, or remove the empty class.",
-        )
+        seen, do = without_images(images, int(label), found.bad)
+        raise DataError(f"Class {images.class_names[label]!r} of {name} has no readable image.", found=seen, hint=do)
     return ImageData(
         source=name,
         split=found_split,
-        image_size=_median_side(sizes) if image_size is None else _checked_size(image_size),
-        fingerprint=fingerprint,
-        sizes=dict(sizes),
+        image_size=found.median_side() if image_size is None else _checked_size(image_size),
+        fingerprint=found.fingerprint,
+        sizes=dict(found.sizes),
         skipped=skipped,
         ignored=images.ignored,
         splits=splits,
-        notes=notes,
+        notes=notes + found.remarks(images),
+        bits=found.bits,
         _images=images,
         _order=order,
     )
-
-
-def _scan(images: Source, name: str, progress: Progress) -> tuple[dict[int, str], Counter[tuple[int, int]], str]:
-    """Decode every image once; return why some cannot be read, by index, how often each (width, height) occurs, and the fingerprint."""
-    bad: dict[int, str] = {}
-    sizes: Counter[tuple[int, int]] = Counter()
-    digest = hashlib.sha256(repr(images.class_names).encode())
-    digest.update(images.labels.tobytes())
-
-    def check(blob: bytes) -> tuple[bytes, tuple[int, int] | str]:
-        try:
-            return hashlib.sha256(blob).digest(), open_upright(blob).size
-        except ValueError as error:
-            return b"", str(error)
-
-    total = len(images.labels)
-    with progress.bar(f"checking {name}", total) as bar, ThreadPoolExecutor(_DECODERS) as pool:
-        for start in range(0, total, _CHUNK):
-            indices = range(start, min(start + _CHUNK, total))
-            for index, (content, size) in zip(indices, pool.map(check, images.read(indices)), strict=True):
-                digest.update(content)
-                if isinstance(size, str):
-                    bad[index] = f"{images.name(index)}: {size}"
-                else:
-                    sizes[size] += 1
-            bar.update(indices.stop)
-    return bad, sizes, digest.hexdigest()
-
-
-def _median_side(sizes: Counter[tuple[int, int]]) -> int:
-    """Return the median of the shorter sides of all images; of an even number, the lower of the two in the middle."""
-    sides = np.sort(np.repeat([min(size) for size in sizes], list(sizes.values())))
-    return int(sides[(len(sides) - 1) // 2])
 
 
 def _checked_size(image_size: int) -> int:

@@ -34,8 +34,8 @@ class ClassFolders:
         self.split: str | None = None
         classes = self._class_folders(self._find(root, split))
         found = {name: list(files_below(folder, self._left_out)) for name, folder in classes.items()}
-        images = {name: [file for file in files if is_image(file.name)] for name, files in found.items()}
-        self._left_out += [file for files in found.values() for file in files if not is_image(file.name)]
+        images = {name: [file for file in files if is_image(file)] for name, files in found.items()}
+        self._left_out += [file for files in found.values() for file in files if not is_image(file)]
         if not self.splits:
             images = self._only_split(classes, images, split)
         self.class_names = in_order(images)
@@ -136,8 +136,8 @@ def in_order(class_names: Collection[str]) -> tuple[str, ...]:
 
 def _is_other(folder: Path) -> bool:
     """Return whether there are files below a folder, and none that could be an image of any kind."""
-    names = [file.name for file in files_below(folder)]
-    return bool(names) and not any(map(may_be_image, names))
+    files = list(files_below(folder))
+    return bool(files) and not any(map(may_be_image, files))
 
 
 def _is_text(name: str) -> bool:

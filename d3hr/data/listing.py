@@ -3,12 +3,13 @@
 import mimetypes
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from d3hr.data import formats
+from d3hr.data.codec import start_of
 from d3hr.errors import printable
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-"""Endings of the files that are read; others are listed as ignored."""
 _LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin", "lost+found"})
 """Names, in lower case, of what operating systems and file servers leave in folders."""
 
@@ -18,15 +19,16 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
 
 
-def is_image(name: str) -> bool:
-    """Return whether a file is read as an image."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_litter(name)
+def is_image(file: Path) -> bool:
+    """Return whether a file is read as an image: by the ending of its name or, failing that, by its first bytes."""
+    return not is_litter(file.name) and formats.is_image(file.suffix, partial(start_of, file))
 
 
-def may_be_image(name: str) -> bool:
-    """Return whether a file is an image by its name, of whatever kind, or has a name that says nothing."""
-    kind = mimetypes.guess_type(name, strict=False)[0] or ""
-    return not is_litter(name) and (is_image(name) or kind.startswith("image/") or "." not in name)
+def may_be_image(file: Path) -> bool:
+    """Return whether a file is an image or a picture of another kind, or has a name that says nothing."""
+    kind = mimetypes.guess_type(file.name, strict=False)[0] or ""
+    refused = formats.refused_kind(file.suffix) is not None or kind.startswith("image/")
+    return not is_litter(file.name) and (refused or "." not in file.name or is_image(file))
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -36,12 +38,12 @@ def folders_in(folder: Path) -> list[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """Return the images directly in a folder, sorted by name."""
-    return sorted(entry for entry in folder.iterdir() if is_image(entry.name) and not entry.is_dir())
+    return sorted(entry for entry in folder.iterdir() if is_image(entry) and not entry.is_dir())
 
 
 def holds_images(folder: Path) -> bool:
     """Return whether there are images in a folder, or in folders below it."""
-    return any(is_image(file.name) for file in files_below(folder))
+    return any(is_image(file) for file in files_below(folder))
 
 
 def files_below(folder: Path, litter: list[Path] | None = None) -> Iterator[Path]:

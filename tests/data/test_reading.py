@@ -166,7 +166,7 @@ REFUSED = {
     "an empty class": ("cat/1.png dog/1.png bee/", "Class 'bee'", "0 file"),
     "no images": ("models/last.pt code/main.py", "no class folders", r"2 folder\(s\) without images"),
     "an empty class next to a deep one": ("cat/x/1.png cat/y/1.png bee/", "Class 'bee'", "0 file"),
-    "a class of another kind of file": ("cat/1.png dog/1.png bee/1.psd", "Class 'bee'", "0 file"),
+    "a class of another kind of file": ("cat/1.png dog/1.png bee/1.psd", "Class 'bee'", "1 layered pictures of an editor"),
     "one class": ("cat/1.png cat/2.png", "fewer than two classes", "classes: cat"),
     "images alone": ("1.png 2.png", "no class folders", r"2 image\(s\) directly in it"),
 }

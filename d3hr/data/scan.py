@@ -1,0 +1,106 @@
+"""Decodes every image of a source once, before anything else is done with them: which can be read, how large they are, what to say of them.
+
+Legend: N images.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+import numpy as np
+
+from d3hr.data.codec import Facts, examine
+from d3hr.data.depth import FULL, shown_bits
+from d3hr.data.formats import refused_kind
+from d3hr.data.sources import Source
+from d3hr.errors import listed
+from d3hr.progress import Progress
+
+CHUNK = 512
+"""How many encoded images are held at once."""
+DECODERS = min(8, os.cpu_count() or 1)
+"""Threads that decode images."""
+
+
+@dataclass
+class Scan:
+    """What was found in N images.
+
+    Attributes:
+        fingerprint: SHA-256 over class names and the contents of all images in order.
+        bad: index -> why the image cannot be read, for each that cannot.
+        sizes: how often each (width, height) occurs.
+        peaks: the largest value of each 16-bit picture whose file does not tell its range.
+        frames: indices of images of several frames or pages.
+    """
+
+    fingerprint: str = ""
+    bad: dict[int, str] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    peaks: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+
+    def median_side(self) -> int:
+        """Return the median of the shorter sides of all images; of an even number, the lower of the two in the middle."""
+        sides = np.sort(np.repeat([min(size) for size in self.sizes], list(self.sizes.values())))
+        return int(sides[(len(sides) - 1) // 2])
+
+    @property
+    def bits(self) -> int:
+        """How many bits count in 16-bit pictures whose files do not tell: as many as the largest value of all needs, 8, 12 or 16."""
+        return shown_bits(max(self.peaks)) if self.peaks else FULL
+
+    def remarks(self, images: Source) -> tuple[str, ...]:
+        """Return what is read otherwise than one may expect, a line each."""
+        lines = []
+        if self.bits < FULL:
+            lines.append(f"{len(self.peaks)} 16-bit picture(s) hold no value above {max(self.peaks):,}: read as {self.bits} bits")
+        if self.frames:
+            example = images.name(self.frames[0])
+            lines.append(f"{len(self.frames)} image(s) of several frames or pages, such as {example}: the first of each is read")
+        return tuple(lines)
+
+
+def scan(images: Source, name: str, progress: Progress) -> Scan:
+    """Decode every image once and return what was found."""
+    found = Scan()
+    digest = hashlib.sha256(repr(images.class_names).encode())
+    digest.update(images.labels.tobytes())
+
+    def check(blob: bytes) -> tuple[bytes, Facts | str]:
+        try:
+            return hashlib.sha256(blob).digest(), examine(blob)
+        except ValueError as error:
+            return b"", str(error)
+
+    total = len(images.labels)
+    with progress.bar(f"checking {name}", total) as bar, ThreadPoolExecutor(DECODERS) as pool:
+        for start in range(0, total, CHUNK):
+            indices = range(start, min(start + CHUNK, total))
+            for index, (content, facts) in zip(indices, pool.map(check, images.read(indices)), strict=True):
+                digest.update(content)
+                if isinstance(facts, str):
+                    found.bad[index] = f"{images.name(index)}: {facts}"
+                    continue
+                found.sizes[facts.size] += 1
+                found.peaks += [facts.peak] if facts.peak is not None else []
+                found.frames += [index] if facts.frames else []
+            bar.update(indices.stop)
+    found.fingerprint = digest.hexdigest()
+    return found
+
+
+def without_images(images: Source, label: int, bad: Mapping[int, str]) -> tuple[str, str]:
+    """Return what was found in place of the images of a class that has none to read, and what to do: its files may be of another kind."""
+    reasons = [bad[int(index)] for index in np.flatnonzero(images.labels == label)]
+    if reasons:
+        return listed(reasons, separator="\n         ", limit=3), "repair or replace them, or remove the class."
+    others = [PurePath(name) for name in images.ignored if f"/{images.class_names[label]}/" in f"/{PurePath(name).as_posix()}"]
+    kinds = Counter(kind for file in others if (kind := refused_kind(file.suffix)))
+    if kinds:
+        return ", ".join(f"{count} {what}" for (what, _), count in kinds.items()), "; ".join(do for _, do in kinds) + "."
+    return f"{len(others)} file(s), none of them an image", "add images to it, or remove the empty class."
