@@ -151,7 +151,7 @@ def check_steps(protocol: Protocol, count: int) -> frozenset[int]:
     ticks, steps_per_tick = protocol.ticks(count)
     steps, gaps = ticks * steps_per_tick, protocol.checks
     if not protocol.best_from:
-        return frozenset(round(steps * (check + 1) / gaps) for check in range(gaps))
+        return frozenset(round(steps * (check + 1) / gaps) for check in range(gaps)) - {0}
     first, gaps = min(protocol.best_from + 1, ticks) * steps_per_tick, max(gaps - 1, 1)
     return frozenset(steps - round((steps - first) * check / gaps) for check in range(protocol.checks))
 
