@@ -45,7 +45,7 @@ def compare(
         methods: names of methods, instead of the matrix's rows
         ipc: images per class, instead of the matrix's
         distillation_seeds: seeds of the sets, instead of the matrix's
-        training_seeds: seeds of the students trained on each set, instead of the matrix's
+        training_seeds: seeds of the students trained on the first set, instead of the matrix's; every further set has as many of its own
         students: networks, instead of the matrix's
         protocols: how to train, names or YAML files, instead of the matrix's
         settings: settings of every method that takes them, such as {preset: gentle}; those of a row come first

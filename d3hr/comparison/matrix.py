@@ -61,7 +61,7 @@ class Matrix(BaseModel):
     distillation_seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     """Seeds of the sets; each makes a set of its own, for every method."""
     training_seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Seeds of the students trained on each set."""
+    """Seeds of the students trained on the first set; :meth:`seeds_of_set` has those of the others."""
     students: tuple[str, ...] = Field(default=("convnet3",), min_length=1)
     """The networks."""
     protocols: tuple[str, ...] = Field(default=("hard",), min_length=1)
@@ -78,6 +78,14 @@ class Matrix(BaseModel):
         if min(ipc) < 1:
             raise ValueError("images per class must be at least 1")
         return ipc
+
+    @field_validator("ipc", "distillation_seeds", "training_seeds", "students", "protocols")
+    @classmethod
+    def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is listed twice, and would count twice")
+        return values
 
     @model_validator(mode="after")
     def _distinct(self) -> Matrix:
@@ -96,6 +104,14 @@ class Matrix(BaseModel):
         """Return the number of trainings with so many images per class."""
         seeds = len(self.distillation_seeds) * len(self.training_seeds)
         return len(self.methods_at(ipc)) * seeds * len(self.students) * len(self.protocols)
+
+    def seeds_of_set(self, place: int) -> list[int]:
+        """Return the training seeds of the sets of one distillation seed, by its place among them, from 0; no two places share a seed.
+
+        Every set is trained on with seeds of its own, so that a method which draws nothing still shows the spread of training.
+        """
+        span = max(self.training_seeds) - min(self.training_seeds) + 1
+        return [place * span + seed for seed in self.training_seeds]
 
     def methods_at(self, ipc: int) -> tuple[MatrixRow, ...]:
         """Return the rows that are made at so many images per class."""

@@ -7,11 +7,12 @@ from typing import Any
 from urllib.parse import quote
 
 from d3hr.comparison.matrix import Matrix, MatrixRow
-from d3hr.comparison.tables import Comparison
+from d3hr.comparison.tables import BASELINES, Comparison
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.data.dataset import ImageData
+from d3hr.distillation.settings import USUAL_STEPS
 from d3hr.errors import SettingsError
-from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_teacher
+from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_seeds, require_teacher
 from d3hr.evaluation.images import real_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teachers import Teacher
@@ -84,8 +85,6 @@ def _entries(
 ) -> Iterator[Entry]:
     """Make the sets of one IPC, each when it is its turn to be trained on."""
     for place, seed in enumerate(matrix.distillation_seeds):
-        # Every set is trained on with seeds of its own, so that a method which draws nothing still shows the spread of training.
-        training_seeds = [place * len(matrix.training_seeds) + training_seed for training_seed in matrix.training_seeds]
         for row in matrix.methods_at(ipc):
             made_from = _inputs(row, inputs, image_size)
             sized = "" if made_from is inputs else f"-{made_from.image_size}px"
@@ -93,7 +92,7 @@ def _entries(
             distilled = METHODS[row.method].make(
                 made_from, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **_settings(row, common)
             )
-            yield Entry(distilled, training_seeds, row.label)
+            yield Entry(distilled, matrix.seeds_of_set(place), row.label)
 
 
 def _inputs(row: MatrixRow, inputs: MethodInputs, image_size: int | None) -> MethodInputs:
@@ -133,27 +132,35 @@ def compare_with_baselines(
     """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and at the same side.
 
     One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it. Real images are
-    resized once, to the side that students see. A baseline without its images or prior, or with too few images of a class, is left out.
-    Baselines and results of an earlier run in ``out`` are used again.
+    resized once, to the side that students see; the prior draws on the grid, and with the guidance, of the set. A baseline without its
+    images or prior, or with too few images of a class, is left out. Baselines and results of an earlier run in ``out`` are used again.
     """
+    require_seeds(seeds)
     with lock_workdir(out, {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}):
-        names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest
-        entries = [Entry(subject, seeds)]
-        if real is not None and min(real.counts.values()) < ipc:
-            progress.say(f"no row of random real images: a class has fewer than {ipc} of them")
+        if real is not None and min(real.counts.values()) < subject.ipc:
+            progress.say(f"no row of random real images: a class has fewer than {subject.ipc} of them")
             real = None
-        side = setting.image_size or subject.image_size
-        sized = "" if side == subject.image_size else f"-{side}px"
-        for seed in seeds:
-            if real is not None:
-                folder = out / "baselines" / f"random_real-ipc{ipc}{sized}-seed{seed}"
-                entries.append(Entry(random_real(real, folder, ipc=ipc, image_size=side, seed=seed), [seed]))
-            if prior is not None and manifest is not None:
-                folder = out / "baselines" / f"prior_only-ipc{ipc}-seed{seed}"
-                guidance = manifest.denoising_guidance
-                matches = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.fingerprint else None
-                drawn = prior_only(prior, names, folder, ipc=ipc, guidance_scale=guidance, conditioning=matches, seed=seed)
-                entries.append(Entry(drawn, [seed]))
+        drawn = _baselines(subject, out / "baselines", setting.image_size or subject.image_size, real=real, prior=prior, seeds=seeds)
+        own = Entry(subject, seeds, f"{subject.method}, the set" if subject.method in BASELINES else None)
+        entries = [*drawn, own] if own.name else [own, *drawn]
         comparison = Comparison(compare_entries(entries, test, [setting], folder=out / "trainings", progress=progress))
         comparison.write(out)
         return comparison
+
+
+def _baselines(
+    subject: ImageSet, folder: Path, image_size: int, *, real: ImageData | None, prior: Prior | None, seeds: Sequence[int]
+) -> Iterator[Entry]:
+    """Make the sets of each baseline, one per seed; a folder's name says what differs from other evaluations of the set."""
+    names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest
+    sized = "" if image_size == subject.image_size else f"-{image_size}px"
+    for seed in seeds:
+        if real is not None:
+            out = folder / f"random_real-ipc{ipc}{sized}-seed{seed}"
+            yield Entry(random_real(real, out, ipc=ipc, image_size=image_size, seed=seed), [seed])
+        if prior is not None and manifest is not None:
+            steps, guidance = manifest.steps, manifest.denoising_guidance
+            out = folder / f"prior_only-ipc{ipc}{'' if steps == USUAL_STEPS else f'-{steps}steps'}-seed{seed}"
+            matches = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.fingerprint else None
+            drawn = prior_only(prior, names, out, ipc=ipc, steps=steps, guidance_scale=guidance, conditioning=matches, seed=seed)
+            yield Entry(drawn, [seed])

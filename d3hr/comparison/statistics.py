@@ -53,8 +53,8 @@ def ranking(row: Evaluation, rows: Sequence[Evaluation], full_data: Mapping[str,
 class Difference:
     """How much more accurate one row is than another after the last epoch, -1 to 1, with the ends of the 95 % confidence interval.
 
-    ``pairs`` is the number of independent differences behind it: of sets, or of trainings if all are of one pair of sets. A single one has
-    an interval without bounds.
+    ``pairs`` is the number of independent differences behind it, one for each set of the first row. A single one has an interval without
+    bounds.
     """
 
     mean: float
@@ -69,20 +69,23 @@ class Difference:
 
 
 def paired_difference(ours: Sequence[TrainingResult], other: Sequence[TrainingResult]) -> Difference | None:
-    """Return the mean difference over runs of equal training seed, with the interval of Student's t; None if they share no seeds.
+    """Return the mean difference over paired runs, with the interval of Student's t over our sets; None if no runs pair.
 
-    Runs on one pair of sets are not independent, so their differences are averaged first. With a single pair of sets the interval is that
-    over its trainings and says nothing of other sets.
+    A pair is of equal distillation seed and training seed; where one side has a single set, which may be of a method that draws nothing, of
+    equal training seed. Trainings of one set are not independent, nor are differences of one set to several: those of each of our sets are
+    averaged first. An interval against a single set says nothing of other sets of its method.
     """
-    theirs = {run.training_seed: run for run in other}
-    by_sets: dict[tuple[int, int], list[float]] = defaultdict(list)
+    single = any(len({run.distillation_seed for run in side}) == 1 for side in (ours, other))
+    theirs: dict[tuple[int | None, int], list[float]] = defaultdict(list)
+    for run in other:
+        theirs[None if single else run.distillation_seed, run.training_seed].append(run.last_epoch)
+    by_set: dict[int, list[float]] = defaultdict(list)
     for run in ours:
-        if pair := theirs.get(run.training_seed):
-            by_sets[run.distillation_seed, pair.distillation_seed].append(run.last_epoch - pair.last_epoch)
-    if not by_sets:
+        for accuracy in theirs.get((None if single else run.distillation_seed, run.training_seed), []):
+            by_set[run.distillation_seed].append(run.last_epoch - accuracy)
+    if not by_set:
         return None
-    groups = list(by_sets.values())
-    values = [statistics.fmean(group) for group in groups] if len(groups) > 1 else groups[0]
+    values = [statistics.fmean(differences) for differences in by_set.values()]
     mean, count = statistics.fmean(values), len(values)
     if count == 1:
         return Difference(mean, -math.inf, math.inf, 1)

@@ -16,6 +16,8 @@ Skewness = Literal["per_dimension", "per_image"]
 Solver = Literal["ddim", "fixed_point"]
 StatisticsDtype = Literal["float32", "float16"]
 Strategy = Literal["search", "exact", "random"]
+USUAL_STEPS = 50
+"""Points of the sampling grid, unless others are given: the paper's."""
 
 
 class GroupSettings(BaseModel):
@@ -48,7 +50,7 @@ class StatisticsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    steps: int = Field(default=50, ge=2)
+    steps: int = Field(default=USUAL_STEPS, ge=2)
     """points of the sampling grid"""
     forward_process: ForwardProcess = "inversion"
     """how clean latents z reach the statistics level: inversion (the paper), or forward_noise, sqrt(a) z + sqrt(1 - a) e with random e"""

@@ -46,10 +46,9 @@ def evaluate(
 
     Raises:
         ClassMismatch: the classes of set, test and teacher differ.
-        SettingsError: an unknown student or protocol, no seed, soft labels without a teacher, or images too small for the student.
+        SettingsError: an unknown student or protocol, no seed or one twice, soft labels without a teacher, or images too small for the student.
     """
-    if not seeds:
-        raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
+    require_seeds(seeds)
     require_images(distilled)
     require_kind("test", test, ImageData, OPEN_IMAGES)
     protocol = protocol_named(protocol, ipc=distilled.ipc, classes=len(distilled.class_names))
@@ -89,6 +88,14 @@ def evaluate(
 def protocol_of_device() -> str:
     """Return the protocol that commands take unless another is named: ``hard``, or ``quick`` on a CPU, where ``hard`` takes an hour."""
     return "quick" if default_device().type == "cpu" else "hard"
+
+
+def require_seeds(seeds: Sequence[int]) -> None:
+    """Refuse no training seed at all, and one that is given twice: its training would count as two."""
+    if not seeds:
+        raise SettingsError("An evaluation needs at least one seed.", found="none", hint="give --seeds.")
+    if len(set(seeds)) < len(seeds):
+        raise SettingsError("A training seed is given twice.", found=", ".join(map(str, seeds)), hint="give --seeds that differ.")
 
 
 def require_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, class_names: Sequence[str]) -> Teacher | None:

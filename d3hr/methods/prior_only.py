@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from d3hr.distillation.overrides import with_fields_of
-from d3hr.distillation.settings import DistillOptions, DistillSettings
+from d3hr.distillation.settings import USUAL_STEPS, DistillOptions, DistillSettings
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError, require_at_least, require_kind
 from d3hr.methods.base import PriorMethodSettings
@@ -49,7 +49,7 @@ def prior_only(
     out: str | Path,
     *,
     ipc: int,
-    steps: int = 50,
+    steps: int = USUAL_STEPS,
     guidance_scale: float = 4.0,
     conditioning: Sequence[Conditioning] | None = None,
     seed: int = 0,

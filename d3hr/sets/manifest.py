@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from d3hr.data.codec import MAX_PIXELS
 from d3hr.data.dataset import DataRecord
-from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.settings import USUAL_STEPS, DistillSettings
 from d3hr.errors import DistilledSetError, first_complaint
 from d3hr.fileio.atomic import read_json
 from d3hr.fileio.names import class_folders
@@ -65,7 +65,8 @@ class _CommonSettings(BaseModel):
     """The settings that mean the same in every method that has them."""
 
     seed: int = Field(default=0, strict=True)
-    denoising_guidance: float = 1.0
+    steps: int = Field(default=USUAL_STEPS, ge=1)
+    denoising_guidance: float = Field(default=1.0, validation_alias=AliasChoices("denoising_guidance", "guidance_scale"))
 
 
 class Manifest(BaseModel):
@@ -201,6 +202,11 @@ class Manifest(BaseModel):
     def seed(self) -> int:
         """Seed of whatever the method drew; 0 for a method that draws nothing."""
         return _CommonSettings.model_validate(self.settings).seed
+
+    @property
+    def steps(self) -> int:
+        """Points of the sampling grid; the usual 50 for a method that samples nothing."""
+        return _CommonSettings.model_validate(self.settings).steps
 
     @property
     def denoising_guidance(self) -> float:

@@ -51,6 +51,20 @@ def test_a_matrix_counts_its_trainings() -> None:
     assert read_matrix("candidates", {"ipc": [1, 10], "students": None}).ipc == (1, 10)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        ([0], [[0], [1], [2]]),
+        ([0, 1], [[0, 1], [2, 3], [4, 5]]),
+        ([0, 2], [[0, 2], [3, 5], [6, 8]]),
+        ([7, 3], [[7, 3], [12, 8], [17, 13]]),
+    ],
+)
+def test_no_two_sets_share_a_training_seed(seeds: list[int], expected: list[list[int]]) -> None:
+    matrix = matrix_from({**FIELDS, "training_seeds": seeds})
+    assert [matrix.seeds_of_set(place) for place in range(3)] == expected
+
+
 def test_rows_of_one_name_share_out_the_images_per_class() -> None:
     """One name may stand for other settings at another IPC, not for two at once."""
     few = {"method": "d3hr", "name": "chosen", "settings": {"temperature": 0}, "ipc": [1]}
@@ -68,6 +82,8 @@ def test_rows_of_one_name_share_out_the_images_per_class() -> None:
         ({"methods": ["magic"]}, "unknown method"),
         ({"methods": []}, "matrix.methods"),
         ({"methods": ["herding", {"method": "herding", "settings": {"space": "latent"}}]}, "two rows are called 'herding'"),
+        ({"training_seeds": [0, 0]}, "0 is listed twice"),
+        ({"distillation_seeds": [1, 1]}, "1 is listed twice"),
         ({"ipc": [0]}, "images per class must be at least 1"),
         ({"seeds": [1]}, "matrix.seeds"),
         ({"protocols": ["secret"]}, "Unknown protocol"),

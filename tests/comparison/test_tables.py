@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from d3hr import DistilledSet, ImageData, Prior, distill, load_images, random_real
+from d3hr import DistilledSet, ImageData, Prior, distill, load_images, prior_only, random_real
 from d3hr.comparison.run import compare_with_baselines
 from d3hr.comparison.statistics import label_robust_score, ranking
 from d3hr.comparison.tables import Comparison, accuracy_table
@@ -139,6 +139,22 @@ def test_random_real_images_are_resized_once(image_folder: MakeFolder, tmp_path:
         alone = random_real(real, tmp_path / f"alone{seed}", ipc=1, image_size=8, seed=seed)
         baseline = DistilledSet.load(tmp_path / "out" / "baselines" / f"random_real-ipc1{'-8px' if side == 16 else ''}-seed{seed}")
         assert baseline.images.equal(alone.images)
+
+
+def test_the_prior_draws_on_the_grid_of_the_set(distilled: DistilledSet, digits_prior: Prior, tmp_path: Path) -> None:
+    """The set has 4 steps and guidance 1; so do the images of its prior, whose folder names the steps. A set of that kind keeps its own."""
+    test, setting = load_images("digits", split="validation"), Setting("convnet1", SHORT.model_copy(update={"steps": 1}))
+    arguments: dict[str, Any] = {"real": None, "prior": digits_prior, "seeds": (3,)}
+    compare_with_baselines(distilled, test, tmp_path / "out", setting, **arguments)
+    drawn = DistilledSet.load(tmp_path / "out" / "baselines" / "prior_only-ipc2-4steps-seed3")
+    assert drawn.manifest.settings == {"seed": 3, "steps": 4, "guidance_scale": 1.0}
+    strong = prior_only(digits_prior, digits_prior.class_names, tmp_path / "strong", ipc=1, steps=4, guidance_scale=3.0)
+    comparison = compare_with_baselines(strong, test, tmp_path / "of strong", setting, **arguments)
+    assert [(row.method, row.name, len(row.runs)) for row in comparison.rows] == [
+        ("prior_only", None, 1), ("prior_only", "prior_only, the set", 1),
+    ]  # fmt: skip
+    again = DistilledSet.load(tmp_path / "of strong" / "baselines" / "prior_only-ipc1-4steps-seed3")
+    assert again.manifest.settings["guidance_scale"] == 3.0
 
 
 def test_answers_of_another_teacher_are_not_used(digits: ImageData, tmp_path: Path) -> None:

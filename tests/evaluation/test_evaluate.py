@@ -157,6 +157,8 @@ def test_classes_that_differ_are_refused_both_ways(image_folder: MakeFolder) -> 
         evaluate(abc, ab)
     with pytest.raises(SettingsError, match="seed"):
         evaluate(ab, ab, seeds=())
+    with pytest.raises(SettingsError, match="given twice"):
+        evaluate(ab, ab, seeds=(1, 1))
 
 
 def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> None:
