@@ -27,13 +27,8 @@ from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
 from d3hr.fileio.structured import Record
 from d3hr.progress import SILENT, Progress
 
-<<<<<<< HEAD
 OPEN_IMAGES = "open them with d3hr.load_images(FOLDER)."
 """What to do where images are needed and something else is given."""
-_CHUNK = 512
-_DECODERS = min(8, os.cpu_count() or 1)
-=======
->>>>>>> f3ac507 (Read BMP, TIFF, GIF, AVIF, JPEG 2000 and HEIC by their first bytes, and 16-bit pictures by the bits that count)
 _Indices = NDArray[np.int64]
 
 

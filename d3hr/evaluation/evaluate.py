@@ -46,7 +46,7 @@ def evaluate(
 
     Raises:
         ClassMismatch: the classes of set, test and teacher differ.
-        SettingsError: an unknown student or protocol, no seed or one twice, soft labels without a teacher, or images too small for the student.
+        SettingsError: an unknown student or protocol, no seed or one twice, soft labels without a teacher, or too small images.
     """
     require_seeds(seeds)
     require_images(distilled)
