@@ -1,6 +1,6 @@
 """Runs a comparison: every set is made once and every student trained once, even if the run is interrupted in between."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from d3hr.distillation.settings import USUAL_STEPS
 from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_seeds, require_teacher
 from d3hr.evaluation.images import real_images
-from d3hr.evaluation.protocols import protocol_named
+from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.job import MethodInputs
@@ -46,17 +46,19 @@ def compare(
         settings: settings of all methods that take them; a row's own come before them.
         full_data: networks trained on all the real images, from which HLR follows for students of the same name.
         image_size: side in pixels that students see; by default that of the sets. Sets of real pixels are made at this side, so that their
-            images are resized once, from the real ones, as the test images are.
+            images are resized once, from the real ones, as the test images are; see :func:`side_of_real` where a protocol crops.
     """
     common = dict(settings or {})
     unused = common.keys() - {name for row in matrix.methods for name in METHODS[row.method].options}
     if unused:
         raise SettingsError("No method of the matrix takes this setting.", found=", ".join(sorted(unused)), hint="correct --settings.")
-    for row in matrix.methods:
-        METHODS[row.method].check(_inputs(row, inputs, image_size), _settings(row, common))
     names, folder = inputs.images.class_names, Path(out)
-    for protocol in matrix.protocols:
-        require_teacher(protocol_named(protocol, ipc=1, classes=len(names)), inputs.teacher, names)
+    protocols = [protocol_named(protocol, ipc=ipc, classes=len(names)) for protocol in matrix.protocols for ipc in matrix.ipc]
+    side = side_of_real(inputs.images, image_size or inputs.image_size, inputs.image_size, protocols)
+    for row in matrix.methods:
+        METHODS[row.method].check(_inputs(row, inputs, side), _settings(row, common))
+    for protocol in protocols:
+        require_teacher(protocol, inputs.teacher, names)
     tested = real_images(test, names, image_size or inputs.image_size)
     accuracies = {}
     for network in full_data:
@@ -72,7 +74,7 @@ def compare(
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
-            entries = _entries(matrix, common, inputs, ipc, folder, image_size, progress)
+            entries = _entries(matrix, common, inputs, side, ipc, folder, progress)
             rows = compare_entries(entries, test, conditions, folder=folder / "trainings", total=count, progress=Within(bar, done, count))
             comparison = Comparison([*comparison.rows, *rows], accuracies)
             comparison.write(folder)
@@ -81,12 +83,12 @@ def compare(
 
 
 def _entries(
-    matrix: Matrix, common: Mapping[str, Any], inputs: MethodInputs, ipc: int, folder: Path, image_size: int | None, progress: Progress
+    matrix: Matrix, common: Mapping[str, Any], inputs: MethodInputs, side: int, ipc: int, folder: Path, progress: Progress
 ) -> Iterator[Entry]:
     """Make the sets of one IPC, each when it is its turn to be trained on."""
     for place, seed in enumerate(matrix.distillation_seeds):
         for row in matrix.methods_at(ipc):
-            made_from = _inputs(row, inputs, image_size)
+            made_from = _inputs(row, inputs, side)
             sized = "" if made_from is inputs else f"-{made_from.image_size}px"
             out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}{sized}-seed{seed}"
             distilled = METHODS[row.method].make(
@@ -95,10 +97,18 @@ def _entries(
             yield Entry(distilled, matrix.seeds_of_set(place), row.label)
 
 
-def _inputs(row: MatrixRow, inputs: MethodInputs, image_size: int | None) -> MethodInputs:
-    """Return what the sets of a row are made from: of real pixels, at the side that students see."""
-    generated = METHODS[row.method].generates
-    return inputs if generated or image_size in (None, inputs.image_size) else replace(inputs, image_size=image_size)
+def side_of_real(images: ImageData, seen: int, sets: int, protocols: Iterable[Protocol]) -> int:
+    """Return the side at which sets of real pixels are made, where students see ``seen`` pixels and generated sets have ``sets``.
+
+    It is ``seen``; where a protocol crops stored images, ``images``' own side if that lies between both, so that crops stay as sharp.
+    """
+    cropped = any(protocol.crop_stored for protocol in protocols)
+    return max(seen, min(images.image_size, sets)) if cropped else seen
+
+
+def _inputs(row: MatrixRow, inputs: MethodInputs, side: int) -> MethodInputs:
+    """Return what the sets of a row are made from; those of real pixels have a side of their own."""
+    return inputs if METHODS[row.method].generates or side == inputs.image_size else replace(inputs, image_size=side)
 
 
 def _settings(row: MatrixRow, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def compare_with_baselines(
         if real is not None and min(real.counts.values()) < subject.ipc:
             progress.say(f"no row of random real images: a class has fewer than {subject.ipc} of them")
             real = None
-        drawn = _baselines(subject, out / "baselines", setting.image_size or subject.image_size, real=real, prior=prior, seeds=seeds)
+        drawn = _baselines(subject, out / "baselines", setting, real=real, prior=prior, seeds=seeds)
         own = Entry(subject, seeds, f"{subject.method}, the set" if subject.method in BASELINES else None)
         entries = [*drawn, own] if own.name else [own, *drawn]
         comparison = Comparison(compare_entries(entries, test, [setting], folder=out / "trainings", progress=progress))
@@ -149,13 +159,14 @@ def compare_with_baselines(
 
 
 def _baselines(
-    subject: ImageSet, folder: Path, image_size: int, *, real: ImageData | None, prior: Prior | None, seeds: Sequence[int]
+    subject: ImageSet, folder: Path, setting: Setting, *, real: ImageData | None, prior: Prior | None, seeds: Sequence[int]
 ) -> Iterator[Entry]:
     """Make the sets of each baseline, one per seed; a folder's name says what differs from other evaluations of the set."""
     names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest
-    sized = "" if image_size == subject.image_size else f"-{image_size}px"
     for seed in seeds:
         if real is not None:
+            image_size = side_of_real(real, setting.image_size or subject.image_size, subject.image_size, [setting.protocol])
+            sized = "" if image_size == subject.image_size else f"-{image_size}px"
             out = folder / f"random_real-ipc{ipc}{sized}-seed{seed}"
             yield Entry(random_real(real, out, ipc=ipc, image_size=image_size, seed=seed), [seed])
         if prior is not None and manifest is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from d3hr import DistilledSet, ImageData, Prior, distill, load_images, prior_only, random_real
-from d3hr.comparison.run import compare_with_baselines
+from d3hr.comparison.run import compare_with_baselines, side_of_real
 from d3hr.comparison.statistics import label_robust_score, ranking
 from d3hr.comparison.tables import Comparison, accuracy_table
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
@@ -139,6 +139,16 @@ def test_random_real_images_are_resized_once(image_folder: MakeFolder, tmp_path:
         alone = random_real(real, tmp_path / f"alone{seed}", ipc=1, image_size=8, seed=seed)
         baseline = DistilledSet.load(tmp_path / "out" / "baselines" / f"random_real-ipc1{'-8px' if side == 16 else ''}-seed{seed}")
         assert baseline.images.equal(alone.images)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(8, 8), (12, 12), (40, 16)])
+def test_crops_of_real_images_are_as_sharp_as_those_of_the_set(image_folder: MakeFolder, own: int, expected: int) -> None:
+    """Students of 8 px and sets of 16: real images of 8 px stay as they are, those of 12 and 40 keep what a set of 16 can hold."""
+    images = load_images(image_folder({"a": 1, "b": 1}, size=own))
+    cropping = SHORT.model_copy(update={"crop_scale": (0.5, 1.0), "crop_stored": True})
+    assert side_of_real(images, 8, 16, [SHORT, cropping]) == expected
+    assert side_of_real(images, 8, 16, [SHORT]) == 8
+    assert side_of_real(images, 24, 16, [cropping]) == 24
 
 
 def test_the_prior_draws_on_the_grid_of_the_set(distilled: DistilledSet, digits_prior: Prior, tmp_path: Path) -> None:
