@@ -79,6 +79,8 @@ class ImageData:
 
     _images: Source
     _order: _Indices
+    _kept: NDArray[np.uint8] | None = None
+    """Decoded pixels [N, 3, H, W] in the order of the classes."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -150,7 +152,11 @@ class ImageData:
 
     def at_size(self, image_size: int) -> ImageData:
         """Return the same images, delivered at another size."""
-        return replace(self, image_size=_checked_size(image_size))
+        return self if image_size == self.image_size else replace(self, image_size=_checked_size(image_size), _kept=None)
+
+    def with_pixels(self, pixels: NDArray[np.uint8]) -> ImageData:
+        """Return the same images, which are no longer decoded: ``pixels`` [N, 3, H, W], class by class, are theirs at ``image_size``."""
+        return replace(self, _kept=pixels)
 
     def renamed(self, class_names: Sequence[str]) -> ImageData:
         """Return the same images with other names for the classes, in the order of the labels; the fingerprint changes with them.
@@ -175,7 +181,16 @@ class ImageData:
         counts = np.bincount(self._images.labels[self._order], minlength=len(self.class_names))
         return dict(zip(self.class_names, np.split(self._order, np.cumsum(counts)[:-1]), strict=True))
 
+    @cached_property
+    def _positions(self) -> _Indices:
+        """Index in the source -> position in the order of the classes."""
+        positions = np.zeros(int(self._order.max()) + 1, dtype=np.int64)
+        positions[self._order] = np.arange(len(self._order))
+        return positions
+
     def _decode(self, indices: Sequence[int] | _Indices) -> Tensor:
+        if self._kept is not None:
+            return torch.from_numpy(self._kept[self._positions[np.asarray(indices)]])
         rows = [int(index) for index in indices]
         with ThreadPoolExecutor(DECODERS) as pool:
             pixels = list(pool.map(self._pixels, rows, self._images.read(rows)))

@@ -8,7 +8,7 @@ Legend: N images, H = W image side, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from d3hr.data.codec import MAX_PIXELS, resized
 from d3hr.data.dataset import ImageData
+from d3hr.data.decoded import decoded
 from d3hr.errors import ClassMismatch, DataError, SettingsError
-from d3hr.evaluation.images import LabelledImages, real_images, training_images
+from d3hr.evaluation.images import LabelledImages, real_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.students import Student, new_student
 from d3hr.evaluation.training import TEST_BATCH, Targets, hard_targets, score_network, seeded_student, train_student
@@ -42,8 +43,6 @@ class _Facts(BaseModel, extra="allow"):
 
 
 _FACTS = TypeAdapter(_Facts)
-IN_MEMORY = 4 * 2**30
-"""Bytes of pixels up to which the training images are decoded once and kept in memory; above, every batch is decoded anew."""
 _CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -173,11 +172,12 @@ def train_teacher(
         stage.report(progress)
         if stage.finished:
             return Teacher.load(out)
+        kept = decoded(sized, stage.path, progress)
         network = seeded_student(student, len(images.class_names), sized.image_size, seed)
         tested = real_images(test, images.class_names, sized.image_size, protocol.test_crop)
         train_student(
             network,
-            _reader(sized),
+            lambda positions: kept.gather(positions)[0],
             len(images),
             protocol=protocol,
             targets=_targets(images, protocol),
@@ -199,13 +199,6 @@ def train_teacher(
         Teacher(network.eval(), student, images.class_names, sized.image_size, about).save(stage.path)
         stage.commit(exclude=(_CHECKPOINT,))
     return Teacher.load(out)
-
-
-def _reader(images: ImageData) -> Callable[[Tensor], Tensor]:
-    """Return a function from positions, int64 [n], to images [n, 3, H, W] in [-1, 1]."""
-    if 3 * images.image_size**2 * len(images) <= IN_MEMORY:
-        return training_images(images).read
-    return lambda positions: images.gather(positions)[0]
 
 
 def _targets(images: ImageData, protocol: Protocol) -> Targets:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
+from d3hr.data.decoded import decoded
 from d3hr.errors import SettingsError, require_kind
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
@@ -179,6 +180,7 @@ def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitC
     vae, transformer, curves, scale = prior.vae, prior.transformer, {}, 1.0
     seconds = settings.max_minutes and 60 * settings.max_minutes
     if settings.trains_autoencoder:
+        images = decoded(images, context.folder, context.progress)
         curves["autoencoder"] = train_autoencoder(
             vae,
             images,

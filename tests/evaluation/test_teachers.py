@@ -69,7 +69,7 @@ class StopsAt(Progress):
 
         class Bar:
             def update(bar, completed: int, **_: object) -> None:  # noqa: N805
-                if completed >= self.step:
+                if completed >= self.step and title.startswith("training"):
                     raise Stopped
 
         return nullcontext(Bar())
@@ -100,7 +100,7 @@ def test_images_too_many_for_memory_are_read_as_they_are_needed(
     validation: ImageData, teacher: Teacher, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes decoded batch by batch give the weights that bytes in memory give."""
-    monkeypatch.setattr("d3hr.evaluation.teachers.IN_MEMORY", 0)
+    monkeypatch.setattr("d3hr.data.decoded.IN_MEMORY", 0)
     streamed = train_teacher(digits, tmp_path / "out", test=validation, student="convnet1", protocol=BRIEF)
     assert streamed.fingerprint == teacher.fingerprint
 
