@@ -28,7 +28,6 @@ from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
-from d3hr.seeds import derive_seed
 from d3hr.sets.image_set import ImageSet, require_images
 
 
@@ -72,14 +71,15 @@ def diagnose(
     settings = distilled.manifest.distill_settings if distilled.manifest else None
     sized = images.at_size(distilled.image_size)
     samples = class_samples(distilled, sized, where, seed, progress)
-    measures = Measures(np.concatenate([sample.real for sample in samples]), derive_seed(seed, "projections") % 2**32)
+    real = np.concatenate([sample.real for sample in samples])
     ours = np.concatenate([sample.distilled for sample in samples])
     with progress.bar("measuring distances", 2) as bar:
-        measured = distances(measures, ours, reference_draws(samples, seed))
+        measured = distances(real, ours, reference_draws(samples, seed), seed)
         bar.update(1)
-        covered, reference = _coverage(measures.real, ours, reference_draws(samples, seed))
+        covered, reference = _coverage(real, ours, reference_draws(samples, seed))
         bar.update(2)
-    per_class = {sample.name: _class_figures(sample, seed) for sample in samples}
+    measures = Measures(real, seed)  # one kernel for all classes, whose figures are compared
+    per_class = {sample.name: _class_figures(sample, measures) for sample in samples}
     spread = Diversity(
         distilled=mean_of_known(figures.diversity for figures in per_class.values()),
         real=mean_of_known(figures.diversity_real for figures in per_class.values()),
@@ -193,9 +193,9 @@ def _coverage(real: Array, ours: Array, draws: Iterator[tuple[Array, Array]]) ->
     return mean_support(of_ours), mean_support(of_subsets)
 
 
-def _class_figures(sample: ClassSample, seed: int) -> ClassFigures:
+def _class_figures(sample: ClassSample, measures: Measures) -> ClassFigures:
     return ClassFigures(
-        mmd=Measures(sample.real, seed).mmd(sample.real, sample.distilled),
+        mmd=measures.mmd(sample.distilled, sample.real),
         **asdict(support(sample.real, sample.distilled)),
         diversity=diversity(sample.distilled),
         diversity_real=diversity(sample.real),

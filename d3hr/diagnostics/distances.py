@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from d3hr.diagnostics.spaces import Array, mean_of_known
+from d3hr.seeds import derive_seed
 
 PROJECTIONS = 100
 """Directions of the sliced Wasserstein distance."""
@@ -60,13 +61,24 @@ def sliced_wasserstein(x: Array, y: Array, seed: int) -> float:
 
 
 def sinkhorn(x: Array, y: Array, regularisation: float) -> float:
-    """Return the Sinkhorn divergence of x [N, D] and y [K, D] with squared Euclidean cost (Feydy et al., arXiv 1810.08278)."""
+    """Return the Sinkhorn divergence of x [N, D] and y [K, D] with squared Euclidean cost (Feydy et al., arXiv 1810.08278, eq. 3).
+
+    It is OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2, where OT is the optimum of the cost plus ``regularisation`` times the Kullback-Leibler
+    divergence of the plan from the product of its marginals, taken from the dual potentials (eq. 8). It is never negative.
+    """
+    return _entropic_cost(x, y, regularisation) - (_entropic_cost(x, x, regularisation) + _entropic_cost(y, y, regularisation)) / 2
+
+
+def _entropic_cost(x: Array, y: Array, regularisation: float) -> float:
     import ot
 
-    divergence = ot.bregman.empirical_sinkhorn_divergence(
-        x.astype(np.float64), y.astype(np.float64), regularisation, numIterMax=_MAX_ITERATIONS, stopThr=_TOLERANCE, warn=False
+    costs = ot.dist(x.astype(np.float64), y.astype(np.float64))
+    weights = [np.full(len(side), 1 / len(side)) for side in (x, y)]
+    _, found = ot.bregman.sinkhorn_log(
+        *weights, costs, regularisation, numItermax=_MAX_ITERATIONS, stopThr=_TOLERANCE, log=True, warn=False
     )
-    return float(divergence)
+    # POT's potentials include the logarithms of the weights.
+    return regularisation * sum(float(np.mean(found[name]) + np.log(len(side))) for name, side in (("log_u", x), ("log_v", y)))
 
 
 def gaussian_distance(mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array) -> float:
@@ -98,9 +110,10 @@ def thinned(points: Array, most: int = MOST_POINTS) -> Array:
 
 @dataclass(frozen=True)
 class Measures:
-    """The four distances, with bandwidth, regularisation and components computed from the real points [N, D] alone.
+    """The four distances from real points [N, D], with bandwidth, regularisation and components computed from these points alone.
 
-    The set and its reference are measured with the same ones. The seed is that of the directions of projection.
+    What is compared, such as a set and its reference, is measured by one object, whose real points hold neither. The seed is that of the
+    directions of projection.
     """
 
     real: Array
@@ -119,19 +132,19 @@ class Measures:
         pca = PCA(min(COMPONENTS, len(points) - 1, points.shape[1]), svd_solver="full").fit(points.astype(np.float64))
         return pca.mean_, pca.components_
 
-    def mmd(self, x: Array, y: Array) -> float | None:
-        """Return :func:`mmd` with the median heuristic, gamma = 1 / (2 median^2)."""
-        return mmd(thinned(x), thinned(y), gamma=0.5 / self.spread)
+    def mmd(self, points: Array, real: Array | None = None) -> float | None:
+        """Return :func:`mmd` of points [K, D] to the real ones, or to some of them, with the median heuristic, gamma = 1 / (2 median^2)."""
+        return mmd(thinned(self.real if real is None else real), thinned(points), gamma=0.5 / self.spread)
 
-    def between(self, x: Array, y: Array) -> dict[str, float | None]:
-        """Return each of :data:`DISTANCES` between x [N, D] and y [K, D]; None if there are too few points for it."""
-        few_x, few_y = thinned(x), thinned(y)
+    def of(self, points: Array) -> dict[str, float | None]:
+        """Return each of :data:`DISTANCES` of points [K, D] from the real ones; None if there are too few points for it."""
+        few, real = thinned(points), thinned(self.real)
         mean, components = self._components
         return {
-            "mmd": self.mmd(x, y),
-            "sliced_wasserstein": sliced_wasserstein(few_x, few_y, self.seed),
-            "sinkhorn": sinkhorn(thinned(x, MOST_TRANSPORTED), thinned(y, MOST_TRANSPORTED), BLUR * self.spread),
-            "frechet": frechet((few_x - mean) @ components.T, (few_y - mean) @ components.T),
+            "mmd": self.mmd(points),
+            "sliced_wasserstein": sliced_wasserstein(real, few, self.seed),
+            "sinkhorn": sinkhorn(thinned(self.real, MOST_TRANSPORTED), thinned(points, MOST_TRANSPORTED), BLUR * self.spread),
+            "frechet": frechet((real - mean) @ components.T, (few - mean) @ components.T),
         }
 
 
@@ -144,14 +157,18 @@ class Distance:
     reference_std: float | None = None
 
 
-def distances(measures: Measures, distilled: Array, draws: Iterable[tuple[Array, Array]]) -> dict[str, Distance]:
+def distances(real: Array, distilled: Array, draws: Iterable[tuple[Array, Array]], seed: int) -> dict[str, Distance]:
     """Return each of :data:`DISTANCES` of the set, points [K, D], and of random real images to the same real images.
 
-    Each draw is as many random real points [K, D] and the others; without any, the distance to all real images is measured.
+    Each draw is as many random real points [K, D] and the others, from which both are measured, each time along other directions; without
+    any draw, the distance to all real points [N, D] is measured.
     """
-    pairs = [(measures.between(rest, distilled), measures.between(rest, subset)) for subset, rest in draws]
-    ours = [of_set for of_set, _ in pairs] or [measures.between(measures.real, distilled)]
-    references = [of_subset for _, of_subset in pairs]
+    ours, references = [], []
+    for draw, (subset, rest) in enumerate(draws):
+        measures = Measures(rest, _direction_seed(seed, draw))
+        ours.append(measures.of(distilled))
+        references.append(measures.of(subset))
+    ours = ours or [Measures(real, _direction_seed(seed, 0)).of(distilled)]
     return {
         name: Distance(
             mean_of_known(row[name] for row in ours),
@@ -160,6 +177,11 @@ def distances(measures: Measures, distilled: Array, draws: Iterable[tuple[Array,
         )
         for name in DISTANCES
     }
+
+
+def _direction_seed(seed: int, draw: int) -> int:
+    """Return a seed that NumPy takes."""
+    return derive_seed(seed, "projections", draw) % 2**32
 
 
 def _std(values: Iterable[float | None]) -> float | None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from d3hr.diagnostics.distances import (
     DISTANCES,
@@ -47,7 +48,31 @@ def test_sinkhorn_divergence_of_two_points() -> None:
     """Between single points the only plan costs |a - b|^2, and each point is at no distance from itself."""
     assert sinkhorn(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]), 0.5) == pytest.approx(25)
     x = np.random.default_rng(0).normal(size=(20, 2))
-    assert sinkhorn(x, x, 0.5) == pytest.approx(0, abs=1e-6)
+    assert sinkhorn(x, x, 0.5) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("regularisation", [0.05, 0.5, 5.0])
+def test_sinkhorn_divergence_by_hand(regularisation: float) -> None:
+    """Of {0, 1} and {1/2}: the only plan between them costs 1/4 and is the product, so OT = 1/4. From {0, 1} to itself the plan has
+    1 / (2 (1 + t)) on the diagonal and t / (2 (1 + t)) off it, t = e^(-1/eps), and OT = eps log(2 / (1 + t))."""
+    t = np.exp(-1 / regularisation)
+    expected = 1 / 4 - regularisation / 2 * np.log(2 / (1 + t))
+    assert sinkhorn(np.array([[0.0], [1.0]]), np.array([[0.5]]), regularisation) == pytest.approx(expected, abs=1e-6)
+
+
+def test_sinkhorn_divergence_of_gaussians() -> None:
+    """Of N(0, 1) and N(m, s^2) at eps = 2 v (Janati et al., arXiv 2006.02572, theorem 1): OT = m^2 + a + b - d + v (1 - log(2 v)) +
+    v log(d + v) up to a constant of each term alike, with variances a, b and d = sqrt(4 a b + v^2)."""
+
+    def cost(a: float, b: float, v: float) -> float:
+        d = (4 * a * b + v**2) ** 0.5
+        return float(a + b - d + v * (1 - np.log(2 * v)) + v * np.log(d + v))
+
+    v, quantiles = 0.5, norm.ppf((np.arange(500) + 0.5) / 500)[:, None]
+    x = quantiles / quantiles.std()
+    y = 1 + 2 * x
+    expected = 1 + cost(1, 4, v) - (cost(1, 1, v) + cost(4, 4, v)) / 2
+    assert sinkhorn(x, y, 2 * v) == pytest.approx(expected, rel=0.01)
 
 
 def test_frechet_distance_of_gaussians() -> None:
@@ -80,12 +105,40 @@ def test_a_distance_stands_beside_its_reference() -> None:
     rng = np.random.default_rng(0)
     real = rng.normal(size=(200, 6))
     draws = [(real[order[:20]], real[order[20:]]) for order in (rng.permutation(200) for _ in range(4))]
-    measures = Measures(real, seed=0)
-    same, shifted = (distances(measures, rng.normal(size=(20, 6)) + shift, draws) for shift in (0, 1))
+    same, shifted = (distances(real, rng.normal(size=(20, 6)) + shift, draws, seed=0) for shift in (0, 1))
     for name in DISTANCES:
         assert units_from_reference(shifted[name]) > 5
         assert abs(units_from_reference(same[name])) < 5
-    alone = distances(measures, real[:1], [])
+    alone = distances(real, real[:1], [], seed=0)
     assert alone["mmd"].distilled is None and alone["frechet"].distilled is None
     assert alone["sinkhorn"].distilled is not None and alone["sinkhorn"].distilled > 0
     assert alone["sinkhorn"].reference_mean is None
+
+
+def test_the_reference_has_no_part_in_what_it_is_measured_with() -> None:
+    """Real points vary along 64 axes, but for ten that lie apart along another. With these as the reference the 64 components are those
+    of the others: the reference has no distance along its own axis, however far it is."""
+    rng = np.random.default_rng(0)
+    rest, apart = (np.pad(rng.normal(size=(count, 64)), ((0, 0), (0, 1))) for count in (100, 10))
+    for far in (3.0, 30.0):
+        apart[:, 64] = far
+        found = distances(np.concatenate([rest, apart]), rest[:10], [(apart, rest)], seed=0)["frechet"]
+        assert found.reference_mean == pytest.approx(frechet(rest[:, :64], apart[:, :64]), rel=1e-6)
+
+
+def test_a_set_and_its_reference_share_directions_that_differ_between_draws() -> None:
+    """A set equal to the reference is as far, to the bit, in each draw; the same draw twice is not as far both times."""
+    points = np.random.default_rng(0).normal(size=(60, 8))
+    draw = points[:10], points[10:]
+    once, twice = (distances(points, points[:10], [draw] * times, seed=0)["sliced_wasserstein"] for times in (1, 2))
+    assert once.distilled == once.reference_mean and twice.distilled == twice.reference_mean
+    assert twice.reference_std is not None and twice.reference_std > 0
+    assert distances(points, points[:10], [draw], seed=1)["sliced_wasserstein"] != once
+
+
+def test_classes_are_measured_with_one_kernel() -> None:
+    """A class ten times as narrow as all real points is compared at their bandwidth, so that figures of classes can be compared."""
+    rng = np.random.default_rng(0)
+    narrow, wide, points = 0.1 * rng.normal(size=(50, 3)), rng.normal(size=(50, 3)), rng.normal(size=(9, 3))
+    real = np.concatenate([narrow, wide])
+    assert Measures(real, seed=0).mmd(points, narrow) == mmd(narrow, points, gamma=0.5 / median_squared_distance(real))
