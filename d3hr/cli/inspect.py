@@ -40,6 +40,8 @@ def inspect(
         "splits": list(images.splits),
         "images": len(images),
         "classes": images.counts,
+        "labels": {name: label for label, name in enumerate(images.class_names)},
+        "similar_names": [list(group) for group in images.similar_names],
         "sizes": {f"{width}x{height}": count for (width, height), count in sorted(images.sizes.items())},
         "skipped": list(images.skipped),
         "notes": list(images.notes),
@@ -47,7 +49,8 @@ def inspect(
         "fingerprint": images.fingerprint,
     }
     if prior is None:
-        return Result("\n".join(f"{count:>9,}  {name}" for name, count in images.counts.items()), values)
+        counts = [(f"{count:,}", str(label), name) for label, (name, count) in enumerate(images.counts.items())]
+        return Result(table(("images", "label", "class"), counts, right=(0, 1)), values)
     matches = match_classes(images.class_names, Repository(prior, ()).class_names, of=data, prior=prior, class_map=named)
     values["conditioning"] = [asdict(match) for match in matches]
     rows = [

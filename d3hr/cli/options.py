@@ -31,12 +31,14 @@ class Reading:
 
     Args:
         on_bad_image: stop at unreadable images, or leave them out and count them
+        keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form
         image_column: column of images of a parquet or Hub source
         label_column: column of classes of a parquet or Hub source
         data_config: configuration of a Hub source that has several, such as full_size
     """
 
     on_bad_image: Literal["error", "skip"] = "error"
+    keep_similar_names: bool = False
     image_column: str | None = None
     label_column: str | None = None
     data_config: str | None = None
@@ -49,6 +51,7 @@ class Reading:
             source,
             split=split,
             on_bad_image=self.on_bad_image,
+            keep_similar_names=self.keep_similar_names,
             image_column=self.image_column,
             label_column=self.label_column,
             config=self.data_config,

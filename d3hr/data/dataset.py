@@ -22,8 +22,9 @@ from torch import Tensor
 
 from d3hr.data.codec import MIN_SIDE, open_upright, to_pixels, to_unit_range
 from d3hr.data.scan import CHUNK, DECODERS, scan, without_images
-from d3hr.data.sources import Source, is_hub_id, open_source
-from d3hr.errors import DataError, SettingsError, UnreadableImages, listed
+from d3hr.data.sources import Source, is_hub_id, open_source, require_classes
+from d3hr.errors import DataError, SettingsError, UnreadableImages
+from d3hr.fileio.names import similar_names
 from d3hr.fileio.structured import Record
 from d3hr.progress import SILENT, Progress
 
@@ -91,6 +92,11 @@ class ImageData:
     def counts(self) -> dict[str, int]:
         """Images of each class."""
         return {name: len(indices) for name, indices in self._by_class.items()}
+
+    @property
+    def similar_names(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of class names that differ only in case, spaces or Unicode form."""
+        return similar_names(self.class_names)
 
     @property
     def ipc(self) -> int:
@@ -213,6 +219,7 @@ def load_images(
     split: str | None = None,
     image_size: int | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
+    keep_similar_names: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
     config: str | None = None,
@@ -225,13 +232,14 @@ def load_images(
         split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
         image_size: side in pixels that images are delivered in; by default the median shorter side.
         on_bad_image: raise, or leave out and count, images that cannot be read.
+        keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form, as classes of their own.
         image_column: the column of images of a parquet or Hub source, where there are several.
         label_column: the column of classes of a parquet or Hub source, where there are several.
         config: the configuration of a Hub source that has several, such as ``full_size``.
         progress: where to report the scan.
 
     Raises:
-        DataError: the source is missing, empty, has fewer than two classes, or a class without images.
+        DataError: the source is missing, empty, has fewer than two classes, a class without images, or classes of similar names.
         UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.codec.MAX_PIXELS`.
         SettingsError: an argument is out of range.
     """
@@ -241,12 +249,7 @@ def load_images(
     if is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")
     images, found_split, splits, notes = open_source(name, split, image_column, label_column, config)
-    if len(images.class_names) < 2:
-        raise DataError(
-            f"{name} has fewer than two classes.",
-            found=f"classes: {listed(images.class_names) or 'none'}",
-            hint="give a folder that contains one folder of images per class.",
-        )
+    require_classes(images, name, keep_similar_names)
     found = scan(images, name, progress)
     skipped = tuple(found.bad.values())
     if skipped and on_bad_image == "error":

@@ -9,7 +9,7 @@ from d3hr.data.codec import content_of
 from d3hr.data.listing import dangling_in, files_below, folders_in, holds_images, images_in, is_image, litter_in, may_be_image
 from d3hr.data.splits import chosen_split, split_kinds, split_of, splits_around, splits_below
 from d3hr.errors import DataError, listed, printable
-from d3hr.formatting import composed
+from d3hr.fileio.names import composed_names
 
 _DEEPEST = 8
 """Most folders within one another that are entered to find the class folders."""
@@ -110,8 +110,7 @@ class ClassFolders:
                 found=listed(unnameable),
                 hint="rename them in UTF-8.",
             )
-        names = [composed(entry.name) for entry in classes]
-        return {name if names.count(name) == 1 else entry.name: entry for name, entry in zip(names, classes, strict=True)}
+        return dict(zip(composed_names([entry.name for entry in classes]), classes, strict=True))
 
 
 def _innermost(given: Path) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 from d3hr.data.digits import Digits
 from d3hr.data.folders import ClassFolders
 from d3hr.data.tables import open_table
-from d3hr.errors import DataError, printable
+from d3hr.errors import DataError, listed, printable
+from d3hr.fileio.names import composed_names, similar_names
 
 
 class Source(Protocol):
@@ -63,6 +64,24 @@ def open_source(name: str, split: str | None, image_column: str | None, label_co
     raise DataError(
         f"There is no folder {name}.", found=f"nothing at {path.absolute()}", hint="check the path, or name a Hub id such as owner/name."
     )
+
+
+def require_classes(images: Source, name: str, keep_similar_names: bool) -> None:
+    """Bring class names into their composed form, and refuse fewer than two, or some that are hard to tell apart."""
+    images.class_names = composed_names(images.class_names)
+    if len(images.class_names) < 2:
+        raise DataError(
+            f"{name} has fewer than two classes.",
+            found=f"classes: {listed(images.class_names) or 'none'}",
+            hint="give a folder that contains one folder of images per class.",
+        )
+    similar = similar_names(images.class_names)
+    if similar and not keep_similar_names:
+        raise DataError(
+            f"{len(similar)} class(es) of {name} have several names that are hard to tell apart.",
+            found=listed([" and ".join(map(ascii, group)) for group in similar], separator="; "),
+            hint="put the images of each class into one folder or, if they are different classes, pass --keep-similar-names.",
+        )
 
 
 def is_hub_id(name: str) -> bool:

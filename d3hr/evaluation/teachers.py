@@ -28,6 +28,7 @@ from d3hr.evaluation.students import Student, new_student
 from d3hr.evaluation.training import TEST_BATCH, Targets, hard_targets, score_network, seeded_student, train_student
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import fingerprint, verify
+from d3hr.fileio.names import composed_names
 from d3hr.fileio.staging import StagedFolder
 from d3hr.fileio.structured import validated_json
 from d3hr.prior.networks import default_device
@@ -73,7 +74,7 @@ class Teacher:
             )
         verify(folder)
         facts = validated_json(file, _FACTS, hint="train it again: 'd3hr train-teacher'.")
-        names, side = facts.class_names, facts.image_size
+        names, side = composed_names(facts.class_names), facts.image_size
         network = new_student(facts.student, len(names), side)
         try:
             network.load_state_dict(read_tensors(folder / "model.safetensors"))

@@ -1,11 +1,12 @@
-"""Names of class folders: safe on any disk and for any loader, and the class's own name wherever that is possible."""
+"""Names of classes: which are hard to tell apart, and folders that are safe on any disk and for any loader."""
 
 import hashlib
 import re
-import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+from d3hr.formatting import composed
 
 _UNSAFE = re.compile(r'[%/\\<>:"|?*\[\]\x00-\x1f\x7f]')
 _SPLIT_WORD = re.compile(
@@ -33,6 +34,21 @@ def class_folders(class_names: Sequence[str]) -> dict[str, str]:
     }
 
 
+def composed_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return class names in Unicode's composed form, in which all parts of d3hr compare them; two that it makes equal stay as they are."""
+    forms = [composed(name) for name in class_names]
+    seen = Counter(forms)
+    return tuple(form if seen[form] == 1 else name for form, name in zip(forms, class_names, strict=True))
+
+
+def similar_names(class_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of class names that differ only in case, spaces or how Unicode composes their characters."""
+    groups = defaultdict(list)
+    for name in class_names:
+        groups[" ".join(_folded(name).split())].append(name)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
 def _readable(name: str) -> str:
     folder = _UNSAFE.sub(lambda match: _percent(match[0]), name)
     folder = re.sub(r"^(\.|__| )|[. ]$", lambda match: _percent(match[0]), folder)
@@ -51,7 +67,7 @@ def _hashed(name: str, folder: str) -> str:
 
 
 def _folded(folder: str) -> str:
-    return unicodedata.normalize("NFC", folder).casefold()
+    return composed(folder).casefold()
 
 
 def with_a_name(path: Path) -> Path:

@@ -282,4 +282,4 @@ def open_set(path: str | Path) -> ImageSet:
     folder = Path(path)
     if (folder / "manifest.json").is_file() or folder.with_name(folder.name + ".partial").is_dir():
         return DistilledSet.load(folder)
-    return load_images(path)
+    return load_images(path, keep_similar_names=True)

@@ -57,6 +57,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 TWO = {"cat": 2, "dog": 1}
 READ = {
     "class folders": Case("cat/1.png cat/2.png dog/1.png", TWO),
@@ -151,6 +152,8 @@ READ = {
         "cat/1.png cat/2.png dog/1.png preview.png dog/notes.txt", TWO, ignored=("dog/notes.txt", "preview.png")
     ),
     "links": Case("real/1.png data/cat->../real data/dog/1.png data/dog/2.png", {"cat": 1, "dog": 2}, options={"below": "data"}),
+    "é in both Unicode forms, in different classes": Case(f"{COMPOSED}/1.png {DECOMPOSED}s/1.png", {COMPOSED: 1, f"{COMPOSED}s": 1}),
+    "--keep-similar-names": Case("Dog/1.png dog/1.png dog/2.png", {"Dog": 1, "dog": 2}, options={"keep_similar_names": True}),
     "numbers": Case("10/1.png 9/1.png 2/1.png", {"2": 1, "9": 1, "10": 1}),
     "numbers and words": Case("10/1.png 9/1.png b/1.png", {"10": 1, "9": 1, "b": 1}),
 }
@@ -164,6 +167,9 @@ REFUSED = {
     "train and training": ("train/a/1.png train/b/1.png training/a/1.png training/b/1.png", "not clear", "train, training"),
     "a link that leads nowhere": ("cat/1.png dog/1.png bee->/nowhere/bee", "lead nowhere", "bee -> /nowhere/bee"),
     "an empty class": ("cat/1.png dog/1.png bee/", "Class 'bee'", "0 file"),
+    "Dog and dog": ("Dog/1.png dog/1.png cat/1.png", "hard to tell apart", "'Dog' and 'dog'"),
+    "a space at the end": ("dog/1.png dog+/1.png cat/1.png", "hard to tell apart", "'dog' and 'dog '"),
+    "é in both Unicode forms": (f"{COMPOSED}/1.png {DECOMPOSED}/1.png", "hard to tell apart", r"'cafe\\u0301' and 'caf\\xe9'"),
     "no images": ("models/last.pt code/main.py", "no class folders", r"2 folder\(s\) without images"),
     "an empty class next to a deep one": ("cat/x/1.png cat/y/1.png bee/", "Class 'bee'", "0 file"),
     "a class of another kind of file": ("cat/1.png dog/1.png bee/1.psd", "Class 'bee'", "1 layered pictures of an editor"),
