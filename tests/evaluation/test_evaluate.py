@@ -12,7 +12,10 @@ from d3hr.evaluation.augmentation import Mixed
 from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.protocols import Protocol, protocol_from
 from d3hr.evaluation.results import Evaluation, TrainingResult
+from d3hr.evaluation.students import new_student
+from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import score_network, train_and_test
+from d3hr.prior.class_matching import match_classes
 from tests.conftest import MakeFolder
 
 SHORT = Protocol(name="short", steps=20, batch_size=64, learning_rate=0.05)
@@ -159,6 +162,19 @@ def test_classes_that_differ_are_refused_both_ways(image_folder: MakeFolder) -> 
         evaluate(ab, ab, seeds=())
     with pytest.raises(SettingsError, match="given twice"):
         evaluate(ab, ab, seeds=(1, 1))
+
+
+def test_classes_are_matched_in_any_unicode_form(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """A folder from a Mac names a class by e and an accent: folders, teachers and priors of the other form have the same classes."""
+    mac, linux = "cafe\u0301", "caf\u00e9"
+    there = load_images(image_folder({mac: 2, "tea": 2}, name="mac"))
+    here = load_images(image_folder({linux: 2, "tea": 2}, name="linux"))
+    assert there.class_names == here.class_names == (linux, "tea")
+    assert real_images(there, here.class_names, 8).class_names == here.class_names
+    (tmp_path / "teacher").mkdir()
+    Teacher(new_student("convnet1", 2, 8), "convnet1", (mac, "tea"), 8, {}).save(tmp_path / "teacher")
+    Teacher.load(tmp_path / "teacher").require_classes(here.class_names, "these")
+    assert [match.conditioning_id for match in match_classes(here.class_names, ["tea", mac], of="these")] == [1, 0]
 
 
 def test_another_image_side_is_seen_in_training_and_testing(tmp_path: Path) -> None:
