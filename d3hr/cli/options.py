@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import BaseModel
 
 from d3hr.distillation.overrides import DistillOverrides, ExpandOverrides, with_fields_of
-from d3hr.errors import DataError, PriorError, SettingsError
+from d3hr.errors import DataError, PriorError, SettingsError, listed
 from d3hr.prior.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from d3hr.sets.image_set import ImageSet
     from d3hr.sets.manifest import Manifest
 
+_SHOWN = 3
+"""Unreadable images that are named of those that are left out; the manifest names them all."""
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -262,11 +264,11 @@ def _about(images: ImageData) -> str:
     split = f", split {images.split}" if images.split else ""
     sizes = sorted(images.sizes)
     extent = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes from {min(sizes)} to {max(sizes)}"
-    lines = [
-        f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, read at {images.image_size} px"
-    ]
+    side = f"{images.image_size} px a side (median)"
+    lines = [f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, {side}"]
     lines += images.notes
-    lines += [f"left out, unreadable: {reason}" for reason in images.skipped]
+    if images.skipped:
+        lines.append(f"left out, unreadable, {len(images.skipped)}: {listed(images.skipped, separator='; ', limit=_SHOWN)}")
     if images.ignored:
         lines.append(f"ignored, not read as images: {len(images.ignored)} file(s) or folder(s), such as {images.ignored[0]}")
     return "\n".join(lines)

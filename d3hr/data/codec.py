@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +26,8 @@ MAX_BYTES = 2**28
 """Largest encoded image that is read: 256 MiB, over what :data:`MAX_PIXELS` of any photograph take."""
 MIN_SIDE = 4
 """Smallest side, in pixels, that counts as a picture."""
+_DRAFT = 2
+"""Side of a JPEG that is decoded at a fraction of its size, at least, in sides of the picture that it is resized to."""
 _ORIENTATION = 0x0112
 """The EXIF tag of how an image is rotated or mirrored."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -71,18 +74,20 @@ def examine(blob: bytes) -> Facts:
     return Facts(image.size, int(values.max()) if values is not None and stated is None else None, frames)
 
 
-def open_upright(blob: bytes, bits: int = FULL) -> Image.Image:
+def open_upright(blob: bytes, bits: int = FULL, least: int | None = None) -> Image.Image:
     """Decode one encoded image to RGB: EXIF rotation applied, transparency laid on white, 16-bit values scaled to 8 bits.
 
     Args:
         blob: the content of its file.
         bits: how many bits count in a 16-bit picture whose file does not tell, 8 to 16.
+        least: side, in pixels, that the picture will be resized to: a JPEG of many times that is decoded at a half, a quarter or an eighth
+            of its own size, but never below twice the side.
 
     Raises:
         ValueError: it is no image of a kind that is read, is damaged, too small or too large; the size is checked before pixels are
             decoded.
     """
-    image, values, stated, _ = _decode(blob)
+    image, values, stated, _ = _decode(blob, least)
     try:
         if values is not None:
             image = to_eight_bits(values, stated or bits)
@@ -93,7 +98,7 @@ def open_upright(blob: bytes, bits: int = FULL) -> Image.Image:
         raise ValueError(f"damaged: {error}") from error
 
 
-def _decode(blob: bytes) -> tuple[Image.Image, np.ndarray[Any, np.dtype[np.uint16]] | None, int | None, bool]:
+def _decode(blob: bytes, least: int | None = None) -> tuple[Image.Image, np.ndarray[Any, np.dtype[np.uint16]] | None, int | None, bool]:
     """Return an image as Pillow decodes it, upright; its values if they have 16 bits; how many of these count, as the file tells; whether
     it has several frames.
     """
@@ -101,6 +106,8 @@ def _decode(blob: bytes) -> tuple[Image.Image, np.ndarray[Any, np.dtype[np.uint1
     if why := refusal(header):
         raise ValueError(why)
     try:
+        if least and isinstance(header, JpegImageFile):
+            header.draft(None, (_DRAFT * least, _DRAFT * least))
         frames = bool(getattr(header, "is_animated", False))
         deep = is_deep(header)
         image = _upright(header)

@@ -204,7 +204,7 @@ class ImageData:
 
     def _pixels(self, index: int, blob: bytes) -> NDArray[np.uint8]:
         try:
-            return to_pixels(open_upright(blob, self.bits), self.image_size)
+            return to_pixels(open_upright(blob, self.bits, self.image_size), self.image_size)
         except ValueError as error:
             raise DataError(
                 f"{self._images.name(index)} of {self.source} can no longer be read.",
