@@ -24,10 +24,30 @@ def parts(image_folder: MakeFolder, tmp_path: Path) -> dict[str, Any]:
     return {"images": images, "prior": untrained_prior(("ant", "bee")), "chosen": chosen, "out": tmp_path / "out"}
 
 
+def test_what_is_shown_fits_on_a_line(parts: dict[str, Any]) -> None:
+    images, chosen, prior = parts["images"], parts["chosen"], parts["prior"]
+    assert repr(images) == f"ImageData({images.source!r}, 6 images of 2 classes, 8 px)"
+    assert repr(chosen) == f"DistilledSet({chosen.source!r}, method random_real, 1 images of each of 2 classes, 8 px)"
+    assert repr(prior) == "Prior(None, 2 classes, 8 px, fp32)"
+
+
+def test_images_are_indexed_like_a_list(parts: dict[str, Any]) -> None:
+    images = parts["images"]
+    everything, labels = images.gather(range(6))
+    image, label = images[-1]
+    assert torch.equal(image, everything[5]) and label == 1
+    some, of_some = images[1:6:2]
+    assert torch.equal(some, everything[[1, 3, 5]]) and torch.equal(of_some, labels[[1, 3, 5]])
+    for outside in (6, -7):
+        with pytest.raises(IndexError):
+            images[outside]
+
+
 CALLS: dict[str, Callable[..., object]] = {
     "distill a folder's name": lambda images, prior, out, **_: d3hr.distill(images.source, prior, out),
     "distill with a prior's name": lambda images, out, **_: d3hr.distill(images, "prior", out),  # type: ignore[arg-type]
     "fit a tensor": lambda out, **_: d3hr.fit_prior(torch.zeros(2, 3, 8, 8), out),  # type: ignore[arg-type]
+    "load a tensor": lambda **_: d3hr.load_images(torch.zeros(2)),  # type: ignore[arg-type]
     "evaluate a path": lambda images, chosen, **_: d3hr.evaluate(chosen.path, images),
     "evaluate on a path": lambda images, chosen, **_: d3hr.evaluate(chosen, images.source),
     "diagnose a path": lambda images, chosen, **_: d3hr.diagnose(chosen.path, images),
@@ -43,14 +63,16 @@ def test_an_argument_of_the_wrong_kind_is_named(name: str, parts: dict[str, Any]
     """With what it is and how to come by a right one, before anything is done."""
     with pytest.raises(SettingsError) as caught:
         CALLS[name](**parts)
-    assert "must be" in caught.value.what and caught.value.found and "d3hr." in caught.value.hint
+    assert "must be" in caught.value.what and caught.value.found and caught.value.hint
     assert not parts["out"].exists()
 
 
 def test_an_unknown_class_is_answered_with_the_known_ones(parts: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="has no class 'wasp'") as caught:
-        parts["chosen"].of_class("wasp")
-    assert "ant, bee" in caught.value.found
+    images, chosen = parts["images"], parts["chosen"]
+    for ask in (chosen.of_class, images.of_class, lambda name: next(images.batches(name)), lambda name: images.pick(name, [0])):
+        with pytest.raises(DataError, match="has no class 'wasp'") as caught:
+            ask("wasp")
+        assert "ant, bee" in caught.value.found
 
 
 def test_all_errors_can_be_caught_as_one() -> None:

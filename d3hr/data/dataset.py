@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, overload
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from d3hr.data.codec import MIN_SIDE, open_upright, to_pixels, to_unit_range
 from d3hr.data.scan import CHUNK, DECODERS, scan, without_images
 from d3hr.data.sources import Source, is_hub_id, open_source, require_classes
-from d3hr.errors import DataError, SettingsError, UnreadableImages
+from d3hr.errors import DataError, SettingsError, UnreadableImages, require_class, require_kind
 from d3hr.fileio.names import similar_names
 from d3hr.fileio.structured import Record
 from d3hr.progress import SILENT, Progress
@@ -43,7 +43,7 @@ class DataRecord(Record):
     skipped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageData:
     """Images of named classes, read from their source when they are needed.
 
@@ -122,13 +122,13 @@ class ImageData:
 
     def batches(self, class_name: str, batch_size: int = 64) -> Iterator[Tensor]:
         """Yield the images of one class, in order, as tensors [n <= batch_size, 3, H, W] in [-1, 1]."""
-        indices = self._by_class[class_name]
+        indices = self._indices(class_name)
         for start in range(0, len(indices), batch_size):
             yield to_unit_range(self._decode(indices[start : start + batch_size]))
 
     def of_class(self, class_name: str, count: int | None = None) -> Tensor:
         """Return the first ``count`` images of a class, by default all of them, uint8 [K, 3, H, W]; encoded images are read in chunks."""
-        indices = self._by_class[class_name][:count]
+        indices = self._indices(class_name)[:count]
         return torch.cat([self._decode(indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK)])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ class ImageData:
 
     def pixels(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the images uint8 [n, 3, H, W] at ``indices`` of one class; index 0 is its first image."""
-        return self._decode(self._by_class[class_name][np.asarray(indices)])
+        return self._decode(self._indices(class_name)[np.asarray(indices)])
 
     def pick(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the images [n, 3, H, W] in [-1, 1] at ``indices`` of one class; index 0 is its first image."""
@@ -150,11 +150,21 @@ class ImageData:
         indices = self._order[np.asarray(positions)]
         return to_unit_range(self._decode(indices)), torch.from_numpy(self._images.labels[indices])
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        if not 0 <= position < len(self):
-            raise IndexError(position)
-        images, labels = self.gather([position])
+    @overload
+    def __getitem__(self, position: int) -> tuple[Tensor, int]: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Tensor, Tensor]: ...
+
+    def __getitem__(self, position: int | slice) -> tuple[Tensor, Tensor | int]:
+        """Return ``(image [3, H, W] in [-1, 1], label)`` at a position, or ``(images [n, 3, H, W], labels [n])`` of a slice."""
+        if isinstance(position, slice):
+            return self.gather(range(len(self))[position])
+        images, labels = self.gather([range(len(self))[position]])
         return images[0], int(labels[0])
+
+    def __repr__(self) -> str:
+        return f"ImageData({self.source!r}, {len(self):,} images of {len(self.class_names)} classes, {self.image_size} px)"
 
     def at_size(self, image_size: int) -> ImageData:
         """Return the same images, delivered at another size."""
@@ -180,6 +190,10 @@ class ImageData:
         images.class_names = tuple(class_names)
         digest = hashlib.sha256(f"{self.fingerprint} {images.class_names!r}".encode())
         return replace(self, fingerprint=digest.hexdigest(), _images=images)
+
+    def _indices(self, class_name: str) -> _Indices:
+        require_class(self.source, class_name, self.class_names)
+        return self._by_class[class_name]
 
     @cached_property
     def _by_class(self) -> dict[str, _Indices]:
@@ -243,6 +257,7 @@ def load_images(
         UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.codec.MAX_PIXELS`.
         SettingsError: an argument is out of range.
     """
+    require_kind("source", source, (str, Path), "give the path of a folder, a Hub id, or digits.")
     if on_bad_image not in ("error", "skip"):
         raise SettingsError("Unknown --on-bad-image.", found=repr(on_bad_image), hint="use error or skip.")
     name = str(source)

@@ -74,6 +74,9 @@ class Prior:
         self.schedule = Schedule.from_config(scheduler_config)
         self._compiler: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Prior({self.source!r}, {len(self.class_names)} classes, {self.image_size} px, {self.precision})"
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape (C, h, w) of one latent."""

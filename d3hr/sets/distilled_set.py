@@ -39,7 +39,7 @@ MAX_VALUES_PER_PIXEL = 16
 """Most dimensions of a latent that statistics may have per pixel of the set's images; autoencoders give fewer than 1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DistilledSet:
     """A distilled set on disk; its images are read at their first use."""
 
@@ -63,6 +63,10 @@ class DistilledSet:
         require_size(distilled._statistics_file, **distilled._sizes)
         verify(folder)  # last: by now no links lead out of it, and no file is larger than a set's
         return distilled
+
+    def __repr__(self) -> str:
+        classes = len(self.class_names)
+        return f"DistilledSet({self.source!r}, method {self.method}, {self.ipc} images of each of {classes} classes, {self.image_size} px)"
 
     @property
     def source(self) -> str:
