@@ -40,6 +40,7 @@ class GaussianPrior:
     mean: Tensor
     std: Tensor
     schedule: Schedule
+    rounding: float = torch.finfo(torch.float64).eps
 
     def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
         a = float(self.schedule.alphas_cumprod[timestep])

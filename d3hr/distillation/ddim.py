@@ -12,6 +12,7 @@ Legend: N latents, C h w latent axes.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
@@ -32,10 +33,18 @@ _Grid = Sequence[tuple[int, float]]
 """Timestep and signal variance of each level from 0 up."""
 
 
+class InexactInversion(UserWarning):
+    """Steps of ``fixed_point`` were solved to the rounding of the network, which is coarser than that of the latents."""
+
+
 class NoisePredictor(Protocol):
     """The part of a prior that inversion and denoising use."""
 
     schedule: Schedule
+
+    @property
+    def rounding(self) -> float:
+        """Relative rounding error of its arithmetic, such as 7.8e-3 for bfloat16 (``torch.finfo(...).eps``)."""
 
     def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
         """Return the noise [N, C, h, w] in ``latents`` [N, C, h, w] at a training timestep, under the conditioning ids ``labels`` [N]."""
@@ -61,7 +70,9 @@ def invert(
     """Carry clean latents up to a level.
 
     ``ddim`` takes the step k-1 -> k with the noise predicted at (z_{k-1}, t_k), as D3HR does. ``fixed_point`` solves each step for the
-    z_k that :func:`denoise` leads back to z_{k-1}, so that the round trip is exact to rounding, at several predictions a step.
+    z_k that :func:`denoise` leads back to z_{k-1}, so that the round trip is exact to rounding, at several predictions a step. Behind a
+    network of lower precision than the latents a step ends where the network's own rounding lets it: an :class:`InexactInversion` then
+    says how far from exact the steps are.
 
     Args:
         prior: the diffusion model.
@@ -101,7 +112,11 @@ def inversion_path(
     def predict(z: Tensor, timestep: int) -> Tensor:
         return prior.predict_noise(z, timestep, labels, guidance_scale)
 
-    path = _ddim_path(predict, latents, grid, stride) if solver == "ddim" else _fixed_point_path(predict, latents, grid)
+    if solver == "ddim":
+        path = _ddim_path(predict, latents, grid, stride)
+    else:
+        # Guidance adds g times the rounding error of one prediction and g - 1 times that of another.
+        path = _fixed_point_path(predict, latents, grid, prior.rounding * (abs(guidance_scale) + abs(guidance_scale - 1)))
     for visited, z in zip(visited_levels(level, stride)[1:], path, strict=True):
         check_finite(z, "inversion", f"at level {visited} of {level} (timestep {grid[visited][0]})")
         yield z
@@ -194,32 +209,61 @@ def _ddim_path(predict: _Predict, z: Tensor, grid: _Grid, stride: int) -> Iterat
         yield z
 
 
-def _fixed_point_path(predict: _Predict, z: Tensor, grid: _Grid) -> Iterator[Tensor]:
-    """Yield z at each level after 0: the solution of z_k = ddim_step(z_{k-1}, eps(z_k, t_k)), which undoes the denoising step from z_k."""
+def _fixed_point_path(predict: _Predict, z: Tensor, grid: _Grid, rounding: float) -> Iterator[Tensor]:
+    """Yield z at each level after 0: the solution of z_k = ddim_step(z_{k-1}, eps(z_k, t_k)), which undoes the denoising step from z_k.
+
+    ``rounding`` is the relative error of eps.
+    """
+    largest = 0.0
     for (_, alpha_from), (timestep, alpha_to) in pairwise(grid):
-        z = _fixed_point_step(predict, z, timestep, alpha_from, alpha_to)
+        z, stalled_at = _fixed_point_step(predict, z, timestep, alpha_from, alpha_to, rounding)
+        largest = max(largest, stalled_at)
         yield z
+    if largest:
+        warnings.warn(
+            f"The inversion is exact to {largest:.0e} a step (root mean square), which the rounding of the network allows, not to that of "
+            "the latents: a prior in fp32 is more exact.",
+            InexactInversion,
+            stacklevel=1,
+        )
 
 
-def _fixed_point_step(predict: _Predict, start: Tensor, timestep: int, alpha_from: float, alpha_to: float) -> Tensor:
+def _fixed_point_step(
+    predict: _Predict, start: Tensor, timestep: int, alpha_from: float, alpha_to: float, rounding: float
+) -> tuple[Tensor, float]:
     """Solve z = ddim_step(start, eps(z, t)) by relaxed iteration from the ``ddim`` step; the relaxation is halved when the residual grows.
 
-    The root mean square residual must fall to 8 units of rounding of z's own.
+    The root mean square residual must fall to 8 units of rounding of z's own. One that no longer falls is accepted, and returned with z,
+    if it is within 8 units of rounding of eps, times the weight that eps has in the step; else the second value is 0.
     """
-    z = ddim_step(start, predict(start, timestep), alpha_from, alpha_to)
-    tolerance = 8 * torch.finfo(z.dtype).eps * float(z.square().mean().sqrt())
+    eps = predict(start, timestep)
+    z = ddim_step(start, eps, alpha_from, alpha_to)
+    tolerance = 8 * torch.finfo(z.dtype).eps * _rms(z)
+    weight = abs((1 - alpha_to) ** 0.5 - (alpha_to * (1 - alpha_from) / alpha_from) ** 0.5)
+    allowed = 8 * rounding * weight * _rms(eps)
     relaxation, last_residual = 1.0, float("inf")
+    best, best_residual = z, float("inf")
     for _ in range(MAX_ITERATIONS):
         change = ddim_step(start, predict(z, timestep), alpha_from, alpha_to) - z
-        residual = float(change.square().mean().sqrt())
-        z = z + relaxation * change
+        residual = _rms(change)
         if residual <= tolerance:
-            return z
+            return z + relaxation * change, 0.0
+        if residual < best_residual:
+            best, best_residual = z, residual
+        elif best_residual <= allowed:
+            return best, best_residual
+        z = z + relaxation * change
         if residual > last_residual:
             relaxation /= 2
         last_residual = residual
+    if best_residual <= allowed:
+        return best, best_residual
     raise NumericalError(
         "The exact inversion step was not reached.",
-        found=f"residual {last_residual:.2e} after {MAX_ITERATIONS} iterations at timestep {timestep}",
+        found=f"residual {best_residual:.2e} after {MAX_ITERATIONS} iterations at timestep {timestep}",
         hint="use more --steps, a lower inversion guidance, or --solver ddim.",
     )
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())

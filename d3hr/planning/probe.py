@@ -262,7 +262,7 @@ class _PredictionCounter:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.schedule = self.prior.schedule
+        self.schedule, self.rounding = self.prior.schedule, self.prior.rounding
 
     def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
         self.count += 1

@@ -100,6 +100,11 @@ class Prior:
         return weight
 
     @property
+    def rounding(self) -> float:
+        """Relative rounding error of the transformer's arithmetic: 1.2e-7 in fp32, 7.8e-3 in bf16, 9.8e-4 in fp16."""
+        return torch.finfo(self._weight.dtype).eps
+
+    @property
     def precision(self) -> str:
         """Arithmetic of the transformer: ``fp32``, ``bf16``, ``fp16``."""
         return next((name for name, dtype in PRECISIONS.items() if dtype == self.transformer.dtype), str(self.transformer.dtype))

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import ddim_step, denoise, invert, visited_levels
+from d3hr.distillation.ddim import InexactInversion, ddim_step, denoise, invert, visited_levels
 from d3hr.distillation.settings import Solver
-from d3hr.errors import SettingsError
+from d3hr.errors import NumericalError, SettingsError
 from d3hr.prior.model import Prior
 from tests.conftest import GaussianPrior
 
@@ -132,6 +132,45 @@ def test_fixed_point_round_trip_of_a_network(digits_prior: Prior, digits: ImageD
     z = digits_prior.encode(images)
     top = invert(digits_prior, z, labels, level=31, guidance_scale=1.5, solver="fixed_point")
     assert float((denoise(digits_prior, top, labels, level=31, guidance_scale=1.5) - z).abs().max()) < 1e-4
+
+
+class WaveringPrior(GaussianPrior):
+    """The exact prior, whose predictions are off by the rounding of bfloat16, up and down by turns."""
+
+    error = torch.finfo(torch.bfloat16).eps
+
+    def predict_noise(self, latents: torch.Tensor, timestep: int, labels: torch.Tensor, guidance_scale: float = 1.0) -> torch.Tensor:
+        self.error = -self.error
+        return super().predict_noise(latents, timestep, labels) * (1 + self.error)
+
+
+def test_fixed_point_behind_a_coarse_network_ends_at_its_rounding(gaussian_prior: GaussianPrior) -> None:
+    """With the rounding that the network has, the steps end there and say so; with that of the latents alone they have no end."""
+    bf16 = torch.finfo(torch.bfloat16).eps
+    coarse = WaveringPrior(gaussian_prior.mean, gaussian_prior.std, gaussian_prior.schedule, rounding=bf16)
+    z = start(gaussian_prior)
+    with pytest.warns(InexactInversion, match=r"exact to [12]e-03 a step") as said:
+        top = invert(coarse, z, LABELS, level=31, solver="fixed_point", guidance_scale=1.0)
+    assert len(said) == 1
+    assert float((denoise(coarse, top, LABELS, level=31, guidance_scale=1.0) - z).square().mean().sqrt()) < 31 * 1e-3
+    with pytest.raises(NumericalError, match="was not reached"):
+        invert(replace(coarse, rounding=torch.finfo(torch.float64).eps), z, LABELS, level=31, solver="fixed_point", guidance_scale=1.0)
+
+
+def test_fixed_point_round_trip_of_a_network_in_bf16(digits_prior: Prior, digits: ImageData) -> None:
+    """It is at least twice as exact as plain DDIM, though no longer exact to rounding of the latents."""
+    assert digits_prior.source is not None
+    coarse = Prior.from_pretrained(digits_prior.source, dtype=torch.bfloat16)
+    images, labels = digits.gather(torch.arange(0, 1000, 200))
+    z = coarse.encode(images)
+
+    def lost(solver: Solver) -> float:
+        top = invert(coarse, z, labels, level=31, guidance_scale=1.5, solver=solver)
+        return float((denoise(coarse, top, labels, level=31, guidance_scale=1.5) - z).square().mean().sqrt())
+
+    with pytest.warns(InexactInversion, match="prior in fp32 is more exact"):
+        exact = lost("fixed_point")
+    assert 2 * exact < lost("ddim")
 
 
 def test_clean_latents_are_at_level_0(gaussian_prior: GaussianPrior) -> None:
