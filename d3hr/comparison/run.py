@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from d3hr.comparison.matrix import Matrix, MatrixRow
-from d3hr.comparison.tables import BASELINES, Comparison
+from d3hr.comparison.tables import Comparison
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.settings import USUAL_STEPS
@@ -15,6 +15,7 @@ from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_seeds, require_teacher
 from d3hr.evaluation.images import real_images
 from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.evaluation.results import own_name
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.job import MethodInputs
@@ -151,7 +152,7 @@ def compare_with_baselines(
             progress.say(f"no row of random real images: a class has fewer than {subject.ipc} of them")
             real = None
         drawn = _baselines(subject, out / "baselines", setting, real=real, prior=prior, seeds=seeds)
-        own = Entry(subject, seeds, f"{subject.method}, the set" if subject.method in BASELINES else None)
+        own = Entry(subject, seeds, own_name(subject.method))
         entries = [*drawn, own] if own.name else [own, *drawn]
         comparison = Comparison(compare_entries(entries, test, [setting], folder=out / "trainings", progress=progress))
         comparison.write(out)

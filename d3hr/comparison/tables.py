@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from d3hr.comparison.statistics import ranking
-from d3hr.evaluation.results import Evaluation, ResultRow, read_results, write_results
+from d3hr.evaluation.results import BASELINES, Evaluation, ResultRow, read_results, write_results
 from d3hr.formatting import percent, table
 
-BASELINES = {"random_real": "random real images", "prior_only": "images drawn from the prior alone"}
-"""Methods that every set is compared with, and their names in a sentence."""
 SUBJECTS = {"d3hr": "distilled", "folder": "the folder"}
 """Methods that are compared with the baselines, likewise."""
 

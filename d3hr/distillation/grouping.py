@@ -114,7 +114,8 @@ def search_candidates(gaussians: Mapping[str, ClassGaussian], settings: GroupSet
 def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, candidate: int | None = None) -> Tensor:
     """Return the group [K, D] (float64) of a class or mode, whose noise follows from its name.
 
-    It is the ``candidate`` of that index in the pool, where the strategy searches, or what the strategy draws.
+    It is the ``candidate`` of that index in the pool, where the strategy searches, or what the strategy draws; a search without a candidate
+    is one random draw, as is ``exact`` for one image.
     """
     k, coordinates = settings.ipc, len(gaussian.coordinate_std)
     if not settings.temperature:
@@ -122,7 +123,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
     generator = generator_for(settings.seed, "group", name if settings.seed_by_class else "")
     if candidate is not None:
         noise = draw_candidate(candidate, name, settings, coordinates).double()
-    elif settings.strategy == "exact":
+    elif settings.strategy == "exact" and k > 1:
         noise = exact_noise(k, coordinates, settings.exact_std, generator)
     else:
         noise = torch.randn(k, coordinates, generator=generator, dtype=torch.float64)
@@ -130,7 +131,7 @@ def draw_group(name: str, gaussian: ClassGaussian, settings: GroupSettings, cand
 
 
 def exact_noise(k: int, dimensions: int, exact_std: ExactStd, generator: torch.Generator) -> Tensor:
-    """Draw [K, D] (float64) with mean 0 and std 1 in every dimension; for even K in mirrored pairs, which have no skewness either.
+    """Draw [K, D] (float64) with mean 0 and std 1 in every dimension, K at least 2; for even K in mirrored pairs, which have no skewness.
 
     ``unbiased`` is the std that the group score measures; ``population`` keeps the mean squared norm of a random draw, of which
     ``unbiased`` leaves (K-1)/K.
@@ -156,7 +157,7 @@ def search_mixtures(mixtures: Mapping[str, ClassMixture], settings: GroupSetting
     The mixtures, all of the same D, are looked up one after the other.
 
     Raises:
-        DataError: the Gaussians differ in D, or at temperature 0 a class has fewer modes than images.
+        DataError: the Gaussians differ in D, no latent of a class was seen, or at temperature 0 a class has fewer modes than images.
     """
     variances: dict[int, dict[str, Tensor]] = {}
     for class_name, mixture in mixtures.items():
@@ -180,6 +181,12 @@ def _mode_draws(class_name: str, mixture: ClassMixture, settings: GroupSettings)
 
     They are allocated by weight, but at temperature 0, where a mode has only its mean to give, one to each of the top modes.
     """
+    if not mixture.count:
+        raise DataError(
+            f"Class {class_name!r} has no statistics to draw from.",
+            found="no latent in any mode",
+            hint="distil it again: 'd3hr distill'.",
+        )
     images = largest_remainders(mixture.counts, settings.ipc) if settings.temperature else mixture.top_modes(settings.ipc)
     if sum(images) < settings.ipc:
         raise DataError(

@@ -17,6 +17,8 @@ from d3hr.evaluation.protocols import Protocol
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.structured import Record, validated_json
 
+BASELINES = {"random_real": "random real images", "prior_only": "images drawn from the prior alone"}
+"""Methods that every set is compared with, and their names in a sentence."""
 CONFUSION_CLASSES = 100
 """Most classes of which a row holds the whole confusion matrix; the accuracy of each class it always holds."""
 _COPIED = (
@@ -24,6 +26,11 @@ _COPIED = (
     *("accuracy_mean", "accuracy_std", "distillation_std", "training_std", "best_epoch_mean", "top5_mean"),
 )
 """Fields of an :class:`Evaluation` that its row has too."""
+
+
+def own_name(method: str) -> str | None:
+    """Return the name that the row of a set has next to its baselines, where its method is one of them; None is the method's own."""
+    return f"{method}, the set" if method in BASELINES else None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from d3hr.errors import NumericalError
+from d3hr.errors import DamagedFile, NumericalError
 from d3hr.fileio.atomic import load_if_valid, read_checkpoint, write_tensors
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
@@ -223,7 +223,17 @@ class Trainer(Generic[Batch]):
         checkpoint = None if self.checkpoint is None else load_if_valid(self.checkpoint, read_checkpoint, self.progress)
         if checkpoint is None:
             return
-        tensors, metadata = checkpoint
+        try:
+            self._restore(*checkpoint)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DamagedFile(
+                f"{self.checkpoint} is no checkpoint of this training, or of another version of d3hr.",
+                found=f"{error!r:.200}",
+                hint="delete it: the training then begins anew.",
+            ) from error
+        self.progress.say(f"{self.title}: continued at step {self._curve.steps}")
+
+    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         curve = json.loads(metadata["curve"])
         self._curve = Curve([(step, loss) for step, loss in curve["points"]], curve["seconds"], curve["steps"])
         for name, value in self._state().items():
@@ -235,4 +245,3 @@ class Trainer(Generic[Batch]):
                 _, index, key = name.split(".", 2)
                 moments["state"].setdefault(int(index), {})[key] = value.clone()
         self.optimiser.load_state_dict(moments)
-        self.progress.say(f"{self.title}: continued at step {self._curve.steps}")

@@ -10,7 +10,7 @@ from typing import Any
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.result import Diagnosis
 from d3hr.errors import ClassMismatch, OutputError
-from d3hr.evaluation.results import ResultRow, read_results
+from d3hr.evaluation.results import ResultRow, own_name, read_results
 from d3hr.fileio.names import class_folders
 from d3hr.formatting import flat, percent, size_in_words
 from d3hr.report.charts import COLOURS, NORMALITY_COLOURS, accuracy_chart, normality_chart
@@ -73,9 +73,10 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
 
 
 def own_row(subject: ImageSet, rows: Iterable[ResultRow]) -> ResultRow | None:
-    """Return the row of results of a set's method and IPC; of several, that with the most details, then the first."""
+    """Return the row of results of a set's method and IPC; of several, that of the set itself, with the most details, then the first."""
     own = [row for row in rows if (row.method, row.ipc) == (subject.method, subject.ipc)]
-    return max(own, key=lambda row: (row.per_class is not None, row.confusion is not None, row.seeds), default=None)
+    name = own_name(subject.method) or subject.method
+    return max(own, key=lambda row: (row.name == name, row.per_class is not None, row.confusion is not None, row.seeds), default=None)
 
 
 def require_replaceable(out: Path) -> None:

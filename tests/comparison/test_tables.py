@@ -15,6 +15,7 @@ from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import seeded_student
+from d3hr.report.report import own_row
 from tests.conftest import MakeFolder
 
 SHORT = Protocol(name="short", steps=6, checks=2, batch_size=64, learning_rate=0.05)
@@ -103,6 +104,19 @@ def test_a_row_is_ranked_against_its_like() -> None:
     assert Comparison(rows).ranked()[0].ior == 0.1
 
 
+def test_a_soft_row_takes_the_hard_protocol_that_is_its_partner() -> None:
+    """Of two hard protocols the one that trains alike counts, in whatever order; where neither does, or both do, there is no HLR."""
+    soft = row("d3hr", 0.7, protocol=SOFT)
+    other, alike = (row("d3hr", value, protocol=SHORT.model_copy(update=update)) for value, update in [(0.3, {"steps": 9}), (0.5, {})])
+    for rows in ([soft, other, alike], [soft, alike, other]):
+        assert ranking(soft, rows, {"convnet3": 0.9}).hlr == pytest.approx(0.4)
+    assert ranking(soft, [soft, other], {"convnet3": 0.9}).hlr == pytest.approx(0.6)
+    longer = row("d3hr", 0.4, protocol=SHORT.model_copy(update={"name": "longer", "steps": 12}))
+    assert ranking(soft, [soft, other, longer], {"convnet3": 0.9}).hlr is None
+    smooth = row("d3hr", 0.4, protocol=SHORT.model_copy(update={"name": "smooth", "label_smoothing": 0.1}))
+    assert ranking(soft, [soft, alike, smooth], {"convnet3": 0.9}).hlr is None
+
+
 def test_hard_and_soft_labels_never_share_a_table() -> None:
     text = accuracy_table([row("d3hr", 0.7, protocol=SOFT), row("d3hr", 0.5)], {"convnet3": 0.9})
     hard, soft = sorted(text.split("convnet3, ")[1:])
@@ -163,6 +177,8 @@ def test_the_prior_draws_on_the_grid_of_the_set(distilled: DistilledSet, digits_
     assert [(row.method, row.name, len(row.runs)) for row in comparison.rows] == [
         ("prior_only", None, 1), ("prior_only", "prior_only, the set", 1),
     ]  # fmt: skip
+    own = own_row(strong, [row.row() for row in comparison.rows])
+    assert own is not None and own.name == "prior_only, the set"
     again = DistilledSet.load(tmp_path / "of strong" / "baselines" / "prior_only-ipc1-4steps-seed3")
     assert again.manifest.settings["guidance_scale"] == 3.0
 

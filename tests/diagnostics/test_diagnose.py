@@ -12,8 +12,11 @@ from PIL import Image
 import d3hr
 from d3hr import DistilledSet, ImageData, Prior, load_images, random_real
 from d3hr.__main__ import main
+from d3hr.comparison.run import compare_with_baselines
+from d3hr.comparison.trainings import Setting
 from d3hr.diagnostics.spaces import feature_space
 from d3hr.errors import ClassMismatch, OutputError, SettingsError
+from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
@@ -46,6 +49,22 @@ def test_random_real_images_are_judged_ok_and_seen_to_be_copies(digits: ImageDat
     nearest = digits.gather(found.nearest[fair.manifest.classes[0].folder].tolist())[0]
     assert torch.equal(((nearest + 1) * 127.5).round().to(torch.uint8), fair.of_class(first))
     assert "[ok] loss of diversity" in found.as_text()
+
+
+@pytest.mark.slow
+def test_a_folder_of_uneven_classes_has_one_ipc(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """3, 3 and 2 images are IPC 2 in its row, in that of random real images and in the diagnosis, so that its check finds them."""
+    images = load_images(image_folder({"ant": 6, "bee": 6, "cat": 6}))
+    uneven = load_images(image_folder({"ant": 3, "bee": 3, "cat": 2}, name="set"))
+    brief, rows = protocol_named("quick").model_copy(update={"steps": 1, "checks": 1}), list[ResultRow]()
+    for student in ("convnet1", "convnet2"):
+        setting = Setting(student, brief)
+        comparison = compare_with_baselines(uneven, images, tmp_path / "out", setting, real=images, prior=None, seeds=(0,))
+        rows += [row.row() for row in comparison.rows]
+    assert [(row.method, row.ipc) for row in rows] == [("folder", 2), ("random_real", 2)] * 2
+    found = d3hr.diagnose(uneven, images, rows=rows)
+    assert found.set.ipc == 2
+    assert _statuses(found.as_values())["poor transfer to other architectures"] != "unknown"
 
 
 def test_a_saved_diagnosis_is_read_back(image_folder: MakeFolder, tmp_path: Path) -> None:

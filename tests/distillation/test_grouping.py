@@ -101,6 +101,15 @@ def test_exact_std_decides_the_norm(exact_std: ExactStd, expected: float) -> Non
     assert float(group.square().mean()) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("exact_std", ["unbiased", "population"])
+def test_exact_of_one_image_without_a_candidate_is_a_random_draw(exact_std: ExactStd) -> None:
+    """One image has no spread to standardise: the draw is that of ``random``, finite and not the mean."""
+    settings = GroupSettings(ipc=1, strategy="exact", exact_std=exact_std)
+    drawn = draw_group("cat", some(8, 0), settings)
+    assert drawn.isfinite().all()
+    assert drawn.equal(draw_group("cat", some(8, 0), settings.model_copy(update={"strategy": "random"})))
+
+
 def test_exact_of_one_image_is_not_the_mean() -> None:
     """The mean itself denoises to a flat image; one image keeps the distance sqrt(D) of a draw, within 5 %."""
     group = select_groups({"a": standard()}, 1, strategy="exact", num_candidates=50)["a"]

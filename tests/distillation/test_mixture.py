@@ -41,6 +41,18 @@ def test_images_are_shared_out_by_largest_remainders(weights: list[int], total: 
     assert largest_remainders(weights, total) == expected
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_class_of_no_latents_is_refused(temperature: float) -> None:
+    """By name, not by a division by zero."""
+    settings = GroupSettings(ipc=2, strategy="random", temperature=temperature)
+    for draw in (
+        lambda: draw_mixture("cat", ClassMixture.empty(6, 3), settings, {}),
+        lambda: search_mixtures({"cat": ClassMixture.empty(6, 3)}, settings),
+    ):
+        with pytest.raises(DataError, match="'cat' has no statistics"):
+            draw()
+
+
 def test_modes_together_are_the_class() -> None:
     """Whatever latent belongs to which mode, and in whatever parts they are seen, the whole is the Gaussian of all."""
     latents = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

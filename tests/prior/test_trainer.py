@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3hr.errors import NumericalError
+from d3hr.errors import DamagedFile, NumericalError
+from d3hr.fileio.atomic import read_checkpoint, write_tensors
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.presets import TrainingSettings
 from d3hr.prior.trainer import Trainer, decay, endless_batches, even_batches, warm_up
@@ -49,6 +50,21 @@ def test_a_run_continued_from_a_checkpoint_ends_with_the_same_weights(tmp_path: 
     parts = line(tmp_path / "parts", 120)
     assert torch.equal(whole.weight, parts.weight)
     assert torch.equal(whole.bias, parts.bias)
+
+
+@pytest.mark.parametrize(("spoiled", "words"), [("metadata", "curve"), ("tensors", "average"), ("shapes", "shape")])
+def test_a_checkpoint_of_another_form_is_refused(tmp_path: Path, spoiled: str, words: str) -> None:
+    """One that lacks its curve, as earlier versions wrote it, a tensor, or has tensors of another network: the message says what to do."""
+    line(tmp_path, 5)
+    (file,) = tmp_path.glob("*.safetensors")
+    tensors, metadata = read_checkpoint(file)
+    if spoiled == "tensors":
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("average.")}
+    elif spoiled == "shapes":
+        tensors = {name: value.new_zeros(3, 7) for name, value in tensors.items()}
+    write_tensors(file, {name: value.clone() for name, value in tensors.items()}, {} if spoiled == "metadata" else metadata)
+    with pytest.raises(DamagedFile, match=rf"(?s)is no checkpoint of this training.*{words}.*delete it"):
+        line(tmp_path, 9)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
