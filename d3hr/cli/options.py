@@ -34,9 +34,10 @@ class Reading:
     Args:
         on_bad_image: stop at unreadable images, or leave them out and count them
         keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form
-        image_column: column of images of a parquet or Hub source
-        label_column: column of classes of a parquet or Hub source
+        image_column: column of images of a table, or of their files
+        label_column: column of classes of a table
         data_config: configuration of a Hub source that has several, such as full_size
+        label_pattern: regular expression whose group label finds the class in the path of each image: '(?P<label>[a-z]+)_'
     """
 
     on_bad_image: Literal["error", "skip"] = "error"
@@ -44,6 +45,7 @@ class Reading:
     image_column: str | None = None
     label_column: str | None = None
     data_config: str | None = None
+    label_pattern: str | None = None
 
     def load(self, source: str, split: str | None, progress: Progress) -> ImageData:
         """Open a source and report what is in it."""
@@ -57,6 +59,7 @@ class Reading:
             image_column=self.image_column,
             label_column=self.label_column,
             config=self.data_config,
+            label_pattern=self.label_pattern,
             progress=progress,
         )
         progress.say(_about(images))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from d3hr.data.codec import MIN_SIDE, open_upright, to_pixels, to_unit_range
 from d3hr.data.scan import CHUNK, DECODERS, scan, without_images
-from d3hr.data.sources import Source, is_hub_id, open_source, require_classes
+from d3hr.data.sources import Request, Source, is_hub_id, open_source, require_classes
 from d3hr.errors import DataError, SettingsError, UnreadableImages, require_class, require_kind
 from d3hr.fileio.names import similar_names
 from d3hr.fileio.structured import Record
@@ -237,19 +237,22 @@ def load_images(
     image_column: str | None = None,
     label_column: str | None = None,
     config: str | None = None,
+    label_pattern: str | None = None,
     progress: Progress = SILENT,
 ) -> ImageData:
     """Open a data set; every image is read and checked once before anything else is done with it.
 
     Args:
-        source: a folder of class folders, a folder of parquet files, a Hugging Face Hub id, or ``"digits"``.
+        source: a folder of class folders, or of images with a table of their labels; a zip or tar file of such a folder; a folder of
+            parquet files, a Hugging Face Hub id, or ``"digits"``. All cases: ``docs/reading.md``.
         split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
         image_size: side in pixels that images are delivered in; by default the median shorter side.
         on_bad_image: raise, or leave out and count, images that cannot be read.
         keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form, as classes of their own.
-        image_column: the column of images of a parquet or Hub source, where there are several.
-        label_column: the column of classes of a parquet or Hub source, where there are several.
+        image_column: the column of images of a table, or of their files, where it is not clear.
+        label_column: the column of classes of a table, where it is not clear.
         config: the configuration of a Hub source that has several, such as ``full_size``.
+        label_pattern: a regular expression whose group ``label`` finds the class in the path of each image, relative to the source.
         progress: where to report the scan.
 
     Raises:
@@ -263,7 +266,7 @@ def load_images(
     name = str(source)
     if is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")
-    images, found_split, splits, notes = open_source(name, split, image_column, label_column, config)
+    images, found_split, splits, notes = open_source(name, Request(split, image_column, label_column, config, label_pattern))
     require_classes(images, name, keep_similar_names)
     found = scan(images, name, progress)
     skipped = tuple(found.bad.values())

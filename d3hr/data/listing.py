@@ -5,8 +5,10 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from d3hr.data import formats
+from d3hr.data.archives import Member
 from d3hr.data.codec import start_of
 from d3hr.errors import printable
 
@@ -56,8 +58,9 @@ def files_below(folder: Path, litter: list[Path] | None = None) -> Iterator[Path
         raise error
 
     entered = set()
-    for parent, directories, files in os.walk(folder, followlinks=True, onerror=fail):
-        here = Path(parent)
+    inside = cast(object, folder)
+    for parent, directories, files in inside.walk() if isinstance(inside, Member) else os.walk(folder, followlinks=True, onerror=fail):
+        here = Path(parent) if isinstance(parent, str) else cast(Path, parent)
         if litter is not None:
             litter += [here / name for name in sorted(directories + files) if is_litter(name)]
         directories[:] = sorted(name for name in directories if not is_litter(name))

@@ -1,4 +1,4 @@
-"""Opens sources of encoded images: the built-in digits, folders, and tables on disk or of the Hugging Face Hub."""
+"""Opens sources of encoded images: the built-in digits, folders, archives, single files, and tables of the Hugging Face Hub."""
 
 import re
 from collections.abc import Sequence
@@ -7,8 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from d3hr.data.archives import is_archive, open_archive
+from d3hr.data.codec import start_of
 from d3hr.data.digits import Digits
 from d3hr.data.folders import ClassFolders
+from d3hr.data.formats import kind_of, what_else
+from d3hr.data.label_tables import LABEL_SUFFIXES, by_table, find_table, read_table
+from d3hr.data.labels import LabelledFiles, by_pattern
 from d3hr.data.tables import open_table
 from d3hr.errors import DataError, listed, printable
 from d3hr.fileio.names import composed_names, similar_names
@@ -40,21 +45,30 @@ class Opened(NamedTuple):
     """What was decided on the way, for people."""
 
 
-def open_source(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> Opened:
-    """Open a source; arguments and errors are those of :func:`~d3hr.data.dataset.load_images`."""
+class Request(NamedTuple):
+    """How a source is to be read; each field is the argument of :func:`~d3hr.data.dataset.load_images` of the same name."""
+
+    split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    config: str | None = None
+    label_pattern: str | None = None
+
+
+def open_source(name: str, request: Request) -> Opened:
+    """Open a source; errors are those of :func:`~d3hr.data.dataset.load_images`."""
     path = Path(name)
     try:
         if name == "digits":
-            return Opened(Digits(split or "train"), split or "train", ("train", "validation", "test"))
-        if path.is_dir() and (any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet"))):
-            return Opened(*open_table(str(path.resolve()), split, image_column, label_column, config))
+            return Opened(Digits(request.split or "train"), request.split or "train", ("train", "validation", "test"))
         if path.is_dir():
-            folders = ClassFolders(path, split)
-            return Opened(folders, folders.split, folders.splits, tuple(folders.notes))
+            return _open_folder(path, request)
+        if path.is_file():
+            return _open_file(path, request)
         if path.exists():
-            raise DataError(f"{name} is not a folder.", found="a file", hint="give a folder that contains one folder of images per class.")
+            raise DataError(f"{printable(name)} is no plain file.", found="a device or pipe", hint="give a folder, or a file of images.")
         if is_hub_id(name):
-            return Opened(*open_table(name, split, image_column, label_column, config))
+            return _open_table(name, request)
     except OSError as error:
         raise DataError(
             f"{printable(name)} cannot be read.",
@@ -64,6 +78,55 @@ def open_source(name: str, split: str | None, image_column: str | None, label_co
     raise DataError(
         f"There is no folder {name}.", found=f"nothing at {path.absolute()}", hint="check the path, or name a Hub id such as owner/name."
     )
+
+
+def _open_folder(path: Path, request: Request) -> Opened:
+    """Open a folder on the disk."""
+    if any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet")):
+        return _open_table(str(path.resolve()), request)
+    return _open_images(path, request)
+
+
+def _open_file(path: Path, request: Request) -> Opened:
+    """Open what one file holds, by its first bytes."""
+    start = start_of(path)
+    if path.suffix.lower() in LABEL_SUFFIXES:
+        table = read_table(path, request.image_column, request.label_column)
+        if table is None:
+            raise DataError(
+                f"{path} has no column of files and one of labels.",
+                found="other columns",
+                hint="name them with --image-column and --label-column.",
+            )
+        return _labelled(by_table(table, request.split))
+    if is_archive(path):
+        return _open_images(open_archive(path), request)
+    kind = kind_of(start)
+    raise DataError(
+        f"{path} is no data set.",
+        found=f"one {kind.name} image" if kind else what_else(start) or "a file of an unknown kind",
+        hint="give a folder that contains one folder of images per class, or an archive of one.",
+    )
+
+
+def _open_images(folder: Path, request: Request) -> Opened:
+    """Open image files in a folder or archive, whose labels come from a pattern, from a table, or from the folders they lie in."""
+    if request.label_pattern is not None:
+        return _labelled(by_pattern(folder, request.label_pattern, request.split))
+    if found := find_table(folder, request.split, request.image_column, request.label_column):
+        table, split = found
+        opened = _labelled(by_table(table, None if split else request.split), f"the labels are those of {table.path}")
+        return opened._replace(split=split) if split else opened
+    folders = ClassFolders(folder, request.split)
+    return Opened(folders, folders.split, folders.splits, tuple(folders.notes))
+
+
+def _labelled(files: LabelledFiles, *notes: str) -> Opened:
+    return Opened(files, files.split, files.splits, notes)
+
+
+def _open_table(name: str, request: Request) -> Opened:
+    return Opened(*open_table(name, request.split, request.image_column, request.label_column, request.config))
 
 
 def require_classes(images: Source, name: str, keep_similar_names: bool) -> None:

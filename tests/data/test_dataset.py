@@ -218,7 +218,7 @@ def test_sources_that_cannot_be_used(image_folder: MakeFolder, tmp_path: Path) -
         (one, "fewer than two classes"),
         (loose, "1 image"),
         (empty, "Class 'b'"),
-        (empty / "a" / "0.png", "not a folder"),
+        (empty / "a" / "0.png", "one PNG image"),
     ]:
         with pytest.raises(DataError, match=words):
             load_images(source)

@@ -1,0 +1,311 @@
+"""Labels in tables and names, and data sets in files: each input is built, and gives the same images as class folders, or is refused."""
+
+import csv
+import json
+import os
+import pickle
+import re
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3hr import load_images
+from d3hr.data.archives import open_archive
+from d3hr.errors import D3hrError, DataError, SettingsError
+from tests.data.test_reading import draw
+
+COUNTS = {"cat": 2, "dog": 1}
+FILES = {"1.png": "cat", "2.png": "cat", "3.png": "dog"}
+
+
+def class_folders(root: Path, split: str = "") -> Path:
+    """The images that every container holds: two cats, and a dog."""
+    for number, (name, label) in enumerate(FILES.items()):
+        draw(root / split / label / name, number)
+    return root
+
+
+def loose(folder: Path) -> Path:
+    for number, name in enumerate(FILES):
+        draw(folder / name, number)
+    return folder
+
+
+def write_csv(file: Path, header: list[str], rows: list[list[Any]], delimiter: str = ",", encoding: str = "utf-8") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding=encoding) as stream:
+        csv.writer(stream, delimiter=delimiter).writerows([header, *rows])
+
+
+def in_csv(name: str, columns: list[str], *, images: str = "", **options: Any) -> Callable[[Path], Path]:
+    def build(root: Path) -> Path:
+        loose(root / images)
+        write_csv(root / name, columns, [[file, label] for file, label in FILES.items()], **options)
+        return root
+
+    return build
+
+
+def in_jsonl(root: Path) -> Path:
+    loose(root)
+    lines = [json.dumps({"file_name": file, "label": label, "caption": None}) for file, label in FILES.items()]
+    (root / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def with_split_column(root: Path) -> Path:
+    loose(root / "images")
+    draw(root / "images" / "4.png", 4)
+    rows = [*([file, label, "train"] for file, label in FILES.items()), ["4.png", "dog", "test"]]
+    write_csv(root / "labels.csv", ["image", "class", "split"], rows)
+    return root
+
+
+def with_table_per_split(root: Path) -> Path:
+    loose(root / "train")
+    write_csv(root / "train" / "metadata.csv", ["file_name", "label"], [[*item] for item in FILES.items()])
+    draw(root / "test" / "4.png", 4)
+    write_csv(root / "test" / "metadata.csv", ["file_name", "label"], [["4.png", "dog"]])
+    return root
+
+
+def without_header(root: Path) -> Path:
+    write_csv(loose(root) / "labels.csv", ["1.png", "cat"], [["2.png", "cat"], ["3.png", "dog"]])
+    return root
+
+
+def without_suffixes(root: Path) -> Path:
+    loose(root / "pictures")
+    write_csv(root / "labels.csv", ["id", "category"], [[file.removesuffix(".png"), label] for file, label in FILES.items()])
+    return root
+
+
+def table_next_to_class_folders(root: Path) -> Path:
+    class_folders(root)
+    write_csv(root / "labels.csv", ["file", "label"], [["cat/1.png", "wolf"]])
+    return root
+
+
+def the_table_itself(root: Path) -> Path:
+    in_csv("mine.csv", ["file", "label"], images="pictures")(root)
+    return root / "mine.csv"
+
+
+def named_by_label(root: Path) -> Path:
+    for number, (name, label) in enumerate(FILES.items()):
+        draw(root / "all" / f"{label}_{name}", number)
+    return root
+
+
+def zipped(root: Path) -> Path:
+    """As Windows and macOS make them: a folder in it, with what the system leaves."""
+    class_folders(root / "pets")
+    with zipfile.ZipFile(root / "pets.zip", "w") as archive:
+        for file in sorted((root / "pets").rglob("*.png")):
+            archive.write(file, file.relative_to(root))
+        archive.writestr("__MACOSX/pets/cat/._1.png", b"litter")
+    return root / "pets.zip"
+
+
+def tarred(mode: str, suffix: str, layout: Callable[[Path], object] = class_folders) -> Callable[[Path], Path]:
+    def build(root: Path) -> Path:
+        layout(root / "pets")
+        with tarfile.open(root / f"pets{suffix}", mode) as archive:  # type: ignore[call-overload]
+            archive.add(root / "pets", "./pets")
+        return root / f"pets{suffix}"
+
+    return build
+
+
+def splits(root: Path) -> None:
+    class_folders(root, "Train")
+    draw(root / "Test" / "cat" / "1.png", 7)
+    draw(root / "Test" / "dog" / "1.png", 8)
+
+
+READ: dict[str, Callable[[Path], Path]] = {
+    "metadata.csv": in_csv("metadata.csv", ["file_name", "label"]),
+    "metadata.jsonl": in_jsonl,
+    "labels.csv next to images/": in_csv("labels.csv", ["filename", "class"], images="images"),
+    "labels.csv with semicolons, from a spreadsheet": in_csv("labels.csv", ["Image", "Label"], delimiter=";", encoding="utf-8-sig"),
+    "labels.tsv": in_csv("labels.tsv", ["path", "category"], delimiter="\t"),
+    "labels.csv without a header": without_header,
+    "labels.csv of names without suffixes": without_suffixes,
+    "a table with a column split": with_split_column,
+    "metadata.csv in train/ and test/": with_table_per_split,
+    "a table in a lone folder": lambda root: in_csv("labels.csv", ["file", "label"])(root / "dataset").parent,
+    "a table of any name, given itself": the_table_itself,
+    "labels.csv next to class folders": table_next_to_class_folders,
+    "labels in the names of files": named_by_label,
+    "a zip": zipped,
+    "a tar": tarred("w", ".tar"),
+    "a tar.gz": tarred("w:gz", ".tgz"),
+    "a tar.xz with splits": tarred("w:xz", ".tar.xz", splits),
+    "a tar with a table of labels": tarred("w", ".tar", in_csv("labels.csv", ["file", "label"], images="images")),
+}
+OPTIONS: dict[str, dict[str, Any]] = {"labels in the names of files": {"label_pattern": r"(?P<label>[a-z]+)_\d"}}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_container_gives_the_same_images(tmp_path: Path, name: str) -> None:
+    """The same bytes in the same order as in class folders, so the same fingerprint."""
+    (tmp_path / "given").mkdir()
+    given = load_images(READ[name](tmp_path / "given"), **OPTIONS.get(name, {}))
+    plain = load_images(class_folders(tmp_path / "plain"))
+    assert given.counts == COUNTS
+    assert given.fingerprint == plain.fingerprint
+    assert given.of_class("cat").equal(plain.of_class("cat"))
+
+
+@pytest.mark.parametrize("name", ["a table with a column split", "metadata.csv in train/ and test/"])
+def test_tables_have_splits(tmp_path: Path, name: str) -> None:
+    source = READ[name](tmp_path)
+    assert load_images(source).splits == (("test", "train") if "column" in name else ())
+    with pytest.raises(DataError, match="fewer than two classes"):
+        load_images(source, split="test")
+
+
+def rows_of(*rows: list[str]) -> Callable[[Path], Path]:
+    def build(root: Path) -> Path:
+        write_csv(loose(root) / "labels.csv", ["file", "label"], [["1.png", "cat"], ["2.png", "dog"], *rows])
+        draw(root.parent / "secret.png", 9)
+        return root
+
+    return build
+
+
+def slipping_zip(root: Path) -> Path:
+    with zipfile.ZipFile(root / "evil.zip", "w") as archive:
+        archive.write(draw_one(root), "../../evil.png")
+    return root / "evil.zip"
+
+
+def draw_one(root: Path) -> Path:
+    draw(root / "one.png", 0)
+    return root / "one.png"
+
+
+def cut_zip(root: Path) -> Path:
+    path = zipped(root)
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+def cut_tgz(root: Path) -> Path:
+    path = tarred("w:gz", ".tgz")(root)
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def written(name: str, content: bytes) -> Callable[[Path], Path]:
+    def build(root: Path) -> Path:
+        (root / name).write_bytes(content)
+        return root / name
+
+    return build
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+    "a row whose file is not there": (rows_of(["x.png", "cat"]), r"1 row\(s\)", r"row 3: x\.png is not there"),
+    "a row without a label": (rows_of(["3.png", ""]), r"1 row\(s\)", r"row 3: 3\.png has no label"),
+    "a row of a file elsewhere": (rows_of(["../secret.png", "cat"]), r"1 row\(s\)", r"row 3: \.\./secret\.png lies outside"),
+    "a file in two rows": (rows_of(["1.png", "dog"]), r"1 row\(s\)", r"row 3: 1\.png was in a row before, as 'cat' and not as 'dog'"),
+    "a table that is no table": (rows_of(["3.png", "dog", "x", "y"]), "is no table", "4 values in row 3, of 2 columns"),
+    "an encrypted or damaged zip": (cut_zip, "pets.zip", "unknown kind|damaged|ReadError|an archive"),
+    "a damaged tar.gz": (cut_tgz, "is damaged", "EOFError"),
+    "a zip whose names lead out of it": (slipping_zip, "lead out of it", r"\.\./\.\./evil\.png"),
+    "one image": (draw_one, "is no data set", "one PNG image"),
+    "one PDF": (written("x.pdf", b"%PDF-1.7 ..."), "is no data set", "a PDF file"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    build, what, found = REFUSED[name]
+    (tmp_path / "given").mkdir()
+    with pytest.raises(DataError) as caught:
+        load_images(build(tmp_path / "given"))
+    assert re.search(what, caught.value.what)
+    assert re.search(found, caught.value.found)
+    assert caught.value.hint
+
+
+def test_patterns_that_find_no_label_are_refused(tmp_path: Path) -> None:
+    source = named_by_label(tmp_path)
+    for pattern, error, words in [
+        ("(", SettingsError, "no regular expression"),
+        ("[a-z]+", SettingsError, "no group called label"),
+        ("(?P<label>dog)", DataError, "no label in 2 of 3"),
+    ]:
+        with pytest.raises(error, match=words):
+            load_images(source, label_pattern=pattern)
+
+
+def test_images_that_a_table_does_not_name_are_ignored_and_counted(tmp_path: Path) -> None:
+    source = rows_of()(tmp_path / "data")
+    assert load_images(source).ignored == ("3.png",)
+
+
+def test_class_folders_count_for_more_than_a_table(tmp_path: Path) -> None:
+    assert load_images(table_next_to_class_folders(tmp_path)).class_names == ("cat", "dog")
+
+
+def test_an_archive_s_images_travel_to_other_processes(tmp_path: Path) -> None:
+    """A worker opens the archive anew."""
+    for build in (zipped, tarred("w:gz", ".tgz")):
+        (tmp_path / build.__name__).mkdir()
+        images = load_images(build(tmp_path / build.__name__))
+        assert pickle.loads(pickle.dumps(images)).of_class("cat").equal(images.of_class("cat"))
+
+
+def test_nothing_of_an_archive_is_written(tmp_path: Path) -> None:
+    source = zipped(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    load_images(source)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three megabytes of zeros in three kilobytes, against limits of a hundredth."""
+    monkeypatch.setattr("d3hr.data.archives.MAX_BYTES", 2**20)
+    (tmp_path / "zeros").write_bytes(bytes(3 * 2**20))
+    with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "zeros", "a/zeros")
+    with pytest.raises(DataError, match="too large when it is unpacked"):
+        load_images(tmp_path / "bomb.tar.gz")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive_of_zeros:
+        for name in ("a/zeros.png", "b/zeros.png"):
+            archive_of_zeros.write(tmp_path / "zeros", name)
+    with pytest.raises(DataError, match=r"2 image\(s\)"):
+        load_images(tmp_path / "bomb.zip")
+
+
+def test_names_in_a_zip_of_macos_are_utf_8(tmp_path: Path) -> None:
+    """It does not set the flag that says so."""
+    class_folders(tmp_path / "x")
+    os.rename(tmp_path / "x" / "dog", tmp_path / "x" / "köter")
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "x")
+    blob = bytearray((tmp_path / "x.zip").read_bytes())
+    for place in [match.start() for match in re.finditer(rb"PK\x01\x02", blob)]:
+        blob[place + 9] &= 0xF7
+    for place in [match.start() for match in re.finditer(rb"PK\x03\x04", blob)]:
+        blob[place + 7] &= 0xF7
+    (tmp_path / "x.zip").write_bytes(blob)
+    assert load_images(tmp_path / "x.zip").class_names == ("cat", "köter")
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "x.zip"
+    class_folders(tmp_path / "x")
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "x")
+    blob = bytearray(source.read_bytes())
+    blob[blob.index(b"cat/1.png") + 60] ^= 0xFF
+    source.write_bytes(blob)
+    with pytest.raises(D3hrError, match=r"cat/1\.png"):
+        load_images(source)
+    assert open_archive(source).exists()
