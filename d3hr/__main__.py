@@ -14,7 +14,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from d3hr.cli.parser import build_parser, command_function, flag_groups
-from d3hr.errors import D3hrError, OutputError, SettingsError, flag, printable
+from d3hr.errors import D3hrError, OutputError, SettingsError, flag, in_command, printable
 
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, as_json, debug = (options.pop(flag) for flag in ("config", "json", "debug"))
     for group, kind in flag_groups(function).items():
         options[group] = kind(**{flag: options.pop(flag) for flag in signature(kind).parameters})
-    with _stopped_by_signals() as received:
+    with in_command(), _stopped_by_signals() as received:
         try:
             _require_no_nul(settings)
             result = function(**options.as_dict())

@@ -13,19 +13,25 @@
     ├── NumericalError         a computation left the finite numbers
     └── ExecutionError         worker processes or machines cannot do their work
 
-Every message has three parts: what is wrong, what was found, and what to do next.
+Every message has three parts: what is wrong, what was found, and what to do next. Messages are written with the flags of the command
+line, ``--batch-size``; outside a command they are shown with the names of arguments, ``batch_size``.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+_IN_COMMAND = ContextVar("in a command", default=False)
+_FLAG = re.compile(r"'d3hr [^']*'|(?<![\w-])--([a-z][a-z-]*[a-z])")
+"""A whole command in quotation marks, or a flag."""
 LISTED = 20
 """Most names that a message lists."""
 
@@ -44,9 +50,23 @@ class D3hrError(Exception):
         lines = [what, f"  found: {found}" if found else "", f"  do:    {hint}" if hint else ""]
         super().__init__("\n".join(line for line in lines if line))
 
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if _IN_COMMAND.get() else _FLAG.sub(lambda found: found[1].replace("-", "_") if found[1] else found[0], text)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Let errors of every class be pickled, whatever their constructors take."""
         return D3hrError.__new__, (type(self), *self.args), self.__dict__
+
+
+@contextmanager
+def in_command() -> Iterator[None]:
+    """Let messages inside name flags as they are written on a command line."""
+    before = _IN_COMMAND.set(True)
+    try:
+        yield
+    finally:
+        _IN_COMMAND.reset(before)
 
 
 class DataError(D3hrError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData, load_images
+from d3hr.errors import in_command
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS
@@ -71,6 +72,13 @@ def untrained_prior(class_names: tuple[str, ...], image_size: int = 8) -> Prior:
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
     return Prior(transformer, vae, SCHEDULER_CONFIG, class_names)
+
+
+@pytest.fixture(autouse=True)
+def messages_of_commands() -> Iterator[None]:
+    """Messages are compared as a command shows them, with flags; outside of one they name arguments (tests/test_errors.py)."""
+    with in_command():
+        yield
 
 
 @pytest.fixture(scope="session")

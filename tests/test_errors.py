@@ -1,11 +1,12 @@
 """Errors travel between processes as they are."""
 
 import pickle
+from contextvars import ContextVar
 
 import pytest
 
 from d3hr import errors
-from d3hr.errors import ClassMismatch, D3hrError, UnreadableImages
+from d3hr.errors import ClassMismatch, D3hrError, SettingsError, UnreadableImages, in_command
 
 
 def kinds(base: type[D3hrError] = D3hrError) -> list[type[D3hrError]]:
@@ -33,3 +34,13 @@ def test_every_error_comes_out_of_a_pickle_as_it_went_in(kind: type[D3hrError], 
 
 def test_the_tree_in_the_docstring_names_every_error() -> None:
     assert all(kind.__name__ in (errors.__doc__ or "") for kind in kinds())
+
+
+def test_outside_a_command_a_message_names_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a flag is only part of a whole command, it stays: that is what to type."""
+    error = SettingsError("--batch-size must be positive.", found="--batch-size -1", hint="leave --batch-size out: 'd3hr fit A --out B'.")
+    monkeypatch.setattr(errors, "_IN_COMMAND", ContextVar("of this test", default=False))
+    assert str(error) == "batch_size must be positive.\n  found: batch_size -1\n  do:    leave batch_size out: 'd3hr fit A --out B'."
+    with in_command():
+        assert "--batch-size must be positive" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
