@@ -78,6 +78,7 @@ def distill(
     prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
     conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
     require_two_images(images.counts)
+    settings = settings.with_sample_seed(images.counts.values())
     manifest = Manifest.of(
         method=settings.method,
         class_names=images.class_names,

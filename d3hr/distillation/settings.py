@@ -4,6 +4,7 @@ Settings that decide the class statistics are kept apart from those that decide 
 many sets of images. :mod:`d3hr.distillation.overrides` derives what the command line, the methods and the recipes take.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -70,6 +71,8 @@ class StatisticsSettings(BaseModel):
     """measure the statistics on at most this many images of each class, drawn at random; by default on all"""
     tolerance: float | None = Field(default=None, gt=0, lt=1)
     """stop measuring a class when the standard error of its mean and std is below this share of sigma, such as 0.02"""
+    sample_seed: int | None = Field(default=None, ge=0)
+    """seed of the sample that max_images_per_class or tolerance draws; by default that of the set, so that each has its own"""
     modes: int = Field(default=1, ge=1, le=1000)
     """Gaussians that describe a class, one for each k-means cluster of its clean latents; the paper has 1"""
     rank: int = Field(default=0, ge=0, le=4096)
@@ -123,10 +126,24 @@ class DistillSettings(GroupSettings, StatisticsSettings):
         """Whether statistics may come from a part of a class's images."""
         return self.max_images_per_class is not None or self.tolerance is not None
 
+    def samples(self, count: int) -> bool:
+        """Return whether the statistics of a class of ``count`` images may come from a part of them."""
+        return self.tolerance is not None or (self.max_images_per_class is not None and self.max_images_per_class < count)
+
+    @property
+    def seed_of_sample(self) -> int:
+        """Seed of the sample, if one is drawn."""
+        return self.seed if self.sample_seed is None else self.sample_seed
+
+    def with_sample_seed(self, counts: Iterable[int]) -> Self:
+        """Return the settings for classes of so many images, with the seed of the sample: None where all images are seen."""
+        return self.model_copy(update={"sample_seed": self.seed_of_sample if any(map(self.samples, counts)) else None})
+
     @property
     def idle(self) -> frozenset[str]:
         """Names of the settings that have no effect, given the others."""
         unused = set() if self.inversion_level else {"inversion_guidance", "solver", "inversion_stride"}
+        unused |= set() if self.subsampled else {"sample_seed"}
         return frozenset(unused if self.denoising_level else {*unused, "denoising_guidance"})
 
     def as_values(self) -> dict[str, Any]:
@@ -171,6 +188,7 @@ class DistillOptions(ExpandOptions, total=False):
     statistics_dtype: StatisticsDtype
     max_images_per_class: int | None
     tolerance: float | None
+    sample_seed: int | None
     modes: int
     rank: int
 

@@ -75,9 +75,10 @@ class StatisticsEstimator:
     def chunks(self, class_name: str) -> list[ClassChunk]:
         """Return the chunks of a class: a single one where what comes next depends on what came before."""
         settings, count = self.settings, self.images.counts[class_name]
+        sampled = settings.samples(count)
         if settings.max_images_per_class is not None:
             count = min(count, settings.max_images_per_class)
-        sequential = settings.subsampled or settings.forward_process == "forward_noise" or settings.modes > 1
+        sequential = sampled or settings.forward_process == "forward_noise" or settings.modes > 1
         size = count if sequential else BATCHES_PER_CHUNK * settings.batch_size
         return [ClassChunk(class_name, start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -117,9 +118,10 @@ class StatisticsEstimator:
 
     def _indices(self, chunk: ClassChunk) -> Sequence[int]:
         """Return which images of the class the chunk has: in the order of the data, or of a random one, whose first n are a sample."""
-        if not self.settings.subsampled:
+        settings, count = self.settings, self.images.counts[chunk.class_name]
+        if not settings.samples(count):
             return range(chunk.start, chunk.stop)
-        order = torch.randperm(self.images.counts[chunk.class_name], generator=generator_for("subsample", chunk.class_name))
+        order = torch.randperm(count, generator=generator_for(settings.seed_of_sample, "subsample", chunk.class_name))
         indices: list[int] = order[chunk.start : chunk.stop].tolist()
         return indices
 

@@ -15,7 +15,7 @@ from d3hr.sets.distilled_set import DistilledSet
 
 _CLEAN = {
     *(GroupOptions.__annotations__.keys() - {"seed"}),
-    *("batch_size", "statistics_dtype", "max_images_per_class", "tolerance", "modes", "rank"),
+    *("batch_size", "statistics_dtype", "max_images_per_class", "tolerance", "sample_seed", "modes", "rank"),
 }
 """Settings of a method that works on clean latents."""
 
@@ -45,8 +45,9 @@ class D3hrSettings(ForwardNoiseSettings):
 
 
 def write_from_gaussians(job: Job, settings: LatentGaussianSettings) -> DistilledSet:
-    """Measure the Gaussian of each class, unless ``shared`` has them, and draw a set from them."""
-    values = settings.resolved.as_values()
+    """Measure the Gaussian of each class, unless ``shared`` has them, and draw a set from them; a sample of images has the set's seed."""
+    resolved = settings.resolved.model_copy(update={"seed": job.seed}).with_sample_seed(job.images.counts.values())
+    values = resolved.as_values()
     measured = {name: value for name, value in values.items() if name in StatisticsSettings.model_fields}
     drawn = {name: value for name, value in values.items() if name in ExpandOptions.__annotations__ and name != "seed"}
     if settings.options.get("level") == "auto":

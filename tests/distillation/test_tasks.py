@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, invert, load_images
+from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, expand, invert, load_images
 from d3hr.distillation.settings import distill_settings
 from d3hr.distillation.tasks import ClassChunk, StatisticsEstimator
+from d3hr.errors import OutputError, SettingsError
 from d3hr.execution.base import Result, Task, Work
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.seeds import generator_for
@@ -83,11 +84,11 @@ def test_chunks_together_are_the_class(small: tuple[ImageData, Prior], tmp_path:
 
 
 def test_a_sample_is_random_and_nested_and_the_manifest_states_its_errors(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
-    """Seven of twenty ants: the first seven of a permutation that follows from the class's name; the manifest states the errors,
+    """Seven of twenty ants: the first seven of a permutation that follows from seed and class name; the manifest states the errors,
     sqrt((1 - 7/20) / 7) for the mean. A class of fewer is seen whole."""
     images, prior = small
     distilled = distill(images, prior, tmp_path / "set", max_images_per_class=7, batch_size=3, **QUICK)
-    order = torch.randperm(20, generator=generator_for("subsample", "ant"))
+    order = torch.randperm(20, generator=generator_for(0, "subsample", "ant"))
     clean = prior.encode(images.pick("ant", order[:7]))
     latents = invert(prior, clean, torch.zeros(7).long(), level=3, steps=6).flatten(1)
     torch.testing.assert_close(distilled.statistics["ant"].mean, ClassGaussian.empty(64).update(latents).mean, rtol=1e-5, atol=1e-5)
@@ -97,7 +98,30 @@ def test_a_sample_is_random_and_nested_and_the_manifest_states_its_errors(small:
     assert ant.sample.mean_error == pytest.approx(((1 - 7 / 20) / 7) ** 0.5)
     assert (bee.sample.images, bee.sample.mean_error, bee.sample.std_error) == (5, 0.0, 0.0)
     assert "7 of 20" in (distilled.path / "README.md").read_text()
-    assert DistilledSet.load(distilled.path).manifest.settings["max_images_per_class"] == 7
+    settings = DistilledSet.load(distilled.path).manifest.settings
+    assert (settings["max_images_per_class"], settings["sample_seed"]) == (7, 0)
+
+
+def test_sets_of_other_seeds_have_samples_of_their_own(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
+    """Unless the sample's seed is given. Where no class has more images, nothing is drawn, and the statistics are those without a limit.
+    What is expanded keeps the sample, and is not the set that another seed distils."""
+    images, prior = small
+    few: dict[str, Any] = {"batch_size": 3, "store": "statistics", **QUICK}
+
+    def mean(folder: str, **changes: Any) -> torch.Tensor:
+        return distill(images, prior, tmp_path / folder, **few, **changes).statistics["ant"].mean
+
+    first, other = (mean(f"seed {seed}", seed=seed, max_images_per_class=7) for seed in (0, 1))
+    assert not first.equal(other)
+    assert mean("fixed", seed=1, sample_seed=0, max_images_per_class=7).equal(first)
+    assert mean("whole", seed=0, max_images_per_class=20).equal(mean("all", seed=1))
+    assert DistilledSet.load(tmp_path / "whole").manifest.settings["sample_seed"] is None
+    expanded = expand(DistilledSet.load(tmp_path / "seed 0"), prior, tmp_path / "expanded", ipc=1, seed=1)
+    assert (expanded.manifest.settings["seed"], expanded.manifest.settings["sample_seed"]) == (1, 0)
+    with pytest.raises(OutputError):
+        distill(images, prior, tmp_path / "expanded", **{**few, "store": "images", "ipc": 1}, seed=1, max_images_per_class=7)
+    with pytest.raises(SettingsError, match="--sample-seed has no effect"):
+        distill_settings("paper", sample_seed=1)
 
 
 @pytest.mark.slow

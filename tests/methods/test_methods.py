@@ -176,6 +176,14 @@ def test_statistics_may_come_from_a_sample(make: Make, name: str) -> None:
     assert {gaussian.count for gaussian in made.statistics.values()} == {3}
 
 
+@pytest.mark.parametrize(("most", "measured"), [(3, 2), (6, 1)])
+def test_statistics_are_shared_where_no_sample_is_drawn(make: Make, tmp_path: Path, most: int, measured: int) -> None:
+    """Of classes of 6, 5 and 4 images: three of each are another sample for another seed, six are all of them."""
+    sets = [make("latent_gaussian", f"set {seed}", seed=seed, max_images_per_class=most) for seed in (0, 1)]
+    assert len(list((tmp_path / "shared").glob("statistics-*"))) == measured
+    assert sets[0].statistics["ant"].mean.equal(sets[1].statistics["ant"].mean) == (measured == 1)
+
+
 @pytest.mark.slow
 def test_d3hr_with_the_level_left_open(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> None:
     """The level is chosen once, with the statistics, and both levels of the set are it."""
