@@ -3,7 +3,7 @@
 from .comparison.matrix import Matrix as Matrix
 from .comparison.run import compare as compare
 from .data.dataset import ImageData as ImageData
-from .data.dataset import load_images as load_images
+from .data.opening import load_images as load_images
 from .diagnostics.diagnose import diagnose as diagnose
 from .diagnostics.result import Diagnosis as Diagnosis
 from .distillation.ddim import denoise as denoise

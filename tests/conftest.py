@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from d3hr.data.dataset import ImageData, load_images
+from d3hr.data.dataset import ImageData
+from d3hr.data.opening import load_images
 from d3hr.errors import in_command
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d3hr.data.dataset import ImageData, load_images
+from d3hr.data.dataset import ImageData
+from d3hr.data.opening import load_images
 from d3hr.methods.selection import random_real
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "train_on_distilled.py"

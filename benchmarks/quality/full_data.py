@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.harness import WORK, argument_parser, record
-from d3hr.data.dataset import load_images
+from d3hr.data.opening import load_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teachers import train_teacher
 from d3hr.progress import OnTerminal

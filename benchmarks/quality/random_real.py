@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from benchmarks.harness import WORK, argument_parser, kept_rows, record
 from d3hr.comparison.tables import accuracy_table
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
-from d3hr.data.dataset import load_images
+from d3hr.data.opening import load_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.methods.selection import random_real
 from d3hr.progress import OnTerminal

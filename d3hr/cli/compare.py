@@ -74,7 +74,7 @@ def compare(
     require_free_or_ours(out)
     progress = OnTerminal()
     loaded = loading.load(prior, progress) if prior else None
-    images, tested = reading.load(data, split, progress), reading.load(test, test_split, progress)
+    images, tested = reading.load(data, split, progress), reading.load(test, test_split, progress, test=True)
     warn_of_leak(images, tested, progress)
     inputs = MethodInputs(
         images,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from d3hr.cli.options import LOADING, READING, Reading, data_of_set, located, prior_of_set
+from d3hr.cli.options import LOADING, READING, Reading
+from d3hr.cli.origins import data_of_set, located, prior_of_set
 from d3hr.cli.output import Result, evaluation_folders, sibling
 from d3hr.errors import PriorError, SettingsError
 from d3hr.progress import OnTerminal

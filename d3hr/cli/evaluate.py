@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3hr.cli.options import READING, Reading, data_of_set, located, or_else, prior_of_set, warn_of_leak
+from d3hr.cli.options import READING, Reading, warn_of_leak
+from d3hr.cli.origins import data_of_set, located, or_else, prior_of_set
 from d3hr.cli.output import Result, sibling
 from d3hr.progress import OnTerminal
 
@@ -66,7 +67,7 @@ def evaluate(
         progress.say("no row of random real images: give the real training images with --data")
     with or_else("--prior", "The prior-only row needs the prior that the set was made with."):
         loaded = prior_of_set(manifest, where, progress=progress) if manifest and where else None
-    tested = reading.load(test, test_split, progress)
+    tested = reading.load(test, test_split, progress, test=True, record=manifest.data if manifest else None)
     if real is not None:
         warn_of_leak(real, tested, progress)
     comparison = compare_with_baselines(

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from d3hr.cli.options import RUNNING, Running, located, prior_of_set
+from d3hr.cli.options import RUNNING, Running
+from d3hr.cli.origins import located, prior_of_set
 from d3hr.cli.output import Result, next_evaluation
 from d3hr.distillation.overrides import AS_THE_SET, ExpandOverrides
 from d3hr.errors import PriorError

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from d3hr.cli.options import READING, Reading
+from d3hr.cli.options import READING, Reading, warn_of_leak
 from d3hr.cli.output import Result
 from d3hr.errors import SettingsError
 from d3hr.formatting import table
@@ -16,6 +16,8 @@ def inspect(
     prior: str | None = None,
     class_map: str | None = None,
     split: str | None = None,
+    test: str | None = None,
+    test_split: str | None = None,
     reading: Reading = READING,
 ) -> Result:
     """Read every image once and say what is there: classes, counts, sizes, files that cannot be read, what a prior makes of the classes.
@@ -25,6 +27,8 @@ def inspect(
         prior: folder or Hub id of a prior; shows which of its classes each class would be drawn as, without loading its weights
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         split: train, validation, test, ...; train by default
+        test: images to test on; says how many of them are among the data
+        test_split: split of the test images
         reading: how images are read
     """
     from d3hr.prior.class_matching import match_classes, read_class_map
@@ -33,7 +37,12 @@ def inspect(
     if class_map and not prior:
         raise SettingsError("--class-map is for --prior.", found="no --prior", hint="give the prior whose classes it names.")
     named = read_class_map(class_map) if class_map else None
-    images = reading.load(data, split, OnTerminal())
+    if test_split and not test:
+        raise SettingsError(
+            "--test-split is for --test.", found="no --test", hint="give the test images too, which may be the same source."
+        )
+    progress = OnTerminal()
+    images = reading.load(data, split, progress)
     values: dict[str, Any] = {
         "source": images.source,
         "split": images.split,
@@ -43,11 +52,18 @@ def inspect(
         "labels": {name: label for label, name in enumerate(images.class_names)},
         "similar_names": [list(group) for group in images.similar_names],
         "sizes": {f"{width}x{height}": count for (width, height), count in sorted(images.sizes.items())},
+        "cropped": round(images.cropped, 4),
+        "duplicates": len(images.contents.repeats),
+        "conflicting_duplicates": len(images.contents.contradictions),
         "skipped": list(images.skipped),
         "notes": list(images.notes),
         "ignored": list(images.ignored),
         "fingerprint": images.fingerprint,
     }
+    if test:
+        tested = reading.load(test, test_split, progress, test=True)
+        warn_of_leak(images, tested, progress)
+        values["overlap"] = images.overlap(tested)
     if prior is None:
         counts = [(f"{count:,}", str(label), name) for label, (name, count) in enumerate(images.counts.items())]
         return Result(table(("images", "label", "class"), counts, right=(0, 1)), values)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from d3hr.distillation.overrides import DistillOverrides, ExpandOverrides, with_fields_of
-from d3hr.errors import DataError, PriorError, SettingsError, listed
+from d3hr.errors import SettingsError, listed
+from d3hr.formatting import percent
 from d3hr.prior.settings import FitSettings
 
 if TYPE_CHECKING:
     from d3hr.data.dataset import ImageData
+    from d3hr.data.record import DataRecord
     from d3hr.execution.base import Execution
     from d3hr.prior.model import Prior
     from d3hr.progress import Progress
-    from d3hr.sets.image_set import ImageSet
-    from d3hr.sets.manifest import Manifest
 
 _SHOWN = 3
 """Unreadable images that are named of those that are left out; the manifest names them all."""
@@ -33,6 +31,8 @@ class Reading:
 
     Args:
         on_bad_image: stop at unreadable images, or leave them out and count them
+        fit: of pictures that are not square, keep the centre (crop, the default), add black (pad), or stretch them
+        keep_duplicates: let an image that its class has several times count each time
         keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form
         image_column: column of images of a table, or of their files
         label_column: column of classes of a table
@@ -41,20 +41,34 @@ class Reading:
     """
 
     on_bad_image: Literal["error", "skip"] = "error"
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    keep_duplicates: bool = False
     keep_similar_names: bool = False
     image_column: str | None = None
     label_column: str | None = None
     data_config: str | None = None
     label_pattern: str | None = None
 
-    def load(self, source: str, split: str | None, progress: Progress) -> ImageData:
-        """Open a source and report what is in it."""
-        from d3hr.data.dataset import load_images
+    def load(
+        self, source: str, split: str | None, progress: Progress, *, test: bool = False, record: DataRecord | None = None
+    ) -> ImageData:
+        """Open a source and report what is in it.
+
+        Args:
+            source: its name.
+            split: the split to read.
+            progress: where to report.
+            test: whether accuracy is measured on the images: duplicates stay, so that the test set is the published one.
+            record: what the manifest of a set says of its images, which these must be fitted like.
+        """
+        from d3hr.data.opening import load_images
 
         images = load_images(
             source,
             split=split,
             on_bad_image=self.on_bad_image,
+            fit=self.fit or (record.fit if record else "crop"),
+            keep_duplicates=self.keep_duplicates or test or (record is not None and record.keep_duplicates),
             keep_similar_names=self.keep_similar_names,
             image_column=self.image_column,
             label_column=self.label_column,
@@ -190,61 +204,14 @@ GROUPS: dict[str, type[Any]] = {
 
 
 def warn_of_leak(images: ImageData, test: ImageData, progress: Progress) -> None:
-    """Say so where the images to test on are those that were trained on or drawn from."""
-    if images.fingerprint == test.fingerprint:
+    """Say so where images to test on are among those that were trained on or drawn from."""
+    shared = images.overlap(test)
+    if shared == len(test):
         progress.say(
             "warning: the test images are the training images, so no accuracy here tells of new ones: give --test-split or other images"
         )
-
-
-@contextmanager
-def or_else(flag: str, what: str) -> Iterator[None]:
-    """Tell, where something named in a manifest is no longer there, which flag gives its new place."""
-    try:
-        yield
-    except (DataError, PriorError) as error:
-        kind = PriorError if isinstance(error, PriorError) else DataError
-        raise kind(what, found=error.what, hint=f"tell where it is with {flag}.") from error
-
-
-def located(source: str, distilled: str) -> str:
-    """Return the path of what the manifest of a set names: as it is seen from here, or else from a folder that the set is in.
-
-    A manifest keeps paths as they were given, so that the same command makes the same bytes everywhere.
-    """
-    if Path(source).exists():
-        return source
-    places = (parent / source for parent in Path(distilled).resolve().parents)
-    return next((str(place) for place in places if place.exists()), source)
-
-
-def data_of_set(
-    distilled: str, subject: ImageSet, data: str | None, split: str | None, reading: Reading, progress: Progress
-) -> ImageData | None:
-    """Open the real images called ``data``, or by default those that a set was made from; None where nothing says which these are."""
-    record = subject.manifest.data if subject.manifest else None
-    if data is not None:
-        return reading.load(data, split, progress)
-    if record is None or record.source is None:
-        return None
-    with or_else("--data", "The images that the set was made from are needed."):
-        images = reading.load(located(record.source, distilled), split or record.split, progress)
-    if images.fingerprint != record.fingerprint:
-        progress.say(f"warning: {images.source} is not what the set was made from: images have changed, come, or gone since")
-    return images
-
-
-def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:
-    """Load the prior called ``name`` in the precision, and with the autoencoder, that a distilled set was made with."""
-    from d3hr.prior.model import PRECISIONS
-
-    precision = manifest.prior.precision or "fp32"
-    if precision not in PRECISIONS:
-        raise PriorError(
-            "The precision that the set was made in is unknown.", found=repr(precision), hint=f"use one of {', '.join(PRECISIONS)}."
-        )
-    loading = Loading(autoencoder=manifest.prior.autoencoder, precision=cast(Precision, precision), device=device)
-    return loading.load(name, progress)
+    elif shared:
+        progress.say(f"warning: {shared} of {len(test)} test images are training images too: accuracies are too high by up to that share")
 
 
 def say_weakness(prior: Prior, progress: Progress) -> None:
@@ -272,6 +239,8 @@ def _about(images: ImageData) -> str:
     lines += images.notes
     if images.skipped:
         lines.append(f"left out, unreadable, {len(images.skipped)}: {listed(images.skipped, separator='; ', limit=_SHOWN)}")
+    if images.cropped >= 0.1:
+        lines.append(f"the centre crop drops {percent(images.cropped)} % of a picture, on average: --fit pad or stretch keeps all of it")
     if images.ignored:
         lines.append(f"ignored, not read as images: {len(images.ignored)} file(s) or folder(s), such as {images.ignored[0]}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from d3hr.fileio.names import with_a_name
 
 if TYPE_CHECKING:
-    from d3hr.data.dataset import DataRecord
+    from d3hr.data.record import DataRecord
 
 
 @dataclass(frozen=True)

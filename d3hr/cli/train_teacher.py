@@ -42,7 +42,7 @@ def train_teacher(
     require_free_or_ours(out)
     progress = OnTerminal()
     images = reading.load(data, split, progress)
-    tested = reading.load(test, test_split, progress)
+    tested = reading.load(test, test_split, progress, test=True)
     warn_of_leak(images, tested, progress)
     teacher = train(images, out, test=tested, student=student, protocol=protocol, image_size=image_size, seed=seed, progress=progress)
     accuracy = teacher.about["accuracy"]

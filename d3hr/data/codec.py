@@ -7,7 +7,7 @@ import io
 import stat
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from torch.nn import functional as F
 
 from d3hr.data.depth import FULL, deep_values, is_deep, refusal, stated_bits, swap_bytes, to_eight_bits
 from d3hr.data.formats import READ, START, MissingReader, kind_of, what_else
+from d3hr.errors import SettingsError
 
 MAX_PIXELS = 89_478_485
 """Largest width x height that is decoded (Pillow's own limit against decompression bombs, here an error)."""
 MAX_BYTES = 2**28
 """Largest encoded image that is read: 256 MiB, over what :data:`MAX_PIXELS` of any photograph take."""
+Fit = Literal["crop", "pad", "stretch"]
+"""What becomes of pictures that are not square."""
 MIN_SIDE = 4
 """Smallest side, in pixels, that counts as a picture."""
 _DRAFT = 2
@@ -175,11 +178,25 @@ def read_square(file: Path, image_size: int) -> Tensor:
     return torch.from_numpy(np.array(open_upright(blob))).permute(2, 0, 1)
 
 
-def to_pixels(image: Image.Image, image_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return pixels uint8 [H, W, 3] of side ``image_size``: the shorter side is resized to it (bicubic), and the centre kept."""
-    if image.size != (image_size, image_size):
-        image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BICUBIC)
-    return np.array(image)
+def require_side(image_size: int) -> int:
+    """Return the side of images in pixels, unless it is too small (``SettingsError``)."""
+    if image_size < MIN_SIDE:
+        raise SettingsError("The image size is too small.", found=f"{image_size}", hint=f"use at least {MIN_SIDE} pixels.")
+    return image_size
+
+
+def to_pixels(image: Image.Image, image_size: int, fit: Fit = "crop") -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return pixels uint8 [H, W, 3] of side ``image_size``, resized (bicubic).
+
+    ``crop`` resizes the shorter side to it and keeps the centre; ``pad`` resizes the longer side to it and adds black; ``stretch`` resizes
+    each side to it.
+    """
+    square = (image_size, image_size)
+    if image.size == square:
+        return np.array(image)
+    if fit == "stretch":
+        return np.array(image.resize(square, Image.Resampling.BICUBIC))
+    return np.array((ImageOps.fit if fit == "crop" else ImageOps.pad)(image, square, method=Image.Resampling.BICUBIC))
 
 
 def pixels_at(pixels: Tensor, image_size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A data set of real images in named classes: every image is checked once, then read one class at a time in bounded memory.
+"""A data set of real images in named classes: read one class at a time in bounded memory.
 
 Legend: N images, H = W image size in pixels.
 """
@@ -11,36 +11,24 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal, overload
+from typing import ClassVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
-from d3hr.data.codec import MIN_SIDE, open_upright, to_pixels, to_unit_range
-from d3hr.data.scan import CHUNK, DECODERS, scan, without_images
-from d3hr.data.sources import Request, Source, is_hub_id, open_source, require_classes
-from d3hr.errors import DataError, SettingsError, UnreadableImages, require_class, require_kind
+from d3hr.data.codec import Fit, open_upright, require_side, to_pixels, to_unit_range
+from d3hr.data.contents import Contents
+from d3hr.data.record import DataRecord
+from d3hr.data.scan import CHUNK, DECODERS
+from d3hr.data.sources import Source
+from d3hr.errors import DataError, require_class
 from d3hr.fileio.names import similar_names
-from d3hr.fileio.structured import Record
-from d3hr.progress import SILENT, Progress
 
 OPEN_IMAGES = "open them with d3hr.load_images(FOLDER)."
 """What to do where images are needed and something else is given."""
 _Indices = NDArray[np.int64]
-
-
-class DataRecord(Record):
-    """What a manifest says of the :class:`ImageData` that a set was made from, and how many images they are; nothing without any."""
-
-    source: str | None = None
-    split: str | None = None
-    fingerprint: str | None = None
-    images: int | None = Field(default=None, ge=0)
-    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,13 +41,15 @@ class ImageData:
     Attributes:
         source: the source, as the user named it.
         split: the split that was read, if the source has several.
-        image_size: side H = W, in pixels, that images are delivered in (shorter side resized, centre kept).
-        fingerprint: SHA-256 over class names and the contents of all images in order.
+        image_size: side H = W, in pixels, that images are delivered in.
+        fit: what becomes of pictures that are not square, as in :func:`~d3hr.data.codec.to_pixels`.
+        fingerprint: SHA-256 over class names and the contents of all images in order, and over what is done to them that is not usual.
         sizes: how often each (width, height) occurs.
         skipped: unreadable images that were left out, each with its reason.
         ignored: files and folders of the source that are not read: no images, hidden, or left by an operating system.
         splits: all splits of the source, as they are called there.
         notes: what was decided about the source, one sentence each, such as which folders are no classes.
+        contents: which images are the same: repeats within a class are left out, unless they were to be kept.
         bits: how many bits count in 16-bit pictures whose files do not tell: 8 or 12 if no value in the whole data set is larger.
     """
 
@@ -72,6 +62,8 @@ class ImageData:
     ignored: tuple[str, ...]
     splits: tuple[str, ...]
     notes: tuple[str, ...]
+    fit: Fit
+    contents: Contents
     bits: int
     method: ClassVar[str] = "folder"
     """How the images were made is not known: there is no manifest, and no seed."""
@@ -106,12 +98,32 @@ class ImageData:
     @property
     def record(self) -> DataRecord:
         """What the manifest of a set that is made from these images says of them."""
-        return DataRecord(source=self.source, split=self.split, fingerprint=self.fingerprint, images=len(self), skipped=self.skipped)
+        return DataRecord(
+            source=self.source,
+            split=self.split,
+            fingerprint=self.fingerprint,
+            images=len(self),
+            skipped=self.skipped,
+            duplicates=len(self.contents.repeats),
+            conflicting_duplicates=len(self.contents.contradictions),
+            keep_duplicates=bool(np.isin(self.contents.repeats, self._order).any()),
+            fit=self.fit,
+        )
 
     @property
     def identity(self) -> str:
         """The fingerprint."""
         return self.fingerprint
+
+    @property
+    def cropped(self) -> float:
+        """Share of a picture that the centre crop drops, on average; 0 with another fit."""
+        dropped = sum(count * (1 - min(size) / max(size)) for size, count in self.sizes.items())
+        return dropped / sum(self.sizes.values()) if self.fit == "crop" else 0.0
+
+    def overlap(self, test: ImageData) -> int:
+        """Return how many of the test images are among these, byte for byte."""
+        return int(np.isin(test.contents.digests[test._order], self.contents.digests[self._order]).sum())
 
     def __len__(self) -> int:
         return len(self._order)
@@ -168,7 +180,7 @@ class ImageData:
 
     def at_size(self, image_size: int) -> ImageData:
         """Return the same images, delivered at another size."""
-        return self if image_size == self.image_size else replace(self, image_size=_checked_size(image_size), _kept=None)
+        return self if image_size == self.image_size else replace(self, image_size=require_side(image_size), _kept=None)
 
     def with_pixels(self, pixels: NDArray[np.uint8]) -> ImageData:
         """Return the same images, which are no longer decoded: ``pixels`` [N, 3, H, W], class by class, are theirs at ``image_size``."""
@@ -218,82 +230,10 @@ class ImageData:
 
     def _pixels(self, index: int, blob: bytes) -> NDArray[np.uint8]:
         try:
-            return to_pixels(open_upright(blob, self.bits, self.image_size), self.image_size)
+            return to_pixels(open_upright(blob, self.bits, self.image_size), self.image_size, self.fit)
         except ValueError as error:
             raise DataError(
                 f"{self._images.name(index)} of {self.source} can no longer be read.",
                 found=f"{error}, where it was an image when the data were checked",
                 hint="restore it or run again: the data are checked anew.",
             ) from error
-
-
-def load_images(
-    source: str | Path,
-    *,
-    split: str | None = None,
-    image_size: int | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
-    keep_similar_names: bool = False,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    config: str | None = None,
-    label_pattern: str | None = None,
-    progress: Progress = SILENT,
-) -> ImageData:
-    """Open a data set; every image is read and checked once before anything else is done with it.
-
-    Args:
-        source: a folder of class folders, or of images with a table of their labels; a zip or tar file of such a folder; a folder of
-            parquet files, a Hugging Face Hub id, or ``"digits"``. All cases: ``docs/reading.md``.
-        split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
-        image_size: side in pixels that images are delivered in; by default the median shorter side.
-        on_bad_image: raise, or leave out and count, images that cannot be read.
-        keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form, as classes of their own.
-        image_column: the column of images of a table, or of their files, where it is not clear.
-        label_column: the column of classes of a table, where it is not clear.
-        config: the configuration of a Hub source that has several, such as ``full_size``.
-        label_pattern: a regular expression whose group ``label`` finds the class in the path of each image, relative to the source.
-        progress: where to report the scan.
-
-    Raises:
-        DataError: the source is missing, empty, has fewer than two classes, a class without images, or classes of similar names.
-        UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.codec.MAX_PIXELS`.
-        SettingsError: an argument is out of range.
-    """
-    require_kind("source", source, (str, Path), "give the path of a folder, a Hub id, or digits.")
-    if on_bad_image not in ("error", "skip"):
-        raise SettingsError("Unknown --on-bad-image.", found=repr(on_bad_image), hint="use error or skip.")
-    name = str(source)
-    if is_hub_id(name):
-        progress.say(f"no folder {name} here: asking the Hugging Face Hub")
-    images, found_split, splits, notes = open_source(name, Request(split, image_column, label_column, config, label_pattern))
-    require_classes(images, name, keep_similar_names)
-    found = scan(images, name, progress)
-    skipped = tuple(found.bad.values())
-    if skipped and on_bad_image == "error":
-        raise UnreadableImages(name, skipped)
-    order = np.argsort(images.labels, kind="stable")
-    order = order[np.isin(order, list(found.bad), invert=True)]
-    for label in np.flatnonzero(np.bincount(images.labels[order], minlength=len(images.class_names)) == 0):
-        seen, do = without_images(images, int(label), found.bad)
-        raise DataError(f"Class {images.class_names[label]!r} of {name} has no readable image.", found=seen, hint=do)
-    return ImageData(
-        source=name,
-        split=found_split,
-        image_size=found.median_side() if image_size is None else _checked_size(image_size),
-        fingerprint=found.fingerprint,
-        sizes=dict(found.sizes),
-        skipped=skipped,
-        ignored=images.ignored,
-        splits=splits,
-        notes=notes + found.remarks(images),
-        bits=found.bits,
-        _images=images,
-        _order=order,
-    )
-
-
-def _checked_size(image_size: int) -> int:
-    if image_size < MIN_SIDE:
-        raise SettingsError("The image size is too small.", found=f"{image_size}", hint=f"use at least {MIN_SIDE} pixels.")
-    return image_size

@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from d3hr.data.codec import Facts, examine
 from d3hr.data.depth import FULL, shown_bits
 from d3hr.data.formats import refused_kind
 from d3hr.data.sources import Source
-from d3hr.errors import listed
+from d3hr.errors import DataError, listed
 from d3hr.progress import Progress
 
 CHUNK = 512
 """How many encoded images are held at once."""
+_DIGEST = 8
+"""Bytes of each SHA-256 that are kept."""
 DECODERS = min(8, os.cpu_count() or 1)
 """Threads that decode images."""
 
@@ -36,6 +39,7 @@ class Scan:
         sizes: how often each (width, height) occurs.
         peaks: the largest value of each 16-bit picture whose file does not tell its range.
         frames: indices of images of several frames or pages.
+        digests: the first bytes of the SHA-256 of each image; empty for those that cannot be read.
     """
 
     fingerprint: str = ""
@@ -43,6 +47,7 @@ class Scan:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     peaks: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
 
     def median_side(self) -> int:
         """Return the median of the shorter sides of all images; of an even number, the lower of the two in the middle."""
@@ -83,6 +88,7 @@ def scan(images: Source, name: str, progress: Progress) -> Scan:
             indices = range(start, min(start + CHUNK, total))
             for index, (content, facts) in zip(indices, pool.map(check, images.read(indices)), strict=True):
                 digest.update(content)
+                found.digests.append(content[:_DIGEST])
                 if isinstance(facts, str):
                     found.bad[index] = f"{images.name(index)}: {facts}"
                     continue
@@ -94,7 +100,14 @@ def scan(images: Source, name: str, progress: Progress) -> Scan:
     return found
 
 
-def without_images(images: Source, label: int, bad: Mapping[int, str]) -> tuple[str, str]:
+def require_every_class(images: Source, name: str, order: NDArray[np.int64], bad: Mapping[int, str]) -> None:
+    """Refuse a source of which a class has no image among the indices ``order``."""
+    for label in np.flatnonzero(np.bincount(images.labels[order], minlength=len(images.class_names)) == 0):
+        seen, do = _without_images(images, int(label), bad)
+        raise DataError(f"Class {images.class_names[label]!r} of {name} has no readable image.", found=seen, hint=do)
+
+
+def _without_images(images: Source, label: int, bad: Mapping[int, str]) -> tuple[str, str]:
     """Return what was found in place of the images of a class that has none to read, and what to do: its files may be of another kind."""
     reasons = [bad[int(index)] for index in np.flatnonzero(images.labels == label)]
     if reasons:

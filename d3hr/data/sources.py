@@ -46,7 +46,7 @@ class Opened(NamedTuple):
 
 
 class Request(NamedTuple):
-    """How a source is to be read; each field is the argument of :func:`~d3hr.data.dataset.load_images` of the same name."""
+    """How a source is to be read; each field is the argument of :func:`~d3hr.data.opening.load_images` of the same name."""
 
     split: str | None = None
     image_column: str | None = None
@@ -56,7 +56,7 @@ class Request(NamedTuple):
 
 
 def open_source(name: str, request: Request) -> Opened:
-    """Open a source; errors are those of :func:`~d3hr.data.dataset.load_images`."""
+    """Open a source; errors are those of :func:`~d3hr.data.opening.load_images`."""
     path = Path(name)
     try:
         if name == "digits":

@@ -6,7 +6,8 @@ from pathlib import Path
 from d3hr.comparison.run import compare_with_baselines
 from d3hr.comparison.tables import Comparison
 from d3hr.comparison.trainings import Setting
-from d3hr.data.dataset import ImageData, load_images
+from d3hr.data.dataset import ImageData
+from d3hr.data.opening import load_images
 from d3hr.errors import DataError, listed
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teachers import Teacher
@@ -58,7 +59,7 @@ def run_recipe(
     images = _load(recipe.data, data, recipe.data.split, progress)
     if labeller is not None:
         labeller.require_classes(images.class_names, images.source)
-    test_images = _load(recipe.data, test or data, recipe.data.test_split, progress)
+    test_images = _load(recipe.data, test or data, recipe.data.test_split, progress, test=True)
     generator = _prior(recipe, images, folder / "prior", prior or recipe.starts_from, device, progress)
     statistics = distill(
         images,
@@ -102,10 +103,11 @@ def _prior(recipe: Recipe, images: ImageData, out: Path, start: str | Path, devi
     return Prior.from_pretrained(out, device=device, dtype=dtype)
 
 
-def _load(section: DataSection, instead: str | Path | None, split: str, progress: Progress) -> ImageData:
+def _load(section: DataSection, instead: str | Path | None, split: str, progress: Progress, *, test: bool = False) -> ImageData:
     images = load_images(
         instead or section.source,
         split=split,
+        keep_duplicates=test,
         image_column=section.image_column,
         label_column=section.label_column,
         config=None if instead else section.config,

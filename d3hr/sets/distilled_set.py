@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from d3hr.data.codec import read_square
-from d3hr.data.dataset import load_images
+from d3hr.data.opening import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import ExpandOptions, StatisticsSettings, distill_settings
@@ -286,4 +286,4 @@ def open_set(path: str | Path) -> ImageSet:
     folder = Path(path)
     if (folder / "manifest.json").is_file() or folder.with_name(folder.name + ".partial").is_dir():
         return DistilledSet.load(folder)
-    return load_images(path, keep_similar_names=True)
+    return load_images(path, keep_duplicates=True, keep_similar_names=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from d3hr.data.codec import MAX_PIXELS
-from d3hr.data.dataset import DataRecord
+from d3hr.data.record import DataRecord
 from d3hr.distillation.settings import USUAL_STEPS, DistillSettings
 from d3hr.errors import DistilledSetError, first_complaint
 from d3hr.fileio.atomic import read_json

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from d3hr.data.codec import open_upright, to_pixels
-from d3hr.data.dataset import load_images
 from d3hr.data.decoded import decoded
+from d3hr.data.opening import load_images
 from tests.conftest import MakeFolder, RecordingProgress
 
 COUNTS = {"ant": 3, "bee": 5, "cat": 2}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from d3hr import DistilledSet, Prior
 from d3hr.__main__ import main
-from d3hr.data.dataset import load_images
+from d3hr.data.opening import load_images
 from d3hr.errors import ClassMismatch, DataError, SettingsError
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import seeded_student

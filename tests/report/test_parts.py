@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d3hr.data.dataset import load_images
+from d3hr.data.opening import load_images
 from d3hr.diagnostics.sampling import Embedding, Point
 from d3hr.evaluation.results import ResultRow
 from d3hr.formatting import flat, size_in_words, time_in_words

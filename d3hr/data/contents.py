@@ -1,0 +1,63 @@
+"""Finds the same picture several times: within a class, in two classes, in training and in test images.
+
+Pictures are the same if their encoded contents are, byte for byte. Legend: N images of a source.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d3hr.data.sources import Source
+
+_Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is the same among N images.
+
+    Attributes:
+        digests: the first 64 bits of each image's SHA-256, [N]: two of a million images agree by chance once in 37 million data sets.
+        repeats: indices of images that their class has already.
+        contradictions: for each picture that several classes have, the indices of its images.
+    """
+
+    digests: NDArray[np.uint64]
+    repeats: _Indices
+    contradictions: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, digests: Sequence[bytes], labels: _Indices, order: _Indices) -> Contents:
+        """Compare images.
+
+        Args:
+            digests: the first 8 bytes of the SHA-256 of each image; empty for those that cannot be read.
+            labels: the class of each image.
+            order: indices of the images that are compared.
+        """
+        all_digests = np.frombuffer(b"".join(digest.ljust(8, b"\0") for digest in digests), dtype="<u8")
+        compared = all_digests[order]
+        _, first = np.unique(np.stack([compared, labels[order].astype(np.uint64)], axis=1), axis=0, return_index=True)
+        values, counts = np.unique(compared, return_counts=True)
+        groups = defaultdict(list)
+        for index in order[np.isin(compared, values[counts > 1])]:
+            groups[int(all_digests[index])].append(int(index))
+        contradictions = tuple(tuple(group) for group in groups.values() if len(set(labels[group])) > 1)
+        return cls(all_digests, np.delete(order, first), contradictions)
+
+    def remarks(self, images: Source, *, kept: bool) -> tuple[str, ...]:
+        """Return what is to be said, a line each; ``kept`` tells whether repeats are kept all the same."""
+        lines = []
+        if len(self.repeats):
+            what = "counted each time" if kept else "left out: an image counts once in its class"
+            lines.append(f"{len(self.repeats)} exact duplicate(s) within a class, such as {images.name(int(self.repeats[0]))}, {what}")
+        if self.contradictions:
+            places = " and ".join(images.name(index) for index in self.contradictions[0][:2])
+            count = len(self.contradictions)
+            lines.append(f"{count} picture(s) in several classes, such as {places}: not all of their labels can be right")
+        return tuple(lines)

@@ -1,0 +1,91 @@
+"""Opens a data set of real images: finds its classes, and reads and checks every image once before anything else is done with it."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from d3hr.data.codec import Fit, require_side
+from d3hr.data.contents import Contents
+from d3hr.data.dataset import ImageData
+from d3hr.data.scan import require_every_class, scan
+from d3hr.data.sources import Request, is_hub_id, open_source, require_classes
+from d3hr.errors import SettingsError, UnreadableImages, require_kind
+from d3hr.progress import SILENT, Progress
+
+
+def load_images(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    image_size: int | None = None,
+    on_bad_image: Literal["error", "skip"] = "error",
+    fit: Fit = "crop",
+    keep_duplicates: bool = False,
+    keep_similar_names: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    config: str | None = None,
+    label_pattern: str | None = None,
+    progress: Progress = SILENT,
+) -> ImageData:
+    """Open a data set; every image is read and checked once before anything else is done with it.
+
+    Args:
+        source: a folder of class folders, or of images with a table of their labels; a zip or tar file of such a folder; a folder of
+            parquet files, a Hugging Face Hub id, or ``"digits"``. All cases: ``docs/reading.md``.
+        split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
+        image_size: side in pixels that images are delivered in; by default the median shorter side.
+        on_bad_image: raise, or leave out and count, images that cannot be read.
+        fit: for pictures that are not square: ``"crop"`` keeps the centre, ``"pad"`` adds black, ``"stretch"`` distorts.
+        keep_duplicates: keep exact duplicates of an image within its class, which are left out by default, so that it counts once.
+        keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form, as classes of their own.
+        image_column: the column of images of a table, or of their files, where it is not clear.
+        label_column: the column of classes of a table, where it is not clear.
+        config: the configuration of a Hub source that has several, such as ``full_size``.
+        label_pattern: a regular expression whose group ``label`` finds the class in the path of each image, relative to the source.
+        progress: where to report the scan.
+
+    Raises:
+        DataError: the source is missing, empty, has fewer than two classes, a class without images, or classes of similar names.
+        UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.codec.MAX_PIXELS`.
+        SettingsError: an argument is out of range.
+    """
+    require_kind("source", source, (str, Path), "give the path of a folder, a Hub id, or digits.")
+    for flag, value, choices in (("--on-bad-image", on_bad_image, ("error", "skip")), ("--fit", fit, get_args(Fit))):
+        if value not in choices:
+            raise SettingsError(f"Unknown {flag}.", found=repr(value), hint=f"use {' or '.join(choices)}.")
+    name = str(source)
+    if is_hub_id(name):
+        progress.say(f"no folder {name} here: asking the Hugging Face Hub")
+    images, found_split, splits, notes = open_source(name, Request(split, image_column, label_column, config, label_pattern))
+    require_classes(images, name, keep_similar_names)
+    found = scan(images, name, progress)
+    skipped = tuple(found.bad.values())
+    if skipped and on_bad_image == "error":
+        raise UnreadableImages(name, skipped)
+    order = np.argsort(images.labels, kind="stable")
+    order = order[np.isin(order, list(found.bad), invert=True)]
+    require_every_class(images, name, order, found.bad)
+    contents = Contents.of(found.digests, images.labels, order)
+    unusual: dict[str, str] = {"fit": fit} if fit != "crop" else {}
+    if len(contents.repeats) and not keep_duplicates:
+        order = order[np.isin(order, contents.repeats, invert=True)]
+        unusual["duplicates"] = "left out"
+    return ImageData(
+        source=name,
+        split=found_split,
+        image_size=found.median_side() if image_size is None else require_side(image_size),
+        fingerprint=hashlib.sha256(f"{found.fingerprint} {unusual}".encode()).hexdigest() if unusual else found.fingerprint,
+        sizes=dict(found.sizes),
+        skipped=skipped,
+        ignored=images.ignored,
+        splits=splits,
+        notes=(*notes, *found.remarks(images), *contents.remarks(images, kept=keep_duplicates)),
+        fit=fit,
+        contents=contents,
+        bits=found.bits,
+        _images=images,
+        _order=order,
+    )
