@@ -154,6 +154,16 @@ READ = {
     "links": Case("real/1.png data/cat->../real data/dog/1.png data/dog/2.png", {"cat": 1, "dog": 2}, options={"below": "data"}),
     "é in both Unicode forms, in different classes": Case(f"{COMPOSED}/1.png {DECOMPOSED}s/1.png", {COMPOSED: 1, f"{COMPOSED}s": 1}),
     "--keep-similar-names": Case("Dog/1.png dog/1.png dog/2.png", {"Dog": 1, "dog": 2}, options={"keep_similar_names": True}),
+    "a picture twice in a class": Case(
+        "cat/1.png cat/2.png cat/3.png=cat/1.png dog/1.png", TWO, notes="1 exact duplicate(s) within a class"
+    ),
+    "--keep-duplicates": Case(
+        "cat/1.png cat/2.png=cat/1.png dog/1.png", TWO, notes="cat/2.png, counted each time", options={"keep_duplicates": True}
+    ),
+    "a picture in two classes": Case(
+        "cat/1.png cat/2.png dog/1.png=cat/1.png", TWO, notes="1 picture(s) in several classes, such as cat/1.png and dog/1.png"
+    ),
+    "a class of one image": Case("cat/1.png cat/2.png dog/1.png", TWO),
     "numbers": Case("10/1.png 9/1.png 2/1.png", {"2": 1, "9": 1, "10": 1}),
     "numbers and words": Case("10/1.png 9/1.png b/1.png", {"10": 1, "9": 1, "b": 1}),
 }
