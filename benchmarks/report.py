@@ -307,7 +307,7 @@ Mean ± standard deviation over runs (sets × trainings), last training step, Co
 images. Protocols: [short](../benchmarks/protocols/short.yaml) for Fashion-MNIST,
 [short-shifts](../benchmarks/protocols/short-shifts.yaml) for CIFAR-10 and for ten classes of Tiny ImageNet at 32 pixels (4,500 photos to
 train on, 500 to test), where nothing was chosen: protocol and settings are those of the others. Statistics come from 1,000 images per
-class at most.
+class at most, the same for all sets of a row (d3hr now draws others for each seed), so that no spread includes their choice.
 
 Everything was chosen on 2,000 images of the training sets that nothing else saw. Intervals treat sets, not trainings, as independent: over
 two or three sets they are wide, and a narrow one may be so by chance. Two CPU cores; no GPU was available. What the numbers mean is
