@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import hypothesis
@@ -53,6 +54,18 @@ class GaussianPrior:
         a0, a = (float(self.schedule.alphas_cumprod[t]) for t in (0, timestep))
         u = (clean - a0**0.5 * self.mean) / (a0 * self.std**2 + 1 - a0).sqrt()
         return a**0.5 * self.mean + (a * self.std**2 + 1 - a).sqrt() * u
+
+
+class MetalTensor(torch.Tensor):
+    """A tensor as on a Metal device, which has no float64: a cast on the device fails, also one that a move to the CPU asks for."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.double or (func is torch.Tensor.to and torch.float64 in (*args, *(kwargs or {}).values())):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        moved = func is torch.Tensor.cpu or (func is torch.Tensor.to and "cpu" in args)
+        return result.as_subclass(torch.Tensor) if moved else result
 
 
 @pytest.fixture

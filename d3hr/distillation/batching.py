@@ -12,8 +12,9 @@ import torch
 
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import SettingsError
-from d3hr.execution.memory import HeldMemory
+from d3hr.execution.memory import HeldMemory, is_out_of_memory, release_unused
 from d3hr.prior.model import Prior
+from d3hr.prior.networks import default_device
 from d3hr.seeds import generator_for
 
 LEAST_GAIN = 0.05
@@ -89,7 +90,9 @@ def find_batch_size(
             break
         try:
             trial = _try(run, size, held, clock)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             reason = f"{size:,} images at once do not fit into the device's memory"
             break
         evidence.append(trial)
@@ -100,8 +103,7 @@ def find_batch_size(
         raise SettingsError("The device has too little memory.", found="not even one image fits", hint="use another device or precision.")
     if misses:
         reason = f"twice as many images at once make less than {100 * least_gain:g} % more a second"
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what the sizes that were not chosen left reserved
+    release_unused(default_device().type)  # what the sizes that were not chosen left reserved
     return BatchChoice(evidence[-1 - misses].batch_size, reason, tuple(evidence))
 
 

@@ -58,7 +58,7 @@ class ClassGaussian:
         """Return the Gaussian that has also seen ``batch`` [N, D], of any dtype and device."""
         if len(batch) == 0:
             return self
-        x = batch.detach().to("cpu", torch.float64)
+        x = batch.detach().cpu().double()  # in this order: Metal devices have no float64
         mean = x.mean(dim=0)
         centred, degrees = x - mean, max(len(x) - 1, 1)
         std = (centred.square().sum(dim=0) / degrees).sqrt()

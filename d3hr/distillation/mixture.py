@@ -115,4 +115,4 @@ def k_means_centres(features: Tensor, count: int, seed: int) -> NDArray[np.float
 
 def nearest_centres(latents: Tensor, centres: Tensor) -> Tensor:
     """Return the index of the nearest of ``centres`` [K, F] to each of ``latents`` [N, F], int64 [N]; of equally near ones the first."""
-    return torch.cdist(latents.double(), centres.double()).argmin(dim=1)
+    return torch.cdist(latents.cpu().double(), centres.cpu().double()).argmin(dim=1)

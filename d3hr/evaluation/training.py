@@ -22,7 +22,7 @@ from d3hr.evaluation.students import Student, new_student
 from d3hr.prior.networks import default_device
 from d3hr.prior.trainer import Trainer, decay, even_batches, warm_up
 from d3hr.progress import SILENT, Progress
-from d3hr.seeds import derive_seed
+from d3hr.seeds import derive_seed, seeded
 
 TEST_BATCH = 500
 """Images per batch of a test."""
@@ -117,8 +117,7 @@ def train_student(
 
     def loss(batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         images, positions = (part.to(device) for part in batch)
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(seed, "step", step))
+        with seeded(derive_seed(seed, "step", step), device):
             mixed = mix(augment(images))
             probabilities = targets(mixed, positions)
             with torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
@@ -141,8 +140,7 @@ def train_student(
 
 def seeded_student(name: str, num_classes: int, image_size: int, seed: int) -> Student:
     """Return an untrained student, on the fastest device, whose weights follow from the seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "student"))
+    with seeded(derive_seed(seed, "student")):
         return new_student(name, num_classes, image_size).to(default_device())
 
 

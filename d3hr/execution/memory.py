@@ -38,6 +38,20 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error says that a device has no more memory: CUDA has a class for it, MPS and the CPU have a message."""
+    messages = ("MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)
+
+
+def release_unused(device_type: str) -> None:
+    """Give memory that PyTorch keeps for later back to devices of a type."""
+    if device_type == "cuda":
+        torch.cuda.empty_cache()
+    elif device_type == "mps":
+        torch.mps.empty_cache()
+
+
 class HeldMemory:
     """Measures how many bytes a function holds at most, beyond those held when this object was created.
 

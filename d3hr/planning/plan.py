@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, Unpack
 
-import torch
-
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.settings import DistillOptions, distill_settings
@@ -21,6 +19,8 @@ from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import CHECK, EVALUATE, Plan, Stage
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.model import Prior
+from d3hr.prior.networks import default_device
+from d3hr.seeds import seeded
 
 
 def plan(
@@ -86,7 +86,7 @@ def plan(
         keeps_images=store == "images",
     )
     needs = prior_needs(shape), student_needs(student, len(counts), work.student_size)
-    with torch.random.fork_rng():
+    with seeded(0, default_device()):
         measured = probe(work, prior, images, *needs)
     return combine(work, measured, *needs, devices=devices)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, default_device
+from d3hr.seeds import seeded
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class PriorShape:
         import diffusers
 
         autoencoder_class = getattr(diffusers, self.autoencoder.get("_class_name", "AutoencoderKL"))
-        with torch.random.fork_rng(), torch.device(device):
-            torch.manual_seed(0)
+        with seeded(0, torch.device(device)), torch.device(device):
             transformer = diffusers.DiTTransformer2DModel.from_config(dict(self.transformer))
             autoencoder = autoencoder_class.from_config(dict(self.autoencoder))
         # The networks' own `to` warns about parts that should stay in float32, naming none.

@@ -37,7 +37,7 @@ def to_images(vae: Any, latents: Tensor) -> Tensor:
 def psnr_db(x: Tensor, y: Tensor) -> float:
     """Return the peak signal-to-noise ratio of images [N, 3, H, W] in [-1, 1], in dB: 10 log10(4 / mean squared error), at most 100."""
     parts = zip(x.split(_CHUNK), y.split(_CHUNK), strict=True)
-    error = sum(float((a.double() - b.double()).square().sum()) for a, b in parts) / x.numel()
+    error = sum(float((a.cpu().double() - b.cpu().double()).square().sum()) for a, b in parts) / x.numel()
     return min(_MOST_DB, 10 * math.log10(4 / error)) if error else _MOST_DB
 
 

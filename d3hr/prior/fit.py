@@ -28,7 +28,7 @@ from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
 from d3hr.progress import BY_DEFAULT, Progress
-from d3hr.seeds import derive_seed
+from d3hr.seeds import derive_seed, seeded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -126,8 +126,7 @@ def fit_prior(
 def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> Prior:
     """Return a prior of untrained networks of the settings' preset, with the autoencoder ``vae`` if there is one."""
     size = fitting_image_size(settings, image_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(settings.seed, "weights"))
+    with seeded(derive_seed(settings.seed, "weights")):
         autoencoder = vae or new_autoencoder(settings.networks, size)
         factor = downsampling(autoencoder)
         if size % factor:
@@ -159,8 +158,7 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
     prior = Prior(transformer, init.vae, init.scheduler_config, class_names, licence=init.licence)
     transformer.requires_grad_(True)
     if settings.adapt == "lora":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(settings.seed, "lora"))
+        with seeded(derive_seed(settings.seed, "lora")):
             add_lora(transformer, settings.lora_rank)
     return prior, {match.class_name: match.prior_class for match in matches}
 

@@ -78,6 +78,30 @@ def test_a_device_that_runs_out_of_memory_ends_the_search() -> None:
         found(Machine(1.0, 0.01, bytes_each=10, memory=5))
 
 
+@pytest.mark.parametrize(
+    ("message", "handled"),
+    [
+        ("MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 2.1 MB, max allowed: 9.07 GB).", True),
+        ("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.", True),
+        ("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)", False),
+    ],
+)
+def test_other_devices_run_out_of_memory_with_a_message(message: str, handled: bool) -> None:
+    """PyTorch has a class of error for CUDA alone; what is no lack of memory stays an error."""
+    machine = Machine(1.0, 0.01)
+
+    def run(n: int) -> None:
+        if n > 64:
+            raise RuntimeError(message)
+        machine.run(n)
+
+    if handled:
+        assert find_batch_size(run, held=machine.held, clock=machine.clock).batch_size == 64
+    else:
+        with pytest.raises(RuntimeError, match="mat1"):
+            find_batch_size(run, held=machine.held, clock=machine.clock)
+
+
 def test_no_size_beyond_the_largest() -> None:
     machine = Machine(1.0, 0.01)
     assert found(machine, largest=100).batch_size == 64 == max(machine.ran)

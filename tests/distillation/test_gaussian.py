@@ -3,7 +3,9 @@ import torch
 
 from d3hr.distillation.ddim import invert
 from d3hr.distillation.gaussian import ClassGaussian, leading_directions
-from tests.conftest import GaussianPrior
+from d3hr.distillation.mixture import nearest_centres
+from d3hr.prior.autoencoder import psnr_db
+from tests.conftest import GaussianPrior, MetalTensor
 
 
 def test_streaming_equals_the_whole() -> None:
@@ -122,3 +124,16 @@ def test_latents_from_standard_normal_coordinates_have_the_covariance() -> None:
         assert float((whole.T.cov() - expected).abs().max()) < 4 * float(expected.max()) * (2 / n) ** 0.5
         torch.testing.assert_close(half - gaussian.mean, (whole - gaussian.mean) / 2)
         assert float(((whole.mean(0) - gaussian.mean) / gaussian.std).abs().max()) < 4 / n**0.5
+
+
+def test_latents_on_a_metal_device() -> None:
+    """It has no float64: latents are moved first and cast on the CPU, everywhere that float64 is needed."""
+    latents = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+    metal, centres = latents.as_subclass(MetalTensor), latents[:2]
+    with pytest.raises(TypeError, match="float64"):
+        metal.to("cpu", torch.float64)
+    seen, expected = (ClassGaussian.empty(6).update(each) for each in (metal, latents))
+    assert torch.equal(seen.mean, expected.mean) and torch.equal(seen.std, expected.std)
+    assert torch.equal(nearest_centres(metal, centres), nearest_centres(latents, centres))
+    images = latents.view(3, 2, 3, 3).tanh()
+    assert psnr_db(images.as_subclass(MetalTensor), images / 2) == psnr_db(images, images / 2)

@@ -93,6 +93,23 @@ def test_a_seed_decides_everything(sets: tuple[LabelledImages, LabelledImages], 
     assert (first[0].confusion, first[0].last_epoch) != (other[0].confusion, other[0].last_epoch)
 
 
+def test_training_on_one_device_leaves_the_others_alone(
+    sets: tuple[LabelledImages, LabelledImages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU of a machine with two GPUs, no step saves the state of a GPU's generator."""
+    saved = list[int]()
+
+    def get_state(index: int) -> torch.Tensor:
+        saved.append(index)
+        return torch.zeros(1)
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_rng_state", get_state)
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, index: None)
+    run(sets, "convnet1", BRIEF.model_copy(update={"epochs": 1, "checks": 1}), 0)
+    assert saved == []
+
+
 @pytest.mark.slow
 def test_the_papers_protocol_teaches(sets: tuple[LabelledImages, LabelledImages]) -> None:
     """Crops, mixup and AdamW lead well above chance, 10 %, on digits the student has not seen, within 100 passes."""
