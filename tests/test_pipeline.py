@@ -27,6 +27,17 @@ def small(image_folder: MakeFolder) -> tuple[ImageData, Prior]:
     return images, untrained_prior(("cat", "ant", "dog", "bee"))
 
 
+def test_groups_are_searched_on_the_priors_own_gpu(small: tuple[ImageData, Prior], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a prior on the sixth GPU the search asks for the sixth: here there are only two."""
+    images, prior = small
+    statistics = quick(images, prior, tmp_path / "statistics", store="statistics")
+    monkeypatch.setattr(Prior, "device", torch.device("cuda:5"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    with pytest.raises(SettingsError, match="no device cuda:5 here"):
+        statistics.expand(prior, 2, tmp_path / "set")
+
+
 def test_every_step_is_the_one_it_says(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """The set equals encode, invert, match, group, denoise, decode done by hand, class by class, with the prior's own class order."""
     images, prior = small

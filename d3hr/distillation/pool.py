@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -32,6 +32,7 @@ from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.settings import GroupSettings
 from d3hr.errors import DataError
 from d3hr.execution.base import SERIAL, Execution
+from d3hr.execution.worker import device_here
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 
@@ -155,7 +156,7 @@ class PoolSearch:
     """Bytes to hold in addition to the variances, by default 256 MiB: decides how many blocks are drawn ahead, and no result. One block is
     drawn and scored at a time in any case, in at most 64 MiB and three times 16 MiB for the scores."""
     device: str = "cpu"
-    """Where candidates are scored. Noise is drawn on the CPU all the same."""
+    """Where candidates are scored: a name that every process can understand, as ``cuda``. Noise is drawn on the CPU all the same."""
 
     def tasks(self) -> list[range]:
         """Return the ranges of blocks that together are the pool."""
@@ -163,8 +164,8 @@ class PoolSearch:
         return [blocks[start : start + _BLOCKS_PER_TASK] for start in blocks[::_BLOCKS_PER_TASK]]
 
     def open(self) -> Callable[[range], BestCandidates]:
-        """Return :meth:`search`."""
-        return self.search
+        """Return :meth:`search` on the device that the name means in this process."""
+        return replace(self, device=str(device_here(self.device))).search
 
     def search(self, blocks: range) -> BestCandidates:
         """Return the best candidate of each class among some blocks of the pool, of equal ones the first.

@@ -1,10 +1,17 @@
 """What every process that runs tasks for another needs: its threads and devices, and a way to return a result or an error."""
 
+from __future__ import annotations
+
 import os
 import pickle
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from d3hr.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -28,6 +35,38 @@ def cuda_devices() -> list[str]:
     count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible is not None else [str(index) for index in range(count)]
     return [name.strip() for name in names[:count]]
+
+
+def name_elsewhere(device: torch.device) -> str:
+    """Return the name of a device for other processes: a GPU has a number only if it is not the one that this process uses anyway.
+
+    Each worker has a GPU of its own, which ``cuda`` means there.
+    """
+    import torch
+
+    return str(device) if device.type == "cuda" and device.index not in (None, torch.cuda.current_device()) else device.type
+
+
+def device_here(name: str) -> torch.device:
+    """Return the device that a name of :func:`name_elsewhere` means in this process now; ``cuda`` is the one in use, with its number.
+
+    Raises:
+        SettingsError: there is no GPU of that number.
+    """
+    import torch
+
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    if name == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    if device.index >= (count := torch.cuda.device_count()):
+        raise SettingsError(
+            f"There is no device {name} here.",
+            found=f"{count} CUDA device{'' if count == 1 else 's'} in this process",
+            hint="leave --device out where workers share the work: each has a device of its own, and CUDA_VISIBLE_DEVICES chooses them.",
+        )
+    return device
 
 
 class RemoteTraceback(Exception):

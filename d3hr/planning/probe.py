@@ -29,6 +29,7 @@ from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.training import hard_targets, score_network, train_and_test
 from d3hr.execution.memory import device_name, peak_bytes, resident_bytes, total_bytes
+from d3hr.execution.worker import name_elsewhere
 from d3hr.fileio.staging import StagedFolder
 from d3hr.planning.costs import Workload
 from d3hr.planning.counting import PriorNeeds, StudentNeeds
@@ -106,7 +107,8 @@ def probe(
 ) -> Measured:
     """Measure the parts of ``work``: of a shape with untrained networks of one and of two transformer blocks, without images on noise."""
     networks = [prior] if isinstance(prior, Prior) else [prior.with_layers(layers).untrained() for layers in (1, 2)]
-    network, settings, memory = networks[0], work.settings, _MEMORY_SHARE * total_bytes(default_device())
+    network, settings = networks[0], work.settings
+    memory = _MEMORY_SHARE * total_bytes(network.device)
     resident = resident_bytes(network.device)
     real = chosen_sizes(Counter(chain.from_iterable(work.real_batches.values())))
     drawn = chosen_sizes(Counter(work.drawn_batches))
@@ -138,7 +140,7 @@ def probe(
     inversion_step = step(settings.inversion_guidance, real)
     denoising_step = step(settings.denoising_guidance, drawn)
     decoding = measure(lambda n: network.decode(noise[:n]).cpu(), drawn, network.device, largest=prior_needs.decoder.largest_batch(memory))
-    search, draw = _grouping(work)
+    search, draw = _grouping(work, network.device)
     keep, write, finish = _files(work, read_images(1))
     one_step, three_steps, test = _student_runs(work, student_needs, memory)
     return Measured(
@@ -179,20 +181,21 @@ def _reader(images: ImageData | None, image_size: int) -> Callable[[int], Tensor
     return read
 
 
-def _grouping(work: Workload) -> tuple[Timing, float]:
-    """Return how long a search of n candidates takes, in real blocks against all classes, and the seconds to draw one group."""
+def _grouping(work: Workload, device: torch.device) -> tuple[Timing, float]:
+    """Return how long a search of n candidates takes on a device, in real blocks against all classes, and the seconds to draw one group."""
     if not work.distilled:
         return Timing(), 0.0
     empty = ClassGaussian.empty(work.dimensions, work.rank).truncate_rank()
     gaussians = dict.fromkeys(work.counts, replace(empty, std=empty.std + 1, count=2))
 
     def search(candidates: int) -> dict[str, int]:
-        return search_candidates(gaussians, work.settings.model_copy(update={"num_candidates": candidates}))
+        settings = work.settings.model_copy(update={"num_candidates": candidates})
+        return search_candidates(gaussians, settings, device=name_elsewhere(device))
 
     name, candidate = next(iter(work.counts)), 0 if work.candidates else None
     draw = _median_seconds(lambda: draw_group(name, gaussians[name], work.settings, candidate))
     sizes = {min(work.candidates, blocks * work.block) for blocks in (1, 4)} - {0}
-    return measure(search, sizes, _CPU), draw
+    return measure(search, sizes, device), draw
 
 
 def _files(work: Workload, image: Tensor) -> tuple[float, float, float]:

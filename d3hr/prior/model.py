@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from d3hr.errors import PriorError, SettingsError
-from d3hr.fileio.atomic import explained, write_bytes, write_json
+from d3hr.execution.worker import device_here, name_elsewhere
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
 from d3hr.prior.networks import default_device
-from d3hr.prior.repository import PriorRecord, Repository, load_autoencoder, load_transformer
+from d3hr.prior.repository import PriorRecord, Repository, load_autoencoder, load_transformer, write_pipeline
 from d3hr.prior.schedule import Schedule
 
 OPEN_PRIOR = "open it with d3hr.Prior.from_pretrained(FOLDER), or make one with d3hr.fit_prior."
@@ -141,7 +141,7 @@ class Prior:
                 found="a prior that was not loaded from anywhere",
                 hint="save it (save_pretrained), and load it (Prior.from_pretrained).",
             )
-        return _reopened, (self.source, self.device.type, self.precision, self.autoencoder, self._compiler, self.fingerprint)
+        return _reopened, (self.source, name_elsewhere(self.device), self.precision, self.autoencoder, self._compiler, self.fingerprint)
 
     @classmethod
     def from_pretrained(
@@ -216,25 +216,7 @@ class Prior:
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that :meth:`from_pretrained` and ``diffusers.DiTPipeline.from_pretrained`` open."""
-        from diffusers import DDIMScheduler, __version__
-
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        with explained(folder):
-            self.transformer.save_pretrained(folder / "transformer", safe_serialization=True)
-            self.vae.save_pretrained(folder / "vae", safe_serialization=True)
-            DDIMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
-        index = {
-            "_class_name": "DiTPipeline",
-            "_diffusers_version": __version__,
-            "id2label": {str(label): name for label, name in enumerate(self.class_names)},
-            "scheduler": ["diffusers", "DDIMScheduler"],
-            "transformer": ["diffusers", "DiTTransformer2DModel"],
-            "vae": ["diffusers", type(self.vae).__name__],
-        }
-        if self.licence:
-            write_bytes(folder / "README.md", f"---\nlicense: {self.licence}\n---\n".encode())
-        write_json(folder / "model_index.json", index, checksum=False)  # diffusers' own form
+        write_pipeline(Path(path), self.transformer, self.vae, self.scheduler_config, self.class_names, self.licence)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -287,9 +269,14 @@ class Prior:
         return output[:, : z.shape[1]]
 
 
-@lru_cache(maxsize=1)
 def _reopened(source: str, device: str, precision: str, autoencoder: str | None, compiler: str | None, fingerprint: str) -> Prior:
-    """Load the prior that another process uses, and see that it is the same; kept for the next piece of work that asks for it."""
+    """Return the prior that another process uses, on the device that this process has now."""
+    return _loaded(source, str(device_here(device)), precision, autoencoder, compiler, fingerprint)
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: str, device: str, precision: str, autoencoder: str | None, compiler: str | None, fingerprint: str) -> Prior:
+    """Load a prior, and see that it is the same as elsewhere; kept for the next piece of work that asks for it on the same device."""
     prior = Prior.from_pretrained(source, device=device, dtype=PRECISIONS[precision], autoencoder=autoencoder)
     if prior.fingerprint != fingerprint:
         raise PriorError(

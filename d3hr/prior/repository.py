@@ -1,8 +1,8 @@
-"""Finds and loads a pretrained model: its files lie in a folder, or in a snapshot of a Hugging Face Hub repository."""
+"""Finds, loads and writes a pretrained model: its files lie in a folder, or in a snapshot of a Hugging Face Hub repository."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from d3hr.errors import PriorError
+from d3hr.fileio.atomic import explained, write_bytes, write_json
 from d3hr.fileio.structured import Record
 from d3hr.prior.autoencoder import AUTOENCODERS
 
@@ -163,3 +164,27 @@ def _load(kind: Any, repository: Repository, part: str, dtype: torch.dtype) -> A
     if info["missing_keys"]:
         raise repository.unusable(f"{part} lacks {len(info['missing_keys'])} weights, such as {sorted(info['missing_keys'])[0]}")
     return network
+
+
+def write_pipeline(
+    folder: Path, transformer: Any, vae: Any, scheduler_config: Mapping[str, Any], class_names: Sequence[str], licence: str | None
+) -> None:
+    """Write the networks and the schedule of a prior, in the form of a ``DiTPipeline`` of diffusers, into a folder."""
+    from diffusers import DDIMScheduler, __version__
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with explained(folder):
+        transformer.save_pretrained(folder / "transformer", safe_serialization=True)
+        vae.save_pretrained(folder / "vae", safe_serialization=True)
+        DDIMScheduler.from_config(scheduler_config).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "DiTPipeline",
+        "_diffusers_version": __version__,
+        "id2label": {str(label): name for label, name in enumerate(class_names)},
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "transformer": ["diffusers", "DiTTransformer2DModel"],
+        "vae": ["diffusers", type(vae).__name__],
+    }
+    if licence:
+        write_bytes(folder / "README.md", f"---\nlicense: {licence}\n---\n".encode())
+    write_json(folder / "model_index.json", index, checksum=False)  # diffusers' own form

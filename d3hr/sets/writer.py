@@ -15,6 +15,7 @@ from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import DistillSettings, StatisticsDtype
 from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
 from d3hr.execution.base import Execution
+from d3hr.execution.worker import name_elsewhere
 from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
 from d3hr.fileio.staging import StagedFolder, remove
 from d3hr.prior.class_matching import conditioning_ids
@@ -67,7 +68,7 @@ def write_drawn_set(
     """
 
     def search() -> dict[str, dict[str, int]]:
-        device = prior.device.type
+        device = name_elsewhere(prior.device)
         candidates = search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
         return {"candidates": candidates}
 

@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.execution import processes
 from d3hr.execution.base import Execution, Serial
 from d3hr.execution.processes import WorkerProcesses
-from d3hr.execution.worker import cuda_devices, pickle_outcome, unpickle_outcome
+from d3hr.execution.worker import cuda_devices, device_here, name_elsewhere, pickle_outcome, unpickle_outcome
 from tests.execution.works import Awkward, CannotOpen, Echo, FloatSums, Interrupted, ObservedSums, Sleeping, alive, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +171,15 @@ def test_a_script_that_starts_work_while_it_is_imported_gets_an_error(tmp_path: 
 def test_numbers_below_one_are_refused(workers: int, threads: int, flag: str) -> None:
     with pytest.raises(SettingsError, match=flag):
         WorkerProcesses(workers, threads)
+
+
+def test_devices_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``cuda`` is the GPU in use, a number another one, which a worker of one GPU does not have."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    names = ("cpu", "mps", "cuda", "cuda:0", "cuda:1")
+    assert [str(device_here(name)) for name in names] == ["cpu", "mps", "cuda:1", "cuda:0", "cuda:1"]
+    assert [name_elsewhere(torch.device(name)) for name in names] == ["cpu", "mps", "cuda", "cuda:0", "cuda"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(SettingsError, match=r"(?s)no device cuda:1 here.*1 CUDA device in this process"):
+        device_here("cuda:1")

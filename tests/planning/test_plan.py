@@ -12,7 +12,7 @@ from d3hr.evaluation.protocols import protocol_named
 from d3hr.planning.costs import Workload
 from d3hr.planning.measure import Timing
 from d3hr.planning.plan import combine, plan
-from d3hr.planning.probe import Measured
+from d3hr.planning.probe import Measured, _grouping
 from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import Plan
 from tests.planning.measurements import MEASURED, PRIOR, STUDENT
@@ -52,6 +52,25 @@ def test_seconds_by_hand() -> None:
     # Two runs: one step takes 2 s, every further one 1 s; ten tests of 8 s each; 30 + 100 images are read.
     assert stage(plan, "evaluate").seconds == pytest.approx(2 * (2 + 199 + 80) + 1.3)
     assert plan.distillation_seconds == pytest.approx(plan.seconds - 1.12 - stage(plan, "evaluate").seconds)
+
+
+def test_the_search_is_measured_where_it_will_run() -> None:
+    """On the device of the prior: of a device without memory its scores cannot be read."""
+    work = Workload(
+        {"ant": 4, "bee": 4},
+        distill_settings("paper", num_candidates=10),
+        dimensions=16,
+        image_size=8,
+        student="convnet3",
+        protocol=protocol_named("quick"),
+        student_size=8,
+        test_images=0,
+        evaluation_runs=0,
+    )
+    searched, _ = _grouping(work, torch.device("cpu"))
+    assert set(searched.seconds) == {10}
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        _grouping(work, torch.device("meta"))
 
 
 def test_flops_by_hand() -> None:

@@ -225,3 +225,36 @@ def test_a_prior_travels_as_its_name(tmp_path: Path) -> None:
     untrained_prior(("cow", "dog")).save_pretrained(tmp_path / "changed")
     with pytest.raises(PriorError, match="not the same prior"):
         pickle.loads(sent)
+
+
+@pytest.mark.parametrize(("device", "current", "sent"), [("cuda:1", 0, "cuda:1"), ("cuda:1", 1, "cuda"), ("cuda:0", 0, "cuda")])
+def test_a_prior_travels_with_the_number_of_its_gpu(
+    device: str, current: int, sent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is the GPU that its process uses anyway: then it goes to the one that the other process uses."""
+    untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
+    prior = Prior.from_pretrained(tmp_path / "prior")
+    monkeypatch.setattr(Prior, "device", torch.device(device))
+    monkeypatch.setattr("torch.cuda.current_device", lambda: current)
+    assert prior.__reduce__()[1][1] == sent
+
+
+def test_a_process_that_is_given_another_gpu_loads_the_prior_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only then: the prior that it has is used again on the same GPU."""
+    untrained_prior(("ant", "bee")).save_pretrained(tmp_path / "prior")
+    load, current, used = Prior.from_pretrained, [0], list[str]()
+
+    def load_on(path: str, *, device: str, **options: Any) -> Prior:
+        used.append(device)
+        return load(path, device="cpu", **options)
+
+    prior = load(tmp_path / "prior")
+    with monkeypatch.context() as fake:
+        fake.setattr(Prior, "device", torch.device("cuda:0"))
+        fake.setattr("torch.cuda.current_device", lambda: current[0])
+        sent = pickle.dumps(prior)
+        fake.setattr(Prior, "from_pretrained", load_on)
+        for gpu in (0, 0, 1, 1):
+            current[0] = gpu
+            pickle.loads(sent)
+    assert used == ["cuda:0", "cuda:1"]
