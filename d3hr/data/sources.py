@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from d3hr.data.archives import is_archive, open_archive
+from d3hr.data.arrays import idx_files, is_idx, open_idx, open_npz
 from d3hr.data.codec import start_of
 from d3hr.data.digits import Digits
 from d3hr.data.folders import ClassFolders
 from d3hr.data.formats import kind_of, what_else
 from d3hr.data.label_tables import LABEL_SUFFIXES, by_table, find_table, read_table
 from d3hr.data.labels import LabelledFiles, by_pattern
+from d3hr.data.pickles import refuse_pickles
 from d3hr.data.tables import open_table
 from d3hr.errors import DataError, listed, printable
 from d3hr.fileio.names import composed_names, similar_names
@@ -84,6 +86,8 @@ def _open_folder(path: Path, request: Request) -> Opened:
     """Open a folder on the disk."""
     if any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet")):
         return _open_table(str(path.resolve()), request)
+    if files := idx_files(path):
+        return Opened(*open_idx(files, request.split))
     return _open_images(path, request)
 
 
@@ -99,6 +103,11 @@ def _open_file(path: Path, request: Request) -> Opened:
                 hint="name them with --image-column and --label-column.",
             )
         return _labelled(by_table(table, request.split))
+    if path.suffix.lower() == ".npz":
+        return Opened(*open_npz(path, request.split))
+    if is_idx(path):
+        return Opened(*open_idx([path], request.split))
+    refuse_pickles(path)
     if is_archive(path):
         return _open_images(open_archive(path), request)
     kind = kind_of(start)
@@ -117,7 +126,13 @@ def _open_images(folder: Path, request: Request) -> Opened:
         table, split = found
         opened = _labelled(by_table(table, None if split else request.split), f"the labels are those of {table.path}")
         return opened._replace(split=split) if split else opened
-    folders = ClassFolders(folder, request.split)
+    try:
+        folders = ClassFolders(folder, request.split)
+    except DataError:
+        refuse_pickles(folder)
+        raise
+    if not len(folders.labels):
+        refuse_pickles(folder)
     return Opened(folders, folders.split, folders.splits, tuple(folders.notes))
 
 

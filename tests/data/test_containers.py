@@ -1,18 +1,26 @@
 """Labels in tables and names, and data sets in files: each input is built, and gives the same images as class folders, or is refused."""
 
 import csv
+import gzip
 import json
 import os
 import pickle
 import re
 import shutil
+import struct
+import subprocess
+import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from d3hr import load_images
 from d3hr.data.archives import open_archive
@@ -128,6 +136,61 @@ def splits(root: Path) -> None:
     draw(root / "Test" / "dog" / "1.png", 8)
 
 
+def pixels() -> NDArray[np.uint8]:
+    """The images of the class folders, [3, 8, 8, 3]."""
+    with tempfile.TemporaryDirectory() as folder:
+        return np.stack([np.array(Image.open(file)) for file in sorted(loose(Path(folder)).iterdir())])
+
+
+def in_npz(*, channels_first: bool = False, **arrays: Any) -> Callable[[Path], Path]:
+    def build(root: Path) -> Path:
+        images = pixels().transpose(0, 3, 1, 2) if channels_first else pixels()
+        given: dict[str, Any] = {name: images if value is None else np.array(value) for name, value in arrays.items()}
+        np.savez(root / "x.npz", **given)
+        return root / "x.npz"
+
+    return build
+
+
+def write_idx(file: Path, array: NDArray[np.uint8]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = bytes([0, 0, 8, array.ndim]) + b"".join(struct.pack(">I", side) for side in array.shape) + array.tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+def in_idx(folder: str, suffix: str, *, given: str = "") -> Callable[[Path], Path]:
+    """The files of MNIST; its images are grey."""
+
+    def build(root: Path) -> Path:
+        for name, images, labels in (("train", pixels()[..., 0], [3, 3, 7]), ("t10k", pixels()[:1, ..., 0], [3])):
+            write_idx(root / folder / f"{name}-images-idx3-ubyte{suffix}", images)
+            write_idx(root / folder / f"{name}-labels-idx1-ubyte{suffix}", np.array(labels, dtype=np.uint8))
+        return root / given
+
+    return build
+
+
+def pixels_of_cifar() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+
+
+def cifar_10(root: Path) -> Path:
+    """Its Python version, of three images in two batches."""
+    flat = pixels_of_cifar().reshape(3, -1)
+    for name, batch in (("data_batch_1", slice(0, 2)), ("data_batch_2", slice(2, 3)), ("test_batch", slice(0, 3))):
+        (root / name).write_bytes(pickle.dumps({b"data": flat[batch], b"labels": [0, 0, 1][batch]}, protocol=2))
+    (root / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"cat", b"dog"]}, protocol=2))
+    return root
+
+
+def cifar_100(root: Path) -> Path:
+    for name in ("train", "test"):
+        labels = {b"fine_labels": [0, 0, 1]}
+        (root / name).write_bytes(pickle.dumps({b"data": pixels_of_cifar().reshape(3, -1), **labels}, protocol=2))
+    (root / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"cat", b"dog"]}, protocol=2))
+    return root
+
+
 READ: dict[str, Callable[[Path], Path]] = {
     "metadata.csv": in_csv("metadata.csv", ["file_name", "label"]),
     "metadata.jsonl": in_jsonl,
@@ -148,6 +211,16 @@ READ: dict[str, Callable[[Path], Path]] = {
     "a tar.xz with splits": tarred("w:xz", ".tar.xz", splits),
     "a tar with a table of labels": tarred("w", ".tar", in_csv("labels.csv", ["file", "label"], images="images")),
 }
+ARRAYS: dict[str, Callable[[Path], Path]] = {
+    "an .npz of images and labels": in_npz(images=None, labels=["cat", "cat", "dog"]),
+    "an .npz of MedMNIST": in_npz(train_images=None, train_labels=[[0], [0], [1]], test_images=None, test_labels=[[0], [0], [1]]),
+    "an .npz of Keras": in_npz(x_train=None, y_train=[0, 0, 1], x_test=None, y_test=[0, 0, 1]),
+    "an .npz with one-hot labels, channels first": in_npz(channels_first=True, X=None, y=[[1, 0], [1, 0], [0, 1]]),
+    "an .npz with class_names": in_npz(images=None, labels=[0, 0, 1], class_names=[b"cat", b"dog"]),
+    "MNIST's idx files": in_idx("", ""),
+    "MNIST's idx.gz files, as torchvision puts them": in_idx("MNIST/raw", ".gz"),
+    "one idx file of images": in_idx("", "", given="train-images-idx3-ubyte"),
+}
 OPTIONS: dict[str, dict[str, Any]] = {"labels in the names of files": {"label_pattern": r"(?P<label>[a-z]+)_\d"}}
 
 
@@ -160,6 +233,41 @@ def test_every_container_gives_the_same_images(tmp_path: Path, name: str) -> Non
     assert given.counts == COUNTS
     assert given.fingerprint == plain.fingerprint
     assert given.of_class("cat").equal(plain.of_class("cat"))
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_give_the_pixels_they_hold(tmp_path: Path, name: str) -> None:
+    images = load_images(ARRAYS[name](tmp_path))
+    assert list(images.counts.values()) == [2, 1]
+    assert images.class_names in {("cat", "dog"), ("0", "1"), ("3", "7")}
+    expected = pixels()[..., :1].repeat(3, -1) if "idx" in name else pixels()
+    assert np.array_equal(images.tensors()[0].permute(0, 2, 3, 1).numpy(), expected)
+    if images.splits:
+        assert images.split == "train"
+        assert images.splits == (("train",) if name == "one idx file of images" else ("test", "train"))
+    assert pickle.loads(pickle.dumps(images)).of_class(images.class_names[1]).equal(images.of_class(images.class_names[1]))
+
+
+@pytest.mark.parametrize(("build", "name"), [(cifar_10, "cifar10"), (cifar_100, "cifar100")])
+def test_pickles_of_cifar_are_converted_by_the_line_that_the_refusal_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Callable[[Path], Path], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load_images(build(made(tmp_path / "given")))
+    line = caught.value.hint.partition(": python -c ")[2]
+    subprocess.run([sys.executable, "-c", line.strip('"')], check=True)
+    images = load_images(f"{name}.npz")
+    assert images.counts == COUNTS
+    assert images.splits == ("test", "train")
+    assert np.array_equal(images.tensors()[0].numpy(), pixels_of_cifar())
+
+
+def test_sixteen_bits_in_an_array_are_as_in_a_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.full((2, 8, 8), 4095, np.uint16), labels=[0, 1])
+    images = load_images(tmp_path / "x.npz")
+    assert images.bits == 12
+    assert images.of_class("0").unique().tolist() == [255]
 
 
 @pytest.mark.parametrize("name", ["a table with a column split", "metadata.csv in train/ and test/"])
@@ -190,16 +298,28 @@ def draw_one(root: Path) -> Path:
     return root / "one.png"
 
 
-def cut_zip(root: Path) -> Path:
-    path = zipped(root)
-    path.write_bytes(path.read_bytes()[:-30])
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def cut(path: Path, count: int) -> Path:
+    path.write_bytes(path.read_bytes()[:-count])
     return path
+
+
+def without_labels(root: Path) -> Path:
+    path = in_idx("", "", given="train-images-idx3-ubyte")(root)
+    (root / "train-labels-idx1-ubyte").unlink()
+    return path
+
+
+def cut_zip(root: Path) -> Path:
+    return cut(zipped(root), 30)
 
 
 def cut_tgz(root: Path) -> Path:
-    path = tarred("w:gz", ".tgz")(root)
-    path.write_bytes(path.read_bytes()[:-200])
-    return path
+    return cut(tarred("w:gz", ".tgz")(root), 200)
 
 
 def written(name: str, content: bytes) -> Callable[[Path], Path]:
@@ -219,6 +339,18 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "an encrypted or damaged zip": (cut_zip, "pets.zip", "unknown kind|damaged|ReadError|an archive"),
     "a damaged tar.gz": (cut_tgz, "is damaged", "EOFError"),
     "a zip whose names lead out of it": (slipping_zip, "lead out of it", r"\.\./\.\./evil\.png"),
+    "CIFAR-10's pickles": (cifar_10, "unpickled", "this looks like CIFAR-10's Python pickles"),
+    "CIFAR-100's pickles": (cifar_100, "unpickled", "this looks like CIFAR-100's Python pickles"),
+    "CIFAR-10's pickles in a tar.gz": (tarred("w:gz", ".tgz", lambda root: cifar_10(made(root))), "unpickled", "CIFAR-10's Python pickles"),
+    "CIFAR-10's binary files": (lambda root: written("data_batch_1.bin", b"0")(root).parent, "unpickled", "CIFAR-10's binary files"),
+    "one pickle": (written("x.pkl", pickle.dumps([1])), "unpickled", "a Python pickle"),
+    "an .npz of Python objects": (in_npz(images=None, labels=[{}, {}, {}]), "holds Python objects", "allow_pickle"),
+    "an .npz of other arrays": (in_npz(embeddings=[1.0]), "no arrays of images and labels", "arrays: embeddings"),
+    "an .npz of floats": (in_npz(images=np.ones((2, 8, 8)), labels=[0, 1]), "brightness is not known", r"float64 from 1\.0 to 1\.0"),
+    "an .npz of several labels per image": (in_npz(images=None, labels=[[1, 1], [0, 1], [0, 0]]), "not one per image", "several labels"),
+    "a damaged .npz": (lambda root: cut(in_npz(images=None, labels=[0, 0, 1])(root), 40), "is damaged", "zip"),
+    "a damaged idx file": (lambda root: cut(in_idx("", "", given="train-images-idx3-ubyte")(root), 9), "is damaged", "bytes of pixels"),
+    "an idx file without its labels": (without_labels, "There is no", "images without their labels"),
     "one image": (draw_one, "is no data set", "one PNG image"),
     "one PDF": (written("x.pdf", b"%PDF-1.7 ..."), "is no data set", "a PDF file"),
 }
