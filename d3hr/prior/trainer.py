@@ -146,7 +146,7 @@ class Trainer(Generic[Batch]):
                 if point_due:
                     curve.points.append((curve.steps, sum(self._losses) / len(self._losses)))
                     self._losses.clear()
-                left = (time.monotonic() - self._started) * (1 / fraction - 1)
+                left = max(0.0, (time.monotonic() - self._started) * (1 / fraction - 1))
                 bar.update(curve.steps, total=round(curve.steps / fraction), note=self._note, left=left)
                 if self.after_step:
                     self.after_step(curve.steps)
