@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ _FLAG = re.compile(r"'d3hr [^']*'|(?<![\w-])--([a-z][a-z-]*[a-z])")
 """A whole command in quotation marks, or a flag."""
 LISTED = 20
 """Most names that a message lists."""
+_ALIKE = 3
+"""Most of these names, of files that cannot be read for the same reason."""
 
 
 class D3hrError(Exception):
@@ -74,13 +76,25 @@ class DataError(D3hrError):
 
 
 class UnreadableImages(DataError):
-    """Some files are not images d3hr will read; ``files`` names each with its reason."""
+    """Some files are not images d3hr will read; ``files`` names each with its reason.
 
-    def __init__(self, source: str, files: Sequence[str]) -> None:
-        self.files = tuple(files)
+    Args:
+        source: where they are.
+        reasons: name of a file -> why it cannot be read; the message lists equal reasons once, with their count.
+    """
+
+    def __init__(self, source: str, reasons: Mapping[str, str]) -> None:
+        self.files = tuple(f"{name}: {reason}" for name, reason in reasons.items())
+        names: dict[str, list[str]] = {}
+        for name, reason in reasons.items():
+            names.setdefault(reason, []).append(name)
+        lines = [
+            f"{alike[0]}: {reason}" if len(alike) == 1 else f"{len(alike)} images: {reason}: {listed(alike, limit=_ALIKE)}"
+            for reason, alike in names.items()
+        ]
         super().__init__(
-            f"{len(files)} image(s) of {source} cannot be read.",
-            found=listed(files, separator="\n         "),
+            f"{len(reasons)} image(s) of {source} cannot be read.",
+            found=listed(lines, separator="\n         "),
             hint="repair or remove them, or pass --on-bad-image skip to leave them out (counted in the manifest).",
         )
 

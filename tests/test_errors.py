@@ -15,7 +15,7 @@ def kinds(base: type[D3hrError] = D3hrError) -> list[type[D3hrError]]:
 
 def raised(kind: type[D3hrError]) -> D3hrError:
     if issubclass(kind, UnreadableImages):
-        return kind("a folder", ["one.png: no image", "two.png: cut off"])
+        return kind("a folder", {"one.png": "no image", "two.png": "cut off"})
     if issubclass(kind, ClassMismatch):
         return kind("a set", ["ant", "bee"], "a teacher", ["bee"], hint="rename it.")
     return kind("It is wrong.", found="this", hint="that.")
@@ -44,3 +44,11 @@ def test_outside_a_command_a_message_names_arguments(monkeypatch: pytest.MonkeyP
     with in_command():
         assert "--batch-size must be positive" in str(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_files_that_cannot_be_read_for_the_same_reason_are_one_line() -> None:
+    """Twenty cut files and an empty one: two lines, and all names in ``files``."""
+    error = UnreadableImages("photos", {**{f"{index}.png": "cut off" for index in range(20)}, "x.png": "empty"})
+    assert error.found == "20 images: cut off: 0.png, 1.png, 2.png, and 17 more\n         x.png: empty"
+    assert len(error.files) == 21
+    assert error.files[20] == "x.png: empty"

@@ -7,7 +7,7 @@ import io
 import stat
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -35,6 +35,18 @@ _ORIENTATION = 0x0112
 """The EXIF tag of how an image is rotated or mirrored."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last chunk of every PNG file, with its checksum, which Pillow does not check."""
+
+
+class NoContent(bytes):
+    """Empty content in place of an image that was not read, and the reason."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> Self:
+        """Return empty bytes with a reason."""
+        content = super().__new__(cls)
+        content.reason = reason
+        return content
 
 
 def content_of(path: Path) -> bytes:
@@ -134,6 +146,8 @@ def open_header(blob: bytes) -> ImageFile:
     Raises:
         ValueError: it is empty, is no image of a kind that is read, its header is damaged, or its size is too small or too large.
     """
+    if isinstance(blob, NoContent):
+        raise ValueError(blob.reason)
     if not blob:
         raise ValueError(f"no content: an empty file, none at all, one that may not be read, or over {MAX_BYTES:,} bytes")
     kind = kind_of(blob[:START])

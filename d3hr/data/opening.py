@@ -62,9 +62,9 @@ def load_images(
     images, found_split, splits, notes = open_source(name, Request(split, image_column, label_column, config, label_pattern))
     require_classes(images, name, keep_similar_names)
     found = scan(images, name, progress)
-    skipped = tuple(found.bad.values())
-    if skipped and on_bad_image == "error":
-        raise UnreadableImages(name, skipped)
+    unreadable = {images.name(index): reason for index, reason in found.bad.items()}
+    if unreadable and on_bad_image == "error":
+        raise UnreadableImages(name, unreadable)
     order = np.argsort(images.labels, kind="stable")
     order = order[np.isin(order, list(found.bad), invert=True)]
     require_every_class(images, name, order, found.bad)
@@ -79,7 +79,7 @@ def load_images(
         image_size=found.median_side() if image_size is None else require_side(image_size),
         fingerprint=hashlib.sha256(f"{found.fingerprint} {unusual}".encode()).hexdigest() if unusual else found.fingerprint,
         sizes=dict(found.sizes),
-        skipped=skipped,
+        skipped=tuple(f"{file}: {reason}" for file, reason in unreadable.items()),
         ignored=images.ignored,
         splits=splits,
         notes=(*notes, *found.remarks(images), *contents.remarks(images, kept=keep_duplicates)),

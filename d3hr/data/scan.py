@@ -90,7 +90,7 @@ def scan(images: Source, name: str, progress: Progress) -> Scan:
                 digest.update(content)
                 found.digests.append(content[:_DIGEST])
                 if isinstance(facts, str):
-                    found.bad[index] = f"{images.name(index)}: {facts}"
+                    found.bad[index] = facts
                     continue
                 found.sizes[facts.size] += 1
                 found.peaks += [facts.peak] if facts.peak is not None else []
@@ -109,7 +109,7 @@ def require_every_class(images: Source, name: str, order: NDArray[np.int64], bad
 
 def _without_images(images: Source, label: int, bad: Mapping[int, str]) -> tuple[str, str]:
     """Return what was found in place of the images of a class that has none to read, and what to do: its files may be of another kind."""
-    reasons = [bad[int(index)] for index in np.flatnonzero(images.labels == label)]
+    reasons = [f"{images.name(int(index))}: {bad[int(index)]}" for index in np.flatnonzero(images.labels == label)]
     if reasons:
         return listed(reasons, separator="\n         ", limit=3), "repair or replace them, or remove the class."
     others = [PurePath(name) for name in images.ignored if f"/{images.class_names[label]}/" in f"/{PurePath(name).as_posix()}"]

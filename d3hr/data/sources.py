@@ -59,7 +59,7 @@ class Request(NamedTuple):
 
 def open_source(name: str, request: Request) -> Opened:
     """Open a source; errors are those of :func:`~d3hr.data.opening.load_images`."""
-    path = Path(name)
+    path = Path(name).expanduser() if name.startswith("~") else Path(name)
     try:
         if name == "digits":
             return Opened(Digits(request.split or "train"), request.split or "train", ("train", "validation", "test"))
@@ -77,6 +77,7 @@ def open_source(name: str, request: Request) -> Opened:
             found=f"{printable(str(error.filename or name))}: {error.strerror or error}",
             hint="check the path and who may read it.",
         ) from error
+    _refuse_address(name)
     raise DataError(
         f"There is no folder {name}.", found=f"nothing at {path.absolute()}", hint="check the path, or name a Hub id such as owner/name."
     )
@@ -142,6 +143,24 @@ def _labelled(files: LabelledFiles, *notes: str) -> Opened:
 
 def _open_table(name: str, request: Request) -> Opened:
     return Opened(*open_table(name, request.split, request.image_column, request.label_column, request.config))
+
+
+def _refuse_address(name: str) -> None:
+    """Refuse what is no path of this machine, and say what it is."""
+    if address := re.match(r"(\w[\w+.-]*)://(.*)", name, re.ASCII | re.DOTALL):
+        kind, place = address.groups()
+        on_hub = re.search(r"(?:^|/)datasets/([\w.-]+/[\w.-]+)", place) if kind.startswith("hf") or "huggingface.co/" in place else None
+        raise DataError(
+            f"{printable(name)} is an address, and d3hr reads no addresses.",
+            found=f"a place that {printable(kind)} leads to",
+            hint=f"name the data set of the Hub by its id, {on_hub[1]}." if on_hub else "download it, and give the folder or archive.",
+        )
+    if re.search(r"[*?\[]", name):
+        raise DataError(
+            f"{printable(name)} is a pattern, and d3hr reads one folder.",
+            found="characters that stand for others, and no folder of that very name",
+            hint="give the folder that contains one folder of images per class.",
+        )
 
 
 def require_classes(images: Source, name: str, keep_similar_names: bool) -> None:

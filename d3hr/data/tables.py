@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from d3hr.data.codec import MAX_BYTES, content_of
+from d3hr.data.codec import MAX_BYTES, NoContent, content_of
+from d3hr.data.hub import quiet_client, unreachable
 from d3hr.errors import DataError, listed
 
 PARQUET_EXPORT = "refs/convert/parquet"
@@ -20,13 +21,23 @@ def open_table(name: str, split: str | None, image_column: str | None, label_col
     """Return the table called ``name``, a folder or a Hub id, and the split that was read: by default ``train``, or else the first."""
     import datasets
 
+    offline = "" if Path(name).is_dir() else unreachable(name)
     try:
-        splits = _load_table(name, config)
+        with quiet_client(bool(offline)):
+            splits = _load_table(name, config)
     except Exception as error:  # the Hub client raises from many unrelated trees
+        if offline:
+            raise DataError(
+                f"{name} is no folder here, and the Hugging Face Hub cannot be reached.",
+                found=f"no copy of it on this machine; {offline}",
+                hint="check the path, or the network if it is a Hub id.",
+            ) from error
         raise DataError(
             f"{name} cannot be opened as a data set.",
-            found=f"no folder of that name here; {type(error).__name__}: {error}",
-            hint="check the path or Hub id, and the network if it is a Hub id.",
+            found=f"{type(error).__name__}: {error}"
+            if Path(name).is_dir()
+            else f"no folder of that name here; {type(error).__name__}: {error}",
+            hint="check the path or Hub id.",
         ) from error
     chosen = split or ("train" if "train" in splits else next(iter(splits)))
     if chosen not in splits:
@@ -86,7 +97,9 @@ class Table:
         if not row["path"] or "\0" in row["path"]:
             return b""
         path = Path(row["path"]).resolve()
-        return content_of(path) if any(path.is_relative_to(root) for root in self._roots) else b""
+        if any(path.is_relative_to(root) for root in self._roots):
+            return content_of(path)
+        return NoContent(f"refused: {row['path']} lies outside the folder of the table, which could so name any picture of this machine")
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its row."""

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,57 @@ def test_what_is_refused(tmp_path: Path, name: str) -> None:
     assert re.search(what, caught.value.what)
     assert re.search(found, caught.value.found)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "found", "hint"),
+    [
+        ("s3://bucket/photos", "is an address", "a place that s3 leads to", "download it"),
+        ("https://example.org/photos.zip", "is an address", "https", "download it"),
+        ("https://huggingface.co/datasets/owner/name/tree/main", "is an address", "https", "by its id, owner/name"),
+        ("hf://datasets/owner/name", "is an address", "hf", "by its id, owner/name"),
+        ("images/*", "is a pattern", "stand for others", "give the folder"),
+        ("images/[ab]?", "is a pattern", "stand for others", "give the folder"),
+        ("~/nothing-is-here", "There is no folder ~/nothing-is-here", "nothing at /.*[^~]/nothing-is-here", "check the path"),
+    ],
+)
+def test_what_is_no_path_is_answered_for_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str, found: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(tmp_path / "images", "cat/1.png dog/1.png")
+    with pytest.raises(DataError) as caught:
+        load_images(name)
+    assert re.search(what, caught.value.what)
+    assert re.search(found, caught.value.found)
+    assert hint in caught.value.hint
+
+
+def test_the_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    build(tmp_path / "images", "cat/1.png cat/2.png dog/1.png")
+    images = load_images("~/images")
+    assert images.counts == TWO
+    assert images.source == "~/images"
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing listens on port 9: the client would ask six times in half a minute."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    start = monotonic()
+    with pytest.raises(DataError, match="the Hugging Face Hub cannot be reached") as caught:
+        load_images("owner/name")
+    assert monotonic() - start < 10
+    assert re.match(r"no copy of it on this machine; Connect(ion)?Error: .*refused", caught.value.found)
+    assert "Retrying" not in caplog.text
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="the Hugging Face Hub cannot be reached") as caught:
+        load_images("owner/name")
+    assert "offline mode is enabled" in caught.value.found
 
 
 def test_the_right_split_is_read(tmp_path: Path) -> None:
