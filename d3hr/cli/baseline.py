@@ -60,7 +60,7 @@ def baseline(
     manifest = distilled.manifest
     text = (
         f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
-        f"{next_evaluation(out, images.record)}"
+        f"{next_evaluation(out, images)}"
     )
     values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(distilled.class_names), "settings": manifest.settings}
     return Result(text, values, Path(out))

@@ -77,7 +77,7 @@ def distill(
     if store == "images":
         text = (
             f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
-            f"{next_evaluation(out, distilled.manifest.data)}"
+            f"{next_evaluation(out, images)}"
         )
     else:
         text = f"Statistics of {len(distilled.class_names)} classes in {out}.\nNext: d3hr expand {out} --ipc {ipc} --out SET"

@@ -47,4 +47,4 @@ def expand(
     expanded = expand_set(source, loaded, out, ipc=ipc, execution=execution, memory_budget=memory, progress=progress, **drawing.options)
     values = {"out": out, "ipc": ipc, "classes": list(expanded.class_names), "settings": expanded.manifest.settings}
     text = f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out} (look at {out}/contact-sheet.png)."
-    return Result(f"{text}\n{next_evaluation(out, expanded.manifest.data)}", values, Path(out))
+    return Result(f"{text}\n{next_evaluation(out)}", values, Path(out))

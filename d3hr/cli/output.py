@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from d3hr.fileio.names import with_a_name
 
 if TYPE_CHECKING:
-    from d3hr.data.record import DataRecord
+    from d3hr.data.dataset import ImageData
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,13 @@ def sibling(distilled: str, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def next_evaluation(out: str, data: DataRecord) -> str:
-    """Return the command that evaluates a set: on the test split of its data where these have splits, else on a folder to be named."""
-    test = f"{data.source} --test-split test" if data.source and data.split else "FOLDER_OF_TEST_IMAGES"
+def next_evaluation(out: str, images: ImageData | None = None) -> str:
+    """Return the command that evaluates a set: on the test split of its images, else their validation split, else a folder to be named."""
+    from d3hr.data.splits import split_kinds
+
+    of_kind = {kind: name for name, kind in split_kinds(images.splits).items() if name != images.split} if images else {}
+    held_out = of_kind.get("test", of_kind.get("validation"))
+    test = f"{images.source} --test-split {held_out}" if images and held_out else "FOLDER_OF_TEST_IMAGES"
     return f"Next: d3hr evaluate {out} --test {test}"
 
 
