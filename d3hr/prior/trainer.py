@@ -6,9 +6,11 @@ alone, so a checkpoint holds no random state: weights, their averages, the optim
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,7 @@ from d3hr.seeds import generator_for
 CHECKPOINT_SECONDS = 30.0
 """Seconds between two checkpoints; where saving one takes s > 1 seconds, s times as many."""
 _CURVE_POINTS = 200
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _READ_EVERY = 50
 """Steps after which losses are read from the device, which waits for it, and checked; also before a checkpoint and at curve points."""
 Batch = TypeVar("Batch")
@@ -83,6 +86,30 @@ def even_batches(size: int, batch_size: int, seed: int) -> Callable[[int], Tenso
     return lambda step: batches(step // steps)[step % steps]
 
 
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Let CUDA compute by algorithms that give the same bits each time, inside the context; other devices do so anyway.
+
+    Where PyTorch has no such algorithm for an operation, it warns, and the weights of a second training may differ in their last bits.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, workspace = torch.backends.cudnn, os.environ.get(_WORKSPACE)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    of_cudnn = cudnn.benchmark, cudnn.deterministic
+    os.environ.setdefault(_WORKSPACE, ":4096:8")  # cuBLAS gives the same bits only with a workspace of fixed size
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = of_cudnn
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if workspace is None:
+            del os.environ[_WORKSPACE]
+
+
 @dataclass
 class Trainer(Generic[Batch]):
     """The training of one network in place; parameters that need no gradient are neither moved nor kept in checkpoints.
@@ -126,7 +153,14 @@ class Trainer(Generic[Batch]):
         self._note = ""
 
     def run(self) -> Curve:
-        """Train to the end, from the checkpoint if there is one, and return the loss curve; a loss that is not finite ends it."""
+        """Train to the end, from the checkpoint if there is one, and return the loss curve; a loss that is not finite ends it.
+
+        On CUDA it trains by :func:`reproducible` algorithms.
+        """
+        with reproducible(next(iter(self._weights.values())).device):
+            return self._run()
+
+    def _run(self) -> Curve:
         self._resume()
         curve = self._curve
         self._started = time.monotonic() - curve.seconds

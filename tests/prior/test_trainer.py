@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from d3hr.errors import DamagedFile, NumericalError
 from d3hr.fileio.atomic import read_checkpoint, write_tensors
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.presets import TrainingSettings
-from d3hr.prior.trainer import Trainer, decay, endless_batches, even_batches, warm_up
+from d3hr.prior.trainer import Trainer, decay, endless_batches, even_batches, reproducible, warm_up
 from d3hr.progress import SILENT
 from tests.conftest import ONE_PROCESS
 
@@ -134,3 +135,57 @@ def test_even_batches_share_out_a_pass() -> None:
     first, second = (torch.cat(batches).tolist() for batches in passes)
     assert sorted(first) == sorted(second) == list(range(21))
     assert first != second
+
+
+def determinism() -> tuple[object, ...]:
+    cudnn = torch.backends.cudnn
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.benchmark,
+        cudnn.deterministic,
+        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+@pytest.mark.parametrize("workspace", [None, ":16:8"])
+def test_cuda_is_deterministic_inside_the_context_alone(workspace: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own workspace is kept; afterwards all is as before, also after an error. The CPU needs nothing."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if workspace:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = determinism()
+    assert before == (False, False, True, False, workspace)
+    with pytest.raises(KeyboardInterrupt), reproducible(torch.device("cuda:1")):
+        assert determinism() == (True, True, False, True, workspace or ":4096:8")
+        raise KeyboardInterrupt
+    assert determinism() == before
+    with reproducible(torch.device("cpu")):
+        assert determinism() == before
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that says it is on a GPU."""
+
+    device = torch.device("cuda:0")
+
+
+def test_training_on_cuda_is_deterministic() -> None:
+    """A network whose weights say that they are on a GPU sees deterministic algorithms in its loss; one on the CPU does not."""
+
+    def seen(weight: torch.Tensor) -> list[bool]:
+        network = torch.nn.Module()
+        network.weight = torch.nn.Parameter(weight)
+        found = list[bool]()
+
+        def loss(batch: torch.Tensor, step: int) -> torch.Tensor:
+            found.append(torch.are_deterministic_algorithms_enabled())
+            return (batch * next(network.parameters())).sum().as_subclass(torch.Tensor)
+
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1, foreach=False)
+        Trainer("line", network, optimiser, 2, lambda step: torch.ones(1), loss, lambda step, fraction: 0.1).run()
+        return found
+
+    assert seen(torch.ones(1)) == [False, False]
+    assert seen(torch.ones(1).as_subclass(OnCuda)) == [True, True]
