@@ -72,8 +72,8 @@ def huge_webp(side: int = 16_000) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(frame)) + b"WEBP" + canvas + frame
 
 
-def noise(side: int = 6, channels: int = 3) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(side).integers(0, 256, (side, side, channels), dtype=np.uint8))
+def noise(side: int = 6, channels: int = 3, seed: int | None = None) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(side if seed is None else seed).integers(0, 256, (side, side, channels), dtype=np.uint8))
 
 
 def _exif(content: bytes) -> bytes:
