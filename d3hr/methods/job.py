@@ -156,7 +156,6 @@ class Job:
 def write_images(out: str | Path, manifest: Manifest, images_of: Callable[[str], Tensor], progress: Progress) -> DistilledSet:
     """Write the set that ``manifest`` describes from the images of each class, or return it if an earlier run has finished it."""
     with StagedFolder(out, manifest.key()) as stage:
-        stage.report(progress)
         if not stage.finished:
             write_set(stage, manifest, lambda names: ((name, images_of(name)) for name in names), progress=progress)
     return DistilledSet.load(out)
