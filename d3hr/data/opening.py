@@ -1,6 +1,7 @@
 """Opens a data set of real images: finds its classes, and reads and checks every image once before anything else is done with it."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -9,7 +10,7 @@ import numpy as np
 from d3hr.data.codec import Fit, require_side
 from d3hr.data.contents import Contents
 from d3hr.data.dataset import ImageData
-from d3hr.data.scan import require_every_class, scan
+from d3hr.data.scan import median_side, require_every_class, scan
 from d3hr.data.sources import Request, is_hub_id, open_source, require_classes
 from d3hr.errors import SettingsError, UnreadableImages, require_kind
 from d3hr.progress import SILENT, Progress
@@ -73,12 +74,13 @@ def load_images(
     if len(contents.repeats) and not keep_duplicates:
         order = order[np.isin(order, contents.repeats, invert=True)]
         unusual["duplicates"] = "left out"
+    sizes = Counter(size for index in order if (size := found.sizes[index]))
     return ImageData(
         source=name,
         split=found_split,
-        image_size=found.median_side() if image_size is None else require_side(image_size),
+        image_size=median_side(sizes) if image_size is None else require_side(image_size),
         fingerprint=hashlib.sha256(f"{found.fingerprint} {unusual}".encode()).hexdigest() if unusual else found.fingerprint,
-        sizes=dict(found.sizes),
+        sizes=dict(sizes),
         skipped=tuple(f"{file}: {reason}" for file, reason in unreadable.items()),
         ignored=images.ignored,
         splits=splits,

@@ -36,7 +36,7 @@ class Scan:
     Attributes:
         fingerprint: SHA-256 over class names and the contents of all images in order.
         bad: index -> why the image cannot be read, for each that cannot.
-        sizes: how often each (width, height) occurs.
+        sizes: (width, height) of each image; None for those that cannot be read.
         peaks: the largest value of each 16-bit picture whose file does not tell its range.
         frames: indices of images of several frames or pages.
         digests: the first bytes of the SHA-256 of each image; empty for those that cannot be read.
@@ -44,15 +44,10 @@ class Scan:
 
     fingerprint: str = ""
     bad: dict[int, str] = field(default_factory=dict)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    sizes: list[tuple[int, int] | None] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
-
-    def median_side(self) -> int:
-        """Return the median of the shorter sides of all images; of an even number, the lower of the two in the middle."""
-        sides = np.sort(np.repeat([min(size) for size in self.sizes], list(self.sizes.values())))
-        return int(sides[(len(sides) - 1) // 2])
 
     @property
     def bits(self) -> int:
@@ -83,6 +78,7 @@ def scan(images: Source, name: str, progress: Progress) -> Scan:
             return b"", str(error)
 
     total = len(images.labels)
+    one_of_each: dict[tuple[int, int], tuple[int, int]] = {}
     with progress.bar(f"checking {name}", total) as bar, ThreadPoolExecutor(DECODERS) as pool:
         for start in range(0, total, CHUNK):
             indices = range(start, min(start + CHUNK, total))
@@ -91,13 +87,20 @@ def scan(images: Source, name: str, progress: Progress) -> Scan:
                 found.digests.append(content[:_DIGEST])
                 if isinstance(facts, str):
                     found.bad[index] = facts
+                    found.sizes.append(None)
                     continue
-                found.sizes[facts.size] += 1
+                found.sizes.append(one_of_each.setdefault(facts.size, facts.size))
                 found.peaks += [facts.peak] if facts.peak is not None else []
                 found.frames += [index] if facts.frames else []
             bar.update(indices.stop)
     found.fingerprint = digest.hexdigest()
     return found
+
+
+def median_side(sizes: Mapping[tuple[int, int], int]) -> int:
+    """Return the median of the shorter sides of all images; of an even number, the lower of the two in the middle."""
+    sides = np.sort(np.repeat([min(size) for size in sizes], list(sizes.values())))
+    return int(sides[(len(sides) - 1) // 2])
 
 
 def require_every_class(images: Source, name: str, order: NDArray[np.int64], bad: Mapping[int, str]) -> None:

@@ -22,6 +22,7 @@ def test_duplicates_are_counted_once(tmp_path: Path) -> None:
     images = load_images(build(tmp_path / "images", PLANTED))
     assert images.counts == {"cat": 2, "dog": 3, "emu": 1}
     assert (len(images.contents.repeats), len(images.contents.contradictions)) == (2, 1)
+    assert images.sizes == {(8, 8): 6}
     said = "\n".join(images.notes)
     assert "2 exact duplicate(s) within a class, such as cat/3.png" in said
     assert "1 picture(s) in several classes, such as cat/2.png and dog/2.png" in said
