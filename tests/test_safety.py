@@ -1,5 +1,6 @@
 """What the package never does, as far as its text can show it."""
 
+import ast
 import re
 import runpy
 from pathlib import Path
@@ -15,9 +16,19 @@ NEVER = (
 
 def test_nothing_runs_what_a_file_says() -> None:
     """Pieces of work go to processes that d3hr itself started, and back, as pickles through their pipes, and never through a file."""
-    files = [path for path in sorted((ROOT / "d3hr").rglob("*.py")) if path.parent.name != "execution"]
+    shows_a_line = ROOT / "d3hr" / "data" / "pickles.py"  # to people, who may run it themselves
+    files = [path for path in sorted((ROOT / "d3hr").rglob("*.py")) if path.parent.name != "execution" and path != shows_a_line]
     lines = [(path, line) for path in files for line in path.read_text().splitlines()]
     assert [f"{path.name}: {line.strip()}" for path, line in lines if re.search(NEVER, line)] == []
+
+
+def test_what_refuses_pickles_cannot_read_them() -> None:
+    tree = ast.parse((ROOT / "d3hr" / "data" / "pickles.py").read_text())
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"pathlib", "d3hr.data.codec", "d3hr.data.listing", "d3hr.errors"}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not names & {"pickle", "eval", "exec", "__import__", "compile"}
 
 
 @pytest.mark.parametrize("line", ["pickle.load(f)", "x = eval(text)", "yaml.load(text)", "torch.load(path)", "trust_remote_code=True"])
