@@ -75,6 +75,7 @@ def test_fit_writes_a_prior(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert Prior.from_pretrained(place / "fitted").class_names == tuple(CLASSES)
 
 
+@pytest.mark.slow
 def test_fit_says_how_good_the_prior_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One step makes no prior of noise: it is called weak after the fit and where it is used, and there is a picture of it."""
     assert main(["fit", "images", "--out", "weak", "--steps", "1", "--autoencoder-steps", "1", "--batch-size", "4"]) == 0
@@ -280,6 +281,7 @@ def test_what_a_manifest_no_longer_finds_is_asked_for(place: Path, capsys: pytes
     assert [row["method"] for row in json.loads(output.out)["results"]] == ["d3hr", "prior_only"]
 
 
+@pytest.mark.slow
 def test_a_set_is_used_from_another_folder(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The manifest names images and prior by the paths that were given; they are found next to the set, too. Changed images are said."""
     assert main(["distill", "images", "--prior", "prior", "--out", "set", "--ipc", "2", *FAST]) == 0
@@ -294,6 +296,7 @@ def test_a_set_is_used_from_another_folder(place: Path, monkeypatch: pytest.Monk
     assert "is not what the set was made from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_finished_command_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["distill", "images", "--prior", "prior", "--out", "set", "--ipc", "2", *FAST]
     assert main(command) == 0

@@ -165,6 +165,7 @@ def test_crops_of_real_images_are_as_sharp_as_those_of_the_set(image_folder: Mak
     assert side_of_real(images, 24, 16, [cropping]) == 24
 
 
+@pytest.mark.slow
 def test_the_prior_draws_on_the_grid_of_the_set(distilled: DistilledSet, digits_prior: Prior, tmp_path: Path) -> None:
     """The set has 4 steps and guidance 1; so do the images of its prior, whose folder names the steps. A set of that kind keeps its own."""
     test, setting = load_images("digits", split="validation"), Setting("convnet1", SHORT.model_copy(update={"steps": 1}))

@@ -60,6 +60,7 @@ def test_sinkhorn_divergence_by_hand(regularisation: float) -> None:
     assert sinkhorn(np.array([[0.0], [1.0]]), np.array([[0.5]]), regularisation) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_sinkhorn_divergence_of_gaussians() -> None:
     """Of N(0, 1) and N(m, s^2) at eps = 2 v (Janati et al., arXiv 2006.02572, theorem 1): OT = m^2 + a + b - d + v (1 - log(2 v)) +
     v log(d + v) up to a constant of each term alike, with variances a, b and d = sqrt(4 a b + v^2)."""

@@ -157,6 +157,7 @@ def test_fixed_point_behind_a_coarse_network_ends_at_its_rounding(gaussian_prior
         invert(replace(coarse, rounding=torch.finfo(torch.float64).eps), z, LABELS, level=31, solver="fixed_point", guidance_scale=1.0)
 
 
+@pytest.mark.slow
 def test_fixed_point_round_trip_of_a_network_in_bf16(digits_prior: Prior, digits: ImageData) -> None:
     """It is at least twice as exact as plain DDIM, though no longer exact to rounding of the latents."""
     assert digits_prior.source is not None

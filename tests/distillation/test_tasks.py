@@ -102,6 +102,7 @@ def test_a_sample_is_random_and_nested_and_the_manifest_states_its_errors(small:
     assert (settings["max_images_per_class"], settings["sample_seed"]) == (7, 0)
 
 
+@pytest.mark.slow
 def test_sets_of_other_seeds_have_samples_of_their_own(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     """Unless the sample's seed is given. Where no class has more images, nothing is drawn, and the statistics are those without a limit.
     What is expanded keeps the sample, and is not the set that another seed distils."""

@@ -107,6 +107,7 @@ def test_a_class_is_made_again_where_an_image_is_missing_or_one_too_many(under_w
         assert tree(out) == under_way.expected
 
 
+@pytest.mark.slow
 def test_a_run_json_that_tells_nothing_is_refused(under_way: UnderWay, tmp_path: Path) -> None:
     """Unfinished or finished: nothing else tells whose pieces these are. They stay as they are."""
     out = tmp_path / "out"

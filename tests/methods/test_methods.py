@@ -95,6 +95,7 @@ def test_every_method_finds_again_what_it_shares(make: Make, tmp_path: Path, nam
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["d3hr", "random_real", "prior_only", "forward_noise", "latent_gaussian", "prototypes", "patches"])
 def test_another_seed_gives_another_set(make: Make, name: str) -> None:
     assert not make(name, "first").images.equal(make(name, "second", seed=1).images)
