@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -211,6 +212,22 @@ def test_test_images_are_cropped_at_their_centre(tmp_path: Path) -> None:
     larger = real_images(colours, colours.class_names, 16).images
     assert torch.equal(real_images(colours, colours.class_names, 14, 0.875).images, larger[:, :, 1:15, 1:15])
     assert torch.equal(real_images(colours, colours.class_names, 16, 1.0).images, larger)
+
+
+@pytest.mark.parametrize(("stored", "sides"), [(True, (0.08, 0.04)), (False, (0.04, 0.04))])
+def test_the_side_of_training_images_is_the_protocols(
+    stored: bool, sides: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of 8 pixels for a student of 4: where crops are of the stored images they stay at 8; test images are of 4 in any case."""
+
+    def sides_as_accuracies(train: LabelledImages, tested: LabelledImages, **options: Any) -> TrainingResult:
+        return TrainingResult(train.image_size / 100, tested.image_size / 100)
+
+    monkeypatch.setattr("d3hr.evaluation.evaluate.train_and_test", sides_as_accuracies)
+    colours = load_images(two_colours(tmp_path / "train", ("down", "up")))
+    protocol = SHORT.model_copy(update={"crop_scale": (0.5, 1.0), "crop_stored": stored})
+    made = evaluate(colours, colours, student="convnet1", protocol=protocol, seeds=(0,), image_size=4)
+    assert (made.accuracy_mean, made.best_epoch_mean) == sides
 
 
 def test_crops_are_taken_from_the_stored_images(tmp_path: Path) -> None:
