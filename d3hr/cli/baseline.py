@@ -28,7 +28,7 @@ def baseline(
 
     Args:
         method: d3hr, random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian, prototypes or patches
-        data: folder of class folders, folder of parquet files, Hub id, or digits
+        data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         out: folder to write the set to
         ipc: images per class
         settings: settings that differ from the method's defaults, such as '{space: latent}'; an unknown one is answered with the list

@@ -35,7 +35,7 @@ def compare(
     """Compare methods under equal conditions: make every set and train every student on it, each once.
 
     Args:
-        data: the real training images: folder of class folders, folder of parquet files, Hub id, or digits
+        data: the real training images: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         test: the real images to test on
         out: folder for sets, trainings and results; a stopped run goes on, and further matrices of the same data share it
         matrix: baselines, inversion-x-grouping, level, guidance, candidates or remedies, or a YAML file of your own

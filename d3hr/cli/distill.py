@@ -34,7 +34,7 @@ def distill(
     """Distil a data set into a few images per class. Settings left out are the preset's.
 
     Args:
-        data: folder of class folders, folder of parquet files, Hub id, or digits
+        data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         prior: folder or Hub id of a diffusion prior that knows the classes by name
         out: folder to write the distilled set to
         ipc: images per class

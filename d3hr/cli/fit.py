@@ -35,7 +35,7 @@ def fit(
     """Fit a diffusion prior to your images: from scratch, or from a pretrained prior (--init).
 
     Args:
-        data: folder of class folders, folder of parquet files, Hub id, or digits
+        data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         out: folder to write the prior to (a diffusers DiTPipeline)
         preset: tiny (8 to 32 px, minutes on a CPU), compact (16 to 64 px, an hour on a CPU), small (16 to 64 px), base (32 to 256 px, GPU)
         init: pretrained prior to start from, such as facebook/DiT-XL-2-256

@@ -23,7 +23,7 @@ def inspect(
     """Read every image once and say what is there: classes, counts, sizes, files that cannot be read, what a prior makes of the classes.
 
     Args:
-        data: folder of class folders, folder of parquet files, Hub id, or digits
+        data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         prior: folder or Hub id of a prior; shows which of its classes each class would be drawn as, without loading its weights
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         split: train, validation, test, ...; train by default

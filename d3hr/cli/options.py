@@ -38,6 +38,7 @@ class Reading:
         label_column: column of classes of a table
         data_config: configuration of a Hub source that has several, such as full_size
         label_pattern: regular expression whose group label finds the class in the path of each image: '(?P<label>[a-z]+)_'
+        class_names: file of other names for the classes: YAML or JSON "label: name", or one name per line for 0, 1, ... in a .txt
     """
 
     on_bad_image: Literal["error", "skip"] = "error"
@@ -48,6 +49,7 @@ class Reading:
     label_column: str | None = None
     data_config: str | None = None
     label_pattern: str | None = None
+    class_names: str | None = None
 
     def load(
         self, source: str, split: str | None, progress: Progress, *, test: bool = False, record: DataRecord | None = None
@@ -74,6 +76,7 @@ class Reading:
             label_column=self.label_column,
             config=self.data_config,
             label_pattern=self.label_pattern,
+            class_names=self.class_names,
             progress=progress,
         )
         progress.say(_about(images))

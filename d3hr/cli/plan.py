@@ -34,7 +34,7 @@ def plan(
     """Say what distilling and evaluating will cost, in time and memory, before anything runs. Settings left out are the preset's.
 
     Args:
-        data: folder of class folders, folder of parquet files, Hub id, digits, or a recipe file (.yaml), with its settings
+        data: folder of class folders, archive, parquet or .npz file, Hub id, digits, or a recipe file (.yaml), with its settings
         prior: folder or Hub id of a prior, for a recipe by default its own; facebook/DiT-XL-2-256 and -512 are planned from their shape
         ipc: images per class
         preset: paper, fast (a fifth of its calls in inversion), released, mixture (five Gaussians per class), or gentle (for weak priors)

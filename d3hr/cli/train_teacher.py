@@ -23,7 +23,7 @@ def train_teacher(
     """Train a network on a whole training set: a teacher for soft labels, and the accuracy on full data.
 
     Args:
-        data: folder of class folders, folder of parquet files, Hub id, or digits
+        data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         test: the real images to test on, once, at the end
         out: folder to write the teacher to
         student: network to train, such as resnet18 or convnet3

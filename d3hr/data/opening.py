@@ -29,13 +29,15 @@ def load_images(
     label_column: str | None = None,
     config: str | None = None,
     label_pattern: str | None = None,
+    class_names: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> ImageData:
     """Open a data set; every image is read and checked once before anything else is done with it.
 
     Args:
-        source: a folder of class folders, or of images with a table of their labels; a zip or tar file of such a folder; a folder of
-            parquet files, a Hugging Face Hub id, or ``"digits"``. All cases: ``docs/reading.md``.
+        source: a folder of class folders, or of images with a table of their labels; a zip or tar file of such a folder; WebDataset
+            shards; parquet files, or a folder of ``save_to_disk``; an ``.npz`` file, or idx files; a Hugging Face Hub id, or
+            ``"digits"``. All cases: ``docs/reading.md``.
         split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
         image_size: side in pixels that images are delivered in; by default the median shorter side.
         on_bad_image: raise, or leave out and count, images that cannot be read.
@@ -46,6 +48,7 @@ def load_images(
         label_column: the column of classes of a table, where it is not clear.
         config: the configuration of a Hub source that has several, such as ``full_size``.
         label_pattern: a regular expression whose group ``label`` finds the class in the path of each image, relative to the source.
+        class_names: a file that gives the classes other names: YAML or JSON "label: name", or one name per line for 0, 1, ... in a .txt.
         progress: where to report the scan.
 
     Raises:
@@ -60,7 +63,8 @@ def load_images(
     name = str(source)
     if is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")
-    images, found_split, splits, notes = open_source(name, Request(split, image_column, label_column, config, label_pattern))
+    request = Request(split, image_column, label_column, config, label_pattern, class_names)
+    images, found_split, splits, notes = open_source(name, request)
     require_classes(images, name, keep_similar_names)
     found = scan(images, name, progress)
     unreadable = {images.name(index): reason for index, reason in found.bad.items()}

@@ -9,6 +9,7 @@ import numpy as np
 
 from d3hr.data.archives import is_archive, open_archive
 from d3hr.data.arrays import idx_files, is_idx, open_idx, open_npz
+from d3hr.data.class_names import read_class_names, renamed
 from d3hr.data.codec import start_of
 from d3hr.data.digits import Digits
 from d3hr.data.folders import ClassFolders
@@ -16,7 +17,8 @@ from d3hr.data.formats import kind_of, what_else
 from d3hr.data.label_tables import LABEL_SUFFIXES, by_table, find_table, read_table
 from d3hr.data.labels import LabelledFiles, by_pattern
 from d3hr.data.pickles import refuse_pickles
-from d3hr.data.tables import open_table
+from d3hr.data.tables import open_table, saved_by_datasets
+from d3hr.data.webdataset import Shards, is_shard, shards_in
 from d3hr.errors import DataError, listed, printable
 from d3hr.fileio.names import composed_names, similar_names
 
@@ -55,10 +57,20 @@ class Request(NamedTuple):
     label_column: str | None = None
     config: str | None = None
     label_pattern: str | None = None
+    class_names: str | Path | None = None
 
 
 def open_source(name: str, request: Request) -> Opened:
     """Open a source; errors are those of :func:`~d3hr.data.opening.load_images`."""
+    names = None if request.class_names is None else read_class_names(request.class_names)
+    opened = _open(name, request)
+    if names is not None:
+        opened.images.class_names = renamed(opened.images.class_names, names, name)
+    return opened
+
+
+def _open(name: str, request: Request) -> Opened:
+    """Open a source; its classes have the names that they have there."""
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
     try:
         if name == "digits":
@@ -87,8 +99,12 @@ def _open_folder(path: Path, request: Request) -> Opened:
     """Open a folder on the disk."""
     if any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet")):
         return _open_table(str(path.resolve()), request)
+    if saved_by_datasets(path):
+        return _open_table(str(path.resolve()), request)
     if files := idx_files(path):
         return Opened(*open_idx(files, request.split))
+    if shards := shards_in(path):
+        return _open_shards(shards, request)
     return _open_images(path, request)
 
 
@@ -109,8 +125,11 @@ def _open_file(path: Path, request: Request) -> Opened:
     if is_idx(path):
         return Opened(*open_idx([path], request.split))
     refuse_pickles(path)
+    if start.startswith(b"PAR1"):
+        return _open_table(str(path.resolve()), request)
     if is_archive(path):
-        return _open_images(open_archive(path), request)
+        inside = open_archive(path)
+        return _open_shards([path], request) if is_shard(inside) else _open_images(inside, request)
     kind = kind_of(start)
     raise DataError(
         f"{path} is no data set.",
@@ -139,6 +158,11 @@ def _open_images(folder: Path, request: Request) -> Opened:
 
 def _labelled(files: LabelledFiles, *notes: str) -> Opened:
     return Opened(files, files.split, files.splits, notes)
+
+
+def _open_shards(paths: list[Path], request: Request) -> Opened:
+    shards = Shards(paths, request.split)
+    return Opened(shards, shards.split, shards.splits)
 
 
 def _open_table(name: str, request: Request) -> Opened:

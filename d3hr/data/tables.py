@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,24 @@ import numpy as np
 
 from d3hr.data.codec import MAX_BYTES, NoContent, content_of
 from d3hr.data.hub import quiet_client, unreachable
+from d3hr.data.listing import holds_images
+from d3hr.data.splits import split_kinds
 from d3hr.errors import DataError, listed
 
 PARQUET_EXPORT = "refs/convert/parquet"
 """Branch in which the Hub keeps every data set as parquet files, a folder for each configuration."""
 
 
+_IMAGE_COLUMNS = (("image", "img"), ("file_name", "filename", "file", "path", "file_path", "image_path"))
+_LABEL_COLUMNS = (("label", "labels", "fine_label"), ("class", "class_name", "category"))
+"""Usual names of the columns; the second are for tables that have no column of the right kind."""
+
+
 def open_table(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> tuple[Table, str]:
     """Return the table called ``name``, a folder or a Hub id, and the split that was read: by default ``train``, or else the first."""
     import datasets
 
-    offline = "" if Path(name).is_dir() else unreachable(name)
+    offline = "" if Path(name).exists() else unreachable(name)
     try:
         with quiet_client(bool(offline)):
             splits = _load_table(name, config)
@@ -34,17 +42,18 @@ def open_table(name: str, split: str | None, image_column: str | None, label_col
             ) from error
         raise DataError(
             f"{name} cannot be opened as a data set.",
-            found=f"{type(error).__name__}: {error}"
-            if Path(name).is_dir()
-            else f"no folder of that name here; {type(error).__name__}: {error}",
+            found=f"{'' if Path(name).exists() else 'no folder of that name here; '}{type(error).__name__}: {error}",
             hint="check the path or Hub id.",
         ) from error
     chosen = split or ("train" if "train" in splits else next(iter(splits)))
     if chosen not in splits:
         raise DataError(f"{name} has no split {chosen!r}.", found=f"splits: {listed(list(splits))}", hint="name one of these with --split.")
     table = splits[chosen]
-    image = _choose_column(name, table.features, image_column, datasets.Image, ("image", "img"), "--image-column")
-    label = _choose_column(name, table.features, label_column, datasets.ClassLabel, ("label", "labels", "fine_label"), "--label-column")
+    images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    encoded = images or [column for column, feature in table.features.items() if _holds_bytes(feature)]
+    image = _choose_column(name, table.features, image_column, encoded, _IMAGE_COLUMNS, "--image-column")
+    labels = [column for column, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
+    label = _choose_column(name, table.features, label_column, labels, _LABEL_COLUMNS, "--label-column")
     return Table(name, table, image, label), chosen
 
 
@@ -96,7 +105,7 @@ class Table:
             return bytes(row["bytes"]) if len(row["bytes"]) <= MAX_BYTES else b""
         if not row["path"] or "\0" in row["path"]:
             return b""
-        path = Path(row["path"]).resolve()
+        path = (self._roots[0] / row["path"]).resolve()
         if any(path.is_relative_to(root) for root in self._roots):
             return content_of(path)
         return NoContent(f"refused: {row['path']} lies outside the folder of the table, which could so name any picture of this machine")
@@ -115,13 +124,31 @@ def _roots(name: str) -> tuple[Path, ...]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     caches = (datasets.config.HF_CACHE_HOME, HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)
-    return tuple(Path(root).resolve() for root in ((name,) if Path(name).is_dir() else caches))
+    path = Path(name)
+    return tuple(Path(root).resolve() for root in ((path if path.is_dir() else path.parent,) if path.exists() else caches))
+
+
+def saved_by_datasets(path: Path) -> bool:
+    """Return whether a folder was written by ``save_to_disk`` of ``datasets``."""
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json")) and any(path.rglob("*.arrow"))
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Return whether a column that is not declared as one of images may hold them: bytes, or bytes and a path."""
+    return (isinstance(feature, dict) and "bytes" in feature) or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
 def _load_table(name: str, config: str | None) -> Any:
     """Return the splits of a table; of a Hub repository that is a script, which ``datasets`` no longer runs, the Hub's parquet export."""
     import datasets
 
+    path = Path(name)
+    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    if path.is_file() or (files and holds_images(path)):  # datasets would read the images, and not the table
+        return datasets.load_dataset("parquet", data_files=_by_split(files), cache_dir=_own_cache(path))
+    if saved_by_datasets(path):
+        saved = datasets.load_from_disk(name)
+        return saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
     try:
         return datasets.load_dataset(name, config, cache_dir=_own_cache(Path(name)) if Path(name).is_dir() else None)
     except RuntimeError as error:
@@ -130,17 +157,27 @@ def _load_table(name: str, config: str | None) -> Any:
         return datasets.load_dataset(name, data_dir=config, revision=PARQUET_EXPORT)
 
 
+def _by_split(files: Sequence[Path]) -> dict[str, list[str]]:
+    """Return split -> its parquet files, by their names; those whose names say nothing are ``train``."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        kind = next(iter(split_kinds(re.split(r"[-_.]", file.stem)).values()), "train")
+        found.setdefault(kind, []).append(str(file))
+    return found
+
+
 def _own_cache(folder: Path) -> str:
-    """Return a cache folder for one state of a local table: ``datasets`` takes two folders of the same name and card for the same data."""
+    """Return a cache folder for one state of a local table: ``datasets`` takes two of the same name and card for the same data."""
     import datasets
 
-    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*.parquet"))]
+    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in (sorted(folder.rglob("*.parquet")) or [folder])]
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "d3hr" / hashlib.sha256(repr(files).encode()).hexdigest()[:16])
 
 
-def _choose_column(name: str, features: Any, given: str | None, kind: type, usual: tuple[str, ...], flag: str) -> str:
-    fitting = [column for column, feature in features.items() if isinstance(feature, kind)]
-    candidates = [given] if given is not None else [column for column in usual if column in features][:1] or fitting
+def _choose_column(name: str, features: Any, given: str | None, fitting: list[str], usual: tuple[tuple[str, ...], ...], flag: str) -> str:
+    """Return the column to use: the given one, or the first of the usual names, or the only one of the right kind."""
+    likeliest, others = ([column for column in names if column in features][:1] for names in usual)
+    candidates = [given] if given is not None else likeliest or fitting or others
     if len(candidates) != 1 or candidates[0] not in features:
         raise DataError(
             f"{name}: the column to use is not clear.",

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import os
 import pickle
@@ -17,7 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -191,6 +195,75 @@ def cifar_100(root: Path) -> Path:
     return root
 
 
+def in_parquet(kind: str, *, name: str = "x.parquet", given: str = "x.parquet") -> Callable[[Path], Path]:
+    """A table of the images as bytes, as a struct of bytes and path, or as paths relative to the table; labels are numbers."""
+
+    def build(root: Path) -> Path:
+        loose(root / "images")
+        blobs = [(root / "images" / file).read_bytes() for file in FILES]
+        cells: dict[str, list[Any]] = {
+            "bytes": blobs,
+            "struct": [{"bytes": blob, "path": None} for blob in blobs],
+            "path": [f"images/{file}" for file in FILES],
+        }
+        column = "path" if kind == "path" else "picture"
+        pq.write_table(pa.table({column: cells[kind], "label": [0, 0, 1]}), root / name)
+        return root / given
+
+    return build
+
+
+def saved(*, splits: bool) -> Callable[[Path], Path]:
+    def build(root: Path) -> Path:
+        images = [{"bytes": (loose(root / "images") / file).read_bytes(), "path": None} for file in FILES]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+        table = datasets.Dataset.from_dict({"image": images, "label": [0, 0, 1]}, features=features)
+        (datasets.DatasetDict({"train": table, "test": table.select([0])}) if splits else table).save_to_disk(root / "saved")
+        return root / "saved"
+
+    return build
+
+
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def in_shards(ending: str, label: Callable[[str], str], *, given: str = "shards") -> Callable[[Path], Path]:
+    """Two shards of train, one of test; the last file of an example may be a caption."""
+
+    def build(root: Path) -> Path:
+        loose(root / "images")
+        made(root / "shards")
+        for number, files in enumerate((["1.png", "2.png"], ["3.png"])):
+            members: dict[str, bytes] = {}
+            for file in files:
+                key = file.removesuffix(".png")
+                members[f"{key}.png"] = (root / "images" / file).read_bytes()
+                members[f"{key}.{ending}"] = label(FILES[file]).encode()
+                members[f"{key}.txt"] = b"a caption"
+            shard(root / "shards" / f"pets-train-{number:06}.tar", members)
+        shard(root / "shards" / "pets-test-000000.tar", {"9.png": (root / "images" / "1.png").read_bytes(), f"9.{ending}": b"cat"})
+        return root / given
+
+    return build
+
+
+def one_shard(root: Path) -> Path:
+    members = {file: (loose(root / "images") / file).read_bytes() for file in FILES}
+    return shard(root / "x.tar", members | {file.replace("png", "cls"): label.encode() for file, label in FILES.items()})
+
+
+def unlabelled_shard(root: Path) -> Path:
+    blob = draw_one(root).read_bytes()
+    members = {f"{number}.png": blob for number in range(7)} | {f"{number}.cls": b"cat" for number in range(6)}
+    return shard(root / "x.tar", members)
+
+
 READ: dict[str, Callable[[Path], Path]] = {
     "metadata.csv": in_csv("metadata.csv", ["file_name", "label"]),
     "metadata.jsonl": in_jsonl,
@@ -209,8 +282,20 @@ READ: dict[str, Callable[[Path], Path]] = {
     "a tar": tarred("w", ".tar"),
     "a tar.gz": tarred("w:gz", ".tgz"),
     "a tar.xz with splits": tarred("w:xz", ".tar.xz", splits),
+    "WebDataset shards with .cls": in_shards("cls", str),
+    "WebDataset shards with .json": in_shards("json", lambda label: json.dumps({"label": label})),
+    "one WebDataset shard": one_shard,
+    "a folder of save_to_disk": saved(splits=False),
+    "a folder of save_to_disk with splits": saved(splits=True),
     "a tar with a table of labels": tarred("w", ".tar", in_csv("labels.csv", ["file", "label"], images="images")),
 }
+NAMED: dict[str, Callable[[Path], Path]] = {
+    "one parquet file of bytes": in_parquet("bytes"),
+    "one parquet file of structs": in_parquet("struct"),
+    "one parquet file of relative paths": in_parquet("path"),
+    "a folder of parquet files of relative paths": in_parquet("path", given=""),
+}
+"""Tables whose labels are numbers, which get their names from a file."""
 ARRAYS: dict[str, Callable[[Path], Path]] = {
     "an .npz of images and labels": in_npz(images=None, labels=["cat", "cat", "dog"]),
     "an .npz of MedMNIST": in_npz(train_images=None, train_labels=[[0], [0], [1]], test_images=None, test_labels=[[0], [0], [1]]),
@@ -233,6 +318,54 @@ def test_every_container_gives_the_same_images(tmp_path: Path, name: str) -> Non
     assert given.counts == COUNTS
     assert given.fingerprint == plain.fingerprint
     assert given.of_class("cat").equal(plain.of_class("cat"))
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("names", ["x.yaml", "x.json", "x.txt"])
+def test_numbers_get_their_names_from_a_file(tmp_path: Path, name: str, names: str) -> None:
+    """And give the same images as class folders of these names."""
+    file = tmp_path / names
+    file.write_text({"x.yaml": "0: cat\n1: dog\n", "x.json": '["cat", "dog"]', "x.txt": "cat\ndog\n"}[names])
+    source = NAMED[name](made(tmp_path / "given"))
+    assert load_images(source).class_names == ("0", "1")
+    given = load_images(source, class_names=file)
+    assert given.fingerprint == load_images(class_folders(tmp_path / "plain")).fingerprint
+    assert given.counts == COUNTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "words"),
+    [
+        ("x.yaml", "cat: wolf\n", DataError, "no name for dog"),
+        ("x.yaml", "cat: pet\ndog: pet\n", DataError, "several classes called pet"),
+        ("x.json", '{"cat": ["n1", "wolf"], "dog": "x"}', SettingsError, "entries that are no names"),
+        ("x.yaml", "cats and dogs", SettingsError, "str"),
+        ("x.txt", "", SettingsError, "holds no names"),
+        ("none.txt", None, SettingsError, "cannot be read"),
+        ("none.yaml", None, SettingsError, "cannot be read"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path: Path, name: str, content: str | None, error: type[D3hrError], words: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=words):
+        load_images(class_folders(tmp_path / "plain"), class_names=tmp_path / name)
+
+
+def test_any_classes_can_be_renamed_by_a_file(tmp_path: Path) -> None:
+    """The labels stay."""
+    (tmp_path / "x.yaml").write_text("cat: zebra\ndog: ant\nbird: eagle\n")
+    images = load_images(class_folders(tmp_path / "plain"), class_names=tmp_path / "x.yaml")
+    assert images.counts == {"zebra": 2, "ant": 1}
+
+
+def test_shards_and_saved_folders_have_splits(tmp_path: Path) -> None:
+    source = in_shards("cls", str)(made(tmp_path / "shards"))
+    assert load_images(source).splits == ("test", "train")
+    for given in (source, saved(splits=True)(made(tmp_path / "saved"))):
+        assert load_images(given).split == "train"
+    images = load_images(source)
+    assert pickle.loads(pickle.dumps(images)).of_class("cat").equal(images.of_class("cat"))
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -339,6 +472,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "an encrypted or damaged zip": (cut_zip, "pets.zip", "unknown kind|damaged|ReadError|an archive"),
     "a damaged tar.gz": (cut_tgz, "is damaged", "EOFError"),
     "a zip whose names lead out of it": (slipping_zip, "lead out of it", r"\.\./\.\./evil\.png"),
+    "an example of a shard without a label": (unlabelled_shard, "has no label", r"6\.png"),
+    "a damaged parquet file": (lambda root: cut(in_parquet("bytes")(root), 9), "cannot be opened", "ArrowInvalid"),
     "CIFAR-10's pickles": (cifar_10, "unpickled", "this looks like CIFAR-10's Python pickles"),
     "CIFAR-100's pickles": (cifar_100, "unpickled", "this looks like CIFAR-100's Python pickles"),
     "CIFAR-10's pickles in a tar.gz": (tarred("w:gz", ".tgz", lambda root: cifar_10(made(root))), "unpickled", "CIFAR-10's Python pickles"),

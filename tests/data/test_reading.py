@@ -292,5 +292,5 @@ def test_every_case_is_in_the_docs() -> None:
 
     page = (Path(__file__).parents[2] / "docs" / "reading.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+?) \|", page, re.MULTILINE)
-    cases = [*READ, *REFUSED, *containers.READ, *containers.ARRAYS, *containers.REFUSED]
+    cases = [*READ, *REFUSED, *containers.READ, *containers.NAMED, *containers.ARRAYS, *containers.REFUSED]
     assert sorted(row for row in rows if row != "Input") == sorted(cases)
