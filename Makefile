@@ -9,19 +9,23 @@ DONE := $(VENV)/.installed
 # The tests start many processes, each of which would compile the code anew:
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick check coverage test-lowest benchmarks-report install audit build clean
+.PHONY: demo test test-quick fuzz check coverage test-lowest benchmarks-report install audit build clean
 
 ## Fit, distil and measure on real digits; writes d3hr-demo/ (4 to 10 minutes on 2 cores).
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
-## Style, types and all tests; one process a core, one thread each (about 5 minutes on 2 cores).
+## Style, types and all tests, with half of the fuzzing; one process a core, one thread each (about 5 minutes on 2 cores).
 test: check
-	$(PYTEST)
+	$(PYTEST) --hypothesis-profile half
 
 ## The same without what computes for long, and with a tenth of the fuzzing (about 80 seconds).
 test-quick: check
 	$(PYTEST) $(QUICK)
+
+## All of the fuzzing: hostile folders, files, settings and command lines (about a minute).
+fuzz: install
+	$(PYTEST) tests/faults/test_fuzz_*.py
 
 ## Style and types.
 check: install

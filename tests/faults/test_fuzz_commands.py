@@ -141,7 +141,7 @@ def test_the_bases_are_right(place: Path, name: str) -> None:
     assert run([name, *BASES[name][0]]) == 0
 
 
-@cases(200)
+@cases(350)
 @given(st.data(), st.sampled_from(sorted(COMMANDS)))
 def test_arguments(place: Path, data: st.DataObject, name: str) -> None:
     arguments = list(data.draw(st.sampled_from(BASES[name])))
@@ -193,7 +193,7 @@ WHOLE = {
 }
 
 
-@cases(180)
+@cases(260)
 @given(st.data(), st.sampled_from(sorted(KINDS)))
 def test_files_of_settings(place: Path, data: st.DataObject, kind: str) -> None:
     whole = WHOLE.get(kind) or yaml.safe_load((place / "recipe.yaml").read_text())
@@ -231,7 +231,7 @@ DIAGNOSIS = {
 }  # fmt: skip
 
 
-@cases(70)
+@cases(120)
 @given(st.data(), st.sampled_from(["report", "report", "diagnose"]))
 def test_kept_results(place: Path, data: st.DataObject, command: str) -> None:
     """results.json and diagnosis.json of wrong shape, for the commands that read them."""
