@@ -13,7 +13,7 @@ import numpy as np
 from d3hr.data.codec import MAX_BYTES, NoContent, content_of
 from d3hr.data.hub import quiet_client, unreachable
 from d3hr.data.listing import holds_images
-from d3hr.data.splits import split_kinds
+from d3hr.data.splits import chosen_split, split_kinds
 from d3hr.errors import DataError, listed
 
 PARQUET_EXPORT = "refs/convert/parquet"
@@ -25,8 +25,10 @@ _LABEL_COLUMNS = (("label", "labels", "fine_label"), ("class", "class_name", "ca
 """Usual names of the columns; the second are for tables that have no column of the right kind."""
 
 
-def open_table(name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None) -> tuple[Table, str]:
-    """Return the table called ``name``, a folder or a Hub id, and the split that was read: by default ``train``, or else the first."""
+def open_table(
+    name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None
+) -> tuple[Table, str, tuple[str, ...]]:
+    """Return the table called ``name``, a folder or a Hub id, the split that was read (by default the one to train on), and all splits."""
     import datasets
 
     offline = "" if Path(name).exists() else unreachable(name)
@@ -45,16 +47,14 @@ def open_table(name: str, split: str | None, image_column: str | None, label_col
             found=f"{'' if Path(name).exists() else 'no folder of that name here; '}{type(error).__name__}: {error}",
             hint="check the path or Hub id.",
         ) from error
-    chosen = split or ("train" if "train" in splits else next(iter(splits)))
-    if chosen not in splits:
-        raise DataError(f"{name} has no split {chosen!r}.", found=f"splits: {listed(list(splits))}", hint="name one of these with --split.")
+    chosen = next(iter(splits)) if split is None and len(splits) == 1 else chosen_split(name, list(splits), split)
     table = splits[chosen]
     images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
     encoded = images or [column for column, feature in table.features.items() if _holds_bytes(feature)]
     image = _choose_column(name, table.features, image_column, encoded, _IMAGE_COLUMNS, "--image-column")
     labels = [column for column, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
     label = _choose_column(name, table.features, label_column, labels, _LABEL_COLUMNS, "--label-column")
-    return Table(name, table, image, label), chosen
+    return Table(name, table, image, label), chosen, tuple(splits)
 
 
 class Table:

@@ -152,6 +152,20 @@ def test_parquet_gives_the_same_images_as_a_folder(image_folder: MakeFolder, tmp
     assert torch.equal(next(table.batches("x")), next(folder.batches("x")))
 
 
+def test_splits_of_a_table_are_found_by_their_kind(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """val is "validation" to ``datasets``. Without a split to train on, the first is not simply taken: it may be the test images."""
+    files = sorted(image_folder({"x": 1, "y": 1}).rglob("*.png"))
+    table = write_parquet(tmp_path / "table", files, [0, 1], ["x", "y"])
+    (table / "train-00000-of-00001.parquet").rename(table / "test-00000-of-00001.parquet")
+    assert load_images(table).split == "test"
+    shutil.copy(table / "test-00000-of-00001.parquet", table / "validation-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="none to train on") as caught:
+        load_images(table)
+    assert "validation, test" in caught.value.found
+    images = load_images(table, split="val")
+    assert (images.split, images.splits) == ("validation", ("validation", "test"))
+
+
 def test_parquet_columns_that_are_not_clear_are_asked_for(image_folder: MakeFolder, tmp_path: Path) -> None:
     root = image_folder({"x": 1, "y": 1})
     blobs = [{"bytes": path.read_bytes(), "path": None} for path in sorted(root.rglob("*.png"))]
