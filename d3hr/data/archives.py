@@ -279,7 +279,9 @@ def open_archive(path: Path) -> Path:
     """
     try:
         archive = ZipArchive(path) if zipfile.is_zipfile(path) else TarArchive(path)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError, gzip.BadGzipFile, NotImplementedError, ValueError) as error:
+    except (DataError, MemoryError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # the decompressors raise from many unrelated trees
         raise DataError(
             f"{path} is damaged.", found=f"{type(error).__name__}: {error}", hint="fetch it again, or make it again from its folder."
         ) from error

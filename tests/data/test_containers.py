@@ -455,6 +455,13 @@ def cut_tgz(root: Path) -> Path:
     return cut(tarred("w:gz", ".tgz")(root), 200)
 
 
+def torn_tgz(root: Path) -> Path:
+    path = tarred("w:gz", ".tgz")(root)
+    blob = path.read_bytes()
+    path.write_bytes(blob[:40] + b"\xff" * 40 + blob[80:])
+    return path
+
+
 def written(name: str, content: bytes) -> Callable[[Path], Path]:
     def build(root: Path) -> Path:
         (root / name).write_bytes(content)
@@ -471,6 +478,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "a table that is no table": (rows_of(["3.png", "dog", "x", "y"]), "is no table", "4 values in row 3, of 2 columns"),
     "an encrypted or damaged zip": (cut_zip, "pets.zip", "unknown kind|damaged|ReadError|an archive"),
     "a damaged tar.gz": (cut_tgz, "is damaged", "EOFError"),
+    "a tar.gz that is damaged within": (torn_tgz, "is damaged", "while decompressing"),
     "a zip whose names lead out of it": (slipping_zip, "lead out of it", r"\.\./\.\./evil\.png"),
     "an example of a shard without a label": (unlabelled_shard, "has no label", r"6\.png"),
     "a damaged parquet file": (lambda root: cut(in_parquet("bytes")(root), 9), "cannot be opened", "ArrowInvalid"),

@@ -14,6 +14,7 @@ from d3hr import load_images
 from d3hr.data.codec import open_upright, to_pixels
 from d3hr.errors import D3hrError
 from tests.conftest import tree
+from tests.data.test_containers import ARRAYS, READ
 from tests.faults.hostile import FILES, GOOD, NAMES, VALUES, cases
 
 SUFFIXES = st.sampled_from([".png", ".png", ".jpg", ".webp", ".PNG", ".txt", "", ".png.png"])
@@ -118,6 +119,23 @@ def test_tables(tmp_path_factory: pytest.TempPathFactory, blobs: list[bytes], ki
     before = tree(root)
     read_or_refused(root / "table", image_column="image", label_column=column, on_bad_image="skip")
     assert tree(root) == before
+
+
+DAMAGED = ["a zip", "a tar", "a tar.gz", "labels.csv next to images/", "metadata.jsonl", "one WebDataset shard", "an .npz of MedMNIST"]
+
+
+@cases(90)
+@given(st.sampled_from(DAMAGED), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6), st.integers(0, 20)), min_size=1, max_size=6))
+def test_containers(tmp_path_factory: pytest.TempPathFactory, name: str, edits: list[tuple[float, bytes, int]]) -> None:
+    """Bytes replaced, inserted and lost anywhere in the file."""
+    source = {**READ, **ARRAYS}[name](tmp_path_factory.mktemp("damaged"))
+    file = next(source.glob("*.*sv")) if source.is_dir() and "csv" in name else next(source.glob("*.jsonl")) if source.is_dir() else source
+    content = file.read_bytes()
+    for place, instead, lost in edits:
+        at = int(place * len(content))
+        content = content[:at] + instead + content[at + lost :]
+    file.write_bytes(content)
+    read_or_refused(source, on_bad_image="skip")
 
 
 @cases(120)
