@@ -96,7 +96,8 @@ def splits_around(folder: Path, split: str | None) -> Splits | None:
             _ask(folder, shown, f"read one alone with --split {splits[0]}")
     if split is None and len({classes[name] for name in splits}) > 1:
         _ask(folder, [f"{name} ({_few(classes[name])})" for name in splits], f"read one alone with --split {splits[0]}")
-    left_out = [f"{name}/: no split" for name in others] + [f"{name}/: its images are in no class folders" for name in loose]
+    left_out = [f"{name}/: no {'split' if name in others else 'images'}" for name in folders if name not in kinds]
+    left_out += [f"{name}/: its images are in no class folders" for name in loose]
     return Splits(tuple(splits), tuple(map(printable, left_out)))
 
 

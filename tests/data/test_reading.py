@@ -116,6 +116,13 @@ READ = {
         ("test", "train"),
         "more/: no split",
     ),
+    "models/ next to splits": Case(
+        "train/cat/1.png train/cat/2.png train/dog/1.png test/cat/1.png test/dog/1.png models/last.pt",
+        TWO,
+        "train",
+        ("test", "train"),
+        "models/: no images",
+    ),
     "train and test in each class": Case(
         "cat/train/1.png cat/train/2.png cat/test/1.png dog/train/1.png dog/test/1.png", TWO, "train", ("test", "train")
     ),
