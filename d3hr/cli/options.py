@@ -235,8 +235,8 @@ def say_licence(prior: Prior, progress: Progress) -> None:
 
 def _about(images: ImageData) -> str:
     split = f", split {images.split}" if images.split else ""
-    sizes = sorted(images.sizes)
-    extent = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes from {min(sizes)} to {max(sizes)}"
+    sizes = ["{}x{}".format(*size) for size in sorted(images.sizes)]
+    extent = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
     side = f"{images.image_size} px a side (median)"
     lines = [f"{images.source}{split}: {len(images):,} images of {len(images.class_names)} classes, {extent}, {side}"]
     lines += images.notes
