@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -26,14 +25,23 @@ def read_class_names(path: str | Path) -> dict[str, str]:
             text = file.read_bytes()[: MAX_BYTES + 1].decode("utf-8-sig")
         except (OSError, ValueError) as error:
             raise SettingsError(f"The file of class names {path} cannot be read.", found=str(error), hint=_HINT) from error
-        values: Any = [line.strip() for line in text.rstrip().splitlines()]
+        names = {str(label): line.strip() for label, line in enumerate(text.rstrip().splitlines())}
     else:
-        values = read_yaml(path, "file of class names", _HINT, load=lambda text: yaml.load(text, Loader=yaml.BaseLoader))
-    names = dict(enumerate(values)) if isinstance(values, list) else values
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) and name for name in names.values()):
-        odd = type(values).__name__ if not isinstance(values, list | dict) else "entries that are no names"
-        raise SettingsError(f"The file of class names {path} holds no names.", found=odd, hint=_HINT)
-    return {str(label): name for label, name in names.items()}
+        node = read_yaml(path, "file of class names", _HINT, load=lambda text: yaml.compose(text, Loader=yaml.BaseLoader))
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        pairs = [(str(label), each) for label, each in enumerate(node.value)] if isinstance(node, yaml.SequenceNode) else pairs
+        names = {_text(label): _text(name) for label, name in pairs}
+        if len(names) < len(pairs):
+            raise SettingsError(f"The file of class names {path} names a label twice.", found=f"{len(pairs)} lines", hint=_HINT)
+    if not names or not all(names) or not all(names.values()):
+        found = "entries that are no names" if names else "no line of that form"
+        raise SettingsError(f"The file of class names {path} holds no names.", found=found, hint=_HINT)
+    return names
+
+
+def _text(node: str | yaml.Node) -> str:
+    """Return the text of a node; empty for one that is none. Numbers, ``no`` and ``007`` are text here."""
+    return node if isinstance(node, str) else str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
 
 def renamed(class_names: tuple[str, ...], names: Mapping[str, str], source: object) -> tuple[str, ...]:
