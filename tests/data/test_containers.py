@@ -557,7 +557,7 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypa
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive_of_zeros:
         for name in ("a/zeros.png", "b/zeros.png"):
             archive_of_zeros.write(tmp_path / "zeros", name)
-    with pytest.raises(DataError, match=r"2 image\(s\)"):
+    with pytest.raises(DataError, match=r"(?s)2 image\(s\).*no content"):
         load_images(tmp_path / "bomb.zip")
 
 
