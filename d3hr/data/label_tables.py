@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from d3hr.data.codec import content_of
+from d3hr.data.formats import IMAGE_SUFFIXES
 from d3hr.data.labels import Labelled, LabelledFiles, relative
 from d3hr.data.listing import files_below, folders_in, holds_images, images_in, is_image
 from d3hr.data.splits import chosen_split, split_kinds
@@ -79,6 +80,13 @@ def find_table(root: Path, split: str | None, image_column: str | None, label_co
             if all(len(found) == 1 for found in inside.values()):
                 chosen = chosen_split(folder, sorted(inside), split)
                 return inside[chosen][0], chosen
+        present = [name for name in _NAMES if (folder / name).exists()]
+        if present and not inner and images_in(folder):
+            raise DataError(
+                f"{folder / present[0]} is next to images, and does not say what they are.",
+                found=f"columns: {listed(list(next(iter(_rows(folder / present[0], headed=True)), {})))}",
+                hint="name the columns of files and of labels with --image-column and --label-column.",
+            )
         if len(inner) != 1 or images_in(folder):
             return None
         folder = inner[0]
@@ -162,7 +170,7 @@ def _tables_in(folder: Path, image_column: str | None, label_column: str | None)
 
 def _rows(path: Path, *, headed: bool) -> list[dict[str, str]]:
     """Return the rows of a table as texts. The first row of a CSV file names its columns, except where it is not ``headed`` for certain,
-    and has two of which neither has a usual name.
+    and begins with the name of an image.
     """
     try:
         text = content_of(path).decode("utf-8-sig")
@@ -177,7 +185,7 @@ def _rows(path: Path, *, headed: bool) -> list[dict[str, str]]:
         raise DataError(f"{path} is no table.", found=printable(str(error)), hint="save it as UTF-8, a row per image.") from error
     if not lines:
         return []
-    if not headed and len(lines[0]) == 2 and not {name.lower() for name in lines[0]} & {*_FILES, *_LABELS}:
+    if not headed and len(lines[0]) == 2 and PurePosixPath(lines[0][0]).suffix.lower() in IMAGE_SUFFIXES:
         lines = [[_FILES[0], _LABELS[0]], *lines]
     header = lines[0]
     if len(set(header)) < len(header) or any(len(line) > len(header) for line in lines):

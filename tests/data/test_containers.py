@@ -476,6 +476,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "a row without a label": (rows_of(["3.png", ""]), r"1 row\(s\)", r"row 3: 3\.png has no label"),
     "a row of a file elsewhere": (rows_of(["../secret.png", "cat"]), r"1 row\(s\)", r"row 3: \.\./secret\.png lies outside"),
     "a file in two rows": (rows_of(["1.png", "dog"]), r"1 row\(s\)", r"row 3: 1\.png was in a row before, as 'cat' and not as 'dog'"),
+    "a table of unusual columns": (in_csv("labels.csv", ["photo", "breed"]), "does not say what they are", "columns: photo, breed"),
     "a table that is no table": (rows_of(["3.png", "dog", "x", "y"]), "is no table", "4 values in row 3, of 2 columns"),
     "an encrypted or damaged zip": (cut_zip, "pets.zip", "unknown kind|damaged|ReadError|an archive"),
     "a damaged tar.gz": (cut_tgz, "is damaged", "EOFError"),
