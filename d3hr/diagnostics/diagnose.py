@@ -49,7 +49,7 @@ def diagnose(
     real images are searched among at most 5,000 of each class.
 
     Args:
-        distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images`.
+        distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images` and its ``keep_duplicates``.
         images: the real images.
         prior: adds latent space, normality by level, the round trip and the time that inversion takes.
         teacher: adds the space of its features.

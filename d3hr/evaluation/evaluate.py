@@ -34,7 +34,7 @@ def evaluate(
     """Train a student on a distilled set, once per seed, and test it on real images.
 
     Args:
-        distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images`.
+        distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images` and its ``keep_duplicates``.
         test: real images of the same classes, matched by name.
         student: the network.
         protocol: how to train it, or a protocol's name or file.

@@ -93,7 +93,7 @@ def test_one_repeated_image_fails_in_diversity(digits: ImageData, tmp_path: Path
         (tmp_path / "set" / name).mkdir(parents=True)
         for index in range(5):
             Image.fromarray(pixels).save(tmp_path / "set" / name / f"{index}.png")
-    values = d3hr.diagnose(load_images(tmp_path / "set"), digits).as_values()
+    values = d3hr.diagnose(load_images(tmp_path / "set", keep_duplicates=True), digits).as_values()
     assert _statuses(values)["loss of diversity"] == "failure"
     assert values["diversity"]["distilled"] == 0.0
     assert values["set"] == {"path": str(tmp_path / "set"), "method": "folder", "ipc": 5}
