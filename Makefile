@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 LOWEST := .venv-lowest
-QUICK := -m "not slow and not gpu" --hypothesis-profile quick
+FEW_CASES := --hypothesis-profile quick
+QUICK := -m "not slow and not gpu" $(FEW_CASES)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 DONE := $(VENV)/.installed
 # The tests start many processes, each of which would compile the code anew:
@@ -15,11 +16,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install
 	$(BIN)/d3hr demo --out d3hr-demo
 
-## Style, types and all tests, with half of the fuzzing; one process a core, one thread each (about 5 minutes on 2 cores).
+## Style, types and all tests, with a tenth of the fuzzing; one process a core, one thread each (about 5 minutes on 2 cores).
 test: check
-	$(PYTEST) --hypothesis-profile half
+	$(PYTEST) $(FEW_CASES)
 
-## The same without what computes for long, and with a tenth of the fuzzing (about 80 seconds).
+## The same without what computes for long (about 90 seconds).
 test-quick: check
 	$(PYTEST) $(QUICK)
 
