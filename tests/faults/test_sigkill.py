@@ -15,7 +15,7 @@ from tests.conftest import tree
 from tests.faults.conftest import Place
 from tests.processes import distill_folder, finish, start, wait_until
 
-KILLS = 20
+KILLS = 30
 SETTINGS = {"ipc": 3, "steps": 8, "level": 5, "num_candidates": 1000, "strategy": "search", "batch_size": 2}
 
 
@@ -44,7 +44,7 @@ def lifetime(process: BaseProcess, kill_at: float = float("inf")) -> float:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(place: Place, tmp_path: Path) -> None:
+def test_killed_thirty_times(place: Place, tmp_path: Path) -> None:
     """Moments are even over the life of an undisturbed run. What is killed leaves no set; the run that comes through, whenever that is,
     leaves the undisturbed bytes, and the next one starts from nothing. The kills meet the run in many states of its folder."""
     whole, log = tmp_path / "whole", tmp_path / "log"
