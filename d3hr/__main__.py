@@ -110,7 +110,7 @@ def _too_large(error: Exception) -> D3hrError:
 
 
 def _explained(error: Exception) -> D3hrError:
-    """Return what a person is told of an error, which is raised again where it is a fault of ours."""
+    """Return what a person reads of an error, which is raised again where it is a fault of ours."""
     if isinstance(error, D3hrError):
         return error
     if isinstance(error, OSError) and error.errno is not None:
