@@ -18,7 +18,7 @@ from d3hr.diagnostics.normality import Normality
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.settings import DistillSettings
 from d3hr.evaluation.results import ResultRow
-from d3hr.formatting import percent
+from d3hr.formatting import percent, time_in_words
 
 Status = Literal["ok", "warning", "failure", "unknown"]
 
@@ -226,8 +226,7 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
         return Verdict(name, "unknown", text, figures)
     hours = seconds_per_image * real_images / 3600
     status = _graded(hours, COST_WARNING_HOURS, COST_FAILURE_HOURS)
-    took = f"{hours:.2g} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
-    text = f"Inverting all real images takes about {took} on this machine" + {
+    text = f"Inverting all real images takes about {time_in_words(3600 * hours)} on this machine" + {
         "ok": ".",
         "warning": ", which is more than a day.",
         "failure": ", which is more than a week: use a faster device, fewer steps, or fewer real images.",
