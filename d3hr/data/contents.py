@@ -40,9 +40,9 @@ class Contents:
             labels: the class of each image.
             order: indices of the images that are compared.
         """
-        all_digests = np.frombuffer(b"".join(digest.ljust(8, b"\0") for digest in digests), dtype="<u8")
+        all_digests = np.frombuffer(b"".join(digest.ljust(8, b"\0") for digest in digests), dtype="<i8")
         compared = all_digests[order]
-        _, first = np.unique(np.stack([compared, labels[order].astype(np.uint64)], axis=1), axis=0, return_index=True)
+        _, first = np.unique(np.stack([compared, labels[order].astype(np.int64)], axis=1), axis=0, return_index=True)
         values, counts = np.unique(compared, return_counts=True)
         groups = defaultdict(list)
         for index in order[np.isin(compared, values[counts > 1])]:
