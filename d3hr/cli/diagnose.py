@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from d3hr.cli.options import LOADING, READING, Reading
-from d3hr.cli.origins import data_of_set, located, prior_of_set
+from d3hr.cli.origins import data_of_set, prior_named, prior_of_set
 from d3hr.cli.output import Result, evaluation_folders, sibling
 from d3hr.errors import PriorError, SettingsError
 from d3hr.progress import OnTerminal
@@ -76,7 +76,7 @@ def diagnose(
 
 def _prior(distilled: str, manifest: Manifest | None, name: str | None, progress: OnTerminal) -> Prior | None:
     """Load the prior that is named or, if it is still there, the one that the set was made with."""
-    where = name or (manifest.prior.source and located(manifest.prior.source, distilled) if manifest else None)
+    where = prior_named(distilled, manifest, name)
     if where is None:
         return None
     try:

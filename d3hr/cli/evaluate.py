@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d3hr.cli.options import READING, Reading, warn_of_leak
-from d3hr.cli.origins import data_of_set, located, or_else, prior_of_set
+from d3hr.cli.origins import data_of_set, or_else, prior_named, prior_of_set
 from d3hr.cli.output import Result, sibling
 from d3hr.progress import OnTerminal
 
@@ -60,7 +60,7 @@ def evaluate(
     manifest = subject.manifest
     chosen = protocol_named(protocol, ipc=subject.ipc, classes=len(subject.class_names))
     required_teacher = require_teacher(chosen, teacher, subject.class_names)
-    where = prior or (manifest.prior.source and located(manifest.prior.source, distilled) if manifest else None)
+    where = prior_named(distilled, manifest, prior)
     folder = Path(out) if out else sibling(distilled, "-evaluation")
     real = data_of_set(distilled, subject, data, split, reading, progress)
     if real is None:

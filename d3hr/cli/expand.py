@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from d3hr.cli.options import RUNNING, Running
-from d3hr.cli.origins import located, prior_of_set
+from d3hr.cli.origins import prior_named, prior_of_set
 from d3hr.cli.output import Result, next_evaluation
 from d3hr.distillation.overrides import AS_THE_SET, ExpandOverrides
 from d3hr.errors import PriorError
@@ -38,8 +38,7 @@ def expand(
     execution, memory = running.chosen(), running.budget()
     require_free_or_ours(out)
     source = DistilledSet.load(distilled)
-    recorded = source.manifest.prior.source
-    where = prior or (recorded and located(recorded, distilled))
+    where = prior_named(distilled, source.manifest, prior)
     if where is None:
         raise PriorError("The set does not say which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
     progress = OnTerminal()

@@ -28,6 +28,12 @@ def or_else(flag: str, what: str) -> Iterator[None]:
         raise kind(what, found=error.what, hint=f"tell where it is with {flag}.") from error
 
 
+def prior_named(distilled: str, manifest: Manifest | None, prior: str | None) -> str | None:
+    """Return the place of the prior called ``prior``, or by default of the one a set was made with; None where nothing names one."""
+    source = manifest.prior.source if manifest else None
+    return prior or (located(source, distilled) if source else None)
+
+
 def located(source: str, distilled: str) -> str:
     """Return the path of what the manifest of a set names: as it is seen from here, or else from a folder that the set is in.
 
