@@ -65,7 +65,7 @@ class RayCluster:
                 num_gpus=gpus,
                 max_calls=0,
                 max_retries=RETRIES,
-                retry_exceptions=False,
+                retry_exceptions=True,  # of Ray's own calls, which break where a node goes: those of the work are in the outcome
                 runtime_env={"env_vars": thread_environment(self.threads) | (_DEVICES_UNCHANGED if gpus else {})},
             )(_run_task)
             shared, waiting = [ray.put(pickled_work)], iter(range(len(tasks)))
@@ -121,14 +121,19 @@ _OPENED: dict[tuple[str, int | None], Callable[[Any], Any]] = {}
 
 
 def _run_task(key: str, shared: list[Any], task: bytes, threads: int) -> bytes:
-    """Run one task in a process of Ray and return its outcome. Work that an earlier task opened there stays open."""
+    """Run one task in a process of Ray and return its outcome. Work that an earlier task opened there stays open.
+
+    Raises:
+        Exception: a call of Ray failed, and the task is to be run again; errors of the work are in the outcome.
+    """
+    opened = key, use_assigned_device()
+    work = None if opened in _OPENED else _ray().get(shared[0])
 
     def run() -> Any:
         set_threads(threads)
-        opened = key, use_assigned_device()
-        if opened not in _OPENED:
+        if work is not None:
             _OPENED.clear()
-            _OPENED[opened] = pickle.loads(_ray().get(shared[0])).open()
+            _OPENED[opened] = pickle.loads(work).open()
         return _OPENED[opened](pickle.loads(task))
 
     return pickle_outcome(run)

@@ -126,7 +126,7 @@ class Sleeping:
 
 @dataclass(frozen=True)
 class StuckOnNode:
-    """:class:`FloatSums` that on one node of a Ray cluster create a file and do not end."""
+    """:class:`FloatSums` that create a file and do not end on one node of a Ray cluster, and end on no other before there is a file."""
 
     folder: Path
     node: str
@@ -141,6 +141,30 @@ class StuckOnNode:
             if stuck:
                 (self.folder / str(seed)).touch()
                 time.sleep(600)
+            wait_until(lambda: any(self.folder.iterdir()), 300)
+            return add(seed)
+
+        return run
+
+
+@dataclass(frozen=True)
+class Disconnecting:
+    """:class:`FloatSums`, after each of which the next call of Ray in that process fails, as where its node goes, and leaves a file."""
+
+    folder: Path
+
+    def open(self) -> Callable[[int], float]:
+        from d3hr.execution import ray as execution_ray
+
+        ray_of, add = execution_ray._ray, FloatSums().open()
+
+        def broken() -> object:
+            execution_ray._ray = ray_of
+            (self.folder / str(os.getpid())).touch()
+            raise BrokenPipeError("Broken pipe")
+
+        def run(seed: int) -> float:
+            execution_ray._ray = broken
             return add(seed)
 
         return run

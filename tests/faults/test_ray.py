@@ -11,7 +11,7 @@ from d3hr.errors import ClassMismatch, ExecutionError, SettingsError
 from d3hr.execution import ray as execution_ray
 from d3hr.execution.base import Serial
 from d3hr.execution.ray import RayCluster
-from tests.execution.works import CannotOpen, DyingSums, FloatSums, ObservedSums, StuckOnNode, wait_until
+from tests.execution.works import CannotOpen, Disconnecting, DyingSums, FloatSums, ObservedSums, StuckOnNode
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +71,13 @@ def test_a_task_that_always_kills_ends_the_run(session: Any, monkeypatch: pytest
     assert "WorkerCrashedError" in caught.value.found
 
 
+def test_a_call_of_ray_that_fails_takes_no_result_with_it(session: Any, tmp_path: Path) -> None:
+    """A process can outlive its node, but not reach Ray any more: its task is run again, and its error is not one of the work."""
+    assert dict(RayCluster(workers=1).run(Disconnecting(tmp_path), TASKS)) == expected()
+    assert dict(RayCluster().run(FloatSums(), TASKS)) == expected()
+    assert any(tmp_path.iterdir())
+
+
 def test_our_errors_are_raised_unchanged(session: Any) -> None:
     with pytest.raises(ClassMismatch, match=r"a set has \[ant\]; a teacher has \[bee\]") as caught:
         list(RayCluster().run(CannotOpen(), TASKS))
@@ -90,7 +97,6 @@ def test_a_node_that_is_lost_takes_no_result_with_it(session: Any, tmp_path: Pat
     for result in RayCluster().run(StuckOnNode(tmp_path, lost.node_id), TASKS):
         results.append(result)
         if session.worker_nodes:
-            wait_until(lambda: any(tmp_path.iterdir()))
             session.remove_node(lost, allow_graceful=False)
     assert len(results) == len(TASKS)
     assert dict(results) == expected()
