@@ -69,6 +69,7 @@ class ImageData:
     """How the images were made is not known: there is no manifest, and no seed."""
     seed: ClassVar[int] = 0
     manifest: ClassVar[None] = None
+    pack: ClassVar[int] = 1
 
     _images: Source
     _order: _Indices

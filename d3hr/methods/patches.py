@@ -1,6 +1,6 @@
 """Patches of real images that a teacher takes for their class without doubt, tiled to images (after RDED, arXiv 2312.03526, section 4).
 
-Legend: N images, R crops of each, P = patches in one image, C classes.
+Legend: N images, R crops of each, C classes.
 """
 
 import numpy as np
@@ -18,6 +18,10 @@ from d3hr.methods.base import MethodSettings
 from d3hr.methods.job import Job, MethodInputs, Network
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.packing import pack
+
+_BATCH = 64
+"""Images that are read at once."""
 
 
 class PatchSettings(MethodSettings):
@@ -65,12 +69,13 @@ def write_patches(job: Job, settings: PatchSettings) -> DistilledSet:
     def images_of(name: str) -> Tensor:
         boxes, losses = _scored_crops(job, settings, name)
         best = torch.from_numpy(best_first(losses.numpy())[:wanted])
-        made = []
-        for places in best.view(job.ipc, -1):
-            rows, chosen = places // settings.crops, boxes.flatten(0, 1)[places]
-            patches = [cropped(image, box, side) for image, box in zip(images.pick(name, rows), chosen, strict=True)]
-            made.append(tiled(torch.stack(patches), settings.factor))
-        return torch.stack(made)
+        rows, chosen = best // settings.crops, boxes.flatten(0, 1)[best]
+        patches = [
+            cropped(image, box, side)
+            for places, part in zip(rows.split(_BATCH), chosen.split(_BATCH), strict=True)
+            for image, box in zip(images.pick(name, places), part, strict=True)
+        ]
+        return pack(torch.stack(patches), settings.factor)
 
     return job.write(images_of, values)
 
@@ -87,12 +92,6 @@ def best_first(losses: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the places 0 to N * R - 1 of crops of losses [N, R]: the best of each image by loss, then the second best of each, ..."""
     turn = losses.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     return np.lexsort((losses.ravel(), turn.ravel()))
-
-
-def tiled(patches: Tensor, factor: int) -> Tensor:
-    """Return one image [3, factor * h, factor * w] of patches [P, 3, h, w], row by row."""
-    rows = [torch.cat(list(row), dim=-1) for row in patches.split(factor)]
-    return torch.cat(rows, dim=-2)
 
 
 def cropped(image: Tensor, box: Tensor, side: int) -> Tensor:

@@ -32,6 +32,7 @@ from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.sets.image_set import ImageSet, require_images
 from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
+from d3hr.sets.packing import packed_in_words
 from d3hr.sets.statistics import read_mixtures, require_size
 from d3hr.sets.writer import write_drawn_set
 
@@ -65,8 +66,9 @@ class DistilledSet:
         return distilled
 
     def __repr__(self) -> str:
-        classes = len(self.class_names)
-        return f"DistilledSet({self.source!r}, method {self.method}, {self.ipc} images of each of {classes} classes, {self.image_size} px)"
+        classes, packed = len(self.class_names), f", {packed_in_words(self.pack)}" if self.pack > 1 else ""
+        images = f"{self.ipc} images of each of {classes} classes, {self.image_size} px"
+        return f"DistilledSet({self.source!r}, method {self.method}, {images}{packed})"
 
     @property
     def source(self) -> str:
@@ -92,6 +94,11 @@ class DistilledSet:
     def image_size(self) -> int:
         """Side H = W, in pixels."""
         return self.manifest.image_size
+
+    @property
+    def pack(self) -> int:
+        """Pictures along each side of a stored image; 1 in a set that is not packed."""
+        return self.manifest.pack
 
     @property
     def method(self) -> str:

@@ -12,11 +12,12 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from d3hr.data.codec import MAX_PIXELS
 from d3hr.data.record import DataRecord
 from d3hr.distillation.settings import USUAL_STEPS, DistillSettings
-from d3hr.errors import DistilledSetError, first_complaint
+from d3hr.errors import DistilledSetError, SettingsError, first_complaint
 from d3hr.fileio.atomic import read_json
 from d3hr.fileio.names import class_folders
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.repository import PriorRecord
+from d3hr.sets.packing import tile_side
 
 MAX_BYTES = 2**26
 """Largest manifest that is read: 64 MiB, which is room for some hundred thousand classes."""
@@ -81,6 +82,8 @@ class Manifest(BaseModel):
     """Side H = W, in pixels."""
     ipc: int = Field(ge=0)
     """Images per class; 0 where only the statistics are kept."""
+    pack: int = Field(default=1, ge=1, exclude_if=lambda factor: factor == 1)
+    """Pictures along each side of a stored image (see :mod:`d3hr.sets.packing`); the manifest of a set that is not packed lacks it."""
     classes: tuple[ClassEntry, ...] = Field(min_length=1)
     settings: dict[str, Any]
     data: DataRecord
@@ -111,6 +114,10 @@ class Manifest(BaseModel):
                 raise ValueError(f"class {entry.name!r} has folder {entry.folder!r:.80}, where its name makes {folders[entry.name]!r}")
             if entry.images != self.ipc:
                 raise ValueError(f"class {entry.name!r} has {entry.images} images, where ipc is {self.ipc}")
+        try:
+            tile_side(self.image_size, self.pack)
+        except SettingsError as error:
+            raise ValueError(error.found) from None
         conditioned = {value is not None for entry in self.classes for value in (entry.conditioning_id, entry.prior_class)}
         if len(conditioned) > 1:
             raise ValueError("some classes, but not all, have a conditioning_id and a prior_class")
@@ -138,6 +145,7 @@ class Manifest(BaseModel):
         prior: PriorRecord | None = None,
         real_counts: Mapping[str, int] | None = None,
         conditioning: Sequence[Conditioning] = (),
+        pack: int = 1,
     ) -> Manifest:
         """Return the manifest of a set that is to be made, with the real images (``data``, ``real_counts``) and the prior, if any."""
         folders = class_folders(class_names)
@@ -146,6 +154,7 @@ class Manifest(BaseModel):
             method=method,
             image_size=image_size,
             ipc=ipc,
+            pack=pack,
             classes=tuple(
                 ClassEntry(
                     name=name,
@@ -186,6 +195,7 @@ class Manifest(BaseModel):
             "data": self.data.fingerprint,
             "prior": self.prior.fingerprint,
             "conditioning": [match.conditioning_id for match in self.conditioning],
+            **({"pack": self.pack} if self.pack != 1 else {}),
         }
 
     @property

@@ -11,7 +11,7 @@ from d3hr.errors import ClassMismatch, DataError, SettingsError
 from d3hr.evaluation.students import Student
 from d3hr.evaluation.teachers import Teacher
 from d3hr.methods.job import MethodInputs
-from d3hr.methods.patches import best_first, crop_boxes, cropped, tiled
+from d3hr.methods.patches import best_first, crop_boxes, cropped
 from d3hr.methods.registry import METHODS
 
 
@@ -99,13 +99,11 @@ def test_crops_lie_in_the_image_and_fill_the_shares() -> None:
     assert (int(top[side == 10].min()), int(top[side == 10].max())) == (0, 10)
 
 
-def test_crop_and_tile_by_hand() -> None:
-    """The crop at (1, 2) of side 2 of the image 0, 1, ..., 15 is 6, 7, 10, 11; four patches of one pixel become two rows."""
+def test_crop_by_hand() -> None:
+    """The crop at (1, 2) of side 2 of the image 0, 1, ..., 15 is 6, 7, 10, 11."""
     image = torch.arange(16.0).view(1, 4, 4).expand(3, 4, 4)
     assert cropped(image, torch.tensor([1, 2, 2]), 2)[0].tolist() == [[6, 7], [10, 11]]
     assert cropped(image, torch.tensor([1, 2, 2]), 1)[2].tolist() == [[8.5]]
-    patches = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 1, 1)
-    assert tiled(patches, 2)[1].tolist() == [[0, 1], [2, 3]]
 
 
 def test_what_patches_cannot_be_made_of(shades: Path, tmp_path: Path) -> None:
