@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from d3hr.errors import SettingsError, listed
 from d3hr.evaluation.networks.attention import SwinTiny, ViTTiny
 from d3hr.evaluation.networks.base import Student
+from d3hr.evaluation.networks.cifar_resnet import CifarResNet
 from d3hr.evaluation.networks.convolutional import ConvNet, EfficientNetB0, MobileNetV2, ResNet
 
 __all__ = ["STUDENTS", "Student", "new_student"]
@@ -25,6 +26,7 @@ _BUILDERS: dict[str, Callable[[int, int], Student]] = {
     "resnet18": partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
     "resnet50": partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
     "resnet101": partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
+    **{f"resnet{6 * blocks + 2}": partial(CifarResNet, blocks=blocks) for blocks in (3, 5, 7, 9)},
     "mobilenetv2": MobileNetV2,
     "efficientnet-b0": EfficientNetB0,
     "vit-t": ViTTiny,

@@ -3,7 +3,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from d3hr.evaluation.networks.cifar_resnet import BasicBlock
 from d3hr.evaluation.students import new_student
 
 
@@ -93,6 +95,46 @@ def test_a_resnet_starts_by_he() -> None:
     """Fan out: the 3x3 stem of 64 channels, which we put in, has variance 2 / (9 * 64)."""
     torch.manual_seed(0)
     assert next(new_student("resnet18", 10, 32).parameters()).var().item() == pytest.approx(2 / (9 * 64), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "published"), [("resnet20", 3, 0.27), ("resnet32", 5, 0.46), ("resnet44", 7, 0.66), ("resnet56", 9, 0.85)]
+)
+def test_the_resnets_for_cifar_have_the_published_size(name: str, blocks: int, published: float) -> None:
+    """Table 6 of the paper, in millions: a stem of 16, stages of 16, 32 and 64 whose shortcuts have no weights, and a linear layer."""
+    expected, inputs = convolution(3, 3, 16), 16
+    for width in (16, 32, 64):
+        expected += convolution(3, inputs, width) + convolution(3, width, width) + (blocks - 1) * 2 * convolution(3, width, width)
+        inputs = width
+    expected += 64 * 10 + 10
+    assert parameters(on_meta(name, 10, 32)) == expected
+    assert round(expected / 1e6, 2) == published
+
+
+def test_a_shortcut_for_cifar_takes_every_second_pixel_and_pads_channels_on_both_sides() -> None:
+    """With convolutions of zero a block is the shortcut alone: 2 channels become one of zeros, the two at half the side, and zeros."""
+    block = BasicBlock(2, 4).eval()
+    for convolution in (block.conv1, block.conv2):
+        nn.init.zeros_(convolution.weight)
+    maps = torch.arange(50.0).view(1, 2, 5, 5)
+    zeros = torch.zeros(3, 3)
+    expected = torch.tensor([[0.0, 2, 4], [10, 12, 14], [20, 22, 24]])
+    assert torch.equal(block(maps)[0], torch.stack([zeros, expected, expected + 25, zeros]))
+    same = BasicBlock(4, 4).eval()
+    nn.init.zeros_(same.conv2.weight)
+    assert torch.equal(same(block(maps)), block(maps))
+
+
+def test_a_resnet_for_cifar_halves_twice() -> None:
+    """32 pixels end in maps of 8, the first block of the second and of the third stage halves; odd sides are rounded up: 7, 4, 2."""
+    network: Any = new_student("resnet20", 10, 32).eval()
+    for side, sides in ((32, [32, 16, 8]), (7, [7, 4, 2])):
+        maps, found = network.conv1(torch.zeros(1, 3, side, side)), []
+        for stage in (network.layer1, network.layer2, network.layer3):
+            maps = stage(maps)
+            found.append(maps.shape[-1])
+        assert found == sides
+    assert network.embed(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
 
 
 def test_mobilenetv2_has_the_published_size() -> None:
