@@ -21,7 +21,6 @@ from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.job import MethodInputs
 from d3hr.methods.prior_only import prior_only
 from d3hr.methods.registry import METHODS
-from d3hr.methods.selection import random_real
 from d3hr.prior.model import Prior
 from d3hr.progress import BY_DEFAULT, Progress, Within
 from d3hr.sets.image_set import ImageSet
@@ -142,14 +141,17 @@ def compare_with_baselines(
 ) -> Comparison:
     """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and at the same side.
 
+    Random real images are packed as the set is, at its own side: as many pictures in the same pixels.
+
     One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it. Real images are
     resized once, to the side that students see; the prior draws on the grid, and with the guidance, of the set. A baseline without its
     images or prior, or with too few images of a class, is left out. Baselines and results of an earlier run in ``out`` are used again.
     """
     require_seeds(seeds)
     with lock_workdir(out, {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}):
-        if real is not None and min(real.counts.values()) < subject.ipc:
-            progress.say(f"no row of random real images: a class has fewer than {subject.ipc} of them")
+        wanted = subject.ipc * subject.pack**2
+        if real is not None and min(real.counts.values()) < wanted:
+            progress.say(f"no row of random real images: a class has fewer than {wanted} of them")
             real = None
         drawn = _baselines(subject, out / "baselines", setting, real=real, prior=prior, seeds=seeds)
         own = Entry(subject, seeds, own_name(subject.method))
@@ -166,10 +168,13 @@ def _baselines(
     names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest
     for seed in seeds:
         if real is not None:
-            image_size = side_of_real(real, setting.image_size or subject.image_size, subject.image_size, [setting.protocol])
+            image_size, packed = subject.image_size, f"-pack{subject.pack}" if subject.pack > 1 else ""
+            if not packed:
+                image_size = side_of_real(real, setting.image_size or image_size, image_size, [setting.protocol])
             sized = "" if image_size == subject.image_size else f"-{image_size}px"
-            out = folder / f"random_real-ipc{ipc}{sized}-seed{seed}"
-            yield Entry(random_real(real, out, ipc=ipc, image_size=image_size, seed=seed), [seed])
+            out = folder / f"random_real-ipc{ipc}{sized}{packed}-seed{seed}"
+            method, inputs = METHODS["random_real"], MethodInputs(real, image_size)
+            yield Entry(method.make(inputs, out, ipc=ipc, seed=seed, shared=folder / "shared", pack=subject.pack), [seed])
         if prior is not None and manifest is not None:
             steps, guidance = manifest.steps, manifest.denoising_guidance
             out = folder / f"prior_only-ipc{ipc}{'' if steps == USUAL_STEPS else f'-{steps}steps'}-seed{seed}"

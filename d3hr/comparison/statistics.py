@@ -35,16 +35,21 @@ def label_robust_score(ior: float, hlr: float, weight: float = WEIGHT) -> float:
 def ranking(row: Evaluation, rows: Sequence[Evaluation], full_data: Mapping[str, float]) -> Ranking:
     """Return the ranking figures of ``row``, given each student's accuracy, 0 to 1, when trained on all the real images with hard labels.
 
-    They follow from the row of random real images of the same IPC, student and protocol among ``rows`` and, for a row of soft labels, from
-    that of the same set with hard labels. Of several hard protocols it is the one that differs in the labels alone; if none or more than
-    one does, HLR and LRS are None.
+    They follow from the row of random real images of the same IPC, packing, student and protocol among ``rows`` and, for a row of soft
+    labels, from that of the same set with hard labels. Of several hard protocols it is the one that differs in the labels alone; if none or
+    more than one does, HLR and LRS are None.
     """
-    same = [other for other in rows if (other.ipc, other.student, other.image_size) == (row.ipc, row.student, row.image_size)]
+    same = [other for other in rows if _kind(other) == _kind(row)]
     real = next((other for other in same if other.method == REAL and other.protocol == row.protocol), None)
     hard = _hard_partner(row, same) if row.protocol.soft else row
     ior = None if real is None or real is row else row.accuracy_mean - real.accuracy_mean
     hlr = None if hard is None or row.student not in full_data else full_data[row.student] - hard.accuracy_mean
     return Ranking(hlr, ior, None if ior is None or hlr is None else label_robust_score(ior, hlr))
+
+
+def _kind(row: Evaluation) -> tuple[object, ...]:
+    """Return what a row shares with those that its figures follow from."""
+    return row.ipc, row.pack, row.student, row.image_size
 
 
 def _hard_partner(row: Evaluation, same: Sequence[Evaluation]) -> Evaluation | None:

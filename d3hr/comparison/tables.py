@@ -9,6 +9,7 @@ from typing import Any
 from d3hr.comparison.statistics import ranking
 from d3hr.evaluation.results import BASELINES, Evaluation, ResultRow, read_results, write_results
 from d3hr.formatting import percent, table
+from d3hr.sets.packing import packed_in_words
 
 SUBJECTS = {"d3hr": "distilled", "folder": "the folder"}
 """Methods that are compared with the baselines, likewise."""
@@ -62,7 +63,8 @@ class Comparison:
 
 
 def accuracy_table(rows: Sequence[Evaluation], full_data: Mapping[str, float] | None = None) -> str:
-    """Return tables of last-epoch accuracies in percent, one for each student and protocol: hard and soft labels share no column.
+    """Return tables of last-epoch accuracies in percent, one for each student and protocol: hard and soft labels share no column, nor do
+    packed sets and others.
 
     A row is mean +- std over all runs, with the best-epoch mean under that name; std over sets and over trainings are separate columns
     where both are known, HLR, IOR and LRS where one is.
@@ -70,7 +72,8 @@ def accuracy_table(rows: Sequence[Evaluation], full_data: Mapping[str, float] | 
     groups: dict[str, list[Evaluation]] = {}
     for row in rows:
         labels = "soft" if row.protocol.soft else "hard"
-        groups.setdefault(f"{row.student}, {labels} labels, protocol {row.protocol.name}", []).append(row)
+        packed = f", {packed_in_words(row.pack)}" if row.pack > 1 else ""
+        groups.setdefault(f"{row.student}, {labels} labels, protocol {row.protocol.name}{packed}", []).append(row)
     return "\n".join(_table(heading, group, rows, full_data or {}) for heading, group in groups.items())
 
 
@@ -102,7 +105,7 @@ def _line(row: Evaluation, everything: Sequence[Evaluation], full_data: Mapping[
 
 def _conditions(row: Evaluation) -> tuple[object, ...]:
     """Return what two rows must have in common to be compared."""
-    return row.ipc, row.student, row.protocol, row.image_size
+    return row.ipc, row.pack, row.student, row.protocol, row.image_size
 
 
 def _sentence(ours: Evaluation, other: Evaluation, name: str, several: bool) -> str:
@@ -111,4 +114,5 @@ def _sentence(ours: Evaluation, other: Evaluation, name: str, several: bool) -> 
     outcome = "wins" if gap > 0 else "loses"
     doubt = "" if abs(gap) > spread else ", within the spread of the seeds"
     where = f"IPC {ours.ipc}, {ours.student}, {ours.protocol.name}" if several else f"IPC {ours.ipc}"
+    where += f", packed {ours.pack}x{ours.pack}" if ours.pack > 1 else ""
     return f"{where}: {ours.name or SUBJECTS[ours.method]} {outcome} against {name} by {abs(gap):.1f} points{doubt}."

@@ -50,7 +50,7 @@ def evaluate_once(
         evaluation = evaluate(distilled, test, seeds=[seed], soft_label_file=file, progress=progress, **vars(setting))
         kept = {"about": about, **{field: getattr(evaluation, field) for field in _KEPT}, "run": asdict(evaluation.runs[0])}
         write_json(path, kept)
-    given = {"student": setting.student, "protocol": setting.protocol, "image_size": setting.image_size}
+    given = {"student": setting.student, "protocol": setting.protocol, "image_size": setting.image_size, "pack": distilled.pack}
     return _EVALUATION.validate_python({**{field: kept[field] for field in _KEPT}, **given, "runs": [kept["run"]]})
 
 
@@ -87,13 +87,13 @@ def compare_entries(
     total: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Evaluation]:
-    """Evaluate every entry in every setting; entries of one name and IPC form one row per setting, in order of first appearance.
+    """Evaluate every entry in every setting; entries of one name, IPC and packing form one row per setting, in order of first appearance.
 
     The sets may be made one by one when their turn comes; ``total`` is then the number of trainings. A student whose result is in the
     folder is not trained again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[tuple[int, str, int], Evaluation] = {}
+    rows: dict[tuple[int, str, int, int], Evaluation] = {}
     if total is None:
         entries = list(entries)
         total = len(settings) * sum(len(entry.seeds) for entry in entries)
@@ -106,7 +106,7 @@ def compare_entries(
                     bar.update(done, note=note)
                     evaluation = evaluate_once(entry.distilled, test, setting, seed, folder, Within(bar, done, 1, note))
                     evaluation = replace(evaluation, name=entry.name)
-                    key = (index, entry.name or evaluation.method, evaluation.ipc)
+                    key = (index, entry.name or evaluation.method, evaluation.ipc, evaluation.pack)
                     row = rows.get(key)
                     rows[key] = evaluation if row is None else replace(row, runs=row.runs + evaluation.runs)
                     done += 1

@@ -63,11 +63,15 @@ class Verdict:
         return f"[{self.status}] {self.signature}: {self.text}\n    {self.evidence}"
 
 
-def transfer(rows: Sequence[ResultRow], method: str | None, ipc: int | None) -> Verdict:
-    """Check whether students lose more against the best one of the same protocol on the set than they lose on random real images."""
+def transfer(rows: Sequence[ResultRow], method: str | None, ipc: int | None, pack: int = 1) -> Verdict:
+    """Check whether students lose more against the best one of the same protocol on the set than they lose on random real images.
+
+    Only rows of sets that are packed like the set count, those of random real images too.
+    """
     name = "poor transfer to other architectures"
     if method == "random_real":
         return Verdict(name, "ok", "The set is a random choice of real images, which favours no network.", "method random_real")
+    rows = [row for row in rows if row.pack == pack]
     ours, random = _by_protocol(rows, method, ipc), _by_protocol(rows, "random_real", ipc)
     trained = ", ".join(sorted({student for students in ours.values() for student in students}))
     if not any(len(students) > 1 for students in ours.values()):

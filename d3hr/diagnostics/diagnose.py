@@ -28,7 +28,8 @@ from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
-from d3hr.sets.image_set import ImageSet, require_images
+from d3hr.sets.image_set import ImageSet, pictures_of, require_images
+from d3hr.sets.packing import packed_in_words
 
 
 def diagnose(
@@ -44,6 +45,8 @@ def diagnose(
     progress: Progress = BY_DEFAULT,
 ) -> Diagnosis:
     """Compare a distilled set with the real images that it was made from.
+
+    A packed set is compared picture by picture, with real images at the side of its tiles.
 
     At most 500 real images of a class (or twice as many as are distilled, if that is more), and 20,000 of all, are compared; the nearest
     real images are searched among at most 5,000 of each class.
@@ -69,8 +72,9 @@ def diagnose(
     key = _key(distilled, images, prior, teacher=teacher, space=space, levels=levels, seed=seed)
     where = feature_space(space, prior=prior, teacher=teacher)
     settings = distilled.manifest.distill_settings if distilled.manifest else None
-    sized = images.at_size(distilled.image_size)
-    samples = class_samples(distilled, sized, where, seed, progress)
+    pictures = pictures_of(distilled)
+    sized = images.at_size(pictures.image_size)
+    samples = class_samples(pictures, sized, where, seed, progress)
     real = np.concatenate([sample.real for sample in samples])
     ours = np.concatenate([sample.distilled for sample in samples])
     with progress.bar("measuring distances", 2) as bar:
@@ -87,7 +91,7 @@ def diagnose(
     labels = label_agreement([sample.real for sample in samples])
     normality, trip = _through_the_prior(distilled, settings, images, prior, levels, seed, progress)
     verdicts = (
-        transfer([ResultRow.model_validate(row) for row in rows], distilled.method, distilled.ipc),
+        transfer([ResultRow.model_validate(row) for row in rows], distilled.method, distilled.ipc, distilled.pack),
         diversity_loss(spread.distilled, spread.real, covered, reference),
         drift(measured, normality, settings),
         cost(distilled.method, settings, len(images), trip.seconds_per_image if trip else None),
@@ -95,7 +99,7 @@ def diagnose(
         *([weak_prior(trip.autoencoder_psnr_db)] if trip and trip.autoencoder_psnr_db is not None else []),
     )
     diagnosis = Diagnosis(
-        set=ExaminedSet(distilled.source, distilled.method, distilled.ipc),
+        set=ExaminedSet(distilled.source, distilled.method, distilled.ipc, distilled.pack),
         data=RealImages(images.source, images.fingerprint),
         space=where.name,
         normality=normality,
@@ -108,7 +112,7 @@ def diagnose(
         per_class=per_class,
         embedding=embedding(samples),
         verdicts=verdicts,
-        notes=tuple(_notes(samples, where.about, reference, normality, prior)),
+        notes=(*_notes(samples, where.about, reference, normality, prior), *_notes_on_packing(distilled)),
     )
     folders = class_folders(distilled.class_names)
     nearest = NearestImages(sized, {folders[sample.name]: sample.nearest_positions for sample in samples})
@@ -238,6 +242,13 @@ def _through_the_prior(
     sample = LatentSample.choose(sized, prior, conditioning)
     normality = normality_by_level(sample, prior, settings, levels, seed, progress) if sample else None
     return normality, round_trip(sized, prior, conditioning, settings)
+
+
+def _notes_on_packing(distilled: ImageSet) -> list[str]:
+    if distilled.pack == 1:
+        return []
+    side = pictures_of(distilled).image_size
+    return [f"{packed_in_words(distilled.pack)}: each of them is compared on its own, at {side} px, as are the real images"]
 
 
 def _notes(

@@ -1,7 +1,8 @@
 """A diagnosis: typed figures and verdicts that write themselves to a folder and read themselves back.
 
 OUT/diagnosis.json                              every figure and the verdicts
-OUT/nearest/<class folder>/<index>.png          the nearest real image of each distilled one, named as in the set's ``train``
+OUT/nearest/<class folder>/<index>.png          the nearest real image of each distilled one, named as in the set's ``train``;
+                                                of a packed set, one for each tile, counted through the class
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, model_validator
 
 from d3hr.data.codec import png_of_pixels, to_uint8
 from d3hr.data.dataset import ImageData
@@ -29,6 +30,7 @@ from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder
 from d3hr.fileio.structured import validated_json
 from d3hr.formatting import number, percent
+from d3hr.sets.packing import packed_in_words
 
 FILE = "diagnosis.json"
 _DISTANCE_NAMES = {
@@ -41,11 +43,12 @@ _DISTANCE_NAMES = {
 
 @dataclass(frozen=True)
 class ExaminedSet:
-    """The set that was diagnosed: its path, the method that made it, and its images per class."""
+    """The set that was diagnosed: its path, the method that made it, its images per class, and the pictures along each side of one."""
 
     path: str | None = None
     method: str | None = None
     ipc: int | None = None
+    pack: Annotated[int, Field(exclude_if=lambda factor: factor == 1)] = 1
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class Diagnosis(BaseModel):
 
     def with_evaluations(self, rows: Sequence[ResultRow]) -> Diagnosis:
         """Return the same figures with the verdict on transfer that these results of evaluations allow; no figure depends on them."""
-        verdict = transfer(rows, self.set.method, self.set.ipc)
+        verdict = transfer(rows, self.set.method, self.set.ipc, self.set.pack)
         verdicts = [verdict if other.signature == verdict.signature else other for other in self.verdicts]
         return self.model_copy(update={"verdicts": tuple(verdicts)})
 
@@ -213,7 +216,8 @@ class Diagnosis(BaseModel):
 
     def as_text(self) -> str:
         """Return verdicts and figures as lines for people."""
-        about = f"{self.set.path} ({self.set.method}, IPC {self.set.ipc}) against {self.data.source}, in {self.space} space"
+        packed = f", {packed_in_words(self.set.pack)}" if self.set.pack > 1 else ""
+        about = f"{self.set.path} ({self.set.method}, IPC {self.set.ipc}{packed}) against {self.data.source}, in {self.space} space"
         lines = [about, ""]
         for verdict in self.verdicts:
             lines.append(verdict.as_text())

@@ -33,6 +33,8 @@ def evaluate(
 ) -> Evaluation:
     """Train a student on a distilled set, once per seed, and test it on real images.
 
+    Of a packed set the student sees the single pictures, at the side of the whole, in as many steps as on a set of so many stored images.
+
     Args:
         distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images` and its ``keep_duplicates``.
         test: real images of the same classes, matched by name.
@@ -52,8 +54,9 @@ def evaluate(
     require_images(distilled)
     require_kind("test", test, ImageData, OPEN_IMAGES)
     protocol = protocol_named(protocol, ipc=distilled.ipc, classes=len(distilled.class_names))
-    train = training_images(distilled, None if protocol.crop_stored else image_size)
-    tested = real_images(test, train.class_names, train.image_size if image_size is None else image_size, protocol.test_crop)
+    seen = distilled.image_size if image_size is None else image_size
+    train = training_images(distilled, None if protocol.crop_stored else seen)
+    tested = real_images(test, train.class_names, seen, protocol.test_crop)
     teacher = require_teacher(protocol, teacher, train.class_names)
     record = describe_teacher(teacher, tested) if teacher else None
     targets, soft_label_bytes = _targets(train, protocol, teacher, soft_label_file)
@@ -82,6 +85,7 @@ def evaluate(
         class_names=train.class_names,
         teacher=record,
         soft_label_bytes=soft_label_bytes,
+        pack=distilled.pack,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from d3hr.data.codec import pixels_at, to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.sets.image_set import ImageSet
+from d3hr.sets.image_set import ImageSet, pictures_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,13 @@ class LabelledImages:
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    of_each: int = 1
+    """How many of them each stored image holds: 1, unless they are the pictures of a packed set."""
+
+    @property
+    def stored(self) -> int:
+        """Number of stored images, which decides the length of a training."""
+        return len(self.labels) // self.of_each
 
     @property
     def image_size(self) -> int:
@@ -36,15 +43,16 @@ class LabelledImages:
 def training_images(distilled: ImageSet, image_size: int | None = None) -> LabelledImages:
     """Return the images of a set in memory, resized to ``image_size`` pixels if given; labels follow the set's order of classes.
 
-    It is the resize of :func:`real_images`: images of files go to this side in one step, those of a stored set from the side it has.
+    It is the resize of :func:`real_images`: images of files go to this side in one step, those of a stored set from the side it has. Of a
+    packed set they are its pictures, each with the label of its stored image: where no side is given, they have that of a tile.
     """
     if image_size is not None and image_size < 1:
         raise SettingsError("--image-size must be positive.", found=f"{image_size}", hint="give a side in pixels, or leave it out.")
     if image_size is not None and isinstance(distilled, ImageData):
         distilled = distilled.at_size(image_size)
-    images, labels = distilled.tensors()
-    images = pixels_at(images, image_size or distilled.image_size)
-    return LabelledImages(images, labels, distilled.class_names)
+    shown = pictures_of(distilled)
+    images, labels = shown.tensors()
+    return LabelledImages(pixels_at(images, image_size or shown.image_size), labels, shown.class_names, distilled.pack**2)
 
 
 def real_images(test: ImageData, class_names: Sequence[str], image_size: int, crop: float = 1.0) -> LabelledImages:

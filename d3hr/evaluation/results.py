@@ -22,7 +22,7 @@ BASELINES = {"random_real": "random real images", "prior_only": "images drawn fr
 CONFUSION_CLASSES = 100
 """Most classes of which a row holds the whole confusion matrix; the accuracy of each class it always holds."""
 _COPIED = (
-    *("method", "ipc", "student", "image_size", "teacher", "soft_label_bytes", "class_names", "per_class"),
+    *("method", "ipc", "student", "image_size", "teacher", "soft_label_bytes", "pack", "class_names", "per_class"),
     *("accuracy_mean", "accuracy_std", "distillation_std", "training_std", "best_epoch_mean", "top5_mean"),
 )
 """Fields of an :class:`Evaluation` that its row has too."""
@@ -69,6 +69,7 @@ class Evaluation:
         name: what a table calls the row; by default the method.
         teacher: source, network and test accuracy of the teacher, for soft labels.
         soft_label_bytes: bytes of stored soft labels.
+        pack: pictures along each side of a stored image: results of packed sets are compared with one another only.
     """
 
     method: str
@@ -81,6 +82,7 @@ class Evaluation:
     name: str | None = None
     teacher: dict[str, Any] | None = None
     soft_label_bytes: int = 0
+    pack: int = 1
 
     @property
     def accuracy_mean(self) -> float:
@@ -193,6 +195,8 @@ class ResultRow(Record):
     protocol_settings: dict[str, Any] | None = None
     teacher: dict[str, Any] | None = None
     soft_label_bytes: int | None = None
+    pack: int = Field(default=1, ge=1)
+    """Pictures along each side of a stored image (see :mod:`d3hr.sets.packing`)."""
     per_class: dict[str, Share | None] | None = None
     class_names: tuple[str, ...] | None = None
     confusion: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] | None = None
@@ -216,7 +220,7 @@ class ResultRow(Record):
     @property
     def identity(self) -> tuple[Any, ...]:
         """What two rows of one table may not have in common."""
-        return self.name, self.ipc, self.student, self.image_size, self.protocol_settings, self.teacher
+        return self.name, self.ipc, self.pack, self.student, self.image_size, self.protocol_settings, self.teacher
 
     def as_values(self) -> dict[str, Any]:
         """Return the fields that are known as JSON values."""

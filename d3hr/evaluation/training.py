@@ -62,7 +62,7 @@ def train_and_test(
     The labels of both mean the same classes. Images of another side are for a protocol that crops them to that of ``test``.
     """
     network = seeded_student(student, len(train.class_names), test.image_size, seed)
-    checks, scores = check_steps(protocol, len(train.labels)), list[Score]()
+    checks, scores = check_steps(protocol, train.stored), list[Score]()
 
     def check(done: int) -> None:
         if done in checks:
@@ -71,7 +71,8 @@ def train_and_test(
     train_student(
         network,
         train.read,
-        len(train.labels),
+        train.stored,
+        of_each=train.of_each,
         protocol=protocol.for_student(student),
         targets=targets,
         image_size=test.image_size,
@@ -94,6 +95,7 @@ def train_student(
     image_size: int,
     seed: int,
     title: str,
+    of_each: int = 1,
     after_step: Callable[[int], None] | None = None,
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
@@ -102,13 +104,14 @@ def train_student(
 
     Args:
         read: returns the images, float [n, 3, H, W] in [-1, 1], at positions, int64 [n].
-        count: number of images, N.
+        count: number of stored images, which decides steps and learning rate.
         title: what is trained, for progress and errors.
+        of_each: number of images that each of them holds, N / count.
         after_step: called with the number of steps done.
         checkpoint: file to continue from and to save to.
     """
     augment, mix = augmentation(protocol, image_size), mixing(protocol)
-    batches = even_batches(count, protocol.batch_size, seed)
+    batches = even_batches(count, protocol.batch_size, seed, of_each)
     device = next(network.parameters()).device
 
     def load(step: int) -> tuple[Tensor, Tensor]:

@@ -105,11 +105,12 @@ class Job:
         assert self.inputs.teacher is not None
         return self.inputs.teacher
 
-    def require_real_images(self) -> None:
-        """Raise :class:`DataError` unless every class has as many real images as the set is to have."""
-        small = [f"{name} ({count})" for name, count in self.images.counts.items() if count < self.ipc]
+    def require_real_images(self, of_each: int = 1) -> None:
+        """Raise :class:`DataError` unless every class has real images for the set's own, each of which is to hold ``of_each``."""
+        wanted = self.ipc * of_each
+        small = [f"{name} ({count})" for name, count in self.images.counts.items() if count < wanted]
         if small:
-            raise DataError(f"Some classes have fewer than {self.ipc} real images to draw.", found=listed(small), hint="use a lower --ipc.")
+            raise DataError(f"Some classes have fewer than {wanted} real images to draw.", found=listed(small), hint="use a lower --ipc.")
 
     def shared_folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return the folder in ``shared`` for results of ``kind`` that ``key`` decides."""
@@ -128,13 +129,16 @@ class Job:
                 write_tensors(file, tensors)
         return tensors
 
-    def write(self, images_of: Callable[[str], Tensor], settings: Mapping[str, Any], *, generated: bool = False) -> DistilledSet:
+    def write(
+        self, images_of: Callable[[str], Tensor], settings: Mapping[str, Any], *, generated: bool = False, pack: int = 1
+    ) -> DistilledSet:
         """Write the set, or return it if an earlier run has finished it.
 
         Args:
             images_of: returns the images of one class, float [K, 3, H, W] in [-1, 1].
             settings: what decides the images, as JSON values for the manifest.
             generated: whether the prior generates the images.
+            pack: pictures along each side of an image.
 
         Raises:
             OutputError: ``out`` holds something else.
@@ -149,6 +153,7 @@ class Job:
             prior=self.prior.record if generated else None,
             real_counts=self.images.counts,
             conditioning=self.inputs.conditioning if generated else (),
+            pack=pack,
         )
         return write_images(self.out, manifest, images_of, self.progress)
 

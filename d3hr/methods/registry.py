@@ -3,16 +3,17 @@
 from typing import Any
 
 from d3hr.errors import SettingsError
-from d3hr.methods.base import Method, MethodSettings
+from d3hr.methods.base import Method
 from d3hr.methods.gaussians import D3hrSettings, ForwardNoiseSettings, LatentGaussianSettings, write_from_gaussians
+from d3hr.methods.packed import PackSettings, write_random_packed
 from d3hr.methods.patches import PatchSettings, write_patches
 from d3hr.methods.prior_only import PriorOnlySettings, write_prior_only
 from d3hr.methods.prototypes import PrototypeSettings, write_prototypes
-from d3hr.methods.selection import SelectionSettings, write_herding, write_k_center, write_k_means, write_random_real
+from d3hr.methods.selection import SelectionSettings, write_herding, write_k_center, write_k_means
 
 _ALL: tuple[Method[Any], ...] = (
     Method("d3hr", "distilled (d3hr)", D3hrSettings, write_from_gaussians),
-    Method("random_real", "random real images", MethodSettings, write_random_real),
+    Method("random_real", "random real images", PackSettings, write_random_packed),
     Method("herding", "real images by herding", SelectionSettings, write_herding),
     Method("k_center", "real images by k-center", SelectionSettings, write_k_center),
     Method("k_means", "real images nearest to k-means centres", SelectionSettings, write_k_means),

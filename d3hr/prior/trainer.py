@@ -72,16 +72,18 @@ def endless_batches(size: int, batch_size: int, seed: int) -> Callable[[int], Te
     return positions
 
 
-def even_batches(size: int, batch_size: int, seed: int) -> Callable[[int], Tensor]:
-    """Return a function from step to positions, int64 [n <= batch_size], in a data set of ``size`` images.
+def even_batches(size: int, batch_size: int, seed: int, of_each: int = 1) -> Callable[[int], Tensor]:
+    """Return a function from step to positions, int64 [n <= batch_size], in a data set of ``size`` stored images.
 
     Each epoch visits every image once, in a seeded order of its own, in ceil(size / batch_size) batches whose sizes differ by at most 1.
+    Where every stored image holds ``of_each`` pictures, positions are of pictures, and so many epochs visit each of them once: epochs have
+    as many steps and batches as many pictures as if each stored image held one.
     """
-    steps = math.ceil(size / batch_size)
+    steps = of_each * math.ceil(size / batch_size)
 
     @lru_cache(maxsize=2)
     def batches(epoch: int) -> tuple[Tensor, ...]:
-        return torch.randperm(size, generator=generator_for(seed, "order", epoch)).tensor_split(steps)
+        return torch.randperm(of_each * size, generator=generator_for(seed, "order", epoch)).tensor_split(steps)
 
     return lambda step: batches(step // steps)[step % steps]
 

@@ -19,7 +19,7 @@ from d3hr.report.page import write_page
 from d3hr.report.pictures import nearest_pairs, sheet_of
 from d3hr.report.results import ResultGroup, group_rows, row_title, summary
 from d3hr.sets.distilled_set import open_set
-from d3hr.sets.image_set import ImageSet
+from d3hr.sets.image_set import ImageSet, pictures_of
 
 MARKER = '<meta name="generator" content="d3hr report">'
 """Marks a page as a report, which another report may replace."""
@@ -48,7 +48,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
     _require_same_classes(subject, rows, figures, diagnosis)
     own = own_row(subject, rows)
     groups = [_group(subject, results) for results in group_rows(rows)]
-    sheet = sheet_of(subject)
+    sheet = sheet_of(pictures_of(subject))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_page(
         out,
@@ -73,8 +73,8 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
 
 
 def own_row(subject: ImageSet, rows: Iterable[ResultRow]) -> ResultRow | None:
-    """Return the row of results of a set's method and IPC; of several, that of the set itself, with the most details, then the first."""
-    own = [row for row in rows if (row.method, row.ipc) == (subject.method, subject.ipc)]
+    """Return the row of a set's method, IPC and packing; of several, that of the set itself, with the most details, then the first."""
+    own = [row for row in rows if (row.method, row.ipc, row.pack) == (subject.method, subject.ipc, subject.pack)]
     name = own_name(subject.method) or subject.method
     return max(own, key=lambda row: (row.name == name, row.per_class is not None, row.confusion is not None, row.seeds), default=None)
 
@@ -106,6 +106,8 @@ def _tiles(subject: ImageSet, own: ResultRow | None, images: int) -> list[tuple[
     """Return the figures at the top of the page, each with its name."""
     tiles = [(f"{images:,}", "images"), (f"{len(subject.class_names):,}", "classes")]
     tiles.append((f"{subject.image_size} px", "a side"))
+    if subject.pack > 1:
+        tiles.append((f"{subject.pack**2}", f"images per stored image, {pictures_of(subject).image_size} px a side"))
     if subject.manifest:
         manifest = subject.manifest
         real = sum(entry.real_images or 0 for entry in manifest.classes)
@@ -167,14 +169,14 @@ def _origin(
     page = [("set", subject.source), *(("evaluation", str(folder)) for folder in evaluations)]
     if folder and diagnosis:
         page.append(("diagnosis", str(folder)))
-        page += [(f"diagnosis, {name}", value) for name, value in flat(asdict(diagnosis.set)) if value != "none"]
+        page += [(f"diagnosis, {name}", value) for name, value in flat(diagnosis.model_dump()["set"]) if value != "none"]
         page += [(f"diagnosis, real images {name}", value) for name, value in flat(asdict(diagnosis.data)) if value != "none"]
     page.append(("written by", f"d3hr {version('d3hr')}"))
     manifest = subject.manifest
     groups: dict[str, list[tuple[str, str]]] = {}
     if manifest is not None:
         groups = {
-            "Settings": flat({"method": manifest.method, "ipc": manifest.ipc, **manifest.settings}),
+            "Settings": flat({**manifest.model_dump(include={"method", "ipc", "pack"}), **manifest.settings}),
             "Real images": flat(manifest.data.model_dump()),
             "Prior": flat(manifest.prior.model_dump()),
             "Storage": [(name.replace("_", " "), size_in_words(count)) for name, count in manifest.storage.items()],

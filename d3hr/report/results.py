@@ -8,6 +8,7 @@ from typing import Any
 from d3hr.evaluation.results import ResultRow
 from d3hr.formatting import percent
 from d3hr.methods.registry import METHODS
+from d3hr.sets.packing import packed_in_words
 
 RANDOM_REAL = "random_real"
 TIE = 0.05
@@ -24,7 +25,7 @@ def row_title(row: ResultRow) -> str:
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """Rows that may be compared, at least one: of one student, protocol, kind of labels and image size."""
+    """Rows that may be compared, at least one: of one student, protocol, kind of labels, image size and packing."""
 
     rows: tuple[ResultRow, ...]
     """By IPC, then in order of appearance."""
@@ -33,11 +34,12 @@ class ResultGroup:
 
     @property
     def title(self) -> str:
-        """Student, labels, protocol and image size, in words."""
+        """Student, labels, protocol, image size and packing, in words."""
         row = self.rows[0]
         again = f" (settings {self.numbered})" if self.numbered > 1 else ""
         side = f", students see {row.image_size} px" if row.image_size else ""
-        return f"{row.student}, {row.labels} labels, protocol {row.protocol}{again}{side}"
+        packed = f", {packed_in_words(row.pack)}" if row.pack > 1 else ""
+        return f"{row.student}, {row.labels} labels, protocol {row.protocol}{again}{side}{packed}"
 
     @property
     def protocols(self) -> list[tuple[list[int], dict[str, Any]]]:
@@ -58,7 +60,7 @@ def group_rows(rows: Iterable[ResultRow]) -> list[ResultGroup]:
     grouped: dict[tuple[Any, ...], dict[int, list[ResultRow]]] = {}
     settings_at: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        kind = (row.student, row.protocol, row.labels, row.image_size)
+        kind = (row.student, row.protocol, row.labels, row.image_size, row.pack)
         distinct, settings = settings_at.setdefault((*kind, row.ipc), []), row.protocol_settings or {}
         if settings not in distinct:
             distinct.append(settings)

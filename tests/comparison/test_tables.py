@@ -15,6 +15,9 @@ from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import seeded_student
+from d3hr.methods.job import MethodInputs
+from d3hr.methods.registry import METHODS
+from d3hr.progress import SILENT
 from d3hr.report.report import own_row
 from tests.conftest import MakeFolder
 
@@ -28,8 +31,10 @@ def distilled(digits: ImageData, digits_prior: Prior, tmp_path: Path) -> Distill
     return distill(few, digits_prior, tmp_path / "set", ipc=2, preset="gentle", steps=4, statistics_level=2, denoising_level=2)
 
 
-def row(method: str, *accuracies: float, protocol: Protocol = SHORT, student: str = "convnet3", name: str | None = None) -> Evaluation:
-    return Evaluation(method, 10, student, protocol, tuple(TrainingResult(value, value) for value in accuracies), name=name)
+def row(
+    method: str, *accuracies: float, protocol: Protocol = SHORT, student: str = "convnet3", name: str | None = None, pack: int = 1
+) -> Evaluation:
+    return Evaluation(method, 10, student, protocol, tuple(TrainingResult(value, value) for value in accuracies), name=name, pack=pack)
 
 
 @pytest.mark.slow
@@ -67,6 +72,41 @@ def test_verdicts_name_winner_and_doubt() -> None:
         "IPC 10: distilled wins against images drawn from the prior alone by 5.0 points.",
     ]
     assert "80.0 ± 0.0" in accuracy_table(rows)
+
+
+def test_packed_rows_are_a_class_of_their_own() -> None:
+    """They have a table that says so, figures and sentences from packed rows alone: 70 is 10 above packed random real images, not 20."""
+    rows = [row("d3hr", 0.55), row("random_real", 0.5), row("d3hr", 0.7, pack=2), row("random_real", 0.6, pack=2)]
+    plain, packed = accuracy_table(rows).split("\n" + "convnet3, hard labels, protocol short, packed 2x2, 4 images per stored image")
+    assert ("70.0" in packed, "70.0" in plain, "55.0" in packed, "55.0" in plain) == (True, False, False, True)
+    comparison = Comparison(rows, {"convnet3": 0.9})
+    assert comparison.summary() == [
+        "IPC 10: distilled wins against random real images by 5.0 points.",
+        "IPC 10, packed 2x2: distilled wins against random real images by 10.0 points.",
+    ]
+    assert [entry.ior for entry in comparison.ranked()] == [pytest.approx(0.05), None, pytest.approx(0.1), None]
+    assert ranking(row("d3hr", 0.7, pack=2), rows[:2], {}).ior is None
+    assert len({str(entry.identity) for entry in comparison.ranked()}) == 4
+
+
+def test_a_packed_set_is_compared_with_packed_random_images(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """As many real images, packed alike at the set's own side, whatever side students see; where a class has too few, there is no row."""
+    images = load_images(image_folder({"ant": 8, "bee": 8}, size=16))
+    make = METHODS["random_real"].make
+    made = make(MethodInputs(images, 16), tmp_path / "set", ipc=2, seed=5, shared=tmp_path / "shared", pack=2)
+    brief = SHORT.model_copy(update={"steps": 2})
+    comparison = compare_with_baselines(
+        made, images, tmp_path / "out", Setting("convnet1", brief, image_size=12), real=images, prior=None, seeds=(0,)
+    )
+    assert [(entry.name, entry.pack, entry.ipc) for entry in comparison.rows] == [(None, 2, 2), ("random_real, the set", 2, 2)]
+    (baseline,) = (tmp_path / "out" / "baselines").glob("random_real*")
+    assert (DistilledSet.load(baseline).image_size, DistilledSet.load(baseline).pack) == (16, 2)
+    assert [entry["pack"] for entry in json.loads((tmp_path / "out" / "results.json").read_text())] == [2, 2]
+    few = load_images(image_folder({"ant": 8, "bee": 7}, size=16, name="few"))
+    alone = compare_with_baselines(
+        made, images, tmp_path / "other", Setting("convnet1", brief), real=few, prior=None, seeds=(0,), progress=SILENT
+    )
+    assert len(alone.rows) == 1
 
 
 def test_trainings_at_two_sides_are_kept_apart(digits: ImageData, tmp_path: Path) -> None:

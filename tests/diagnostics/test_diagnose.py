@@ -14,6 +14,8 @@ from d3hr import DistilledSet, ImageData, Prior, load_images, random_real
 from d3hr.__main__ import main
 from d3hr.comparison.run import compare_with_baselines
 from d3hr.comparison.trainings import Setting
+from d3hr.data.codec import to_uint8
+from d3hr.diagnostics.checks import transfer
 from d3hr.diagnostics.spaces import feature_space
 from d3hr.errors import ClassMismatch, OutputError, SettingsError
 from d3hr.evaluation.protocols import protocol_named
@@ -21,6 +23,9 @@ from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import read_json
+from d3hr.methods.job import MethodInputs
+from d3hr.methods.registry import METHODS
+from d3hr.sets.image_set import pictures_of
 from tests.conftest import MakeFolder, tree
 
 KEYS = "set data space normality distances coverage diversity labels copying round_trip per_class embedding verdicts notes"
@@ -97,6 +102,22 @@ def test_one_repeated_image_fails_in_diversity(digits: ImageData, tmp_path: Path
     assert _statuses(values)["loss of diversity"] == "failure"
     assert values["diversity"]["distilled"] == 0.0
     assert values["set"] == {"path": str(tmp_path / "set"), "method": "folder", "ipc": 5}
+
+
+def test_a_packed_set_is_compared_image_by_image(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Its eight images a class are real ones at half the side: copies, all of them, at the places drawn; text and figures say that it is
+    packed, and results of sets that are not are no second student."""
+    images = load_images(image_folder({"ant": 16, "bee": 16}, size=16))
+    packed = METHODS["random_real"].make(MethodInputs(images, 16), tmp_path / "set", ipc=2, shared=tmp_path / "shared", pack=2)
+    found = d3hr.diagnose(packed, images)
+    assert found.copying is not None and found.copying.share_copied == 1.0
+    nearest = images.at_size(8).gather(found.nearest["bee"].tolist())[0]
+    assert torch.equal(to_uint8(nearest), pictures_of(packed).of_class("bee"))
+    assert "IPC 2, packed 2x2, 4 images per stored image" in found.as_text()
+    assert found.as_values()["set"]["pack"] == 2
+    kept = {"ipc": 2, "protocol": "quick", "labels": "hard", "accuracy_mean": 0.5, "accuracy_std": 0.0, "seeds": 1, "method": "folder"}
+    rows = [ResultRow.model_validate({**kept, "student": student, "pack": pack}) for student, pack in (("convnet1", 1), ("convnet2", 2))]
+    assert transfer(rows, "folder", 2, 2).evidence == "students: convnet2"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,15 @@ def test_even_batches_share_out_a_pass() -> None:
     first, second = (torch.cat(batches).tolist() for batches in passes)
     assert sorted(first) == sorted(second) == list(range(21))
     assert first != second
+
+
+def test_even_batches_of_packed_images_are_as_many_and_as_large() -> None:
+    """Five stored images of four pictures in batches of at most 3: two steps of 3 and 2 an epoch, and each of 20 pictures once in four."""
+    batches = even_batches(5, 3, seed=0, of_each=4)
+    steps = [batches(step).tolist() for step in range(16)]
+    assert sorted(len(step) for step in steps[:8]) == [2] * 4 + [3] * 4
+    first, second = (list(chain(*steps[start : start + 8])) for start in (0, 8))
+    assert sorted(first) == sorted(second) == list(range(20)) and first != second
 
 
 def determinism() -> tuple[object, ...]:

@@ -54,9 +54,10 @@ def test_a_row_of_many_classes_has_no_matrix() -> None:
         row(class_names=names, confusion=[[1]])
 
 
-def test_rows_part_by_labels_student_and_side() -> None:
-    rows = [row(), row(labels="soft"), row(student="resnet18"), row(image_size=32), row("random_real")]
-    assert [len(group.rows) for group in group_rows(rows)] == [2, 1, 1, 1]
+def test_rows_part_by_labels_student_side_and_packing() -> None:
+    rows = [row(), row(labels="soft"), row(student="resnet18"), row(image_size=32), row("random_real"), row(pack=2)]
+    assert [len(group.rows) for group in group_rows(rows)] == [2, 1, 1, 1, 1]
+    assert group_rows(rows)[-1].title.endswith("packed 2x2, 4 images per stored image")
 
 
 def test_a_protocol_may_depend_on_the_ipc_but_not_differ_at_one() -> None:

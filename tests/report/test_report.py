@@ -12,8 +12,12 @@ import pytest
 
 from d3hr.__main__ import main
 from d3hr.data.dataset import ImageData
+from d3hr.data.opening import load_images
+from d3hr.diagnostics.diagnose import diagnose
 from d3hr.errors import ClassMismatch, D3hrError, OutputError
 from d3hr.fileio.atomic import read_json
+from d3hr.methods.job import MethodInputs
+from d3hr.methods.registry import METHODS
 from d3hr.report.report import MARKER, write_report
 from tests.conftest import MakeFolder
 from tests.report.realistic import HOSTILE, QUOTED, write_everything
@@ -149,6 +153,27 @@ def test_a_plain_folder_has_a_report(image_folder: MakeFolder, tmp_path: Path, m
     assert "25.0 points above random real images" in page.text
     assert "with one run, the spread is not known" in page.text
     assert "ant & bee" in page.text
+
+
+def test_a_packed_set_shows_single_images_and_says_so(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Four images of 8 px in each of two stored images of 16: eight a class, each next to its own nearest real image, which it is. The
+    row of the set is the packed one, not the better one of sets that are not."""
+    images = load_images(image_folder({"ant": 16, "bee": 16}, size=16))
+    make = METHODS["random_real"].make
+    packed = make(MethodInputs(images, 16), tmp_path / "set", ipc=2, shared=tmp_path / "shared", pack=2)
+    diagnose(packed, images).save(tmp_path / "diagnosis")
+    row = {"method": "random_real", "ipc": 2, "student": "convnet3", "protocol": "quick", "labels": "hard", "accuracy_std": 0.0, "seeds": 1}
+    rows = [{**row, "accuracy_mean": 0.75}, {**row, "accuracy_mean": 0.5, "pack": 2}]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results.json").write_text(json.dumps(rows))
+    said = write_report(str(packed.path), tmp_path / "page.html", evaluations=[tmp_path / "results"], diagnosis=tmp_path / "diagnosis")
+    assert said == ["50.0\N{NO-BREAK SPACE}% of real test images are classified right."]
+    page = Page(tmp_path / "page.html")
+    assert "packed 2x2, 4 images per stored image" in page.text and "2 stored images each" in page.text
+    pictures = [attributes for tag, attributes in page.tags if tag == "button" and "data-picture" in attributes]
+    assert len(pictures) == 16
+    pairs = [page.tags[place + 1 : place + 3] for place, (_, given) in enumerate(page.tags) if given.get("class") == "zoom pair"]
+    assert len(pairs) == 10 and all(ours[1]["src"] == real[1]["src"] for ours, real in pairs)
 
 
 def test_statistics_alone_have_a_report(copied: Path) -> None:
