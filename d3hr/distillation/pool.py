@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from d3hr.distillation.gaussian import ClassGaussian
-from d3hr.distillation.settings import GroupSettings
+from d3hr.distillation.settings import GroupSettings, Skewness
 from d3hr.errors import DataError
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.execution.worker import device_here
@@ -192,44 +192,45 @@ class PoolSearch:
 
 def pool_scores(block: Tensor, variances: Tensor, settings: GroupSettings) -> Tensor:
     """Return the group scores [M, C] of standard-normal candidates [M, K, D] for all classes, of which sigma^2 is given, [D, C]."""
-    mean_gaps, std_gaps, skewness = _score_terms(block, settings)
-    scores = (mean_gaps @ variances).sqrt_().mul_(settings.weights[0])
-    if std_gaps is not None:
-        scores += (std_gaps @ variances).sqrt_().mul_(settings.weights[1])
+    mean, std, skewness = group_moments(block, settings.skewness if settings.weights[2] else None)
+    scores = (mean.square_() @ variances).sqrt_().mul_(settings.weights[0])
+    if std is not None:
+        scores += (std.sub_(1).square_() @ variances).sqrt_().mul_(settings.weights[1])
     return scores.add_(skewness[:, None], alpha=settings.weights[2])
 
 
-def _score_terms(block: Tensor, settings: GroupSettings) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return zbar^2 [M, D], (s - 1)^2 [M, D] (None at K = 1) and the norm of the skewness [M] of candidates [M, K, D].
+def group_moments(groups: Tensor, skewness: Skewness | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the moments of which :func:`~d3hr.distillation.grouping.group_score` is made, of many groups [M, K, D] in little time.
 
-    A part of the block at a time, so that it is read from memory once. The powers are of deviations from the mean: raw power sums would
-    save a pass, but lose all digits where the images of a small group happen to be close to each other.
+    A part of the groups at a time, so that they are read from memory once. The powers are of deviations from the mean: raw power sums
+    would save a pass, but lose all digits where the images of a small group happen to be close to each other.
+
+    Returns:
+        mean [M, D]; std [M, D] (None at K = 1); and the norm of the ``skewness`` [M], zero where it is None or K is below 3.
     """
-    candidates, k, d = block.shape
-    at_once = min(candidates, max(1, _CACHED_VALUES // (k * d)) if block.device.type == "cpu" else candidates)
-    mean_gaps, skewness = block.new_empty(candidates, d), block.new_zeros(candidates)
+    candidates, k, d = groups.shape
+    at_once = min(candidates, max(1, _CACHED_VALUES // (k * d)) if groups.device.type == "cpu" else candidates)
+    means, norms = groups.new_empty(candidates, d), groups.new_zeros(candidates)
     if k == 1:
-        return torch.square(block[:, 0], out=mean_gaps), None, skewness
-    std_gaps = block.new_empty(candidates, d)
-    all_deviations, all_powers = block.new_empty(2, at_once, k, d)
+        return means.copy_(groups[:, 0]), None, norms
+    stds = groups.new_empty(candidates, d)
+    all_deviations, all_powers = groups.new_empty(2, at_once, k, d)
     for start in range(0, candidates, at_once):
         part = slice(start, min(start + at_once, candidates))
         deviations, powers = all_deviations[: part.stop - start], all_powers[: part.stop - start]
-        mean = block[part].sum(dim=1, keepdim=True).div_(k)
-        torch.sub(block[part], mean, out=deviations)
+        mean = torch.div(groups[part].sum(dim=1), k, out=means[part])
+        torch.sub(groups[part], mean[:, None], out=deviations)
         torch.mul(deviations, deviations, out=powers)
         variance = powers.sum(dim=1).div_(k - 1)
-        std = variance.sqrt()
-        torch.square(mean[:, 0], out=mean_gaps[part])
-        torch.square(std - 1, out=std_gaps[part])
-        if k >= 3 and settings.weights[2]:
+        std = torch.sqrt(variance, out=stds[part])
+        if k >= 3 and skewness:
             cubed_std = variance.mul_(std).clamp_(min=_MIN_CUBED_STD)
-            if settings.skewness == "per_dimension":
+            if skewness == "per_dimension":
                 n, sums = k, powers.mul_(deviations).sum(dim=1).div_(cubed_std)
             else:
                 n, sums = d, powers.mul_(deviations).div_(cubed_std[:, None]).sum(dim=2)
-            skewness[part] = torch.linalg.vector_norm(sums, dim=1) * (n / ((n - 1) * (n - 2)))
-    return mean_gaps, std_gaps, skewness
+            norms[part] = torch.linalg.vector_norm(sums, dim=1) * (n / ((n - 1) * (n - 2)))
+    return means, stds, norms
 
 
 def _draw_blocks(blocks: range, settings: GroupSettings, dimensions: int, threads: int, ahead: int) -> Generator[Tensor, None, None]:

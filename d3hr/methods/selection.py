@@ -11,11 +11,11 @@ from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.mixture import k_means_centres
 from d3hr.errors import require_kind
 from d3hr.methods.base import MethodSettings
-from d3hr.methods.coresets import farthest_order, herding_order, medoids
 from d3hr.methods.features import Space, class_features, network_of
 from d3hr.methods.job import Job, MethodInputs, Network
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import derive_seed, generator_for
+from d3hr.selection.rules import farthest_order, herding_order, medoids
 from d3hr.sets.distilled_set import DistilledSet
 
 _NEEDS: dict[Space, frozenset[Network]] = {"pixel": frozenset(), "latent": frozenset({"prior"}), "teacher": frozenset({"teacher"})}
@@ -65,17 +65,17 @@ def write_random_real(job: Job, settings: MethodSettings) -> DistilledSet:
 
 
 def write_herding(job: Job, settings: SelectionSettings) -> DistilledSet:
-    """Write :func:`~d3hr.methods.coresets.herding_order` of each class; no seed decides anything."""
+    """Write :func:`~d3hr.selection.rules.herding_order` of each class; no seed decides anything."""
     return _write_greedy(job, settings, herding_order)
 
 
 def write_k_center(job: Job, settings: SelectionSettings) -> DistilledSet:
-    """Write :func:`~d3hr.methods.coresets.farthest_order` of each class; no seed decides anything."""
+    """Write :func:`~d3hr.selection.rules.farthest_order` of each class; no seed decides anything."""
     return _write_greedy(job, settings, farthest_order)
 
 
 def write_k_means(job: Job, settings: SelectionSettings) -> DistilledSet:
-    """Write the :func:`~d3hr.methods.coresets.medoids` of k-means with a centre for each image to choose."""
+    """Write the :func:`~d3hr.selection.rules.medoids` of k-means with a centre for each image to choose."""
 
     def choose(name: str) -> list[int]:
         features = class_features(job, settings.space, name)

@@ -119,7 +119,7 @@ def test_chosen_images_are_real_and_different(make: Make, inputs: MethodInputs, 
 
 
 def test_herding_on_pixels_of_known_order(tmp_path: Path) -> None:
-    """Images of the shades 0, 10, 20, 30, 100 lie on a line: the order is that of the values 0, 1, 2, 3, 10 (see test_coresets)."""
+    """Images of the shades 0, 10, 20, 30, 100 lie on a line: the order is that of the values 0, 1, 2, 3, 10 (see test_rules)."""
     from PIL import Image
 
     for name in ("a", "b"):

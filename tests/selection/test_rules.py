@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from d3hr.distillation.mixture import k_means_centres
-from d3hr.methods.coresets import farthest_order, herding_order, medoids
+from d3hr.selection.rules import farthest_order, herding_order, medoids
 
 
 def column(*values: float) -> torch.Tensor:
