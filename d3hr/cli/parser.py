@@ -32,6 +32,7 @@ COMMANDS = {
     "expand": "another number of images per class, from the statistics of a set",
     "baseline": "a set by another method, such as random real images",
     "train-teacher": "a network trained on all real images, for soft labels",
+    "import-teacher": "a network that others trained, for soft labels",
     "evaluate": "students trained on a set, next to what it must beat",
     "compare": "many methods under equal conditions",
     "diagnose": "what is wrong with a set",

@@ -1,6 +1,6 @@
 """Other names for the classes of a source, from a file: what labels such as 7 or n01440764 are called."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -37,6 +37,28 @@ def read_class_names(path: str | Path) -> dict[str, str]:
         found = "entries that are no names" if names else "no line of that form"
         raise SettingsError(f"The file of class names {path} holds no names.", found=found, hint=_HINT)
     return names
+
+
+def names_in_order(given: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the labels 0, 1, 2, ... of a list, of the text of one (``[a, b]``), or of a file of :func:`read_class_names`.
+
+    Raises:
+        SettingsError: it is no such list or file, or labels of the file are not these numbers.
+    """
+    if isinstance(given, str) and given.startswith("["):
+        try:
+            node = yaml.compose(given, Loader=yaml.BaseLoader)
+        except yaml.YAMLError as error:
+            raise SettingsError("The class names are no list.", found=given, hint="write '[a, b, ...]', or give a file.") from error
+        return tuple(_text(name) for name in node.value) if isinstance(node, yaml.SequenceNode) else ()
+    if not isinstance(given, str | Path):
+        return tuple(given)
+    names = read_class_names(given)
+    order = [str(label) for label in range(len(names))]
+    if set(order) != set(names):
+        found = f"labels such as {listed([label for label in names if label not in order][:3])}"
+        raise SettingsError(f"The file of class names {given} does not say which output is which class.", found=found, hint=_HINT)
+    return tuple(names[label] for label in order)
 
 
 def _text(node: str | yaml.Node) -> str:

@@ -1,7 +1,7 @@
 """A teacher: a network trained on all the real images, whose logits are soft labels; a stopped training continues to the same weights.
 
 Its folder holds ``model.safetensors`` and ``teacher.json``: the network's name, its classes in the order of its outputs, the side
-of its images, how it was trained, and its accuracy on which test images.
+and range of its images, how it was trained, and its accuracy on which test images.
 
 Legend: N images, H = W image side, F features, C classes.
 """
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 from torch import Tensor
 
 from d3hr.data.codec import MAX_PIXELS, resized
@@ -34,13 +34,28 @@ from d3hr.fileio.structured import validated_json
 from d3hr.prior.networks import default_device
 from d3hr.progress import SILENT, Progress
 
+MAX_SIDE = int(MAX_PIXELS**0.5)
+"""Largest side, in pixels, of a teacher's images."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Channels = tuple[Finite, Finite, Finite]
+"""A number for each of red, green and blue."""
+
 
 class _Facts(BaseModel, extra="allow"):
     """What d3hr needs of ``teacher.json``, within bounds; whatever else the file holds is kept."""
 
     student: str
     class_names: tuple[str, ...] = Field(min_length=2, max_length=100_000)
-    image_size: int = Field(ge=1, le=int(MAX_PIXELS**0.5))
+    image_size: int = Field(ge=1, le=MAX_SIDE)
+    mean: Channels | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> _Facts:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together")
+        return self
 
 
 _FACTS = TypeAdapter(_Facts)
@@ -62,6 +77,9 @@ class Teacher:
     """How it was trained and what its accuracy is, as JSON values."""
     source: str | None = None
     """The folder it was loaded from, as the user named it."""
+    mean: Channels | None = None
+    """What its network takes: RGB in [0, 1], less this mean, over ``std``; None is [-1, 1], as d3hr's own."""
+    std: Channels | None = None
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None) -> Teacher:
@@ -81,20 +99,28 @@ class Teacher:
         except (RuntimeError, OSError) as error:
             raise DataError(f"The weights of {folder} do not fit.", found=str(error).splitlines()[0], hint="train it again.") from error
         network.to(device or default_device()).eval()
-        return cls(network, facts.student, names, side, facts.model_dump(mode="json"), str(path))
+        return cls(network, facts.student, names, side, facts.model_dump(mode="json"), str(path), facts.mean, facts.std)
 
     def save(self, folder: Path) -> None:
         """Write the teacher into an existing folder."""
         write_tensors(folder / "model.safetensors", dict(self.network.state_dict()))
         write_json(
             folder / "teacher.json",
-            {**self.about, "student": self.student, "class_names": list(self.class_names), "image_size": self.image_size},
+            {
+                **self.about,
+                "student": self.student,
+                "class_names": list(self.class_names),
+                "image_size": self.image_size,
+                "mean": self.mean,
+                "std": self.std,
+            },
         )
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over its name, classes, image side and every weight."""
-        return fingerprint([self.network], (self.student, self.class_names, self.image_size))
+        """SHA-256 over its name, classes, image side, every weight and, where its inputs are not in [-1, 1], mean and std."""
+        own = () if self.mean is None else (self.mean, self.std)
+        return fingerprint([self.network], (self.student, self.class_names, self.image_size, *own))
 
     @torch.no_grad()
     def logits(self, images: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
@@ -132,9 +158,15 @@ class Teacher:
         ClassMismatch.unless_same(of, class_names, f"the teacher {self.source or self.student}", self.class_names)
 
     def _parts(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield the images in batches, on the device of the network and at the side that it was trained on."""
+        """Yield the images in batches as the network takes them: on its device, at the side and in the range that it was trained on."""
         device = next(self.network.parameters()).device
-        return (resized(part, self.image_size) for part in images.to(device).split(TEST_BATCH))
+        return (self._in_range(resized(part, self.image_size)) for part in images.to(device).split(TEST_BATCH))
+
+    def _in_range(self, images: Tensor) -> Tensor:
+        if self.mean is None or self.std is None:
+            return images
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return ((images + 1) / 2 - mean) / std
 
 
 def train_teacher(

@@ -33,6 +33,7 @@ BASES = {
     "expand": [["whole", "--out", "out", "--ipc", "1"], ["images", "--out", "out", "--ipc", "1"]],
     "baseline": [["random_real", "images", "--out", "out", "--ipc", "1"], ["herding", "nowhere", "--out", "out"]],
     "train-teacher": [["nowhere", "--test", "images", "--out", "out"]],
+    "import-teacher": [["nowhere", "--student", "resnet20", "--class_names", "[a, b]", "--out", "out"]],
     "evaluate": [["nowhere", "--test", "images"], ["whole", "--test", "nowhere"]],
     "compare": [["nowhere", "--test", "images", "--out", "out"]],
     "diagnose": [["nowhere"], ["whole", "--data", "nowhere"]],
