@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from benchmarks.harness import WORK, argument_parser, record
 from d3hr.data.opening import load_images
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.teachers import train_teacher
+from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.progress import OnTerminal
 
 FOLDER = WORK / "full_data"

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.harness import WORK, argument_parser, record
 from benchmarks.real_data import IMAGE_SIZE, NAMES, images_of, real_data
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.teachers import train_teacher
+from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.progress import OnTerminal
 
 

@@ -16,6 +16,7 @@ def train_teacher(
     protocol: str = "teacher",
     image_size: int | None = None,
     seed: int = 0,
+    at_epochs: list[int] | None = None,
     split: str | None = None,
     test_split: str | None = None,
     reading: Reading = READING,
@@ -30,12 +31,13 @@ def train_teacher(
         protocol: how to train it, a name or a YAML file; for digits and letters a file with "base: teacher" and "flip: false"
         image_size: side in pixels that it sees, by default the images' own
         seed: seed of weights, order and augmentation
+        at_epochs: passes over the images after which the teacher is also kept, such as '[1, 2, 5]', in OUT/epochs/1, ...
         split: train, validation, test, ...; train by default
         test_split: split of the test images
         reading: how images are read
     """
     from d3hr.evaluation.protocols import require_protocol
-    from d3hr.evaluation.teachers import train_teacher as train
+    from d3hr.evaluation.teacher_training import train_teacher as train
     from d3hr.fileio.staging import require_free_or_ours
 
     require_protocol(protocol)
@@ -44,7 +46,17 @@ def train_teacher(
     images = reading.load(data, split, progress)
     tested = reading.load(test, test_split, progress, test=True)
     warn_of_leak(images, tested, progress)
-    teacher = train(images, out, test=tested, student=student, protocol=protocol, image_size=image_size, seed=seed, progress=progress)
+    teacher = train(
+        images,
+        out,
+        test=tested,
+        student=student,
+        protocol=protocol,
+        image_size=image_size,
+        seed=seed,
+        at_epochs=at_epochs or (),
+        progress=progress,
+    )
     accuracy = teacher.about["accuracy"]
     text = f"{student} trained on {len(images):,} images: {100 * accuracy:.1f} % of {len(tested):,} test images right. It is in {out}."
     return Result(text, {"out": out, "student": student, "classes": list(teacher.class_names), "accuracy": accuracy}, Path(out))

@@ -1,4 +1,4 @@
-"""A teacher: a network trained on all the real images, whose logits are soft labels; a stopped training continues to the same weights.
+"""A teacher: a network trained on all the real images, whose logits are soft labels.
 
 Its folder holds ``model.safetensors`` and ``teacher.json``: the network's name, its classes in the order of its outputs, the side
 and range of its images, how it was trained, and its accuracy on which test images.
@@ -19,20 +19,15 @@ from pydantic import BaseModel, Field, TypeAdapter, model_validator
 from torch import Tensor
 
 from d3hr.data.codec import MAX_PIXELS, resized
-from d3hr.data.dataset import ImageData
-from d3hr.data.decoded import decoded
-from d3hr.errors import ClassMismatch, DataError, SettingsError
-from d3hr.evaluation.images import LabelledImages, real_images
-from d3hr.evaluation.protocols import Protocol, protocol_named
+from d3hr.errors import ClassMismatch, DataError
+from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.students import Student, new_student
-from d3hr.evaluation.training import TEST_BATCH, Targets, hard_targets, score_network, seeded_student, train_student
+from d3hr.evaluation.training import TEST_BATCH
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.fileio.names import composed_names
-from d3hr.fileio.staging import StagedFolder
 from d3hr.fileio.structured import validated_json
 from d3hr.prior.networks import default_device
-from d3hr.progress import SILENT, Progress
 
 MAX_SIDE = int(MAX_PIXELS**0.5)
 """Largest side, in pixels, of a teacher's images."""
@@ -59,7 +54,6 @@ class _Facts(BaseModel, extra="allow"):
 
 
 _FACTS = TypeAdapter(_Facts)
-_CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -167,74 +161,3 @@ class Teacher:
             return images
         mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
         return ((images + 1) / 2 - mean) / std
-
-
-def train_teacher(
-    images: ImageData,
-    out: str | Path,
-    *,
-    test: ImageData,
-    student: str = "resnet18",
-    protocol: str | Protocol = "teacher",
-    image_size: int | None = None,
-    seed: int = 0,
-    progress: Progress = SILENT,
-) -> Teacher:
-    """Train a network on all of ``images`` with hard labels, test it once, at the end, and return the teacher, loaded from ``out``.
-
-    Args:
-        out: folder to write; a run that was stopped continues from its checkpoint there.
-        test: real images of the same classes, on which its accuracy is measured.
-        protocol: how to train it, or a protocol's name or file.
-        image_size: side in pixels that it sees; by default the images' own.
-    """
-    protocol = protocol_named(protocol, ipc=images.ipc, classes=len(images.class_names)).for_student(student)
-    if protocol.soft:
-        raise SettingsError("A teacher learns from hard labels.", found=f"{protocol.labels} labels", hint="use --protocol teacher.")
-    sized = images if image_size is None else images.at_size(image_size)
-    key = {
-        "kind": "teacher",
-        "data": images.fingerprint,
-        "test": test.fingerprint,
-        "student": student,
-        "image_size": sized.image_size,
-        "protocol": protocol.model_dump(mode="json"),
-        "seed": seed,
-    }
-    with StagedFolder(out, key) as stage:
-        stage.report(progress)
-        if stage.finished:
-            return Teacher.load(out)
-        kept = decoded(sized, stage.path, progress)
-        network = seeded_student(student, len(images.class_names), sized.image_size, seed)
-        tested = real_images(test, images.class_names, sized.image_size, protocol.test_crop)
-        train_student(
-            network,
-            lambda positions: kept.gather(positions)[0],
-            len(images),
-            protocol=protocol,
-            targets=_targets(images, protocol),
-            image_size=sized.image_size,
-            seed=seed,
-            title=f"training {student}",
-            checkpoint=stage.path / _CHECKPOINT,
-            progress=progress,
-        )
-        score = score_network(network, tested)
-        about = {
-            "protocol": protocol.model_dump(mode="json"),
-            "seed": seed,
-            "data": {"source": images.source, "split": images.split, "fingerprint": images.fingerprint, "images": len(images)},
-            "test": {"source": test.source, "split": test.split, "fingerprint": test.fingerprint, "images": len(test)},
-            "accuracy": score.accuracy,
-            "top5": score.top5,
-        }
-        Teacher(network.eval(), student, images.class_names, sized.image_size, about).save(stage.path)
-        stage.commit(exclude=(_CHECKPOINT,))
-    return Teacher.load(out)
-
-
-def _targets(images: ImageData, protocol: Protocol) -> Targets:
-    counts = torch.tensor(list(images.counts.values()))
-    labels = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    return hard_targets(labels.to(default_device()), len(counts), protocol.label_smoothing)

@@ -10,7 +10,7 @@ from d3hr.comparison.matrix import matrix_from, matrix_names, read_matrix
 from d3hr.comparison.run import compare
 from d3hr.errors import OutputError, SettingsError
 from d3hr.evaluation.protocols import protocol_named
-from d3hr.evaluation.teachers import train_teacher
+from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.methods.job import MethodInputs
 from d3hr.methods.registry import METHODS
 from tests.conftest import MakeFolder, untrained_prior

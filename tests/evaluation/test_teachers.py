@@ -13,7 +13,8 @@ from d3hr.evaluation.evaluate import describe_teacher
 from d3hr.evaluation.images import real_images, training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
-from d3hr.evaluation.teachers import Teacher, train_teacher
+from d3hr.evaluation.teacher_training import train_teacher
+from d3hr.evaluation.teachers import Teacher
 from d3hr.progress import Progress
 from tests.conftest import MakeFolder, tree
 
@@ -93,6 +94,35 @@ def test_a_stopped_training_ends_with_the_same_bytes(
     assert tree(out) == before
     with pytest.raises(OutputError, match="another --out"):
         train_teacher(digits, out, **{**arguments, "seed": 1})
+
+
+def test_teachers_of_chosen_epochs_are_kept(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a teacher of its own, the last that of the whole training, whose weights do not change by it; after a stop all are the same.
+
+    Eight images in batches of 4 are two steps a pass: stopped after the third of six steps, the first pass is kept, the second is not.
+    """
+    monkeypatch.setattr("d3hr.prior.trainer.CHECKPOINT_SECONDS", -1.0)
+    images = load_images(image_folder({"a": 4, "b": 4}))
+    arguments: dict[str, Any] = {"test": images, "student": "convnet1", "protocol": BRIEF.model_copy(update={"batch_size": 4})}
+    plain = train_teacher(images, tmp_path / "plain", **arguments)
+    whole = train_teacher(images, tmp_path / "whole", at_epochs=(1, 2, 3), **arguments)
+    teachers = [Teacher.load(tmp_path / "whole" / "epochs" / str(epoch)) for epoch in (1, 2, 3)]
+    assert [path.name for path in sorted((tmp_path / "whole" / "epochs").iterdir())] == ["1", "2", "3"]
+    assert plain.fingerprint == whole.fingerprint == teachers[2].fingerprint
+    assert len({teacher.fingerprint for teacher in teachers}) == 3
+    for epoch, teacher in enumerate(teachers, 1):
+        assert teacher.about["epoch"] == epoch
+        found = describe_teacher(teacher, real_images(images, images.class_names, 8))["accuracy"]
+        assert teacher.about["accuracy"] == pytest.approx(found, abs=1e-6)
+    with pytest.raises(Stopped):
+        train_teacher(images, tmp_path / "stopped", at_epochs=(3, 2, 1), progress=StopsAt(4), **arguments)
+    assert [path.name for path in (tmp_path / "stopped.partial" / "epochs").iterdir()] == ["1"]
+    train_teacher(images, tmp_path / "stopped", at_epochs=(3, 2, 1), **arguments)
+    assert tree(tmp_path / "stopped") == tree(tmp_path / "whole")
+    for epochs in ((0,), (2, 4)):
+        with pytest.raises(SettingsError, match=r"does not have(?s:.*)it has 3"):
+            train_teacher(images, tmp_path / "x", at_epochs=epochs, **arguments)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow
@@ -188,7 +218,26 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "brief.yaml").write_text("base: teacher\nepochs: 1\n")
     (tmp_path / "soft.yaml").write_text("base: stored\nepochs: 1\n")
-    assert main(["train-teacher", "images", "--test", "images", "--out", "t", "--student", "convnet1", "--protocol", "brief.yaml"]) == 0
+    assert (
+        main(
+            [
+                "train-teacher",
+                "images",
+                "--test",
+                "images",
+                "--out",
+                "t",
+                "--student",
+                "convnet1",
+                "--protocol",
+                "brief.yaml",
+                "--at-epochs",
+                "[1]",
+            ]
+        )
+        == 0
+    )
+    assert Teacher.load("t/epochs/1").fingerprint == Teacher.load("t").fingerprint
     said = capsys.readouterr()
     assert "test images right" in said.out
     assert "warning: the test images are the training images" in said.err

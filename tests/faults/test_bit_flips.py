@@ -19,7 +19,8 @@ from d3hr.errors import DamagedFile
 from d3hr.evaluation.images import training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
-from d3hr.evaluation.teachers import Teacher, train_teacher
+from d3hr.evaluation.teacher_training import train_teacher
+from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.latent_cache import Latents
 from d3hr.progress import SILENT, Progress
