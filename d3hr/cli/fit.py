@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d3hr.cli.options import AS_THE_PRESET, READING, FitFlags, Reading, say_licence
 from d3hr.cli.output import Result
+from d3hr.errors import D3hrError
 from d3hr.progress import OnTerminal, is_first_process
 
 if TYPE_CHECKING:
     from d3hr.data.dataset import ImageData
     from d3hr.diagnostics.checks import Verdict
     from d3hr.prior.model import Prior
+    from d3hr.progress import Progress
 
 SHEET = "samples.png"
 """Real, reconstructed and drawn images, in the folder of a prior."""
@@ -66,7 +68,7 @@ def fit(
     prior = fit_prior(
         images, out, init=base, autoencoder=None if base else autoencoder, latent_cache=latent_cache, progress=progress, **settings
     )
-    verdict = _judged(images, prior, Path(out))
+    verdict = _judged(reading, images, prior, Path(out), progress)
     text = (
         f"Prior of {len(prior.class_names)} classes at {prior.image_size} px in {out} (loss curve: {out}/loss.csv).\n"
         f"{verdict.as_text()}\nReal, reconstructed and drawn images next to each other: {out}/{SHEET}\n"
@@ -82,15 +84,32 @@ def fit(
     return Result(text, values, Path(out))
 
 
-def _judged(images: ImageData, prior: Prior, folder: Path) -> Verdict:
-    """Write the pictures that show how good a fitted prior is, and return what its reconstruction error says."""
-    from d3hr.diagnostics.checks import weak_prior
+def _judged(reading: Reading, images: ImageData, prior: Prior, folder: Path, progress: Progress) -> Verdict:
+    """Write the pictures that show how good a fitted prior is, and the verdict on it, and return the verdict."""
+    from d3hr.diagnostics.gate import prior_gate, write_verdict
     from d3hr.diagnostics.roundtrip import prior_sheet
     from d3hr.fileio.atomic import write_bytes
-    from d3hr.prior.repository import Repository
+    from d3hr.prior.class_matching import match_classes
 
-    psnr_db = Repository(str(folder), ()).reconstruction_psnr_db
-    assert psnr_db is not None
+    held_out = _held_out(reading, images, progress)
+    tested = images if held_out is None else held_out
+    where = "the training images" if held_out is None else f"split {held_out.split}"
+    verdict = prior_gate(prior, tested, conditioning=match_classes(tested.class_names, prior.class_names, of=tested.source))
+    verdict = replace(verdict, evidence=f"on {where}: {verdict.evidence}")
     if is_first_process():
         write_bytes(folder / SHEET, prior_sheet(images, prior))
-    return weak_prior(psnr_db)
+        write_verdict(folder, verdict)
+    return verdict
+
+
+def _held_out(reading: Reading, images: ImageData, progress: Progress) -> ImageData | None:
+    """Return the images of the source's validation split, if it has one of the same classes."""
+    from d3hr.data.splits import split_kinds
+
+    names = [name for name, kind in split_kinds(images.splits).items() if kind == "validation" and name != images.split]
+    try:
+        found = reading.load(images.source, names[0], progress, test=True) if names else None
+    except D3hrError as error:
+        progress.say(f"the prior is judged on its training images: {error.what}")
+        return None
+    return found if found and set(found.class_names) == set(images.class_names) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
@@ -218,12 +217,11 @@ def warn_of_leak(images: ImageData, test: ImageData, progress: Progress) -> None
 
 
 def say_weakness(prior: Prior, progress: Progress) -> None:
-    """Warn of a fitted prior whose autoencoder turns images into blurs."""
-    from d3hr.diagnostics.checks import weak_prior
-    from d3hr.prior.repository import Repository
+    """Warn of a fitted prior that its fit, or the error of its autoencoder, calls not good enough to draw from."""
+    from d3hr.diagnostics.gate import known_verdict
 
-    psnr_db = Repository(prior.source, ()).reconstruction_psnr_db if prior.source and Path(prior.source).is_dir() else None
-    if psnr_db is not None and (verdict := weak_prior(psnr_db)).status == "failure":
+    verdict = known_verdict(prior.source) if prior.source else None
+    if verdict is not None and verdict.status == "failure":
         progress.say(f"warning: weak prior ({verdict.evidence}): {verdict.text}")
 
 

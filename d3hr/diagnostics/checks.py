@@ -89,7 +89,7 @@ def transfer(rows: Sequence[ResultRow], method: str | None, ipc: int | None, pac
         return Verdict(name, "unknown", text, f"students: {trained}")
     worst = max(losses, key=lambda loss: loss.excess)
     best_name, other_name = worst.best.student, worst.other.student
-    status = _graded(worst.excess, TRANSFER_WARNING, TRANSFER_FAILURE) if worst.excess > worst.spread else "ok"
+    status = graded(worst.excess, TRANSFER_WARNING, TRANSFER_FAILURE) if worst.excess > worst.spread else "ok"
     text = f"{other_name} loses no more against {best_name} than it does on random real images, within the limits."
     if status != "ok":
         text = f"{other_name} loses {percent(worst.excess)} % of {best_name}'s accuracy beyond what it loses on random real images: "
@@ -145,11 +145,11 @@ def diversity_loss(distilled: float | None, real: float | None, ours: Support, r
     figures = []
     if distilled is not None and real:
         ratio = distilled / real
-        within = _graded(-ratio, -DIVERSITY_WARNING, -DIVERSITY_FAILURE)
+        within = graded(-ratio, -DIVERSITY_WARNING, -DIVERSITY_FAILURE)
         figures.append(f"mean distance within a class {ratio:.2f} of that of real images")
     if ours.coverage is not None and reference is not None and reference.coverage:
         ratio = ours.coverage / reference.coverage
-        reach = _graded(-ratio, -COVERAGE_WARNING, -COVERAGE_FAILURE)
+        reach = graded(-ratio, -COVERAGE_WARNING, -COVERAGE_FAILURE)
         figures.append(f"coverage {ratio:.2f} of that of as many random real images")
     if not figures:
         text = "There are too few images for it: give a set of at least two images a class, or more real images."
@@ -166,7 +166,7 @@ def diversity_loss(distilled: float | None, real: float | None, ours: Support, r
         "warning": "; they lie near fewer real images than a random choice of real ones would.",
         "failure": "; they lie near only a small part of the real images, if any.",
     }[reach]
-    return Verdict(name, _worst([within, reach]), alike + reached, "; ".join(figures))
+    return Verdict(name, worst_of([within, reach]), alike + reached, "; ".join(figures))
 
 
 def drift(measured: Mapping[str, Distance], normality: Normality | None, settings: DistillSettings | None) -> Verdict:
@@ -186,7 +186,7 @@ def drift(measured: Mapping[str, Distance], normality: Normality | None, setting
     if ratios:
         median = float(np.median(list(ratios.values())))
         far = sum(_deviations(measured[key]) > DRIFT_DEVIATIONS for key in ratios) > len(ratios) / 2
-        statuses.append(_graded(median, DRIFT_WARNING, DRIFT_FAILURE) if far else "ok")
+        statuses.append(graded(median, DRIFT_WARNING, DRIFT_FAILURE) if far else "ok")
     mmd = measured.get("mmd", Distance())
     if mmd.distilled is not None and mmd.reference_mean is not None:
         figures.append(f"MMD {_deviations(mmd):.1f} standard deviations above the reference")
@@ -200,7 +200,7 @@ def drift(measured: Mapping[str, Distance], normality: Normality | None, setting
     if not statuses:
         text = "There are too few real images for a reference: give a class at least twice as many as are distilled."
         return Verdict(name, "unknown", text, "; ".join(figures) or "no reference")
-    status = _worst(statuses)
+    status = worst_of(statuses)
     text = {
         "ok": "The set lies about as near to the real images as a random choice of them.",
         "warning": "The set lies further from the real images than a random choice of them.",
@@ -229,7 +229,7 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
         text = "How long a call takes is unknown without the prior: give --prior, or run 'd3hr plan'."
         return Verdict(name, "unknown", text, figures)
     hours = seconds_per_image * real_images / 3600
-    status = _graded(hours, COST_WARNING_HOURS, COST_FAILURE_HOURS)
+    status = graded(hours, COST_WARNING_HOURS, COST_FAILURE_HOURS)
     text = f"Inverting all real images takes about {time_in_words(3600 * hours)} on this machine" + {
         "ok": ".",
         "warning": ", which is more than a day.",
@@ -247,7 +247,7 @@ def doubtful_labels(labels: LabelAgreement, space: str) -> Verdict:
     if labels.contradicted is None or labels.separation is None or labels.separation < LABELS_SEPARATION:
         text = "Images of different classes lie mixed, so that neighbours say little about labels. Give a teacher: its features know more."
         return Verdict(name, "unknown", text, f"{figures} ({space})")
-    status = _graded(labels.contradicted, LABELS_WARNING, LABELS_FAILURE)
+    status = graded(labels.contradicted, LABELS_WARNING, LABELS_FAILURE)
     text = {
         "ok": "The labels of the real images agree with the images around them.",
         "warning": "Some real images lie within another class than their label says: labels may be wrong, or two classes look alike.",
@@ -263,21 +263,23 @@ coloured patches, taught a third less than as many random real ones (docs/experi
 
 def weak_prior(psnr_db: float) -> Verdict:
     """Check whether a prior can show what is in the real images, from the PSNR of decode(encode(image)), in dB."""
-    status = _graded(-psnr_db, -PRIOR_WARNING_DB, -PRIOR_FAILURE_DB)
+    status = graded(-psnr_db, -PRIOR_WARNING_DB, -PRIOR_FAILURE_DB)
     text = {
         "ok": "The autoencoder keeps what is in the real images.",
         "warning": "The autoencoder loses details of the real images, and every image that the prior draws lacks them.",
         "failure": "The autoencoder turns the real images into blurs, and every image that the prior draws is one; figures in its latent "
-        "space say little. Fit it for longer, at a smaller --image-size, or take a pretrained one.",
+        "space say little. Choose real images (--candidates real), fit it for longer, at a smaller --image-size, or take a pretrained one.",
     }[status]
     return Verdict("weak prior", status, text, f"reconstruction {psnr_db:.1f} dB")
 
 
-def _graded(value: float, warning: float, failure: float) -> Status:
+def graded(value: float, warning: float, failure: float) -> Status:
+    """Return ``failure`` or ``warning`` for a value above that limit, else ``ok``."""
     return "failure" if value > failure else "warning" if value > warning else "ok"
 
 
-def _worst(statuses: Sequence[Status]) -> Status:
+def worst_of(statuses: Sequence[Status]) -> Status:
+    """Return the worst of the statuses, at least one, none of them ``unknown``."""
     order: tuple[Status, ...] = ("ok", "warning", "failure")
     return max(statuses, key=order.index)
 

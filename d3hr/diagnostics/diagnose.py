@@ -8,8 +8,9 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
-from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift, transfer, weak_prior
+from d3hr.diagnostics.checks import Verdict, cost, diversity_loss, doubtful_labels, drift, transfer
 from d3hr.diagnostics.distances import Measures, distances, thinned
+from d3hr.diagnostics.gate import prior_gate
 from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, label_agreement, mean_support, share_copied, support
 from d3hr.diagnostics.normality import Normality, normality_by_level
 from d3hr.diagnostics.result import ClassFigures, Copying, Coverage, Diagnosis, Diversity, ExaminedSet, NearestImages, RealImages
@@ -54,7 +55,7 @@ def diagnose(
     Args:
         distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images` and its ``keep_duplicates``.
         images: the real images.
-        prior: adds latent space, normality by level, the round trip and the time that inversion takes.
+        prior: adds latent space, normality by level, the round trip, the time that inversion takes, and whether the prior is good enough.
         teacher: adds the space of its features.
         rows: results of evaluations, as :meth:`~d3hr.evaluation.results.Evaluation.row` or ``as_row`` returns them.
         space: where images are compared, ``pixel``, ``latent`` or ``teacher``; by default ``teacher`` with a teacher, else ``latent`` with
@@ -89,14 +90,14 @@ def diagnose(
         real=mean_of_known(figures.diversity_real for figures in per_class.values()),
     )
     labels = label_agreement([sample.real for sample in samples])
-    normality, trip = _through_the_prior(distilled, settings, images, prior, levels, seed, progress)
+    normality, trip, gate = _through_the_prior(distilled, settings, images, prior, teacher, levels, seed, progress)
     verdicts = (
         transfer([ResultRow.model_validate(row) for row in rows], distilled.method, distilled.ipc, distilled.pack),
         diversity_loss(spread.distilled, spread.real, covered, reference),
         drift(measured, normality, settings),
         cost(distilled.method, settings, len(images), trip.seconds_per_image if trip else None),
         doubtful_labels(labels, where.about),
-        *([weak_prior(trip.autoencoder_psnr_db)] if trip and trip.autoencoder_psnr_db is not None else []),
+        *([gate] if gate else []),
     )
     diagnosis = Diagnosis(
         set=ExaminedSet(distilled.source, distilled.method, distilled.ipc, distilled.pack),
@@ -220,28 +221,32 @@ def _through_the_prior(
     settings: DistillSettings | None,
     images: ImageData,
     prior: Prior | None,
+    teacher: Teacher | None,
     levels: int,
     seed: int,
     progress: Progress,
-) -> tuple[Normality | None, RoundTrip | None]:
-    """Return what needs a prior, computed with the set's own settings or, if it has none, the paper's.
+) -> tuple[Normality | None, RoundTrip | None, Verdict | None]:
+    """Return what needs a prior, computed with the set's own settings or, if it has none, the paper's, and the verdict on the prior.
 
     The prior's classes are those the set was made with, if this is that prior, else those of the same names, if any.
     """
     if prior is None:
-        return None, None
+        return None, None, None
     conditioning: Sequence[Conditioning]
     if distilled.manifest and prior.fingerprint == distilled.manifest.prior.fingerprint:
         conditioning = distilled.manifest.conditioning_in(prior.class_names)
     else:
         conditioning = match_classes(images.class_names, prior.class_names, of=images.source, allow_missing=True)
     if not conditioning:
-        return None, None
+        return None, None, None
     settings = settings or distill_settings("paper")
     sized = images.at_size(prior.image_size)
     sample = LatentSample.choose(sized, prior, conditioning)
     normality = normality_by_level(sample, prior, settings, levels, seed, progress) if sample else None
-    return normality, round_trip(sized, prior, conditioning, settings)
+    with progress.bar("drawing from the prior", 1) as bar:
+        gate = prior_gate(prior, sized, conditioning=conditioning, teacher=teacher, seed=seed)
+        bar.update(1)
+    return normality, round_trip(sized, prior, conditioning, settings), gate
 
 
 def _notes_on_packing(distilled: ImageSet) -> list[str]:

@@ -80,11 +80,26 @@ def test_fit_says_how_good_the_prior_is(place: Path, capsys: pytest.CaptureFixtu
     """One step makes no prior of noise: it is called weak after the fit and where it is used, and there is a picture of it."""
     assert main(["fit", "images", "--out", "weak", "--steps", "1", "--autoencoder-steps", "1", "--batch-size", "4"]) == 0
     said = capsys.readouterr().out
-    assert "[failure] weak prior: " in said and "weak/samples.png" in said
+    assert "[failure] weak prior: " in said and "--candidates real" in said and "weak/samples.png" in said
+    assert json.loads((place / "weak" / "verdict.json").read_text())["evidence"].startswith("on the training images: round trip of 12 ")
     with Image.open(place / "weak" / "samples.png") as sheet:
         assert sheet.width > sheet.height > 100
     assert main(["distill", "images", "--prior", "weak", "--out", "set", "--ipc", "2", *FAST]) == 0
-    assert "warning: weak prior" in capsys.readouterr().err
+    assert "warning: weak prior (on the training images" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_fit_judges_a_prior_by_held_out_images(place: Path, image_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the source has a split for it: of its two images a class, six come back from the round trip; a test split is left alone, and so
+    is a validation split of other classes."""
+    for split, classes in (("train", CLASSES), ("val", dict.fromkeys(CLASSES, 2)), ("test", CLASSES)):
+        image_folder(classes, name=f"photos/{split}")
+    fit = ["--steps", "1", "--autoencoder-steps", "1", "--batch-size", "4"]
+    assert main(["fit", "photos", "--out", "fitted", *fit]) == 0
+    assert "on split val: round trip of 6 real images" in capsys.readouterr().out
+    shutil.rmtree(place / "photos" / "val" / "ant")
+    assert main(["fit", "photos", "--split", "train", "--out", "other", *fit]) == 0
+    assert "on the training images: round trip of 12 real images" in capsys.readouterr().out
 
 
 def test_inspect_counts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
