@@ -45,6 +45,7 @@ def baseline(
     from d3hr.fileio.staging import require_free_or_ours
     from d3hr.methods.job import MethodInputs, Network
     from d3hr.methods.registry import method_named
+    from d3hr.sets.packing import packed_in_words
 
     chosen, options = method_named(method), settings or {}
     flags: dict[Network, str | None] = {"prior": prior, "teacher": teacher}
@@ -58,8 +59,10 @@ def baseline(
     inputs = MethodInputs(images, image_size or (loaded.image_size if loaded else images.image_size), loaded, classifier, class_map)
     distilled = chosen.make(inputs, out, ipc=ipc, seed=seed, shared=shared or f"{out}-shared", progress=progress, **options)
     manifest = distilled.manifest
+    packed = f", {packed_in_words(distilled.pack)}" if distilled.pack > 1 else ""
     text = (
-        f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out}: {chosen.summary} (look at {out}/contact-sheet.png).\n"
+        f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out}: {chosen.summary}{packed} "
+        f"(look at {out}/contact-sheet.png).\n"
         f"{next_evaluation(out, images)}"
     )
     values = {"out": out, "method": manifest.method, "ipc": ipc, "classes": list(distilled.class_names), "settings": manifest.settings}

@@ -36,6 +36,16 @@ def test_a_baseline_by_command(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert tree(place / "again" / "train") == tree(place / "latent" / "train")
 
 
+def test_a_packed_baseline_by_command(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four images of 8 px in one of 16; at the data's own 12 pixels they would have 6, which is refused before anything is written."""
+    packed = ["baseline", "random_real", "images", "--out", "packed", "--ipc", "1", "--settings", "{pack: 2}"]
+    assert main(packed) == 2
+    assert "pictures of 6 pixels" in capsys.readouterr().err and not (place / "packed").exists()
+    assert main([*packed, "--image-size", "16"]) == 0
+    assert "random real images, packed 2x2, 4 images per stored image (look at" in capsys.readouterr().out
+    assert DistilledSet.load("packed").images.shape == (3, 3, 16, 16)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
