@@ -107,11 +107,12 @@ def search_group(
     measured = skewness if weights[2] else None
     at_once = max(1, _SCORED_VALUES // (k * features.shape[1]))
     best, rows = math.inf, torch.arange(k)
+    all_scores = features.new_empty(BLOCK_CANDIDATES)  # not in pieces: kept between large tensors they would fragment the memory
     for block in range(math.ceil(num_candidates / BLOCK_CANDIDATES)):
         candidates = candidate_block(block, len(features), k, seed)[: num_candidates - block * BLOCK_CANDIDATES]
-        scores = torch.cat(
-            [_scores(features[part.to(features.device)], mean, std, weights, measured) for part in candidates.split(at_once)]
-        )
+        scores = all_scores[: len(candidates)]
+        for part, out in zip(candidates.split(at_once), scores.split(at_once), strict=True):
+            out.copy_(_scores(features[part.to(features.device)], mean, std, weights, measured))
         lowest, position = scores.min(dim=0)
         if lowest < best:
             best, rows = float(lowest), candidates[position]
