@@ -48,10 +48,13 @@ def test_doubtful_labels_by_hand() -> None:
 
 
 def test_of_several_classes_that_are_reached_the_most_probable_counts() -> None:
-    """Both thresholds are 0.4: an image of 0.55 and 0.45 reaches both and keeps the label a; one of 0.45 and 0.55 does not."""
-    a = torch.tensor([[0.55, 0.45], [0.45, 0.55], [0.2, 0.2]])
+    """Both thresholds are 0.4: an image of 0.55 and 0.45 reaches both and keeps the label a; one of 0.45 and 0.55 does not.
+
+    One of 0.2 and exactly 0.4 reaches b, just.
+    """
+    a = torch.tensor([[0.55, 0.45], [0.45, 0.55], [0.2, 0.4]])
     b = torch.tensor([[0.1, 0.4], [0.1, 0.4]])
-    assert doubtful({"a": a, "b": b})["a"].tolist() == [False, True, False]
+    assert doubtful({"a": a, "b": b})["a"].tolist() == [False, True, True]
 
 
 def test_where_all_are_alike_none_is_doubtful() -> None:
