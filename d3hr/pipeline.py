@@ -1,7 +1,7 @@
 """From real images to a distilled set: per class encode, invert (or add noise) and measure statistics; then group, denoise and decode.
 
-A class is the unit of work. Finished classes stay in the staged folder, so a run that was stopped continues where it was, and ends with
-the same bytes.
+Or, where candidates are real: per class compare the images, and choose. A class is the unit of work. Finished classes stay in the staged
+folder, so a run that was stopped continues where it was, and ends with the same bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,52 +9,66 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from d3hr.data.codec import require_side
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
 from d3hr.distillation.levels import LevelChoice, choose_level
-from d3hr.distillation.settings import DistillOptions, ExpandOptions, distill_settings
+from d3hr.distillation.presets import DistillOptions, ExpandOptions, distill_settings
+from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator
-from d3hr.errors import DataError, listed, require_kind
+from d3hr.errors import DataError, SettingsError, listed, require_kind
+from d3hr.evaluation.teachers import Teacher
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_or_make
 from d3hr.fileio.staging import StagedFolder
-from d3hr.prior.class_matching import conditioning_ids, match_classes
+from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
+from d3hr.selection.real_images import Selection, require_real_images, sources_of
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.manifest import Manifest, Sample
+from d3hr.sets.entries import Sample
+from d3hr.sets.manifest import Manifest
+from d3hr.sets.packing import tile_side
 from d3hr.sets.statistics import KeptMixtures
-from d3hr.sets.writer import write_drawn_set
+from d3hr.sets.writer import Images, write_drawn_set, write_set
 
 
 def distill(
     images: ImageData,
-    prior: Prior,
+    prior: Prior | None,
     out: str | Path,
     *,
+    teacher: Teacher | None = None,
     ipc: int = 10,
-    preset: str = "paper",
+    image_size: int | None = None,
+    preset: str | None = None,
     store: Literal["images", "statistics"] = "images",
     class_map: Mapping[str, str] | None = None,
     execution: Execution = SERIAL,
     decoders: int = 0,
+    shared: str | Path | None = None,
     memory_budget: int | None = None,
     progress: Progress = BY_DEFAULT,
     **options: Unpack[DistillOptions],
 ) -> DistilledSet:
-    """Distil a data set into ``ipc`` images per class (D3HR, arXiv 2505.18399).
+    """Distil a data set into ``ipc`` images per class (D3HR, arXiv 2505.18399), drawn or chosen.
 
     Args:
         images: the real images.
-        prior: a diffusion prior that knows every class by name.
+        prior: a diffusion prior that knows every class by name; None where real images are chosen without one.
         out: folder to write.
+        teacher: a network trained on all the real images, for ``space="teacher"``, and for rules and filters that ask how sure it is;
+            without one, networks trained on parts of the images answer for the others.
         ipc: images per class.
-        preset: ``paper``, ``released``, ``fast``, ``mixture`` or ``gentle``.
+        image_size: side in pixels of real images as they are, by default their own (median); others have the side of the prior.
+        preset: ``paper``, ``released``, ``fast``, ``mixture``, ``gentle`` or ``real``; by default what suits the candidates.
         store: ``"images"`` together with the statistics, or the ``"statistics"`` alone, from which ``expand`` makes images.
         class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.class_matching.match_classes`).
         execution: where the work runs: in this process, in worker processes, or on a cluster (:mod:`d3hr.execution`); the set does not
             depend on it.
         decoders: processes that read and decode images ahead, per worker; 0 decodes images when they are needed.
+        shared: folder where what does not depend on the IPC, such as how sure networks are of each real image, is kept for other sets of
+            the same data; by default nowhere.
         memory_budget: bytes that a search may hold (256 MiB by default), and a batch of ``batch_size="auto"`` (by default what is free).
         progress: where to report.
         options: settings that differ from the preset's: :class:`~d3hr.distillation.settings.DistillSettings` says what each means.
@@ -63,57 +77,72 @@ def distill(
             the evidence is kept in ``level.json`` and ``batch_size.json``.
 
     Raises:
-        ClassMismatch: a class matches no class of the prior, or several.
-        DataError: a class has fewer than two images.
-        SettingsError: a setting is unknown, out of range, or contradicts another.
+        ClassMismatch: a class matches no class of the prior, or several; the teacher has other classes.
+        DataError: a class has fewer than two images, or fewer than are to be chosen.
+        SettingsError: a setting is unknown, out of range, or contradicts another, or a network is missing.
         OutputError: ``out`` holds something else.
         NumericalError: a latent is not finite; the message names class and level.
     """
     require_kind("images", images, ImageData, OPEN_IMAGES)
-    require_kind("prior", prior, Prior, OPEN_PRIOR)
+    if prior is not None:
+        require_kind("prior", prior, Prior, OPEN_PRIOR)
     settings = distill_settings(preset, ipc=ipc, **options)
     automatic = {name: "auto" for name, value in options.items() if value == "auto"}
-    if store == "images":
-        settings.require_no_copies()
-    prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
-    conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map)
-    require_two_images(images.counts)
+    settings.require_for(store)
+    settings.require_networks(prior=prior is not None, teacher=teacher is not None)
+    if "prior" not in settings.needs:
+        prior = None
+    elif prior and (settings.generates or settings.statistics_level):
+        prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
+    side = prior.image_size if prior and settings.generates else image_size or images.image_size
+    _require_side(side, image_size, settings)
+    conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map) if prior else []
+    if teacher is not None:
+        teacher.require_classes(images.class_names, images.source)
+    if settings.candidates != "real":
+        require_two_images(images.counts)
     settings = settings.with_sample_seed(images.counts.values())
     manifest = Manifest.of(
         method=settings.method,
         class_names=images.class_names,
         ipc=ipc if store == "images" else 0,
-        image_size=prior.image_size,
+        image_size=side,
         settings=settings.as_values(),
         data=images.record,
-        prior=prior.record,
+        prior=prior.record if prior else None,
         real_counts=images.counts,
         conditioning=conditioning,
+        pack=settings.pack,
+        teacher=teacher.fingerprint if teacher and settings.asks_teacher else None,
     )
+    selection = Selection(images, settings, conditioning_ids(conditioning), prior, teacher, Path(shared) if shared else None)
+    require_real_images(images, selection.count)
     with StagedFolder(out, {**manifest.key(), **automatic}) as stage:
         stage.report(progress)
         if stage.finished:
             return DistilledSet.load(out)
-        if images.image_size != prior.image_size:
-            progress.say(f"images of {images.image_size} px (median) are read at {prior.image_size} px, the prior's side")
-        sized = images.at_size(prior.image_size)
-        if "level" in automatic:
-            level = _choice(stage.path / "level.json", lambda: choose_level(sized, prior, conditioning, settings, progress), progress)
-            settings = settings.model_copy(update={"statistics_level": level["level"], "denoising_level": level["level"]})
-        if "batch_size" in automatic:
-            largest = max(images.counts.values())
-            size = _choice(
-                stage.path / "batch_size.json",
-                lambda: choose_batch_size(prior, settings, memory_budget=memory_budget, largest=largest),
-                progress,
-            )
-            settings = settings.model_copy(update={"batch_size": size["batch_size"]})
-        estimator = StatisticsEstimator(sized, prior, settings, conditioning_ids(conditioning), decoders)
+        if images.image_size != side:
+            progress.say(f"images of {images.image_size} px (median) are read at {side} px{', the side of the prior' if prior else ''}")
         with execution.session() as place:
+            real: Images | None = None
+            if settings.real_images:
+                chosen = selection.choose(stage.path / "chosen", place, progress)
+                manifest = manifest.with_sources(sources_of(images, chosen, settings.pack))
+                real = selection.deliver(chosen, side, place)
+            if settings.candidates == "real":
+                assert real is not None
+                write_set(stage, manifest, real, temporary=("chosen",), progress=progress)
+                return DistilledSet.load(out)
+            assert prior is not None
+            sized = images.at_size(side)
+            settings = _measured(settings, automatic, stage.path, sized, prior, conditioning, memory_budget, progress)
+            estimator = StatisticsEstimator(sized, prior, settings, conditioning_ids(conditioning), decoders)
             mixtures = _measure_statistics(estimator, images.class_names, stage.path / "statistics", place, progress)
             samples = _samples(mixtures) if settings.subsampled else None
             manifest = manifest.changed(settings=settings, ipc=manifest.ipc, samples=samples)
-            write_drawn_set(stage, manifest, prior, settings, mixtures, execution=place, memory_budget=memory_budget, progress=progress)
+            write_drawn_set(
+                stage, manifest, prior, settings, mixtures, real=real, execution=place, memory_budget=memory_budget, progress=progress
+            )
     return DistilledSet.load(out)
 
 
@@ -141,6 +170,41 @@ def require_two_images(counts: Mapping[str, int]) -> None:
             found=listed(small) or "no class",
             hint="add images to these classes or remove them.",
         )
+
+
+def _require_side(side: int, asked: int | None, settings: DistillSettings) -> None:
+    """Refuse another side than the prior's for what it generates, and one that cannot be packed."""
+    if asked is not None and asked != side:
+        raise SettingsError(
+            "Images that a prior makes have its side.", found=f"--image-size {asked}, where the prior has {side}", hint="leave it out."
+        )
+    require_side(side)
+    tile_side(side, settings.pack)
+
+
+def _measured(
+    settings: DistillSettings,
+    automatic: Mapping[str, str],
+    folder: Path,
+    images: ImageData,
+    prior: Prior,
+    conditioning: Sequence[Conditioning],
+    memory_budget: int | None,
+    progress: Progress,
+) -> DistillSettings:
+    """Return the settings with the level and the batch size that are ``automatic`` measured; the evidence is kept in ``folder``."""
+    if "level" in automatic:
+        level = _choice(folder / "level.json", lambda: choose_level(images, prior, conditioning, settings, progress), progress)
+        settings = settings.model_copy(update={"statistics_level": level["level"], "denoising_level": level["level"]})
+    if "batch_size" in automatic:
+        largest = max(images.counts.values())
+        size = _choice(
+            folder / "batch_size.json",
+            lambda: choose_batch_size(prior, settings, memory_budget=memory_budget, largest=largest),
+            progress,
+        )
+        settings = settings.model_copy(update={"batch_size": size["batch_size"]})
+    return settings
 
 
 def _choice(file: Path, choose: Callable[[], LevelChoice | BatchChoice], progress: Progress) -> dict[str, Any]:

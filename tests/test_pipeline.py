@@ -10,7 +10,7 @@ from d3hr import DistilledSet, ImageData, Prior, denoise, distill, invert, load_
 from d3hr.data.codec import to_uint8
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, search_candidates
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.errors import ClassMismatch, DamagedFile, DataError, DistilledSetError, NumericalError, OutputError, PriorError, SettingsError
 from tests.conftest import MakeFolder, tree, untrained_prior, write_parquet
 

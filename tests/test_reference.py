@@ -19,7 +19,8 @@ from d3hr import ClassGaussian, ImageData, Prior, denoise, distill, group_score,
 from d3hr.data.codec import to_uint8
 from d3hr.distillation.ddim import ddim_step
 from d3hr.distillation.pool import BLOCK_VALUES
-from d3hr.distillation.settings import DistillSettings, distill_settings
+from d3hr.distillation.presets import distill_settings
+from d3hr.distillation.settings import DistillSettings
 from d3hr.seeds import generator_for
 from tests import reference
 from tests.conftest import MakeFolder, untrained_prior

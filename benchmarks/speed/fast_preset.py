@@ -23,7 +23,7 @@ import d3hr
 from benchmarks.harness import WORK, argument_parser, record, write_digits
 from d3hr.comparison.trainings import Setting, evaluate_once
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.progress import OnTerminal
 

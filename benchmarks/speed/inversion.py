@@ -22,7 +22,8 @@ import d3hr
 from benchmarks.harness import WORK, argument_parser, record
 from benchmarks.speed.fast_preset import deviation
 from d3hr.distillation.ddim import ddim_step
-from d3hr.distillation.settings import DistillSettings, distill_settings
+from d3hr.distillation.presets import distill_settings
+from d3hr.distillation.settings import DistillSettings
 from d3hr.progress import OnTerminal
 
 PRIOR = WORK / "digits_prior"

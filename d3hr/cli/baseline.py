@@ -5,6 +5,7 @@ from typing import Any
 
 from d3hr.cli.options import LOADING, READING, Loading, Reading
 from d3hr.cli.output import Result, next_evaluation
+from d3hr.distillation.settings import Network
 from d3hr.progress import OnTerminal
 
 
@@ -27,7 +28,8 @@ def baseline(
     """Make a set by another method than d3hr's, to compare with, or by d3hr itself, through the interface that all methods share.
 
     Args:
-        method: d3hr, random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian, prototypes or patches
+        method: d3hr, chosen, mixed, real_start, random_real, herding, k_center, k_means, prior_only, forward_noise, latent_gaussian,
+            prototypes or patches
         data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         out: folder to write the set to
         ipc: images per class
@@ -43,7 +45,7 @@ def baseline(
     """
     from d3hr.evaluation.teachers import Teacher
     from d3hr.fileio.staging import require_free_or_ours
-    from d3hr.methods.job import MethodInputs, Network
+    from d3hr.methods.job import MethodInputs
     from d3hr.methods.registry import method_named
     from d3hr.sets.packing import packed_in_words
 

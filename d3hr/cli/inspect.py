@@ -1,6 +1,7 @@
 """``d3hr inspect``: what is in a data set."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from d3hr.cli.options import READING, Reading, warn_of_leak
@@ -33,6 +34,7 @@ def inspect(
     """
     from d3hr.prior.class_matching import match_classes, read_class_map
     from d3hr.prior.repository import Repository
+    from d3hr.sets.manifest import read_manifest
 
     if class_map and not prior:
         raise SettingsError("--class-map is for --prior.", found="no --prior", hint="give the prior whose classes it names.")
@@ -60,6 +62,12 @@ def inspect(
         "ignored": list(images.ignored),
         "fingerprint": images.fingerprint,
     }
+    if (Path(data) / "manifest.json").is_file():
+        manifest = read_manifest(Path(data))
+        values["set"] = {"method": manifest.method, "ipc": manifest.ipc, "pack": manifest.pack, "real_images": manifest.real_images}
+        progress.say(
+            f"{data} is a distilled set, method {manifest.method}" + (manifest.about_real_images and f": it {manifest.about_real_images}")
+        )
     if test:
         tested = reading.load(test, test_split, progress, test=True)
         warn_of_leak(images, tested, progress)

@@ -7,7 +7,7 @@ from typing import Literal
 from d3hr.cli.options import LOADING, READING, Loading, Precision, Reading
 from d3hr.cli.output import Result
 from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError, flag
 from d3hr.progress import OnTerminal
 

@@ -154,6 +154,10 @@ class ImageData:
         """Return the images uint8 [n, 3, H, W] at ``indices`` of one class; index 0 is its first image."""
         return self._decode(self._indices(class_name)[np.asarray(indices)])
 
+    def names(self, class_name: str, indices: Sequence[int] | Tensor) -> list[str]:
+        """Return the names of the images at ``indices`` of one class in their source: files, or rows of a table."""
+        return [self._images.name(int(index)) for index in self._indices(class_name)[np.asarray(indices)]]
+
     def pick(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the images [n, 3, H, W] in [-1, 1] at ``indices`` of one class; index 0 is its first image."""
         return to_unit_range(self.pixels(class_name, indices))

@@ -18,7 +18,8 @@ from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
 from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, reference_draws
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space, mean_of_known
 from d3hr.distillation.levels import MIN_IMAGES, LatentSample
-from d3hr.distillation.settings import DistillSettings, distill_settings
+from d3hr.distillation.presets import distill_settings
+from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import ClassMismatch, require_at_least, require_kind
 from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.teachers import Teacher

@@ -20,7 +20,7 @@ from d3hr.diagnostics.checks import LABELS_SEPARATION, PRIOR_FAILURE_DB, PRIOR_W
 from d3hr.diagnostics.neighbours import SUPPORT_NEIGHBOURS, Support, support
 from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
 from d3hr.diagnostics.spaces import Array, feature_space
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.evaluation.teachers import Teacher

@@ -17,7 +17,8 @@ from torch import Tensor
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture, largest_remainders
 from d3hr.distillation.pool import SearchOptions, class_variances, draw_candidate, search_pool
-from d3hr.distillation.settings import ExactStd, GroupOptions, GroupSettings, Skewness
+from d3hr.distillation.presets import GroupOptions
+from d3hr.distillation.settings import ExactStd, GroupSettings, Skewness
 from d3hr.errors import DataError, settings_error
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from d3hr.distillation.settings import PRESETS, DistillOptions, DistillSettings, ExpandOptions, distill_settings
+from d3hr.distillation.presets import PRESETS, DistillOptions, ExpandOptions, distill_settings
+from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import SettingsError
 
 M = TypeVar("M", bound=BaseModel)

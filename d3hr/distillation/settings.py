@@ -1,22 +1,30 @@
 """The settings of a distillation, declared once: type, bounds, default and documentation, which is the help of the flags.
 
 Settings that decide the class statistics are kept apart from those that decide what is drawn from them, since one set of statistics serves
-many sets of images. :mod:`d3hr.distillation.overrides` derives what the command line, the methods and the recipes take.
+many sets of images; so are those that decide which real images are chosen. Names for whole settings are in
+:mod:`d3hr.distillation.presets`. :mod:`d3hr.distillation.overrides` derives what the command line, the methods and the recipes take.
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from d3hr.errors import SettingsError, flag, settings_error
+from d3hr.errors import SettingsError
 
+Candidates = Literal["gaussian", "real", "mixed"]
 ExactStd = Literal["unbiased", "population"]
 ForwardProcess = Literal["inversion", "forward_noise"]
+Keep = Literal["all", "easiest", "undoubted"]
+Rule = Literal["group", "centre", "margin", "centre_margin", "easiest", "facility", "interval", "separation"]
 Skewness = Literal["per_dimension", "per_image"]
 Solver = Literal["ddim", "fixed_point"]
+Space = Literal["pixel", "latent", "teacher"]
 StatisticsDtype = Literal["float32", "float16"]
-Strategy = Literal["search", "exact", "random"]
+Store = Literal["images", "statistics"]
+Strategy = Literal["search", "exact", "random", "snap"]
+Network = Literal["prior", "teacher"]
+"""A network that a method may need, by the name of the flag that gives it."""
 USUAL_STEPS = 50
 """Points of the sampling grid, unless others are given: the paper's."""
 
@@ -29,7 +37,8 @@ class GroupSettings(BaseModel):
     ipc: int = Field(default=10, ge=1)
     """images per class"""
     strategy: Strategy = "search"
-    """search (the best of many random groups, as in the paper), exact (one group standardised to the moments) or random (one draw)"""
+    """search (the best of many random groups, as in the paper), exact (one group standardised to the moments; of real images, the one of
+    lowest score), random (one draw) or, of real images alone, snap (those nearest to a group that exact draws)"""
     num_candidates: int = Field(default=1_000_000, ge=1)
     """candidate groups of a search"""
     weights: tuple[float, float, float] = (1.0, 1.0, 0.5)
@@ -79,8 +88,33 @@ class StatisticsSettings(BaseModel):
     """directions of largest variance in which each Gaussian keeps its covariance; the paper has 0, independent dimensions"""
 
 
-class DistillSettings(GroupSettings, StatisticsSettings):
-    """Everything that decides the pixels of a distilled set, given data and prior."""
+class ChoiceSettings(BaseModel):
+    """Which real images are chosen, where a set has real images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    candidates: Candidates = "gaussian"
+    """gaussian (images drawn from the class statistics), real (real images, chosen) or mixed (a share of each)"""
+    real_share: float = Field(default=0.5, gt=0, lt=1)
+    """share of the images that are real, where candidates are mixed"""
+    space: Space = "pixel"
+    """what real images are compared by: pixel (small pictures), latent (at the statistics level) or teacher (a teacher's features)"""
+    components: int = Field(default=64, ge=0)
+    """principal components of each class in which its real images are compared; 0 compares them as they are"""
+    keep: Keep = "all"
+    """real images to choose from: all of a class, its easiest, or those whose labels are not doubtful"""
+    easiest_share: float = Field(default=0.3, gt=0, le=1)
+    """share of each class that is its easiest: of which a teacher, or by default networks trained on the other images, are most sure"""
+    rule: Rule = "group"
+    """group (by the group score and the strategy), centre (medoids of clusters), margin (least sure, without doubtful ones), centre_margin
+    (half of each, of sub-clusters), easiest, facility (facility location), interval (evenly by the loss of the prior) or separation (the
+    group farthest from other classes)"""
+    pack: int = Field(default=1, ge=1, le=8)
+    """real images along each side of a stored image: 2 stores four in each, at half the side"""
+
+
+class DistillSettings(GroupSettings, StatisticsSettings, ChoiceSettings):
+    """Everything that decides the pixels of a distilled set, given data, prior and teacher."""
 
     denoising_level: int = Field(default=31, ge=0)
     """level from which groups are denoised; 0 if the statistics are those of clean latents, and only then"""
@@ -92,34 +126,114 @@ class DistillSettings(GroupSettings, StatisticsSettings):
         for name in ("statistics_level", "denoising_level"):
             if getattr(self, name) >= self.steps:
                 raise ValueError(f"{name} {getattr(self, name)} is not on a grid of {self.steps} steps")
-        if (self.statistics_level == 0) != (self.denoising_level == 0):
-            raise ValueError("only groups from the statistics of level 0 are clean latents: both levels are 0, or neither")
         if self.forward_process == "forward_noise" and self.statistics_level == 0:
             raise ValueError("forward noise needs a level above 0, which is that of clean latents")
         if self.solver == "fixed_point" and self.inversion_stride > 1:
             raise ValueError("inversion_stride is 1 with solver fixed_point, which undoes denoising level by level")
+        if self.candidates == "gaussian" and self.strategy == "snap":
+            raise ValueError("strategy snap is for real candidates")
+        if self.candidates == "real":
+            if self.forward_process == "forward_noise":
+                raise ValueError("real images are inverted, not noised: forward_process is inversion")
+            if self.space != "latent" and self.statistics_level > 0:
+                raise ValueError(f"only latents have a level; space {self.space} has none")
+            if self.pack > 1 and self.denoising_level > 0:
+                raise ValueError("images that are denoised are not packed: pack is 1, or denoising_level 0")
+        elif (self.statistics_level == 0) != (self.denoising_level == 0):
+            raise ValueError("only groups from the statistics of level 0 are clean latents: both levels are 0, or neither")
+        if self.candidates == "mixed":
+            if self.pack > 1:
+                raise ValueError("mixed sets are not packed")
+            if not 0 < self.real_images < self.ipc:
+                raise ValueError(f"real_share {self.real_share:g} of {self.ipc} images leaves none for one kind")
         return self
+
+    def require_for(self, store: Store) -> None:
+        """Refuse to store statistics alone where images are chosen, and to draw the mean of a mode more than once, at temperature 0."""
+        if store == "statistics":
+            if self.real_images:
+                raise SettingsError(
+                    "Statistics are stored of drawn images alone.", found=f"candidates {self.candidates}", hint="leave --store out."
+                )
+            return
+        self.require_no_copies()
 
     def require_no_copies(self) -> None:
         """Refuse to draw the mean of a mode more than once, at temperature 0."""
-        if not self.temperature and self.ipc > self.modes:
+        if not self.temperature and self.ipc - self.real_images > self.modes:
             raise SettingsError(
                 "At temperature 0 every mode of a class draws its mean, and nothing else.",
-                found=f"{self.ipc} images of {self.modes} mode(s)",
+                found=f"{self.ipc - self.real_images} images of {self.modes} mode(s)",
                 hint="give --temperature above 0, or as few images as there are modes.",
             )
 
     @property
     def method(self) -> str:
-        """The method that a manifest names for sets of these settings: ``d3hr``, ``forward_noise`` or ``latent_gaussian``."""
+        """The method that a manifest names for sets of these settings.
+
+        ``d3hr``, ``forward_noise`` or ``latent_gaussian`` where images are drawn; ``chosen`` where they are real, ``real_start`` where they
+        are real ones that a prior changed, and ``mixed``.
+        """
+        if self.candidates == "real":
+            return "real_start" if self.denoising_level else "chosen"
+        if self.candidates == "mixed":
+            return "mixed"
         if self.statistics_level == 0:
             return "latent_gaussian"
         return "d3hr" if self.forward_process == "inversion" else "forward_noise"
 
     @property
+    def real_images(self) -> int:
+        """Real images of each class in the set, or images that start from real ones; those packed into one image count as one."""
+        shares = {"gaussian": 0.0, "real": 1.0, "mixed": self.real_share}
+        return round(self.ipc * shares[self.candidates])
+
+    @property
+    def generates(self) -> bool:
+        """Whether a prior makes the images, all or some; otherwise they are real ones as they are."""
+        return self.candidates != "real" or self.denoising_level > 0
+
+    @property
+    def needs(self) -> frozenset[Network]:
+        """The networks that are needed."""
+        teacher = bool(self.real_images) and self.space == "teacher" and "space" not in self.idle
+        networks: dict[Network, bool] = {"prior": bool(self.reason_for_prior), "teacher": teacher}
+        return frozenset(name for name, needed in networks.items() if needed)
+
+    @property
+    def reason_for_prior(self) -> str:
+        """What needs a prior, as the subject of a sentence; empty if nothing does."""
+        if self.candidates != "real":
+            return "Images that are drawn"
+        if self.denoising_level:
+            return "Images that are denoised"
+        if self.rule == "interval":
+            return "Images that are ordered by the loss of a prior"
+        return "Latents, by which images are compared," if self.space == "latent" and "space" not in self.idle else ""
+
+    def require_networks(self, *, prior: bool, teacher: bool) -> None:
+        """Raise :class:`SettingsError` where a network is needed that is not there."""
+        if "teacher" in self.needs and not teacher:
+            raise SettingsError("The space teacher needs a teacher.", found="none", hint="give one: 'd3hr train-teacher' makes one.")
+        if "prior" in self.needs and not prior:
+            instead = "" if self.candidates == "real" else ", or choose real images: --candidates real"
+            raise SettingsError(f"{self.reason_for_prior} need a prior.", found="none", hint=f"give one ('d3hr fit' makes one){instead}.")
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether a teacher, if there is one, decides what is chosen."""
+        return "teacher" in self.needs or self.judges_confidence
+
+    @property
+    def judges_confidence(self) -> bool:
+        """Whether real images are chosen by how sure networks are of their classes."""
+        return bool(self.real_images) and (self.keep != "all" or self.rule in ("margin", "centre_margin", "easiest"))
+
+    @property
     def inversion_level(self) -> int:
         """Level that inversion climbs to; 0 if nothing is inverted."""
-        return self.statistics_level if self.forward_process == "inversion" else 0
+        highest = max(self.statistics_level, self.denoising_level) if self.candidates == "real" else self.statistics_level
+        return highest if self.forward_process == "inversion" else 0
 
     @property
     def subsampled(self) -> bool:
@@ -142,121 +256,32 @@ class DistillSettings(GroupSettings, StatisticsSettings):
     @property
     def idle(self) -> frozenset[str]:
         """Names of the settings that have no effect, given the others."""
-        unused = set() if self.inversion_level else {"inversion_guidance", "solver", "inversion_stride"}
-        unused |= set() if self.subsampled else {"sample_seed"}
-        return frozenset(unused if self.denoising_level else {*unused, "denoising_guidance"})
+        in_use = {
+            **dict.fromkeys(("inversion_guidance", "solver", "inversion_stride"), self.inversion_level > 0),
+            "sample_seed": self.subsampled,
+            "denoising_guidance": self.denoising_level > 0,
+            **(self._choice_in_use if self.real_images else dict.fromkeys(ChoiceSettings.model_fields, False)),
+        }
+        return frozenset(name for name, used in in_use.items() if not used)
+
+    @property
+    def _choice_in_use(self) -> dict[str, bool]:
+        """Whether settings have an effect where real images are chosen; of those for drawn images, only mixed sets use all."""
+        groups = self.rule in ("group", "separation")
+        compared = groups or self.rule in ("centre", "centre_margin", "facility")
+        of_choice = {"components": compared, "space": compared, "easiest_share": self.keep == "easiest"}
+        if self.candidates == "mixed":
+            return of_choice
+        return {
+            **of_choice,
+            **dict.fromkeys(("real_share", "statistics_dtype", "tolerance", "rank", "forward_process"), False),
+            **dict.fromkeys(("strategy", "weights", "skewness", "modes"), groups),
+            **dict.fromkeys(("exact_std", "temperature", "seed_by_class"), groups and self.strategy == "snap"),
+            "num_candidates": groups and self.strategy == "search",
+            "steps": self.inversion_level > 0 or self.rule == "interval",
+            "batch_size": self.denoising_level > 0 or (compared and self.space == "latent") or self.rule == "interval",
+        }
 
     def as_values(self) -> dict[str, Any]:
         """Return the settings that have an effect, as JSON values: what a manifest and the key of a set hold."""
         return self.model_dump(mode="json", exclude=set(self.idle))
-
-
-class GroupOptions(TypedDict, total=False):
-    """Options of :func:`~d3hr.distillation.grouping.select_groups`; :class:`GroupSettings` says what each means."""
-
-    strategy: Strategy
-    num_candidates: int
-    weights: tuple[float, float, float]
-    skewness: Skewness
-    exact_std: ExactStd
-    temperature: float
-    seed_by_class: bool
-    seed: int
-
-
-class ExpandOptions(GroupOptions, total=False):
-    """Options of :func:`d3hr.expand`: all that may differ between sets from the same statistics."""
-
-    denoising_level: int
-    denoising_guidance: float
-
-
-class DistillOptions(ExpandOptions, total=False):
-    """Options of :func:`d3hr.distill` and :func:`d3hr.plan`, next to preset and IPC; :class:`DistillSettings` says what each means.
-
-    ``level`` sets ``statistics_level`` and ``denoising_level``.
-    """
-
-    level: int | Literal["auto"]
-    steps: int
-    forward_process: ForwardProcess
-    statistics_level: int
-    inversion_guidance: float
-    inversion_stride: int
-    solver: Solver
-    batch_size: int | Literal["auto"]
-    statistics_dtype: StatisticsDtype
-    max_images_per_class: int | None
-    tolerance: float | None
-    sample_seed: int | None
-    modes: int
-    rank: int
-
-
-PRESETS: dict[str, DistillOptions] = {
-    "paper": {},
-    "released": {"statistics_level": 30, "weights": (1.0, 1.0, 0.1), "skewness": "per_image", "seed_by_class": False},
-    "fast": {"inversion_stride": 6},
-    "mixture": {
-        "modes": 5,
-        "strategy": "exact",
-        "exact_std": "population",
-        "temperature": 0.85,
-        "num_candidates": 10_000,
-        "statistics_level": 5,
-        "denoising_level": 5,
-        "inversion_guidance": 1.0,
-    },
-    "gentle": {
-        "strategy": "exact",
-        "exact_std": "population",
-        "statistics_level": 25,
-        "denoising_level": 25,
-        "inversion_guidance": 1.0,
-        "denoising_guidance": 1.0,
-    },
-}
-"""``paper``: arXiv 2505.18399. ``released``: what its public code does. ``fast``: the paper's with a fifth of its network calls in
-inversion; class statistics within a tenth of a sigma (``benchmarks/speed/fast_preset.py``). ``mixture``: five Gaussians per class, near the
-clean latents (docs/results.md says what that is worth). ``gentle``: for priors fitted in minutes, which strong guidance distorts."""
-
-
-def distill_settings(preset: str = "paper", *, ipc: int = 10, **options: Unpack[DistillOptions]) -> DistillSettings:
-    """Return the settings of one of :data:`PRESETS` with changes; an option of None changes nothing.
-
-    ``level="auto"`` and ``batch_size="auto"`` are measured in a distillation; here the level is at the same share of the grid as the
-    preset's, and the batch size is the preset's.
-
-    Raises:
-        SettingsError: the preset or a setting is unknown, out of range, contradicts another, or has no effect, given the others.
-    """
-    if preset not in PRESETS:
-        raise SettingsError("Unknown preset.", found=repr(preset), hint=f"use one of: {', '.join(PRESETS)}.")
-    changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if changes.get("batch_size") == "auto":
-        del changes["batch_size"]
-    level = changes.pop("level", None)
-    doubled = [name for name in ("statistics_level", "denoising_level") if name in changes]
-    if level is not None and doubled:
-        raise SettingsError(
-            "--level sets both levels.", found=f"--level with {' and '.join(map(flag, doubled))}", hint="give --level, or the other two."
-        )
-    if level == "auto":
-        if changes.get("forward_process") == "forward_noise":
-            raise SettingsError("--level auto measures inverted latents.", found="forward noise", hint="give a number.")
-        usual = distill_settings(preset)
-        level = max(1, usual.statistics_level * changes.get("steps", usual.steps) // usual.steps)
-    if level is not None:
-        changes |= {"statistics_level": level, "denoising_level": level}
-    try:
-        settings = DistillSettings(**{**PRESETS[preset], **changes, "ipc": ipc})
-    except ValidationError as error:
-        raise settings_error(error) from None
-    unused = sorted(settings.idle & changes.keys())
-    if unused:
-        raise SettingsError(
-            f"{flag(unused[0])} has no effect here.",
-            found=f"statistics at level {settings.statistics_level}, reached by {settings.forward_process}",
-            hint="leave it out.",
-        )
-    return settings

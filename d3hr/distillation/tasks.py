@@ -117,13 +117,8 @@ class StatisticsEstimator:
         return torch.from_numpy(centres)
 
     def _indices(self, chunk: ClassChunk) -> Sequence[int]:
-        """Return which images of the class the chunk has: in the order of the data, or of a random one, whose first n are a sample."""
-        settings, count = self.settings, self.images.counts[chunk.class_name]
-        if not settings.samples(count):
-            return range(chunk.start, chunk.stop)
-        order = torch.randperm(count, generator=generator_for(settings.seed_of_sample, "subsample", chunk.class_name))
-        indices: list[int] = order[chunk.start : chunk.stop].tolist()
-        return indices
+        """Return which images of the class the chunk has."""
+        return image_order(chunk.class_name, self.images.counts[chunk.class_name], self.settings)[chunk.start : chunk.stop]
 
     def _encode(self, batch: Tensor) -> Tensor:
         """Return the clean latents [N, C, h, w] of images [N, 3, H, W] in [-1, 1]."""
@@ -191,6 +186,14 @@ class ImageGenerator:
                 guidance_scale=self.settings.denoising_guidance,
                 batch_size=self.settings.batch_size,
             )
+
+
+def image_order(class_name: str, count: int, settings: DistillSettings) -> Sequence[int]:
+    """Return the order in which the images of a class are looked at: that of the data, or a random one, whose first n are a sample."""
+    if not settings.samples(count):
+        return range(count)
+    order: list[int] = torch.randperm(count, generator=generator_for(settings.seed_of_sample, "subsample", class_name)).tolist()
+    return order
 
 
 def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, settings: DistillSettings) -> Tensor:

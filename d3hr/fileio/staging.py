@@ -10,21 +10,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from filelock import BaseFileLock
+from torch import Tensor
 
 from d3hr.errors import DamagedFile, OutputError, listed
-from d3hr.fileio.atomic import read_json, write_bytes, write_json
-from d3hr.fileio.checksums import SUMS, folder_checksums
+from d3hr.fileio.atomic import load_if_valid, read_json, read_tensors, write_bytes, write_json, write_tensors
+from d3hr.fileio.checksums import SUMS, digest_of, folder_checksums
 from d3hr.fileio.locking import LOCK, lock_folder, locked, remove_lock, unlock_folder
 from d3hr.fileio.names import with_a_name
 from d3hr.formatting import flat
-from d3hr.progress import Progress
+from d3hr.progress import SILENT, Progress
 
 _KEY_FILE = "run.json"
 _SHOWN = 40
@@ -138,6 +139,29 @@ def lock_workdir(folder: Path, key: dict[str, Any], *, wait: bool = False) -> It
     _create(folder, key)
     with locked(folder, wait=wait):
         yield _prepare(folder, key)
+
+
+def kept_tensors(
+    folder: Path, kind: str, key: dict[str, Any], number: int, compute: Callable[[], dict[str, Tensor]], progress: Progress = SILENT
+) -> dict[str, Tensor]:
+    """Return tensors that ``key`` and ``number`` decide: those that an earlier run left in ``folder``, or else computed and kept there.
+
+    Args:
+        folder: holds a folder for each ``kind`` and key, in which each number has a file.
+        kind: first part of that folder's name.
+        key: JSON values that decide the tensors of all numbers.
+        number: number of the tensors under the key, such as that of a class.
+        compute: makes them.
+        progress: where to report a damaged file, which is made again.
+    """
+    place = folder / f"{kind}-{digest_of(key)[:16]}"
+    file = place / f"{number:06d}.safetensors"
+    with lock_workdir(place, key, wait=True):
+        tensors = load_if_valid(file, read_tensors, progress)
+        if tensors is None:
+            tensors = compute()
+            write_tensors(file, tensors)
+    return tensors
 
 
 def require_free_or_ours(out: str | Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from d3hr.distillation.overrides import PresetOverrides
+from d3hr.distillation.settings import Network
 from d3hr.errors import SettingsError, settings_error
-from d3hr.methods.job import Job, MethodInputs, Network
+from d3hr.methods.job import Job, MethodInputs
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
 

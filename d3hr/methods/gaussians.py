@@ -7,7 +7,8 @@ decodes groups as they are drawn. Grouping is the same. The statistics are measu
 from typing import ClassVar, Literal
 
 from d3hr.distillation.overrides import with_fields_of
-from d3hr.distillation.settings import DistillOptions, DistillSettings, ExpandOptions, GroupOptions, StatisticsSettings
+from d3hr.distillation.presets import DistillOptions, ExpandOptions, GroupOptions
+from d3hr.distillation.settings import DistillSettings, StatisticsSettings
 from d3hr.methods.base import PriorMethodSettings
 from d3hr.methods.job import Job
 from d3hr.pipeline import distill, expand

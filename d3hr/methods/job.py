@@ -4,25 +4,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.errors import DataError, listed, require_at_least
+from d3hr.distillation.settings import Network
+from d3hr.errors import require_at_least
 from d3hr.evaluation.teachers import Teacher
-from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
 from d3hr.fileio.checksums import digest_of
-from d3hr.fileio.staging import StagedFolder, lock_workdir
+from d3hr.fileio.staging import StagedFolder, kept_tensors
 from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import Progress
+from d3hr.selection.real_images import require_real_images
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.writer import write_set
-
-Network = Literal["prior", "teacher"]
-"""A network that a method may need, by the name of the flag that gives it."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,9 @@ class Job:
         assert self.inputs.teacher is not None
         return self.inputs.teacher
 
-    def require_real_images(self, of_each: int = 1) -> None:
-        """Raise :class:`DataError` unless every class has real images for the set's own, each of which is to hold ``of_each``."""
-        wanted = self.ipc * of_each
-        small = [f"{name} ({count})" for name, count in self.images.counts.items() if count < wanted]
-        if small:
-            raise DataError(f"Some classes have fewer than {wanted} real images to draw.", found=listed(small), hint="use a lower --ipc.")
+    def require_real_images(self, count: int | None = None) -> None:
+        """Raise :class:`DataError` unless every class has ``count`` real images, by default as many as the set is to have."""
+        require_real_images(self.images, self.ipc if count is None else count)
 
     def shared_folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return the folder in ``shared`` for results of ``kind`` that ``key`` decides."""
@@ -120,30 +115,17 @@ class Job:
         self, kind: str, key: dict[str, Any], class_name: str, compute: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Return tensors of one class that ``key`` decides: those that another set left in ``shared``, or else computed and kept there."""
-        folder = self.shared_folder(kind, key)
-        file = folder / f"{self.images.class_names.index(class_name):06d}.safetensors"
-        with lock_workdir(folder, key, wait=True):
-            tensors = load_if_valid(file, read_tensors, self.progress)
-            if tensors is None:
-                tensors = compute()
-                write_tensors(file, tensors)
-        return tensors
+        return kept_tensors(self.shared, kind, key, self.images.class_names.index(class_name), compute, self.progress)
 
-    def write(
-        self, images_of: Callable[[str], Tensor], settings: Mapping[str, Any], *, generated: bool = False, pack: int = 1
-    ) -> DistilledSet:
-        """Write the set, or return it if an earlier run has finished it.
+    def manifest(self, settings: Mapping[str, Any], *, generated: bool = False, pack: int = 1) -> Manifest:
+        """Return the manifest of the set.
 
         Args:
-            images_of: returns the images of one class, float [K, 3, H, W] in [-1, 1].
-            settings: what decides the images, as JSON values for the manifest.
+            settings: what decides the images, as JSON values.
             generated: whether the prior generates the images.
-            pack: pictures along each side of an image.
-
-        Raises:
-            OutputError: ``out`` holds something else.
+            pack: pictures along each side of a stored image.
         """
-        manifest = Manifest.of(
+        return Manifest.of(
             method=self.method,
             class_names=self.images.class_names,
             ipc=self.ipc,
@@ -155,7 +137,20 @@ class Job:
             conditioning=self.inputs.conditioning if generated else (),
             pack=pack,
         )
-        return write_images(self.out, manifest, images_of, self.progress)
+
+    def write(self, images_of: Callable[[str], Tensor], settings: Mapping[str, Any], *, generated: bool = False) -> DistilledSet:
+        """Write the set, or return it if an earlier run has finished it.
+
+        Args:
+            images_of: returns the images of one class, float [K, 3, H, W] in [-1, 1].
+            settings: what decides the images, as JSON values for the manifest.
+            generated: whether the prior generates the images.
+            pack: pictures along each side of an image.
+
+        Raises:
+            OutputError: ``out`` holds something else.
+        """
+        return write_images(self.out, self.manifest(settings, generated=generated), images_of, self.progress)
 
 
 def write_images(out: str | Path, manifest: Manifest, images_of: Callable[[str], Tensor], progress: Progress) -> DistilledSet:

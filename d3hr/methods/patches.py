@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from d3hr.data.codec import resized
 from d3hr.data.dataset import ImageData
+from d3hr.distillation.settings import Network
 from d3hr.errors import DataError, SettingsError, listed
 from d3hr.evaluation.teachers import Teacher
 from d3hr.methods.base import MethodSettings
-from d3hr.methods.job import Job, MethodInputs, Network
+from d3hr.methods.job import Job, MethodInputs
 from d3hr.seeds import generator_for
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.packing import pack

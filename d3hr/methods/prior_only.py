@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from d3hr.distillation.overrides import with_fields_of
-from d3hr.distillation.settings import USUAL_STEPS, DistillOptions, DistillSettings
+from d3hr.distillation.presets import DistillOptions
+from d3hr.distillation.settings import USUAL_STEPS, DistillSettings
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError, require_at_least, require_kind
 from d3hr.methods.base import PriorMethodSettings

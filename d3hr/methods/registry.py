@@ -4,16 +4,19 @@ from typing import Any
 
 from d3hr.errors import SettingsError
 from d3hr.methods.base import Method
+from d3hr.methods.chosen import ChosenSettings, MixedSettings, RealStartSettings, write_chosen
 from d3hr.methods.gaussians import D3hrSettings, ForwardNoiseSettings, LatentGaussianSettings, write_from_gaussians
-from d3hr.methods.packed import PackSettings, write_random_packed
 from d3hr.methods.patches import PatchSettings, write_patches
 from d3hr.methods.prior_only import PriorOnlySettings, write_prior_only
 from d3hr.methods.prototypes import PrototypeSettings, write_prototypes
-from d3hr.methods.selection import SelectionSettings, write_herding, write_k_center, write_k_means
+from d3hr.methods.selection import RandomSettings, SelectionSettings, write_herding, write_k_center, write_k_means, write_random_real
 
 _ALL: tuple[Method[Any], ...] = (
     Method("d3hr", "distilled (d3hr)", D3hrSettings, write_from_gaussians),
-    Method("random_real", "random real images", PackSettings, write_random_packed),
+    Method("chosen", "chosen real images", ChosenSettings, write_chosen),
+    Method("mixed", "chosen real images next to drawn ones", MixedSettings, write_chosen),
+    Method("real_start", "chosen real images, inverted to a low level and denoised", RealStartSettings, write_chosen),
+    Method("random_real", "random real images", RandomSettings, write_random_real),
     Method("herding", "real images by herding", SelectionSettings, write_herding),
     Method("k_center", "real images by k-center", SelectionSettings, write_k_center),
     Method("k_means", "real images nearest to k-means centres", SelectionSettings, write_k_means),

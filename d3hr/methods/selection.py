@@ -5,20 +5,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.mixture import k_means_centres
+from d3hr.distillation.settings import Network
 from d3hr.errors import require_kind
+from d3hr.fileio.staging import StagedFolder
 from d3hr.methods.base import MethodSettings
 from d3hr.methods.features import Space, class_features, network_of
-from d3hr.methods.job import Job, MethodInputs, Network
+from d3hr.methods.job import Job, MethodInputs
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import derive_seed, generator_for
+from d3hr.selection.real_images import as_they_are, sources_of
 from d3hr.selection.rules import farthest_order, herding_order, medoids
 from d3hr.sets.distilled_set import DistilledSet
+from d3hr.sets.packing import tile_side
+from d3hr.sets.writer import write_set
 
 _NEEDS: dict[Space, frozenset[Network]] = {"pixel": frozenset(), "latent": frozenset({"prior"}), "teacher": frozenset({"teacher"})}
+
+
+class RandomSettings(MethodSettings):
+    """Settings of a random choice."""
+
+    pack: int = Field(default=1, ge=1, le=8)
+    """Real images along each side of a stored image: 2 stores four in each, at half the side."""
+
+    def check(self, inputs: MethodInputs) -> None:
+        """Refuse a side that cannot be packed."""
+        tile_side(inputs.image_size, self.pack)
 
 
 class SelectionSettings(MethodSettings):
@@ -52,16 +69,17 @@ def random_real(
     """
     require_kind("images", images, ImageData, OPEN_IMAGES)
     job = Job("random_real", MethodInputs(images, image_size), Path(out), ipc, seed, Path(f"{out}-shared"), progress)
-    return write_random_real(job, MethodSettings())
+    return write_random_real(job, RandomSettings())
 
 
-def write_random_real(job: Job, settings: MethodSettings) -> DistilledSet:
+def write_random_real(job: Job, settings: RandomSettings) -> DistilledSet:
     """Write random real images of each class, without replacement."""
+    count = job.ipc * settings.pack**2
 
     def choose(name: str) -> Tensor:
-        return torch.randperm(job.images.counts[name], generator=generator_for(job.seed, "random_real", name))[: job.ipc]
+        return torch.randperm(job.images.counts[name], generator=generator_for(job.seed, "random_real", name))[:count]
 
-    return _write_choice(job, choose, {"seed": job.seed})
+    return _write_choice(job, choose, {"seed": job.seed}, settings.pack)
 
 
 def write_herding(job: Job, settings: SelectionSettings) -> DistilledSet:
@@ -95,7 +113,13 @@ def _write_greedy(job: Job, settings: SelectionSettings, first: Callable[[Tensor
     return _write_choice(job, choose, values)
 
 
-def _write_choice(job: Job, choose: Callable[[str], Sequence[int] | Tensor], settings: Mapping[str, Any]) -> DistilledSet:
-    """Write the real images of each class at the indices that ``choose`` returns."""
-    job.require_real_images()
-    return job.write(lambda name: job.images.pick(name, choose(name)), settings)
+def _write_choice(job: Job, choose: Callable[[str], Sequence[int] | Tensor], settings: Mapping[str, Any], pack: int = 1) -> DistilledSet:
+    """Write the real images of each class at the indices that ``choose`` returns, ``pack`` x ``pack`` of them in each stored image."""
+    job.require_real_images(job.ipc * pack**2)
+    manifest = job.manifest(settings, pack=pack)
+    with StagedFolder(job.out, manifest.key()) as stage:
+        if not stage.finished:
+            chosen = {name: [int(index) for index in choose(name)] for name in job.images.class_names}
+            described = manifest.with_sources(sources_of(job.images, chosen, pack))
+            write_set(stage, described, as_they_are(job.images, chosen, job.inputs.image_size, pack), progress=job.progress)
+    return DistilledSet.load(job.out)

@@ -6,8 +6,8 @@ from typing import Literal, Unpack
 
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
-from d3hr.distillation.settings import DistillOptions, distill_settings
-from d3hr.errors import require_at_least
+from d3hr.distillation.presets import DistillOptions, distill_settings
+from d3hr.errors import SettingsError, require_at_least
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.training import check_steps
@@ -64,6 +64,9 @@ def plan(
         SettingsError: a setting is unknown or out of range.
     """
     settings = distill_settings(preset, ipc=ipc, **options)
+    if settings.real_images:
+        found = f"candidates {settings.candidates}"
+        raise SettingsError("A plan is of drawn images alone.", found=found, hint="just choose: without a prior it takes minutes.")
     protocol = protocol_named(protocol, ipc=ipc, classes=len(counts)) if isinstance(protocol, str) else protocol
     require_two_images(counts)
     require_at_least("--test-images", test_images, 0)

@@ -11,7 +11,7 @@ from d3hr.comparison.tables import Comparison
 from d3hr.comparison.trainings import Entry, Setting, compare_entries
 from d3hr.data.dataset import ImageData
 from d3hr.data.opening import load_images
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.fileio.atomic import atomic_file, read_json
 from d3hr.fileio.staging import lock_workdir

@@ -113,6 +113,10 @@ def _tiles(subject: ImageSet, own: ResultRow | None, images: int) -> list[tuple[
         real = sum(entry.real_images or 0 for entry in manifest.classes)
         if manifest.storage.get("images"):
             tiles.append((size_in_words(manifest.storage["images"]), "of PNG files"))
+        if manifest.real_images:
+            tiles.append((f"{manifest.real_images:,}", "images are real ones, chosen"))
+        elif manifest.about_real_images:
+            tiles.append((f"{images:,}", "images start from real ones"))
         if real and images:
             tiles.append((f"1 / {real / images:,.0f}", f"of {real:,} real images"))
     if own is not None:

@@ -9,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from d3hr.data.codec import png_of
-from d3hr.sets.manifest import ClassEntry, Manifest
+from d3hr.sets.entries import ClassEntry
+from d3hr.sets.manifest import Manifest
+from d3hr.sets.packing import packed_in_words
 
 MAX_CLASSES = 100
 """Most classes of a contact sheet, one per row."""
@@ -28,9 +30,11 @@ def set_card(manifest: Manifest) -> str:
     front: dict[str, object] = {"tags": ["dataset-distillation", manifest.method]}
     if manifest.ipc:
         front["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
+    real = f"**It {manifest.about_real_images}.** Their sources are in `manifest.json`." if manifest.about_real_images else ""
     contents = "Mean and standard deviation, in the noise space of a diffusion prior,"
     if manifest.ipc:
-        contents = f"{manifest.ipc} image(s) for each"
+        packed = f" ({packed_in_words(manifest.pack)})" if manifest.pack > 1 else ""
+        contents = f"{manifest.ipc} image(s){packed} for each"
     rows = [
         f"| {entry.label} | {_markdown(entry.name)} | {_markdown(entry.folder)} | {entry.images} | {_made_from(entry)} |"
         for entry in manifest.classes
@@ -45,6 +49,7 @@ def set_card(manifest: Manifest) -> str:
             f"{contents} of {len(manifest.classes)} classes, {manifest.image_size} x {manifest.image_size} pixels, "
             f"made by d3hr {manifest.versions['d3hr']}, method `{manifest.method}`, from `{source}`.",
             "",
+            *([real, ""] if real else []),
             *_how_to_open(manifest),
             "`manifest.json` maps class names to labels and tells every setting. The licences of the source images and of the prior"
             f"{licence} apply.",

@@ -23,15 +23,16 @@ from d3hr.data.codec import read_square
 from d3hr.data.opening import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
-from d3hr.distillation.settings import ExpandOptions, StatisticsSettings, distill_settings
-from d3hr.errors import DistilledSetError, PriorError, SettingsError, flag, require_class, require_kind
+from d3hr.distillation.presets import ExpandOptions
+from d3hr.errors import DistilledSetError, PriorError, require_class, require_kind
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
+from d3hr.sets.entries import ClassEntry
 from d3hr.sets.image_set import ImageSet, require_images
-from d3hr.sets.manifest import ClassEntry, Manifest, read_manifest, require_inside
+from d3hr.sets.manifest import CHOOSE_AGAIN, Manifest, read_manifest, require_inside
 from d3hr.sets.packing import packed_in_words
 from d3hr.sets.statistics import read_mixtures, require_size
 from d3hr.sets.writer import write_drawn_set
@@ -230,16 +231,10 @@ class DistilledSet:
             raise DistilledSetError(
                 f"{self.path} has no statistics to expand.",
                 found=f"a set of method {self.manifest.method!r}",
-                hint="give a set written by 'd3hr distill'.",
+                hint=CHOOSE_AGAIN if self.manifest.about_real_images else "give a set written by 'd3hr distill'.",
             )
         self.require_prior(prior)
-        changes = {name: value for name, value in options.items() if value is not None}
-        if fixed := sorted(StatisticsSettings.model_fields.keys() & changes.keys()):
-            raise SettingsError(
-                f"{flag(fixed[0])} decides the statistics, which are made.", found=f"a change of {fixed[0]}", hint="distil anew."
-            )
-        settings = distill_settings(**{**self.manifest.settings, **changes, "ipc": ipc})
-        settings.require_no_copies()
+        settings = self.manifest.settings_of_expansion({**options, "ipc": ipc})
         manifest = self.manifest.changed(settings=settings, ipc=ipc)
         with StagedFolder(out, manifest.key()) as stage, execution.session() as session:
             stage.report(progress)

@@ -11,55 +11,22 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from d3hr.data.codec import MAX_PIXELS
 from d3hr.data.record import DataRecord
-from d3hr.distillation.settings import USUAL_STEPS, DistillSettings
-from d3hr.errors import DistilledSetError, SettingsError, first_complaint
+from d3hr.distillation.presets import distill_settings
+from d3hr.distillation.settings import USUAL_STEPS, DistillSettings, StatisticsSettings
+from d3hr.errors import DistilledSetError, SettingsError, first_complaint, flag
 from d3hr.fileio.atomic import read_json
 from d3hr.fileio.names import class_folders
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.repository import PriorRecord
+from d3hr.sets.entries import ClassEntry, Sample, Source
 from d3hr.sets.packing import tile_side
 
+CHOOSE_AGAIN = "choose from the data again: 'd3hr distill DATA --candidates real --out SET' with another --ipc."
+"""What to do for another number of real images."""
+STARTS_FROM_REAL = "real_start"
+"""The method of sets whose images are real ones that a prior changed."""
 MAX_BYTES = 2**26
 """Largest manifest that is read: 64 MiB, which is room for some hundred thousand classes."""
-
-
-class Sample(BaseModel):
-    """The real images of a class from which its statistics come."""
-
-    model_config = ConfigDict(frozen=True)
-
-    images: int = Field(ge=2)
-    """How many, drawn at random without replacement."""
-    mean_error: float = Field(ge=0)
-    """Standard error of the mean, as a share of sigma, root mean square over the dimensions."""
-    std_error: float = Field(ge=0)
-    """Standard error of the standard deviation, likewise."""
-
-
-class ClassEntry(BaseModel):
-    """One class of a distilled set."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    label: int = Field(ge=0)
-    """Position of the class in the set's order."""
-    folder: str
-    """Folder under ``train``, as the class names determine it (:func:`~d3hr.fileio.names.class_folders`)."""
-    images: int = Field(ge=0)
-    """Distilled images."""
-    real_images: int | None = Field(ge=0)
-    """Real images of the class."""
-    sample: Sample | None = None
-    """The sample of them that statistics come from, where that is not all."""
-    conditioning_id: int | None = Field(ge=0)
-    """Row of the prior's label table."""
-    prior_class: str | None = None
-    """The prior's name of that row."""
-
-    def files(self, folder: Path) -> list[Path]:
-        """Return the image files of the class in the set at ``folder``."""
-        return [folder / "train" / self.folder / f"{index:05d}.png" for index in range(self.images)]
 
 
 class _CommonSettings(BaseModel):
@@ -77,7 +44,7 @@ class Manifest(BaseModel):
 
     format: Literal["d3hr-set-1"] = "d3hr-set-1"
     method: str
-    """``d3hr``, or the name of a baseline."""
+    """``d3hr``, ``chosen``, ``mixed``, ..., or the name of a baseline."""
     image_size: int = Field(ge=1, le=int(MAX_PIXELS**0.5))
     """Side H = W, in pixels."""
     ipc: int = Field(ge=0)
@@ -90,6 +57,8 @@ class Manifest(BaseModel):
     """The real images."""
     prior: PriorRecord
     """The diffusion prior."""
+    teacher: str | None = Field(default=None, exclude_if=lambda fingerprint: fingerprint is None)
+    """Fingerprint of the teacher that images were chosen by, if one was given."""
     storage: dict[str, int] = {}
     """Bytes of ``images``, ``statistics`` and ``soft_labels`` in the set, and of the ``prior`` that ``expand`` needs."""
     versions: dict[str, str]
@@ -114,6 +83,8 @@ class Manifest(BaseModel):
                 raise ValueError(f"class {entry.name!r} has folder {entry.folder!r:.80}, where its name makes {folders[entry.name]!r}")
             if entry.images != self.ipc:
                 raise ValueError(f"class {entry.name!r} has {entry.images} images, where ipc is {self.ipc}")
+            if any(source.image >= entry.images for source in entry.sources):
+                raise ValueError(f"class {entry.name!r} has a source for an image that it has not")
         try:
             tile_side(self.image_size, self.pack)
         except SettingsError as error:
@@ -146,8 +117,9 @@ class Manifest(BaseModel):
         real_counts: Mapping[str, int] | None = None,
         conditioning: Sequence[Conditioning] = (),
         pack: int = 1,
+        teacher: str | None = None,
     ) -> Manifest:
-        """Return the manifest of a set that is to be made, with the real images (``data``, ``real_counts``) and the prior, if any."""
+        """Return the manifest of a set that is to be made, with the real images (``data``, ``real_counts``), prior and teacher, if any."""
         folders = class_folders(class_names)
         matches = {match.class_name: match for match in conditioning}
         return cls(
@@ -170,6 +142,7 @@ class Manifest(BaseModel):
             settings=dict(settings),
             data=data or DataRecord(),
             prior=prior or PriorRecord(),
+            teacher=teacher,
             versions=_versions(),
         )
 
@@ -182,6 +155,25 @@ class Manifest(BaseModel):
         classes = tuple(entry.model_copy(update={"images": ipc, "sample": given.get(entry.name, entry.sample)}) for entry in self.classes)
         changes = {"ipc": ipc, "classes": classes, "settings": settings.as_values(), "storage": {}, "versions": _versions()}
         return Manifest(**{**dict(self), **changes})
+
+    def settings_of_expansion(self, changes: Mapping[str, Any]) -> DistillSettings:
+        """Return the settings of a set that is drawn from the statistics of this one; refuse changes that these do not serve."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if fixed := sorted(StatisticsSettings.model_fields.keys() & given.keys()):
+            found = f"a change of {fixed[0]}"
+            raise SettingsError(f"{flag(fixed[0])} decides the statistics, which are made.", found=found, hint="distil anew.")
+        values = {"preset": "paper", **self.settings, **given}
+        if (candidates := values.get("candidates", "gaussian")) != "gaussian":
+            found = f"candidates {candidates}"
+            raise SettingsError("Statistics hold no real images, so none can be chosen.", found=found, hint=CHOOSE_AGAIN)
+        settings = distill_settings(**values)
+        settings.require_no_copies()
+        return settings
+
+    def with_sources(self, sources: Mapping[str, Sequence[Source]]) -> Manifest:
+        """Return the manifest with the real images that the images of each class are, or start from."""
+        classes = tuple(entry.model_copy(update={"sources": tuple(sources.get(entry.name, ()))}) for entry in self.classes)
+        return Manifest(**{**dict(self), "classes": classes})
 
     def key(self) -> dict[str, Any]:
         """Return what decides the set's pixels, as JSON values."""
@@ -196,6 +188,7 @@ class Manifest(BaseModel):
             "prior": self.prior.fingerprint,
             "conditioning": [match.conditioning_id for match in self.conditioning],
             **({"pack": self.pack} if self.pack != 1 else {}),
+            **({"teacher": self.teacher} if self.teacher else {}),
         }
 
     @property
@@ -205,8 +198,22 @@ class Manifest(BaseModel):
 
     @property
     def distill_settings(self) -> DistillSettings | None:
-        """The settings of a set that was drawn from class Gaussians; None for other methods, which have settings of their own."""
-        return _distill_settings(self.settings)
+        """The settings of a set that was drawn from class Gaussians, all or in part; None for other methods, which have their own."""
+        settings = _distill_settings(self.settings)
+        return settings if settings and settings.candidates != "real" else None
+
+    @property
+    def real_images(self) -> int:
+        """Real images in the set, as they are."""
+        return 0 if self.method == STARTS_FROM_REAL else sum(len(entry.sources) for entry in self.classes)
+
+    @property
+    def about_real_images(self) -> str:
+        """What is to be known of real images in the set, such as "contains 100 real images"; empty where it has none."""
+        count = sum(len(entry.sources) for entry in self.classes)
+        if not count:
+            return ""
+        return f"contains {count:,} real images" if self.real_images else f"contains {count:,} images that start from real ones"
 
     @property
     def seed(self) -> int:

@@ -25,11 +25,16 @@ from d3hr.sets.card import MAX_CLASSES, MAX_COLUMNS, contact_sheet, set_card
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import write_mixtures
 
+Images = Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]]
+"""From names of classes to each with its images, float [K, 3, H, W] in [-1, 1], in any order."""
+TEMPORARY = ("statistics", "candidates.json", "chosen")
+"""What a staged set that is drawn holds, and the finished one does not need."""
+
 
 def write_set(
     stage: StagedFolder,
     manifest: Manifest,
-    draw: Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]],
+    draw: Images,
     *,
     mixtures: Mapping[str, ClassMixture] | None = None,
     statistics_dtype: StatisticsDtype = "float32",
@@ -38,8 +43,8 @@ def write_set(
 ) -> None:
     """Complete a staged set and commit it; classes that an earlier run finished are kept, and at an IPC of 0 there are no images.
 
-    ``draw`` takes class names and yields each with its images, float [K, 3, H, W] in [-1, 1], in any order. ``mixtures`` are the statistics
-    to store, in the order of the classes; ``temporary`` names what of the staged folder the finished set does not need.
+    ``mixtures`` are the statistics to store, in the order of the classes; ``temporary`` names what of the staged folder the finished set
+    does not need.
     """
     if manifest.ipc > 0:
         _write_images(stage.path, manifest, draw, progress)
@@ -58,13 +63,34 @@ def write_drawn_set(
     settings: DistillSettings,
     mixtures: Mapping[str, ClassMixture],
     *,
+    real: Images | None = None,
     execution: Execution,
     memory_budget: int | None,
     progress: Progress,
 ) -> None:
-    """Complete a staged set with images drawn from class statistics; with none where ``manifest`` has an IPC of 0.
+    """Complete a staged set with :func:`drawn_images`, after ``real`` ones if there are any; at an IPC of 0 there are no images."""
+    part = settings.model_copy(update={"ipc": settings.ipc - settings.real_images})
+    draw = drawn_images(stage.path, manifest, prior, part, mixtures, execution=execution, memory_budget=memory_budget, progress=progress)
+    if real is not None:
+        draw = _joined(real, draw)
+    write_set(stage, manifest, draw, mixtures=mixtures, statistics_dtype=settings.statistics_dtype, temporary=TEMPORARY, progress=progress)
 
-    A mixture is looked up when its turn comes. A search may hold ``memory_budget`` bytes, by default 256 MiB.
+
+def drawn_images(
+    folder: Path,
+    manifest: Manifest,
+    prior: Prior,
+    settings: DistillSettings,
+    mixtures: Mapping[str, ClassMixture],
+    *,
+    execution: Execution,
+    memory_budget: int | None,
+    progress: Progress,
+) -> Images:
+    """Return a function that draws ``settings.ipc`` images of each class from class statistics, as :func:`write_set` takes it.
+
+    What a search finds is kept in ``folder``, under one of the names of :data:`TEMPORARY`. A mixture is looked up when its turn comes. A
+    search may hold ``memory_budget`` bytes, by default 256 MiB.
     """
 
     def search() -> dict[str, dict[str, int]]:
@@ -72,19 +98,27 @@ def write_drawn_set(
         candidates = search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
         return {"candidates": candidates}
 
-    kept = load_or_make(stage.path / "candidates.json", search, progress) if manifest.ipc else {"candidates": {}}
+    kept = load_or_make(folder / "candidates.json", search, progress) if manifest.ipc else {"candidates": {}}
     generator = ImageGenerator(prior, settings, conditioning_ids(manifest.conditioning))
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, kept["candidates"])))
 
-    temporary = ("statistics", "candidates.json")
-    write_set(stage, manifest, draw, mixtures=mixtures, statistics_dtype=settings.statistics_dtype, temporary=temporary, progress=progress)
+    return draw
 
 
-def _write_images(
-    folder: Path, manifest: Manifest, draw: Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]], progress: Progress
-) -> None:
+def _joined(first: Images, then: Images) -> Images:
+    """Return a function that gives the images of both, class by class."""
+
+    def both(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        for name, images in then(names):
+            ((_, before),) = first([name])
+            yield name, torch.cat([before, images])
+
+    return both
+
+
+def _write_images(folder: Path, manifest: Manifest, draw: Images, progress: Progress) -> None:
     train = folder / "train"
     train.mkdir(exist_ok=True)
     folders = {entry.name: train / entry.folder for entry in manifest.classes}

@@ -49,7 +49,7 @@ def test_a_packed_baseline_by_command(place: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["magic"], "use one of: d3hr, random_real"),
+        (["magic"], "use one of: d3hr, chosen"),
         (["patches"], "Method patches needs a teacher"),
         (["prior_only"], "Method prior_only needs a prior"),
         (["herding", "--settings", "{spice: pixel}"], "Method herding has no setting 'spice'"),

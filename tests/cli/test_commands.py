@@ -198,7 +198,7 @@ def test_print_config_shows_every_setting(place: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as caught:
         main(["distill", "images", "--prior", "prior", "--out", "set", "--print-config"])
     assert caught.value.code == 0
-    assert yaml.safe_load(capsys.readouterr().out)["preset"] == "paper"
+    assert yaml.safe_load(capsys.readouterr().out)["ipc"] == 10
 
 
 @pytest.mark.parametrize("name", COMMANDS)

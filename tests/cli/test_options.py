@@ -8,7 +8,8 @@ import pytest
 
 from d3hr.__main__ import main
 from d3hr.cli.options import RUNNING, Running
-from d3hr.distillation.settings import DistillOptions, ExpandOptions, StatisticsSettings
+from d3hr.distillation.presets import DistillOptions, ExpandOptions
+from d3hr.distillation.settings import StatisticsSettings
 from d3hr.errors import ExecutionError, SettingsError
 from d3hr.execution.base import Serial
 from d3hr.execution.processes import WorkerProcesses

@@ -6,7 +6,7 @@ from d3hr.diagnostics.checks import cost, diversity_loss, doubtful_labels, drift
 from d3hr.diagnostics.distances import Distance
 from d3hr.diagnostics.neighbours import LabelAgreement, Support
 from d3hr.diagnostics.normality import LevelShares, Normality
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.evaluation.results import ResultRow
 
 

@@ -14,7 +14,7 @@ from d3hr.diagnostics.normality import (
     spread_levels,
 )
 from d3hr.distillation.levels import SIGNIFICANCE, LatentSample
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.prior.class_matching import match_classes
 from tests.conftest import MakeFolder, untrained_prior
 

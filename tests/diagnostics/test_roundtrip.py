@@ -6,7 +6,7 @@ import pytest
 
 from d3hr import ImageData, Prior
 from d3hr.diagnostics.roundtrip import round_trip
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.prior.class_matching import match_classes
 
 

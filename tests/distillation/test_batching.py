@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from d3hr.distillation.batching import BatchChoice, choose_batch_size, find_batch_size
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.execution.memory import HeldMemory
 from tests.conftest import untrained_prior

@@ -7,7 +7,7 @@ import torch
 from d3hr import ImageData, Prior, distill, expand
 from d3hr.data.codec import to_uint8
 from d3hr.distillation.ddim import forward_noise
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.prior.networks import SCHEDULER_CONFIG
 from d3hr.prior.schedule import Schedule

@@ -9,7 +9,7 @@ import torch
 
 from d3hr import DistilledSet, distill, load_images
 from d3hr.distillation.levels import choose_level, knee, normal_share
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.prior.class_matching import match_classes
 from tests.conftest import MakeFolder, RecordingProgress, untrained_prior

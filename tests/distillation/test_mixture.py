@@ -10,7 +10,8 @@ from d3hr import DistilledSet, ImageData, Prior, distill, load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.grouping import draw_group, draw_mixture, mode_name, search_candidates, search_mixtures
 from d3hr.distillation.mixture import ClassMixture, k_means_centres, largest_remainders, nearest_centres
-from d3hr.distillation.settings import GroupSettings, distill_settings
+from d3hr.distillation.presets import distill_settings
+from d3hr.distillation.settings import GroupSettings
 from d3hr.errors import DataError, SettingsError
 from d3hr.execution.base import Execution
 from d3hr.execution.processes import WorkerProcesses

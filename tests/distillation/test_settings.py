@@ -6,16 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from d3hr.distillation.overrides import DistillOverrides, ExpandOverrides
-from d3hr.distillation.settings import (
-    PRESETS,
-    DistillOptions,
-    DistillSettings,
-    ExpandOptions,
-    GroupOptions,
-    GroupSettings,
-    StatisticsSettings,
-    distill_settings,
-)
+from d3hr.distillation.presets import PRESETS, DistillOptions, ExpandOptions, GroupOptions, distill_settings
+from d3hr.distillation.settings import ChoiceSettings, DistillSettings, GroupSettings, StatisticsSettings
 from d3hr.errors import SettingsError
 from d3hr.recipes.recipe import DistillSection
 
@@ -32,7 +24,8 @@ def test_options_have_the_types_of_the_settings() -> None:
     del settings["ipc"]
     assert get_type_hints(DistillOptions) == {**settings, "level": AUTOMATIC, "batch_size": AUTOMATIC}
     assert get_type_hints(GroupOptions).keys() == GroupSettings.model_fields.keys() - {"ipc"}
-    assert get_type_hints(ExpandOptions).keys() == DistillSettings.model_fields.keys() - StatisticsSettings.model_fields.keys() - {"ipc"}
+    drawn = DistillSettings.model_fields.keys() - StatisticsSettings.model_fields.keys() - ChoiceSettings.model_fields.keys() - {"ipc"}
+    assert get_type_hints(ExpandOptions).keys() == drawn | {"candidates"}
 
 
 @pytest.mark.parametrize(
@@ -57,17 +50,18 @@ def test_a_recipe_takes_every_option() -> None:
         "strategy": "exact", "num_candidates": 7, "weights": (1.0, 2.0, 3.0), "skewness": "per_image", "exact_std": "population",
         "temperature": 0.5, "seed_by_class": False, "seed": 4, "denoising_guidance": 3.0,
     }  # fmt: skip
-    assert every.keys() | {"statistics_level", "denoising_level"} == DistillOptions.__annotations__.keys()
+    others = {"statistics_level", "denoising_level", *ChoiceSettings.model_fields}
+    assert every.keys() | others == DistillOptions.__annotations__.keys()
     section = DistillSection(preset="gentle", **every)
     assert section.resolved == distill_settings("gentle", **every)
     assert section.options == every
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"real"}))
 def test_only_what_has_an_effect_is_written(preset: str) -> None:
     """A set of clean latents is the same whatever guidance and solver, so neither its manifest nor its key holds them."""
     written = distill_settings(preset).as_values()
-    assert written.keys() == DistillSettings.model_fields.keys() - {"sample_seed"}
+    assert written.keys() == DistillSettings.model_fields.keys() - {"sample_seed"} - ChoiceSettings.model_fields.keys()
     assert DistillSettings(**written) == distill_settings(preset)
     clean = distill_settings(preset, level=0)
     assert written.keys() - clean.as_values().keys() == {"inversion_guidance", "inversion_stride", "solver", "denoising_guidance"}
@@ -85,3 +79,26 @@ def test_a_contradiction_names_the_settings() -> None:
         distill_settings(statistics_level=0)
     with pytest.raises(SettingsError, match="--level with --statistics-level"):
         distill_settings(level=3, statistics_level=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "decide"),
+    [
+        ({}, {"weights", "skewness", "strategy", "modes", "components", "space", "keep", "rule", "pack"}),
+        ({"rule": "easiest"}, {"keep", "rule", "pack"}),
+        ({"keep": "easiest", "rule": "centre"}, {"keep", "easiest_share", "rule", "components", "space", "pack"}),
+        ({"rule": "margin", "keep": "undoubted"}, {"keep", "rule", "pack"}),
+    ],
+)
+def test_only_what_decides_the_choice_is_written(options: DistillOptions, decide: set[str]) -> None:
+    """Next to what every set has: its IPC, seed, levels, and how many images of a class are looked at."""
+    of_all = {"candidates", "ipc", "seed", "statistics_level", "denoising_level", "max_images_per_class"}
+    settings = distill_settings("real", **options)
+    assert settings.as_values().keys() == decide | of_all
+    assert DistillSettings(**settings.as_values()).as_values() == settings.as_values()
+
+
+def test_candidates_have_a_preset_of_their_own() -> None:
+    assert distill_settings(candidates="real") == distill_settings("real")
+    assert distill_settings(candidates="mixed").modes == distill_settings("mixture").modes
+    assert distill_settings() == distill_settings("paper")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, expand, invert, load_images
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.distillation.tasks import ClassChunk, StatisticsEstimator
 from d3hr.errors import OutputError, SettingsError
 from d3hr.execution.base import Result, Task, Work

@@ -7,7 +7,7 @@ import torch
 
 from d3hr import DistilledSet, ImageData, denoise, distill, load_images
 from d3hr.data.codec import to_uint8
-from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.settings import ChoiceSettings, DistillSettings
 from d3hr.errors import ClassMismatch, DataError, NumericalError, SettingsError
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
@@ -23,6 +23,8 @@ from tests.conftest import MakeFolder, tree, untrained_prior
 
 FAST: dict[str, Any] = {"steps": 6, "level": 3, "num_candidates": 20}
 """Settings that make the methods quick, given to those that take them."""
+OF_REAL: dict[str, dict[str, Any]] = {"chosen": {}, "real_start": {"steps": 6, "denoising_level": 2}}
+"""Those of methods that draw nothing."""
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def make(inputs: MethodInputs, tmp_path: Path) -> Make:
 
     def made(name: str, folder: str, *, ipc: int = 2, seed: int = 0, shared: str = "shared", **settings: Any) -> DistilledSet:
         method = METHODS[name]
-        given = {key: value for key, value in FAST.items() if key in method.options} | settings
+        given = OF_REAL.get(name, {key: value for key, value in FAST.items() if key in method.options}) | settings
         return method.make(inputs, tmp_path / folder, ipc=ipc, seed=seed, shared=tmp_path / shared, **given)
 
     return made
@@ -224,7 +226,8 @@ def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, inputs: M
 
 def test_options_are_those_of_distillation() -> None:
     """d3hr takes every setting of a distillation but those that the interface gives and the one that makes it another method."""
-    assert METHODS["d3hr"].options.keys() - {"preset", "level"} == DistillSettings.model_fields.keys() - {"ipc", "seed", "forward_process"}
+    others = {"ipc", "seed", "forward_process", *ChoiceSettings.model_fields}
+    assert METHODS["d3hr"].options.keys() - {"preset", "level"} == DistillSettings.model_fields.keys() - others
     assert METHODS["patches"].options == {"factor": 2, "crops": 5, "smallest": 0.25}
     assert D3hrSettings().resolved == DistillSettings()
     assert PatchSettings().needs == {"teacher"}
@@ -272,7 +275,7 @@ def test_what_does_not_fit_the_materials(inputs: MethodInputs, make: Make, tmp_p
             make(name, "set", ipc=5)
     with pytest.raises(SettingsError, match="--ipc"):
         make("herding", "set", ipc=0)
-    with pytest.raises(SettingsError, match="d3hr, random_real"):
+    with pytest.raises(SettingsError, match="d3hr, chosen"):
         method_named("magic")
     assert not list(tmp_path.glob("set*"))
 

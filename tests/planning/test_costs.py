@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.planning.costs import FLOAT64, Workload, batches_of, longest_share
 from d3hr.planning.plan import combine

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from d3hr import ImageData, Prior
-from d3hr.distillation.settings import distill_settings
+from d3hr.distillation.presets import distill_settings
 from d3hr.errors import ClassMismatch, DataError, SettingsError
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.planning.costs import Workload

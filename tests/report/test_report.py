@@ -181,7 +181,7 @@ def test_statistics_alone_have_a_report(copied: Path) -> None:
     manifest = read_json(copied / "manifest.json")
     manifest["ipc"] = 0
     for entry in manifest["classes"]:
-        entry["images"] = 0
+        entry |= {"images": 0, "sources": []}
     (copied / "manifest.json").write_text(json.dumps(manifest))
     write_report(str(copied), copied.with_name("page.html"))
     assert "d3hr expand" in Page(copied.with_name("page.html")).text
