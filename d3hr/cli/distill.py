@@ -85,17 +85,16 @@ def distill(
         progress=progress,
         **options,
     )
+    manifest = distilled.manifest
     if store == "images":
+        about = f"It {manifest.about_real_images}; manifest.json names their sources.\n" if manifest.about_real_images else ""
         text = (
             f"{ipc} image(s) of each of {len(distilled.class_names)} classes in {out} (look at {out}/contact-sheet.png).\n"
-            f"{next_evaluation(out, images)}"
+            f"{about}{next_evaluation(out, images)}"
         )
     else:
         text = f"Statistics of {len(distilled.class_names)} classes in {out}.\nNext: d3hr expand {out} --ipc {ipc} --out SET"
-    manifest = distilled.manifest
     text += _about_samples(manifest)
-    if manifest.about_real_images:
-        text += f"\nIt {manifest.about_real_images}; manifest.json names their sources."
     values = {
         "out": out,
         "ipc": manifest.ipc,

@@ -38,6 +38,7 @@ def expand(
     execution, memory = running.chosen(), running.budget()
     require_free_or_ours(out)
     source = DistilledSet.load(distilled)
+    source.require_statistics()
     where = prior_named(distilled, source.manifest, prior)
     if where is None:
         raise PriorError("The set does not say which prior it was made with.", found="no prior in its manifest", hint="give --prior.")

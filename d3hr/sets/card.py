@@ -27,6 +27,7 @@ def set_card(manifest: Manifest) -> str:
     """Return the text of ``README.md`` for a distilled set."""
     source = _markdown(manifest.data.source or "the prior alone")
     licence = f" ({_markdown(manifest.prior.licence)})" if manifest.prior.licence else ""
+    licences = "The licences of the source images" + (f" and of the prior{licence}" if manifest.prior.fingerprint else "")
     front: dict[str, object] = {"tags": ["dataset-distillation", manifest.method]}
     if manifest.ipc:
         front["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
@@ -51,8 +52,7 @@ def set_card(manifest: Manifest) -> str:
             "",
             *([real, ""] if real else []),
             *_how_to_open(manifest),
-            "`manifest.json` maps class names to labels and tells every setting. The licences of the source images and of the prior"
-            f"{licence} apply.",
+            f"`manifest.json` maps class names to labels and tells every setting. {licences} apply.",
             "",
             "| label | class | folder | images | made from |",
             "|---|---|---|---|---|",

@@ -163,6 +163,15 @@ class DistilledSet:
             )
         return dict(zip(self.class_names, read_mixtures(file, **self._sizes), strict=True))
 
+    def require_statistics(self) -> None:
+        """Raise :class:`DistilledSetError` for a set that has no statistics to draw from."""
+        if not self.mixtures:
+            raise DistilledSetError(
+                f"{self.path} has no statistics to expand.",
+                found=f"a set of method {self.manifest.method!r}",
+                hint=CHOOSE_AGAIN if self.manifest.about_real_images else "give a set written by 'd3hr distill'.",
+            )
+
     def require_prior(self, prior: Prior) -> None:
         """Refuse another prior than the one that the set was made with.
 
@@ -227,12 +236,7 @@ class DistilledSet:
             OutputError: ``out`` holds something else.
         """
         require_kind("prior", prior, Prior, OPEN_PRIOR)
-        if not self.mixtures:
-            raise DistilledSetError(
-                f"{self.path} has no statistics to expand.",
-                found=f"a set of method {self.manifest.method!r}",
-                hint=CHOOSE_AGAIN if self.manifest.about_real_images else "give a set written by 'd3hr distill'.",
-            )
+        self.require_statistics()
         self.require_prior(prior)
         settings = self.manifest.settings_of_expansion({**options, "ipc": ipc})
         manifest = self.manifest.changed(settings=settings, ipc=ipc)
