@@ -18,6 +18,7 @@ from d3hr.evaluation.confidence import cross_validated_probabilities, doubtful, 
 from d3hr.evaluation.teachers import Teacher
 from d3hr.execution.base import Execution
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
+from d3hr.fileio.staging import kept_tensors
 from d3hr.prior.model import Prior
 from d3hr.progress import Progress
 from d3hr.selection.choosing import Chooser, Confidence
@@ -94,12 +95,24 @@ class Selection:
         if not self.settings.judges_confidence:
             return None
         if self.teacher is not None:
-            probabilities = teacher_probabilities(self.teacher, self.images, progress)
+            probabilities = self._asked(self.teacher, folder, progress)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             probabilities = cross_validated_probabilities(self.images, folder, progress=progress)
         own = {name: own_confidence(probabilities[name], label) for label, name in enumerate(self.images.class_names)}
         return Confidence(own, doubtful(probabilities))
+
+    def _asked(self, teacher: Teacher, folder: Path, progress: Progress) -> dict[str, Tensor]:
+        """Return the probabilities that a teacher gives, kept in ``folder``."""
+        key = {"kind": "probabilities", "data": self.images.fingerprint, "teacher": teacher.fingerprint}
+        numbers = {name: f"{label:06d}" for label, name in enumerate(self.images.class_names)}
+
+        def compute() -> dict[str, Tensor]:
+            probabilities = teacher_probabilities(teacher, self.images, progress)
+            return {numbers[name]: rows for name, rows in probabilities.items()}
+
+        tensors = kept_tensors(folder, "probabilities", key, 0, compute, progress)
+        return {name: tensors[number] for name, number in numbers.items()}
 
     def _centroids(self, features: Features, progress: Progress) -> dict[str, Tensor] | None:
         if self.settings.rule != "separation":

@@ -215,6 +215,16 @@ def test_what_is_kept_is_found_again(images: ImageData, tmp_path: Path, monkeypa
     assert distill(images, prior, tmp_path / "b", ipc=3, **options).ipc == 3
 
 
+def test_what_a_teacher_said_is_found_again(
+    images: ImageData, teacher_of: MakeTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"rule": "easiest", "teacher": teacher_of(CLASSES), "shared": tmp_path / "shared"}
+    two = real(images, tmp_path / "a", ipc=2, **options)
+    monkeypatch.setattr(Teacher, "logits", lambda *_: pytest.fail("asked again"))
+    three = real(images, tmp_path / "b", ipc=3, **options)
+    assert all(torch.equal(two.of_class(name), three.of_class(name, 2)) for name in CLASSES)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
