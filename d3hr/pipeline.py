@@ -12,7 +12,9 @@ from typing import Any, Literal, Unpack
 from d3hr.data.codec import require_side
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
-from d3hr.distillation.levels import LevelChoice, choose_level
+from d3hr.distillation.grouping import needs_search
+from d3hr.distillation.levels import MEASURING_LEVELS, LevelChoice, choose_level
+from d3hr.distillation.pool import SEARCHING
 from d3hr.distillation.presets import DistillOptions, ExpandOptions, distill_settings
 from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator
@@ -23,14 +25,14 @@ from d3hr.fileio.atomic import load_or_make
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
 from d3hr.prior.model import OPEN_PRIOR, Prior
-from d3hr.progress import BY_DEFAULT, Progress
-from d3hr.selection.real_images import Selection, require_real_images, sources_of
+from d3hr.progress import BY_DEFAULT, InSteps, Progress
+from d3hr.selection.real_images import CHOOSING, Selection, require_real_images, sources_of
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.entries import Sample
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.packing import tile_side
 from d3hr.sets.statistics import KeptMixtures
-from d3hr.sets.writer import Images, write_drawn_set, write_set
+from d3hr.sets.writer import WRITING, Images, write_drawn_set, write_set
 
 
 def distill(
@@ -121,6 +123,7 @@ def distill(
         stage.report(progress)
         if stage.finished:
             return DistilledSet.load(out)
+        progress = InSteps(progress, _steps(settings, automatic))
         if images.image_size != side:
             progress.say(f"images of {images.image_size} px (median) are read at {side} px{', the side of the prior' if prior else ''}")
         with execution.session() as place:
@@ -170,6 +173,21 @@ def require_two_images(counts: Mapping[str, int]) -> None:
             found=listed(small) or "no class",
             hint="add images to these classes or remove them.",
         )
+
+
+def _measuring(settings: DistillSettings) -> str:
+    """Return the title of the bar of the statistics."""
+    return "inverting images" if settings.inversion_level else "encoding images"
+
+
+def _steps(settings: DistillSettings, automatic: Mapping[str, str]) -> list[str]:
+    """Return the titles of the bars of a distillation, in their order."""
+    titles = [CHOOSING] if settings.real_images else []
+    if settings.candidates != "real":
+        titles += [MEASURING_LEVELS] if "level" in automatic else []
+        titles += [_measuring(settings)]
+        titles += [SEARCHING] if needs_search(settings) else []
+    return [*titles, WRITING]
 
 
 def _require_side(side: int, asked: int | None, settings: DistillSettings) -> None:
@@ -230,7 +248,7 @@ def _measure_statistics(
     total = sum(chunk.num_images for name in class_names for chunk in chunks[name])
     done = total - sum(chunk.num_images for chunk in tasks)
     unfinished: dict[str, dict[int, ChunkStatistics]] = {}
-    with progress.bar("inverting images" if settings.inversion_level else "encoding images", total) as bar:
+    with progress.bar(_measuring(settings), total) as bar:
         bar.update(done)
         for index, statistics in execution.run(estimator, tasks):
             name = tasks[index].class_name

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -66,6 +66,30 @@ class _Part(Bar):
         self._total = total or self._total
         share = min(1.0, completed / self._total) if self._total else 0.0
         self._outer.update(self._start + self._size * share, note=self._note or note)
+
+
+class InSteps(Progress):
+    """Says of each bar of a longer work which of its steps it is: "step 2 of 3, searching groups".
+
+    Args:
+        progress: where to report.
+        titles: the bars that are steps, in their order; a step that an earlier run has done is left out, and any other bar is as it is.
+    """
+
+    def __init__(self, progress: Progress, titles: Sequence[str]) -> None:
+        self._progress, self._titles = progress, list(titles)
+
+    @contextmanager
+    def bar(self, title: str, total: float | None) -> Iterator[Bar]:
+        """Open the bar of a step."""
+        known = len(self._titles) > 1 and title in self._titles
+        shown = f"step {self._titles.index(title) + 1} of {len(self._titles)}, {title}" if known else title
+        with self._progress.bar(shown, total) as bar:
+            yield bar
+
+    def say(self, text: str) -> None:
+        """Report one line."""
+        self._progress.say(text)
 
 
 def is_first_process() -> bool:

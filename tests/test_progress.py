@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from d3hr.prior.trainer import Trainer
-from d3hr.progress import BY_DEFAULT, Bar, OnTerminal, Progress, Within
+from d3hr.progress import BY_DEFAULT, Bar, InSteps, OnTerminal, Progress, Within
 
 
 class Clock:
@@ -67,6 +67,22 @@ class Recorder(Progress, Bar):
 
     def update(self, completed: float, *, total: float | None = None, note: str = "", left: float | None = None) -> None:
         self.updates.append((completed, total, left))
+
+
+def test_bars_say_which_step_they_are() -> None:
+    shown: list[str] = []
+
+    class Titles(Progress):
+        @contextmanager
+        def bar(self, title: str, total: float | None) -> Iterator[Bar]:
+            shown.append(title)
+            yield Bar()
+
+    progress = InSteps(Titles(), ["inverting", "drawing"])
+    for title in ("drawing", "decoding", "inverting"):
+        with progress.bar(title, 1):
+            pass
+    assert shown == ["step 2 of 2, drawing", "decoding", "step 1 of 2, inverting"]
 
 
 def test_work_inside_other_work_moves_its_bar() -> None:

@@ -20,6 +20,8 @@ from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 
+MEASURING_LEVELS = "measuring normality by level"
+"""Title of the bar of a choice."""
 SAMPLE_CLASSES, SAMPLE_IMAGES, SAMPLE_DIMENSIONS = 5, 64, 256
 """Largest size of a sample: classes, images of each, dimensions of a latent."""
 MIN_IMAGES = 8
@@ -130,7 +132,7 @@ def measure_normality(
     Every level is visited; its cost is that of an inversion by the settings' own stride.
     """
     normality = torch.zeros(len(sample.classes), settings.steps)
-    with progress.bar("measuring normality by level", len(sample.classes)) as bar:
+    with progress.bar(MEASURING_LEVELS, len(sample.classes)) as bar:
         for row, match in enumerate(sample.classes):
             for level, latents in enumerate(sample.latents_by_level(match, prior, settings, settings.steps - 1)):
                 normality[row, level] = normal_share(latents)

@@ -36,6 +36,8 @@ from d3hr.execution.worker import device_here
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import generator_for
 
+SEARCHING = "searching groups"
+"""Title of the bar of a search."""
 BLOCK_VALUES = 2**22
 """Values drawn with one seed: 16 MiB in float32."""
 MEMORY_BUDGET = 2**28
@@ -137,7 +139,7 @@ def search_pool(
         )
     search = PoolSearch(torch.stack(list(variances.values())).T, settings, memory_budget, device)
     tasks, best, searched = search.tasks(), BestCandidates.empty(len(variances)), 0
-    with progress.bar("searching groups", number_of_blocks(settings, sizes[0])) as bar:
+    with progress.bar(SEARCHING, number_of_blocks(settings, sizes[0])) as bar:
         for task, candidates in execution.run(search, tasks):
             best = best.merge(candidates)
             searched += len(tasks[task])

@@ -27,7 +27,7 @@ from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
-from d3hr.progress import BY_DEFAULT, Progress
+from d3hr.progress import BY_DEFAULT, InSteps, Progress
 from d3hr.seeds import derive_seed, seeded
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def fit_prior(
                 progress.say(f"images of {images.image_size} px (median) are read at {prior.image_size} px, the side of this prior")
             work = stage.path / "checkpoints"
             work.mkdir(exist_ok=True)
-            context = FitContext(seed, settings.precision == "bf16", process, work, progress)
+            steps = [*(["decoding images", "autoencoder"] if settings.trains_autoencoder else []), "encoding images", "transformer"]
+            context = FitContext(seed, settings.precision == "bf16", process, work, InSteps(progress, steps))
             sized = images.at_size(prior.image_size)
             curves = _train(prior, settings, sized, context, Path(latent_cache) if latent_cache else work / "latents")
             if process.is_main_process:

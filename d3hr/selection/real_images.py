@@ -27,6 +27,9 @@ from d3hr.sets.entries import Source
 from d3hr.sets.packing import pack_chosen
 from d3hr.sets.writer import Images
 
+CHOOSING = "choosing real images"
+"""Title of the bar of the choice."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -68,7 +71,7 @@ class Selection:
             features = Features(self.images, self.settings, self.conditioning_ids, self.prior, self.teacher, self.folder, progress)
             confidence = self._confidence(self.folder or kept, progress)
             chooser = Chooser(features, self.count, confidence, self._centroids(features, progress))
-            with progress.bar("choosing real images", len(names)) as bar:
+            with progress.bar(CHOOSING, len(names)) as bar:
                 bar.update(len(chosen))
                 for index, indices in execution.run(chooser, missing):
                     name = missing[index]

@@ -27,6 +27,8 @@ from d3hr.sets.statistics import write_mixtures
 
 Images = Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]]
 """From names of classes to each with its images, float [K, 3, H, W] in [-1, 1], in any order."""
+WRITING = "writing classes"
+"""Title of the bar of the images."""
 TEMPORARY = ("statistics", "candidates.json", "chosen")
 """What a staged set that is drawn holds, and the finished one does not need."""
 
@@ -123,7 +125,7 @@ def _write_images(folder: Path, manifest: Manifest, draw: Images, progress: Prog
     train.mkdir(exist_ok=True)
     folders = {entry.name: train / entry.folder for entry in manifest.classes}
     missing = [entry.name for entry in manifest.classes if not _is_kept(folders[entry.name], entry.images, progress)]
-    with progress.bar("drawing classes", len(folders)) as bar:
+    with progress.bar(WRITING, len(folders)) as bar:
         bar.update(len(folders) - len(missing))
         for done, (name, images) in enumerate(draw(missing), start=len(folders) - len(missing) + 1):
             _write_class(folders[name], to_uint8(images))
