@@ -9,17 +9,16 @@ from pydantic import Field
 from torch import Tensor
 
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
-from d3hr.distillation.mixture import k_means_centres
-from d3hr.distillation.settings import Network
+from d3hr.distillation.settings import Network, Space
 from d3hr.errors import require_kind
 from d3hr.fileio.staging import StagedFolder
 from d3hr.methods.base import MethodSettings
-from d3hr.methods.features import Space, class_features, network_of
+from d3hr.methods.features import class_features, network_of
 from d3hr.methods.job import Job, MethodInputs
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.selection.real_images import as_they_are, sources_of
-from d3hr.selection.rules import farthest_order, herding_order, medoids
+from d3hr.selection.rules import centre, farthest_order, herding_order
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.packing import tile_side
 from d3hr.sets.writer import write_set
@@ -93,11 +92,10 @@ def write_k_center(job: Job, settings: SelectionSettings) -> DistilledSet:
 
 
 def write_k_means(job: Job, settings: SelectionSettings) -> DistilledSet:
-    """Write the :func:`~d3hr.selection.rules.medoids` of k-means with a centre for each image to choose."""
+    """Write :func:`~d3hr.selection.rules.centre` of each class."""
 
     def choose(name: str) -> list[int]:
-        features = class_features(job, settings.space, name)
-        return medoids(features, k_means_centres(features, job.ipc, derive_seed(job.seed, "k_means", name)))
+        return centre(class_features(job, settings.space, name), job.ipc, derive_seed(job.seed, "k_means", name))
 
     values = {"seed": job.seed, "space": settings.space, **network_of(job, settings.space)}
     return _write_choice(job, choose, values)

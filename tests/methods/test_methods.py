@@ -7,12 +7,12 @@ import torch
 
 from d3hr import DistilledSet, ImageData, denoise, distill, load_images
 from d3hr.data.codec import to_uint8
-from d3hr.distillation.settings import ChoiceSettings, DistillSettings
+from d3hr.distillation.settings import ChoiceSettings, DistillSettings, Space
 from d3hr.errors import ClassMismatch, DataError, NumericalError, SettingsError
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import write_bytes
-from d3hr.methods.features import Space, class_features
+from d3hr.methods.features import class_features
 from d3hr.methods.gaussians import D3hrSettings
 from d3hr.methods.job import Job, MethodInputs
 from d3hr.methods.patches import PatchSettings
