@@ -32,7 +32,7 @@ from d3hr.sets.entries import Sample
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.packing import tile_side
 from d3hr.sets.statistics import KeptMixtures
-from d3hr.sets.writer import WRITING, Images, write_drawn_set, write_set
+from d3hr.sets.writer import TEMPORARY, WRITING, Images, write_drawn_set, write_set
 
 
 def distill(
@@ -134,7 +134,7 @@ def distill(
                 real = selection.deliver(chosen, side, place)
             if settings.candidates == "real":
                 assert real is not None
-                write_set(stage, manifest, real, temporary=("chosen",), progress=progress)
+                write_set(stage, manifest, real, temporary=TEMPORARY, progress=progress)
                 return DistilledSet.load(out)
             assert prior is not None
             sized = images.at_size(side)

@@ -196,13 +196,16 @@ def image_order(class_name: str, count: int, settings: DistillSettings) -> Seque
     return order
 
 
-def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, settings: DistillSettings) -> Tensor:
-    """Invert clean latents [N, C, h, w] of one class to the statistics level, as :func:`~d3hr.distillation.ddim.invert` does."""
+def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, settings: DistillSettings, level: int | None = None) -> Tensor:
+    """Invert clean latents [N, C, h, w] of one class to a level, by default that of the statistics.
+
+    It is :func:`~d3hr.distillation.ddim.invert` with the steps, guidance, solver and stride of the settings.
+    """
     return invert(
         prior,
         latents,
         torch.full((len(latents),), conditioning_id),
-        level=settings.statistics_level,
+        level=settings.statistics_level if level is None else level,
         steps=settings.steps,
         guidance_scale=settings.inversion_guidance,
         solver=settings.solver,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -141,6 +141,11 @@ def lock_workdir(folder: Path, key: dict[str, Any], *, wait: bool = False) -> It
         yield _prepare(folder, key)
 
 
+def folder_of_key(folder: Path, kind: str, key: Mapping[str, Any]) -> Path:
+    """Return the folder, in ``folder``, for results of ``kind`` that ``key`` decides."""
+    return folder / f"{kind}-{digest_of(key)[:16]}"
+
+
 def kept_tensors(
     folder: Path, kind: str, key: dict[str, Any], number: int, compute: Callable[[], dict[str, Tensor]], progress: Progress = SILENT
 ) -> dict[str, Tensor]:
@@ -154,7 +159,7 @@ def kept_tensors(
         compute: makes them.
         progress: where to report a damaged file, which is made again.
     """
-    place = folder / f"{kind}-{digest_of(key)[:16]}"
+    place = folder_of_key(folder, kind, key)
     file = place / f"{number:06d}.safetensors"
     with lock_workdir(place, key, wait=True):
         tensors = load_if_valid(file, read_tensors, progress)

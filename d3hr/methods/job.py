@@ -12,8 +12,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.distillation.settings import Network
 from d3hr.errors import require_at_least
 from d3hr.evaluation.teachers import Teacher
-from d3hr.fileio.checksums import digest_of
-from d3hr.fileio.staging import StagedFolder, kept_tensors
+from d3hr.fileio.staging import StagedFolder, folder_of_key, kept_tensors
 from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.model import Prior
 from d3hr.progress import Progress
@@ -109,7 +108,7 @@ class Job:
 
     def shared_folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return the folder in ``shared`` for results of ``kind`` that ``key`` decides."""
-        return self.shared / f"{kind}-{digest_of(key)[:16]}"
+        return folder_of_key(self.shared, kind, key)
 
     def shared_tensors(
         self, kind: str, key: dict[str, Any], class_name: str, compute: Callable[[], dict[str, Tensor]]
@@ -145,7 +144,6 @@ class Job:
             images_of: returns the images of one class, float [K, 3, H, W] in [-1, 1].
             settings: what decides the images, as JSON values for the manifest.
             generated: whether the prior generates the images.
-            pack: pictures along each side of an image.
 
         Raises:
             OutputError: ``out`` holds something else.

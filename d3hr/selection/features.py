@@ -70,7 +70,7 @@ class Features:
         """
         if self.settings.space == "pixel":
             small = (small_pixels(to_unit_range(pixels), SMALL_SIDE) for pixels in self._pixels(class_name, _READ_SIDE))
-            return torch.cat([pictures.flatten(1) for pictures in small]).double()
+            return torch.cat(list(small)).double()
         side, embed = self._embedding(class_name)
 
         def compute() -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ class Selection:
         if missing:
             features = Features(self.images, self.settings, self.conditioning_ids, self.prior, self.teacher, self.folder, progress)
             confidence = self._confidence(self.folder or kept, progress)
-            chooser = Chooser(features, self.count, confidence, self._centroids(features, progress))
+            chooser = Chooser(features, self.count, confidence, self._centroids(features))
             with progress.bar(CHOOSING, len(names)) as bar:
                 bar.update(len(chosen))
                 for index, indices in execution.run(chooser, missing):
@@ -117,7 +117,7 @@ class Selection:
         tensors = kept_tensors(folder, "probabilities", key, 0, compute, progress)
         return {name: tensors[number] for name, number in numbers.items()}
 
-    def _centroids(self, features: Features, progress: Progress) -> dict[str, Tensor] | None:
+    def _centroids(self, features: Features) -> dict[str, Tensor] | None:
         if self.settings.rule != "separation":
             return None
         return {name: features.of(name).mean(dim=0) for name in self.images.class_names}
@@ -166,10 +166,10 @@ class RealStart:
         """Return the changed images, float [K, 3, H, W] in [-1, 1], of a class; errors name it."""
         name, indices = task
         settings, label = self.settings, self.conditioning_ids[name]
-        to_level = settings.model_copy(update={"statistics_level": settings.denoising_level})
         with NumericalError.naming(name):
             parts = self.images.pick(name, indices).split(settings.batch_size)
-            noisy = torch.cat([invert_by_settings(self.prior, self.prior.encode(part), label, to_level) for part in parts])
+            clean = (self.prior.encode(part) for part in parts)
+            noisy = torch.cat([invert_by_settings(self.prior, part, label, settings, settings.denoising_level) for part in clean])
             return generate_images(
                 self.prior,
                 noisy,

@@ -30,7 +30,7 @@ Images = Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]]
 WRITING = "writing classes"
 """Title of the bar of the images."""
 TEMPORARY = ("statistics", "candidates.json", "chosen")
-"""What a staged set that is drawn holds, and the finished one does not need."""
+"""What a staged set may hold, and the finished one does not need."""
 
 
 def write_set(
