@@ -1,8 +1,9 @@
-"""Compares choices of real images on a real data set, without a prior; every set and training is kept, so a stopped run continues.
+"""Compares choices of real images on a real data set; every set and training is kept, so a stopped run continues.
 
 Matrix NAME is the file benchmarks/matrices/real-NAME.yaml. With `--teacher` the folder of a teacher (`d3hr train-teacher`, or `d3hr
-import-teacher` for weights of others) is asked how sure it is of each image. `--on validation` tests on held-out training images, on which
-everything is chosen; a teacher may have seen these, as it only orders the images to choose from.
+import-teacher` for weights of others) is asked how sure it is of each image; with `--prior` images may be drawn, too. `--on validation`
+tests on held-out training images, on which everything is chosen; a teacher may have seen these, as it only orders the images to choose
+from.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Sequence
 
 from benchmarks.harness import HERE, WORK, argument_parser, kept_rows, record
 from benchmarks.quality.real_matrix import matrix_file, protocol_of
+from benchmarks.quality.real_priors import prior_folder
 from benchmarks.real_data import IMAGE_SIZE, NAMES, images_of, real_data
+from d3hr import Prior
 from d3hr.comparison.matrix import read_matrix
 from d3hr.comparison.run import compare
 from d3hr.comparison.tables import accuracy_table
@@ -27,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", choices=NAMES)
     parser.add_argument("matrix")
     parser.add_argument("--teacher", help="folder of a teacher")
+    parser.add_argument("--prior", type=int, metavar="STEPS", help="the prior of so many optimiser steps (benchmarks.quality.real_priors)")
     parser.add_argument("--on", choices=["validation", "test"], required=True, help="the images to test on")
     parser.add_argument("--ipc", type=int, nargs="*", help="images per class; by default the matrix's")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds of the sets; by default the matrix's")
@@ -37,14 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protocol = PROTOCOLS.get(name, protocol_of(name))
     changes = {"ipc": options.ipc, "distillation_seeds": options.seeds, "protocols": [str(protocol)]}
     matrix = read_matrix(matrix_file(options.matrix), changes)
-    folder = WORK / "choices" / f"{name}-{on}{'-teacher' if teacher else ''}"
-    inputs = MethodInputs(images, IMAGE_SIZE, teacher=teacher)
+    prior = Prior.from_pretrained(prior_folder(name, options.prior)) if options.prior else None
+    folder = WORK / "choices" / f"{name}-{on}{'-teacher' if teacher else ''}{f'-{options.prior}' if prior else ''}"
+    inputs = MethodInputs(images, IMAGE_SIZE, prior=prior, teacher=teacher)
     comparison = compare(matrix, inputs, test, folder, progress=OnTerminal())
     print(accuracy_table(comparison.rows))
     settings = {"matrix": matrix.model_dump(mode="json", exclude={"protocols"}), "protocol": protocol.name, "on": on}
-    told = {"teacher": {"student": teacher.student, "accuracy": teacher.about.get("accuracy")}} if teacher else {}
+    networks = {"teacher": {"student": teacher.student, "accuracy": teacher.about.get("accuracy")}} if teacher else {}
+    networks |= {"prior_steps": options.prior} if prior else {}
     sizes = "" if options.ipc is None else "-ipc" + "-".join(map(str, options.ipc))
-    record(f"{name}-{options.matrix}-{on}{sizes}", {**settings, **told}, kept_rows(comparison.rows, "class_names"))
+    record(f"{name}-{options.matrix}-{on}{sizes}", {**settings, **networks}, kept_rows(comparison.rows, "class_names"))
 
 
 if __name__ == "__main__":
