@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import d3hr
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COLUMNS = 100
@@ -43,3 +45,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_python_files_that_a_page_names_exist(page: Path) -> None:
     named = set(re.findall(r"`([\w/-]+/[\w-]+\.py)`", page.read_text(encoding="utf-8")))
     assert [file for file in sorted(named) if not (ROOT / file).is_file() and not (ROOT / "d3hr" / file).is_file()] == []
+
+
+def test_the_page_about_python_has_every_public_name_once() -> None:
+    named = re.findall(r"^::: d3hr\.(\w+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == d3hr.__all__
