@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import d3hr
+from tests.cli.test_documentation import messages
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,3 +51,15 @@ def test_the_python_files_that_a_page_names_exist(page: Path) -> None:
 def test_the_page_about_python_has_every_public_name_once() -> None:
     named = re.findall(r"^::: d3hr\.(\w+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(named) == d3hr.__all__
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_code() -> None:
+    """Each is a string of the code, of which at least nine letters are fixed."""
+    patterns = [
+        re.compile("(.+?)".join(re.escape(part) for part in text.split("1")), re.DOTALL)
+        for text in messages()
+        if len(re.findall("[a-z]", text)) >= 9
+    ]
+    quoted = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(quoted) >= 20
+    assert [message for message in quoted if not any(pattern.fullmatch(message) for pattern in patterns)] == []
