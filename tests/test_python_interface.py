@@ -47,7 +47,7 @@ CALLS: dict[str, Callable[..., object]] = {
     "distill a folder's name": lambda images, prior, out, **_: d3hr.distill(images.source, prior, out),
     "distill with a prior's name": lambda images, out, **_: d3hr.distill(images, "prior", out),  # type: ignore[arg-type]
     "fit a tensor": lambda out, **_: d3hr.fit_prior(torch.zeros(2, 3, 8, 8), out),  # type: ignore[arg-type]
-    "load a tensor": lambda **_: d3hr.load_images(torch.zeros(2)),  # type: ignore[arg-type]
+    "load a tensor": lambda **_: d3hr.load_images(torch.zeros(2)),
     "evaluate a path": lambda images, chosen, **_: d3hr.evaluate(chosen.path, images),
     "evaluate on a path": lambda images, chosen, **_: d3hr.evaluate(chosen, images.source),
     "diagnose a path": lambda images, chosen, **_: d3hr.diagnose(chosen.path, images),

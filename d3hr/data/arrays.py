@@ -46,28 +46,13 @@ class ArrayImages:
 
     def __init__(self, name: str, images: _Array, labels: _Array, class_names: Sequence[str] | None = None) -> None:
         self._name = name
-        self._pixels = _pixels(name, images)
-        values = _flat(name, labels, len(images))
-        texts = [str(value) for value in values.tolist()]
-        if class_names is None:
-            names = in_order(set(texts))
-        else:
-            names = tuple(class_names)
-            if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= len(names):
-                raise DataError(
-                    f"The labels of {name} do not fit its names of classes.",
-                    found=f"labels {values.min()} to {values.max()}, {len(names)} names",
-                    hint="give one name per label, from 0.",
-                )
-            texts = [names[value] for value in values.tolist()]
-        label_of = {label: number for number, label in enumerate(names)}
-        self.class_names = names
-        self.labels = np.array([label_of[text] for text in texts], dtype=np.int64)
+        self._pixels = pixels_of(name, images)
+        self.class_names, self.labels = numbered(name, flat_labels(name, labels, len(images)), class_names)
         self.ignored: tuple[str, ...] = ()
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the images at ``indices`` as TIFF files."""
-        return [_tiff(self._pixels[index]) for index in indices]
+        return [tiff_of(self._pixels[index]) for index in indices]
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its position in the array."""
@@ -196,7 +181,7 @@ def _pairs(keys: Sequence[str]) -> tuple[Mapping[str, tuple[str, str]], str | No
     return {split: (pair["images"], pair["labels"]) for split, pair in found.items() if len(pair) == 2}, names
 
 
-def _pixels(name: str, images: _Array) -> _Array:
+def pixels_of(name: str, images: _Array) -> _Array:
     """Return images as uint8 or uint16 [N, H, W] or [N, H, W, C], C = 3 or 4."""
     if images.ndim == 4 and images.shape[-1] not in (1, 3, 4) and images.shape[1] in (1, 3, 4):
         images = images.transpose(0, 2, 3, 1)
@@ -219,7 +204,7 @@ def _pixels(name: str, images: _Array) -> _Array:
     return images.astype(np.uint16 if images.dtype == np.uint16 or images.max() > 255 else np.uint8)
 
 
-def _flat(name: str, labels: _Array, count: int) -> _Array:
+def flat_labels(name: str, labels: _Array, count: int) -> _Array:
     """Return labels [N] of labels [N], [N, 1] or one-hot [N, classes]."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -237,7 +222,33 @@ def _flat(name: str, labels: _Array, count: int) -> _Array:
     return labels
 
 
-def _tiff(pixels: _Array) -> bytes:
+def numbered(name: str, values: _Array, class_names: Sequence[str] | None) -> tuple[tuple[str, ...], _Array]:
+    """Return the names of the classes, and the labels int64 [N], of ``values`` [N], numbers or names.
+
+    Args:
+        name: what the images are called in messages.
+        values: whole numbers, or names.
+        class_names: the names of 0, 1, ..., in order, or all the names there may be; by default the values name the classes.
+
+    Raises:
+        DataError: the values do not fit the names, or two of these are the same.
+    """
+    texts = [str(value) for value in values.tolist()]
+    names = in_order(set(texts)) if class_names is None else tuple(class_names)
+    label_of = {name: label for label, name in enumerate(names)}
+    if class_names is not None and values.dtype.kind in "iu":
+        label_of = {str(label): label for label in range(len(names))}
+    if len(set(names)) < len(names) or (unknown := sorted(set(texts) - label_of.keys())):
+        raise DataError(
+            f"The labels of {name} do not fit its names of classes.",
+            found="a name that occurs twice" if len(set(names)) < len(names) else f"labels such as {unknown[0]}, {len(names)} names",
+            hint="give one name per label, from 0.",
+        )
+    return names, np.array([label_of[text] for text in texts], dtype=np.int64)
+
+
+def tiff_of(pixels: _Array) -> bytes:
+    """Return pixels [H, W] or [H, W, C] as an uncompressed TIFF file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "tiff")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Other names for the classes of a source, from a file: what labels such as 7 or n01440764 are called."""
+"""Other names for the classes of a source, from a file or list: what labels such as 7 or n01440764 are called."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +39,11 @@ def read_class_names(path: str | Path) -> dict[str, str]:
     return names
 
 
+def names_of_labels(given: str | Path | Sequence[str]) -> dict[str, str]:
+    """Return label -> name, both as text, of a file of :func:`read_class_names`, or of a list of the names of 0, 1, 2, ..."""
+    return read_class_names(given) if isinstance(given, str | Path) else {str(label): name for label, name in enumerate(given)}
+
+
 def names_in_order(given: str | Path | Sequence[str]) -> tuple[str, ...]:
     """Return the names of the labels 0, 1, 2, ... of a list, of the text of one (``[a, b]``), or of a file of :func:`read_class_names`.
 
@@ -77,8 +82,8 @@ def renamed(class_names: tuple[str, ...], names: Mapping[str, str], source: obje
     twice = sorted({name for name in new if new.count(name) > 1})
     if missing or twice:
         raise DataError(
-            f"The file of class names does not name every class of {source}.",
+            f"The class names do not name every class of {source}.",
             found=f"no name for {listed(missing)}" if missing else f"several classes called {listed(twice)}",
-            hint="give each class a name of its own there.",
+            hint="give each class a name of its own.",
         )
     return new

@@ -125,7 +125,7 @@ def _decode(blob: bytes, least: int | None = None) -> tuple[Image.Image, np.ndar
             header.draft(None, (_DRAFT * least, _DRAFT * least))
         frames = bool(getattr(header, "is_animated", False))
         deep = is_deep(header)
-        image = _upright(header)
+        image = upright(header)
         if not deep:
             return image, None, None, frames
         values = deep_values(image, partial(_low_bytes, blob))
@@ -137,7 +137,7 @@ def _decode(blob: bytes, least: int | None = None) -> tuple[Image.Image, np.ndar
 def _low_bytes(blob: bytes) -> Image.Image:
     header = open_header(blob)
     swap_bytes(header)
-    return _upright(header)
+    return upright(header)
 
 
 def open_header(blob: bytes) -> ImageFile:
@@ -167,7 +167,7 @@ def open_header(blob: bytes) -> ImageFile:
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Return an image rotated and mirrored as its EXIF data say; damaged EXIF data are ignored, and the picture is not refused."""
     image.load()
     try:

@@ -51,6 +51,7 @@ class ImageData:
         notes: what was decided about the source, one sentence each, such as which folders are no classes.
         contents: which images are the same: repeats within a class are left out, unless they were to be kept.
         bits: how many bits count in 16-bit pictures whose files do not tell: 8 or 12 if no value in the whole data set is larger.
+        in_memory: whether the source is an object of this program, which no other program finds by its name.
     """
 
     source: str
@@ -65,6 +66,7 @@ class ImageData:
     fit: Fit
     contents: Contents
     bits: int
+    in_memory: bool
     method: ClassVar[str] = "folder"
     """How the images were made is not known: there is no manifest, and no seed."""
     seed: ClassVar[int] = 0
@@ -109,6 +111,7 @@ class ImageData:
             conflicting_duplicates=len(self.contents.contradictions),
             keep_duplicates=bool(np.isin(self.contents.repeats, self._order).any()),
             fit=self.fit,
+            **({"in_memory": True} if self.in_memory else {}),
         )
 
     @property

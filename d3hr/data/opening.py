@@ -2,22 +2,24 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from d3hr.data.codec import Fit, require_side
 from d3hr.data.contents import Contents
 from d3hr.data.dataset import ImageData
+from d3hr.data.in_memory import name_in_memory
 from d3hr.data.scan import median_side, require_every_class, scan
 from d3hr.data.sources import Request, is_hub_id, open_source, require_classes
-from d3hr.errors import SettingsError, UnreadableImages, require_kind
+from d3hr.errors import SettingsError, UnreadableImages
 from d3hr.progress import SILENT, Progress
 
 
 def load_images(
-    source: str | Path,
+    source: str | Path | Any,
     *,
     split: str | None = None,
     image_size: int | None = None,
@@ -29,7 +31,7 @@ def load_images(
     label_column: str | None = None,
     config: str | None = None,
     label_pattern: str | None = None,
-    class_names: str | Path | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
     progress: Progress = SILENT,
 ) -> ImageData:
     """Open a data set; every image is read and checked once before anything else is done with it.
@@ -37,7 +39,9 @@ def load_images(
     Args:
         source: a folder of class folders, or of images with a table of their labels; a zip or tar file of such a folder; WebDataset
             shards; parquet files, or a folder of ``save_to_disk``; an ``.npz`` file, or idx files; a Hugging Face Hub id, or
-            ``"digits"``. All cases: ``docs/reading.md``.
+            ``"digits"``. Or images in memory: a ``datasets.Dataset`` or ``DatasetDict``, a torch ``Dataset`` of (image, label), or a pair
+            (images, labels) of an array [N, H, W] or [N, H, W, 3], or of a list of Pillow images, paths or arrays. All cases:
+            ``docs/reading.md``.
         split: ``"train"``, ``"validation"``, ``"test"``, ...; by default ``"train"`` where the source has splits.
         image_size: side in pixels that images are delivered in; by default the median shorter side.
         on_bad_image: raise, or leave out and count, images that cannot be read.
@@ -49,6 +53,7 @@ def load_images(
         config: the configuration of a Hub source that has several, such as ``full_size``.
         label_pattern: a regular expression whose group ``label`` finds the class in the path of each image, relative to the source.
         class_names: a file that gives the classes other names: YAML or JSON "label: name", or one name per line for 0, 1, ... in a .txt.
+            Or a list of the names of 0, 1, ....
         progress: where to report the scan.
 
     Raises:
@@ -56,15 +61,15 @@ def load_images(
         UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.codec.MAX_PIXELS`.
         SettingsError: an argument is out of range.
     """
-    require_kind("source", source, (str, Path), "give the path of a folder, a Hub id, or digits.")
     for flag, value, choices in (("--on-bad-image", on_bad_image, ("error", "skip")), ("--fit", fit, get_args(Fit))):
         if value not in choices:
             raise SettingsError(f"Unknown {flag}.", found=repr(value), hint=f"use {' or '.join(choices)}.")
-    name = str(source)
-    if is_hub_id(name):
+    in_memory = not isinstance(source, str | Path)
+    name = name_in_memory(source) if in_memory else str(source)
+    if not in_memory and is_hub_id(name):
         progress.say(f"no folder {name} here: asking the Hugging Face Hub")
     request = Request(split, image_column, label_column, config, label_pattern, class_names)
-    images, found_split, splits, notes = open_source(name, request)
+    images, found_split, splits, notes = open_source(name, request, source if in_memory else None)
     require_classes(images, name, keep_similar_names)
     found = scan(images, name, progress)
     unreadable = {images.name(index): reason for index, reason in found.bad.items()}
@@ -92,6 +97,7 @@ def load_images(
         fit=fit,
         contents=contents,
         bits=found.bits,
+        in_memory=in_memory,
         _images=images,
         _order=order,
     )

@@ -10,6 +10,8 @@ class DataRecord(Record):
     """What a manifest says of the :class:`~d3hr.data.dataset.ImageData` that a set was made from; nothing without any."""
 
     source: str | None = None
+    in_memory: bool = False
+    """Whether the source was an object of a Python program, which cannot be opened again by its name."""
     split: str | None = None
     fingerprint: str | None = None
     images: int | None = Field(default=None, ge=0)

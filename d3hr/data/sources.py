@@ -9,11 +9,12 @@ import numpy as np
 
 from d3hr.data.archives import is_archive, open_archive
 from d3hr.data.arrays import idx_files, is_idx, open_idx, open_npz
-from d3hr.data.class_names import read_class_names, renamed
+from d3hr.data.class_names import names_of_labels, renamed
 from d3hr.data.codec import start_of
 from d3hr.data.digits import Digits
 from d3hr.data.folders import ClassFolders
 from d3hr.data.formats import kind_of, what_else
+from d3hr.data.in_memory import open_in_memory
 from d3hr.data.label_tables import LABEL_SUFFIXES, by_table, find_table, read_table
 from d3hr.data.labels import LabelledFiles, by_pattern
 from d3hr.data.pickles import refuse_pickles
@@ -57,16 +58,22 @@ class Request(NamedTuple):
     label_column: str | None = None
     config: str | None = None
     label_pattern: str | None = None
-    class_names: str | Path | None = None
+    class_names: str | Path | Sequence[str] | None = None
 
 
-def open_source(name: str, request: Request) -> Opened:
-    """Open a source; errors are those of :func:`~d3hr.data.opening.load_images`."""
-    names = None if request.class_names is None else read_class_names(request.class_names)
-    opened = _open(name, request)
+def open_source(name: str, request: Request, given: object = None) -> Opened:
+    """Open a source, or images ``given`` in memory; errors are those of :func:`~d3hr.data.opening.load_images`."""
+    if given is not None and not isinstance(request.class_names, str | Path | None):
+        return _open_given(name, given, request, request.class_names)
+    names = None if request.class_names is None else names_of_labels(request.class_names)
+    opened = _open(name, request) if given is None else _open_given(name, given, request, None)
     if names is not None:
         opened.images.class_names = renamed(opened.images.class_names, names, name)
     return opened
+
+
+def _open_given(name: str, given: object, request: Request, class_names: Sequence[str] | None) -> Opened:
+    return Opened(*open_in_memory(name, given, request.split, request.image_column, request.label_column, class_names))
 
 
 def _open(name: str, request: Request) -> Opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ def open_table(
     name: str, split: str | None, image_column: str | None, label_column: str | None, config: str | None
 ) -> tuple[Table, str, tuple[str, ...]]:
     """Return the table called ``name``, a folder or a Hub id, the split that was read (by default the one to train on), and all splits."""
-    import datasets
 
     offline = "" if Path(name).exists() else unreachable(name)
     try:
@@ -47,6 +46,25 @@ def open_table(
             found=f"{'' if Path(name).exists() else 'no folder of that name here; '}{type(error).__name__}: {error}",
             hint="check the path or Hub id.",
         ) from error
+    return choose_table(name, splits, split, image_column, label_column, roots=_roots(name))
+
+
+def choose_table(
+    name: str,
+    splits: Mapping[str, Any],
+    split: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    *,
+    roots: tuple[Path, ...] | None,
+) -> tuple[Table, str, tuple[str, ...]]:
+    """Return one of several tables of ``datasets``, the split that it is, and all splits; the arguments are those of :class:`Table`.
+
+    Raises:
+        DataError: which of them, or which of its columns, is to be read is not clear.
+    """
+    import datasets
+
     chosen = next(iter(splits)) if split is None and len(splits) == 1 else chosen_split(name, list(splits), split)
     table = splits[chosen]
     images = [column for column, feature in table.features.items() if isinstance(feature, datasets.Image)]
@@ -54,18 +72,26 @@ def open_table(
     image = _choose_column(name, table.features, image_column, encoded, _IMAGE_COLUMNS, "--image-column")
     labels = [column for column, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
     label = _choose_column(name, table.features, label_column, labels, _LABEL_COLUMNS, "--label-column")
-    return Table(name, table, image, label), chosen, tuple(splits)
+    return Table(name, table, image, label, roots), chosen, tuple(splits)
 
 
 class Table:
-    """A table of encoded images, read through Hugging Face ``datasets``."""
+    """A table of encoded images, read through Hugging Face ``datasets``.
 
-    def __init__(self, name: str, table: Any, image_column: str, label_column: str) -> None:
+    Args:
+        name: what it is called in messages.
+        table: the table.
+        image_column: the column of images.
+        label_column: the column of their classes.
+        roots: folders in which image files that the table names may lie, the first of which relative paths start from; None for any place.
+    """
+
+    def __init__(self, name: str, table: Any, image_column: str, label_column: str, roots: tuple[Path, ...] | None) -> None:
         import datasets
 
         self._name = name
         self._column = image_column
-        self._roots = _roots(name)
+        self._roots = roots
         labels = table.features[label_column]
         values = table[label_column][:]
         if isinstance(labels, datasets.ClassLabel):
@@ -105,6 +131,8 @@ class Table:
             return bytes(row["bytes"]) if len(row["bytes"]) <= MAX_BYTES else b""
         if not row["path"] or "\0" in row["path"]:
             return b""
+        if self._roots is None:
+            return content_of(Path(row["path"]))
         path = (self._roots[0] / row["path"]).resolve()
         if any(path.is_relative_to(root) for root in self._roots):
             return content_of(path)

@@ -20,7 +20,7 @@ from typing import Any
 
 from d3hr.errors import ExecutionError, require_at_least
 from d3hr.execution.base import Execution, Result, Task, Work
-from d3hr.execution.worker import cuda_devices, pickle_outcome, set_threads, thread_environment, unpickle_outcome
+from d3hr.execution.worker import cuda_devices, pickle_outcome, pickle_work, set_threads, thread_environment, unpickle_outcome
 
 RETRIES = 3
 """How many times a task runs again after its worker died."""
@@ -72,7 +72,7 @@ class _Session:
         self._workers: dict[int, _Worker] = {}
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        pickled_work = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
+        pickled_work = pickle_work(work)
         waiting, deaths = deque(range(len(tasks))), Counter[int]()
         running: dict[int, int] = {}  # number of the worker -> index of its task
         outcomes = SimpleQueue[tuple[int, bytes | None]]()

@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 from d3hr.errors import ExecutionError, SettingsError, require_at_least
 from d3hr.execution.base import Result, Task, Work
 from d3hr.execution.processes import RETRIES
-from d3hr.execution.worker import cuda_devices, pickle_outcome, set_threads, thread_environment, unpickle_outcome
+from d3hr.execution.worker import cuda_devices, pickle_outcome, pickle_work, set_threads, thread_environment, unpickle_outcome
 
 _AHEAD = 2
 """Tasks submitted for each that the cluster can run at once, so that no process waits for its next task."""
@@ -56,7 +56,7 @@ class RayCluster:
             SettingsError: Ray is not installed, or no node has what a task needs.
         """
         ray = _ray()
-        pickled_work = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
+        pickled_work = pickle_work(work)
         key = hashlib.sha256(pickled_work).hexdigest()
         with _connection(self.address):
             gpus = self._gpus()

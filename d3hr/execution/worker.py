@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from d3hr.errors import SettingsError
+from d3hr.errors import ExecutionError, SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,22 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return "in another process:\n" + "".join(self.args)
+
+
+def pickle_work(work: object) -> bytes:
+    """Return work as bytes for another process.
+
+    Raises:
+        ExecutionError: it cannot be pickled, as a function that is defined inside another, or by ``lambda``, cannot.
+    """
+    try:
+        return pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # of whatever is pickled
+        raise ExecutionError(
+            "The work cannot be sent to other processes.",
+            found=f"{type(error).__name__}: {error}",
+            hint="define the functions of your data set at the top of a module, without lambda; or work in this process alone.",
+        ) from error
 
 
 def pickle_outcome(run: Callable[[], Any]) -> bytes:

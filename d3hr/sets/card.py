@@ -26,6 +26,7 @@ _MAX_NAME_WIDTH = 180
 def set_card(manifest: Manifest) -> str:
     """Return the text of ``README.md`` for a distilled set."""
     source = _markdown(manifest.data.source or "the prior alone")
+    where = ", in the memory of a program" if manifest.data.in_memory else ""
     licence = f" ({_markdown(manifest.prior.licence)})" if manifest.prior.licence else ""
     licences = "The licences of the source images" + (f" and of the prior{licence}" if manifest.prior.fingerprint else "")
     front: dict[str, object] = {"tags": ["dataset-distillation", manifest.method]}
@@ -48,7 +49,7 @@ def set_card(manifest: Manifest) -> str:
             "# Distilled image set",
             "",
             f"{contents} of {len(manifest.classes)} classes, {manifest.image_size} x {manifest.image_size} pixels, "
-            f"made by d3hr {manifest.versions['d3hr']}, method `{manifest.method}`, from `{source}`.",
+            f"made by d3hr {manifest.versions['d3hr']}, method `{manifest.method}`, from `{source}`{where}.",
             "",
             *([real, ""] if real else []),
             *_how_to_open(manifest),

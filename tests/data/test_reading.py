@@ -296,8 +296,18 @@ def test_names_of_splits() -> None:
 def test_every_case_is_in_the_docs() -> None:
     """And no row of the page is without a case."""
     from tests.data import test_containers as containers
+    from tests.data import test_in_memory as in_memory
 
     page = (Path(__file__).parents[2] / "docs" / "reading.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+?) \|", page, re.MULTILINE)
-    cases = [*READ, *REFUSED, *containers.READ, *containers.NAMED, *containers.ARRAYS, *containers.REFUSED]
+    cases = [
+        *READ,
+        *REFUSED,
+        *containers.READ,
+        *containers.NAMED,
+        *containers.ARRAYS,
+        *containers.REFUSED,
+        *in_memory.READ,
+        *in_memory.REFUSED,
+    ]
     assert sorted(row for row in rows if row != "Input") == sorted(cases)

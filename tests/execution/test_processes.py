@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3hr.errors import ClassMismatch, SettingsError
+from d3hr.errors import ClassMismatch, ExecutionError, SettingsError
 from d3hr.execution import processes
 from d3hr.execution.base import Execution, Serial
 from d3hr.execution.processes import WorkerProcesses
@@ -89,6 +89,13 @@ def test_errors_of_other_libraries_keep_their_traceback() -> None:
     assert "in raise_awkward" in str(caught_awkward.value.__cause__)
     with pytest.raises((AttributeError, pickle.PicklingError), match="local object"):
         unpickle_outcome(pickle_outcome(lambda: lambda: None))
+
+
+def test_work_that_cannot_be_sent_is_refused_with_the_reason() -> None:
+    """As a data set with a transform that is a lambda is, before any process is started."""
+    with pytest.raises(ExecutionError, match="cannot be sent") as caught:
+        list(WorkerProcesses(1).run(FloatSums(lambda: 1), [1]))  # type: ignore[arg-type]
+    assert "lambda" in caught.value.found and "lambda" in caught.value.hint
 
 
 @pytest.mark.slow
