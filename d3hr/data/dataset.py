@@ -22,8 +22,9 @@ from d3hr.data.codec import Fit, open_upright, require_side, to_pixels, to_unit_
 from d3hr.data.contents import Contents
 from d3hr.data.record import DataRecord
 from d3hr.data.scan import CHUNK, DECODERS
+from d3hr.data.showing import SHOWN_CLASSES, SHOWN_IMAGES, notebook_page
 from d3hr.data.sources import Source
-from d3hr.errors import DataError, require_class
+from d3hr.errors import DataError, listed, require_class
 from d3hr.fileio.names import similar_names
 
 OPEN_IMAGES = "open them with d3hr.load_images(FOLDER)."
@@ -185,6 +186,13 @@ class ImageData:
 
     def __repr__(self) -> str:
         return f"ImageData({self.source!r}, {len(self):,} images of {len(self.class_names)} classes, {self.image_size} px)"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: counts, and some pictures."""
+        counts = listed([f"{name}: {count:,}" for name, count in self.counts.items()], separator="; ")
+        lines = [f"{len(self):,} images of {len(self.class_names)} classes, {self.image_size} px", counts]
+        rows = {name: self.of_class(name, SHOWN_IMAGES) for name in self.class_names[:SHOWN_CLASSES]}
+        return notebook_page(f"Images of {self.source}", lines, rows, classes=len(self.class_names))
 
     def at_size(self, image_size: int) -> ImageData:
         """Return the same images, delivered at another size."""

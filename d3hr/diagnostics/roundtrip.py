@@ -13,6 +13,7 @@ from pydantic import Field
 
 from d3hr.data.codec import to_uint8
 from d3hr.data.dataset import ImageData
+from d3hr.data.showing import MAX_COLUMNS, contact_sheet
 from d3hr.distillation.ddim import check_finite
 from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.tasks import generate_images, invert_by_settings
@@ -21,7 +22,6 @@ from d3hr.prior.autoencoder import psnr_db
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.seeds import generator_for
-from d3hr.sets.card import MAX_COLUMNS, contact_sheet
 
 DRAWN_STEPS, DRAWN_GUIDANCE = 50, 4.0
 """Grid and guidance of the images that a prior draws to be looked at."""

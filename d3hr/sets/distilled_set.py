@@ -19,7 +19,6 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from d3hr.data.codec import read_square
 from d3hr.data.opening import load_images
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
@@ -32,8 +31,9 @@ from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.sets.entries import ClassEntry
 from d3hr.sets.image_set import ImageSet, require_images
-from d3hr.sets.manifest import CHOOSE_AGAIN, Manifest, read_manifest, require_inside
+from d3hr.sets.manifest import CHOOSE_AGAIN, read_manifest, require_inside
 from d3hr.sets.packing import packed_in_words
+from d3hr.sets.sharing import SharedSet
 from d3hr.sets.statistics import read_mixtures, require_size
 from d3hr.sets.writer import write_drawn_set
 
@@ -42,11 +42,12 @@ MAX_VALUES_PER_PIXEL = 16
 
 
 @dataclass(frozen=True, repr=False)
-class DistilledSet:
-    """A distilled set on disk; its images are read at their first use."""
+class DistilledSet(SharedSet):
+    """A distilled set on disk; its images are read at their first use.
 
-    path: Path
-    manifest: Manifest
+    It is a torch ``Dataset``: an index gives ``(image [3, H, W] in [-1, 1], label)``, of a packed set the single pictures in its stored
+    images, as students see them. :attr:`images`, :attr:`labels` and :attr:`counts` are those of the stored images.
+    """
 
     @classmethod
     def load(cls, path: str | Path) -> DistilledSet:
@@ -274,12 +275,6 @@ class DistilledSet:
                 require_inside(self.path, folder / name)
         names = (f"{index:05d}.png" for index in range(entry.images))
         return next((folder / name for name in names if name not in is_link), None)
-
-    def _pixels(self, file: Path) -> Tensor:
-        try:
-            return read_square(file, self.manifest.image_size)
-        except (ValueError, OSError) as error:
-            raise DistilledSetError(f"{file} is damaged.", found=str(error), hint="make the set again.") from error
 
 
 def open_set(path: str | Path) -> ImageSet:

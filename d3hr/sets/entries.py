@@ -54,6 +54,10 @@ class ClassEntry(BaseModel):
     prior_class: str | None = None
     """The prior's name of that row."""
 
+    def file(self, folder: Path, index: int) -> Path:
+        """Return the file of the image at ``index``."""
+        return folder / "train" / self.folder / f"{index:05d}.png"
+
     def files(self, folder: Path) -> list[Path]:
         """Return the image files of the class in the set at ``folder``."""
-        return [folder / "train" / self.folder / f"{index:05d}.png" for index in range(self.images)]
+        return [self.file(folder, index) for index in range(self.images)]

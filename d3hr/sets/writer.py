@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from d3hr.data.codec import is_sound_png, png_of_pixels, read_square, to_uint8
+from d3hr.data.showing import MAX_CLASSES, MAX_COLUMNS, contact_sheet
 from d3hr.distillation.grouping import search_mixtures
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import DistillSettings, StatisticsDtype
@@ -21,7 +22,7 @@ from d3hr.fileio.staging import StagedFolder, remove
 from d3hr.prior.class_matching import conditioning_ids
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
-from d3hr.sets.card import MAX_CLASSES, MAX_COLUMNS, contact_sheet, set_card
+from d3hr.sets.card import set_card
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import write_mixtures
 

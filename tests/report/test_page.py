@@ -2,11 +2,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from d3hr.data.showing import contact_sheet
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.report.charts import accuracy_chart, loss_chart
 from d3hr.report.page import write_page
-from d3hr.sets.card import contact_sheet
 
 PROTOCOL = protocol_named("quick")
 NAMES = {"d3hr": "ours", "random_real": "real"}

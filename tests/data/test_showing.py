@@ -3,7 +3,7 @@ import io
 import torch
 from PIL import Image
 
-from d3hr.sets.card import MAX_CLASSES, MAX_COLUMNS, contact_sheet
+from d3hr.data.showing import MAX_CLASSES, MAX_COLUMNS, contact_sheet
 
 
 def test_every_image_is_at_its_place() -> None:
