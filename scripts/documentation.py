@@ -4,6 +4,7 @@ Links are written for readers of the repository. Here each is followed to the fi
 on the site: docs/speed.md is speed.md there, and any other file keeps its path.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ OUTSIDE = [
     "benchmarks/results/*.json",
     "examples/**/*",
 ]
-"""Files outside docs/ that the site has too, as patterns."""
+"""Files outside docs/ that the site has too, as patterns; notebooks are pages as well."""
 INSTEAD = {"README.md": "docs/index.md", "benchmarks/results": "benchmarks/README.md"}
 """What a link leads to where the site does not have what it names."""
 TABLE = re.compile(r"<!-- written by make benchmarks-report -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -36,7 +37,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for file in sorted(ROOT.glob(pattern)):
             if file.is_file():
                 files.append(File.generated(config, file.relative_to(ROOT).as_posix(), abs_src_path=str(file)))
+            if file.suffix == ".ipynb":
+                files.append(File.generated(config, file.relative_to(ROOT).with_suffix(".md").as_posix(), content=page_of(file)))
     return files
+
+
+def page_of(notebook: Path) -> str:
+    """Return a notebook as Markdown, with a link to itself below its title."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    title, *rest = [text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```" for cell, text in zip(cells, texts, strict=True)]
+    heading, _, intro = title.partition("\n")
+    return "\n\n".join([heading, f"Run it yourself: [{notebook.name}]({notebook.name}).", intro, *rest])
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
@@ -47,11 +59,13 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
             raise LookupError("README.md has no table of make benchmarks-report")
         markdown = markdown.replace("<!-- table of README.md -->", table[1])
     own = page.file.src_uri
-    folder = Path(str(page.file.abs_src_path)).parent.relative_to(ROOT).as_posix()
+    if page.file.abs_src_path is None:
+        return markdown
+    folder = Path(page.file.abs_src_path).parent.relative_to(ROOT).as_posix()
 
     def follow(link: re.Match[str]) -> str:
         named = posixpath.normpath(posixpath.join(folder, link[2]))
-        target = INSTEAD.get(named, named).removeprefix("docs/")
+        target = INSTEAD.get(named, named.replace(".ipynb", ".md")).removeprefix("docs/")
         return link[1] + posixpath.relpath(target, posixpath.dirname(own) or ".") + (link[3] or "") + link[4]
 
     return LINK.sub(follow, markdown)
