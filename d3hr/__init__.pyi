@@ -1,5 +1,6 @@
 """The public names of d3hr and where each is defined."""
 
+from .automatic.entry import distill as distill
 from .comparison.matrix import Matrix as Matrix
 from .comparison.run import compare as compare
 from .data.dataset import ImageData as ImageData
@@ -17,7 +18,6 @@ from .evaluation.results import Evaluation as Evaluation
 from .methods.job import MethodInputs as MethodInputs
 from .methods.prior_only import prior_only as prior_only
 from .methods.selection import random_real as random_real
-from .pipeline import distill as distill
 from .pipeline import expand as expand
 from .planning.plan import plan as plan
 from .prior.fit import fit_prior as fit_prior

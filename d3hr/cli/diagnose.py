@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from d3hr.cli.options import LOADING, READING, Reading
 from d3hr.cli.origins import data_of_set, prior_named, prior_of_set
-from d3hr.cli.output import Result, evaluation_folders, sibling
+from d3hr.cli.output import Result, evaluation_folders
 from d3hr.errors import PriorError, SettingsError
+from d3hr.fileio.names import sibling
 from d3hr.progress import OnTerminal
 
 if TYPE_CHECKING:

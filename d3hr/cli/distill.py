@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,19 +12,24 @@ from d3hr.cli.options import LOADING, READING, RUNNING, Loading, Reading, Runnin
 from d3hr.cli.output import Result, next_evaluation
 from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
 from d3hr.distillation.presets import distill_settings
-from d3hr.progress import OnTerminal
+from d3hr.progress import OnTerminal, Progress
 
 if TYPE_CHECKING:
+    from d3hr.data.dataset import ImageData
     from d3hr.sets.manifest import Manifest
 
 
 def distill(
     data: str,
     *,
-    out: str,
+    out: str | None = None,
     prior: str | None = None,
     ipc: int = 10,
     preset: str | None = None,
+    minutes: float | None = None,
+    labels: Literal["hard", "soft"] | None = None,
+    test: str | None = None,
+    test_split: str | None = None,
     teacher: str | None = None,
     image_size: int | None = None,
     store: Literal["images", "statistics"] = "images",
@@ -34,14 +41,22 @@ def distill(
     reading: Reading = READING,
     running: Running = RUNNING,
 ) -> Result:
-    """Distil a data set into a few images per class. Settings left out are the preset's.
+    """Distil a data set into a few images per class.
+
+    Without --prior, --preset and settings, or with --preset auto, ways to make a set are compared on a held-out part of the images, the
+    best is taken, and DATA-distilled-report.html says what it is worth. Otherwise settings that are left out are the preset's.
 
     Args:
         data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
-        out: folder to write the distilled set to
+        out: folder to write the distilled set to, by default DATA-distilled where everything is chosen
         prior: folder or Hub id of a diffusion prior that knows the classes by name; real candidates need none
         ipc: images per class
-        preset: paper (the default of drawn images), fast, released, mixture, gentle (for weak priors), or real (chosen real images)
+        preset: auto (everything is chosen), paper (the default of drawn images), fast, released, mixture, gentle (for weak priors), or
+            real (chosen real images)
+        minutes: what the choice of everything may take, 20 by default
+        labels: what students of the choice learn from: hard (the default), or soft, the answers of a teacher
+        test: test images, on which the chosen set is compared with random real images once, at the end
+        test_split: split of the test images
         teacher: folder of a teacher, by which real images are chosen
         image_size: side in pixels of real images, by default their own
         store: images with the statistics next to them, or the statistics alone, for expand
@@ -53,11 +68,37 @@ def distill(
         reading: how images are read
         running: where the work runs
     """
+    from d3hr.automatic.entry import is_automatic, require_no_settings, require_nothing_of_choices
+    from d3hr.errors import SettingsError
     from d3hr.evaluation.teachers import Teacher
     from d3hr.fileio.staging import require_free_or_ours
     from d3hr.pipeline import distill as distill_images
 
     options = distillation.options
+    of_choice = {"minutes": minutes, "labels": labels, "test": test, "test_split": test_split}
+    kept = {"image_size": image_size, "decoders": decoders, "shared": shared}
+    given = [*(options.keys() - {"seed"}), *(name for name, value in kept.items() if value is not None)]
+    given += [*(["store"] if store != "images" else []), *(["execution"] if running != RUNNING else [])]
+    if is_automatic(preset, prior is not None, given):
+        require_no_settings(given)
+        return _chosen(
+            data,
+            prior=prior,
+            out=out,
+            ipc=ipc,
+            teacher=teacher,
+            split=split,
+            seed=options.get("seed", 0),
+            minutes=minutes,
+            labels=labels,
+            test=test,
+            test_split=test_split,
+            loading=loading,
+            reading=reading,
+        )
+    require_nothing_of_choices(of_choice)
+    if out is None:
+        raise SettingsError("--out is missing.", found="settings of your own", hint="name a folder to write to.")
     settings = distill_settings(preset, ipc=ipc, **options)  # refuses wrong settings before any image is read
     settings.require_for(store)
     settings.require_networks(prior=prior is not None, teacher=teacher is not None)
@@ -104,6 +145,76 @@ def distill(
         "storage": manifest.storage,
     }
     return Result(text, values, Path(out))
+
+
+def _chosen(
+    data: str,
+    *,
+    prior: str | None,
+    out: str | None,
+    ipc: int,
+    teacher: str | None,
+    split: str | None,
+    seed: int,
+    minutes: float | None,
+    labels: Literal["hard", "soft"] | None,
+    test: str | None,
+    test_split: str | None,
+    loading: Loading,
+    reading: Reading,
+) -> Result:
+    """Choose everything on held-out images, and say what came of it and what to do next."""
+    from d3hr.automatic.choosing import HOLD_OUT, MINUTES, choose_set
+    from d3hr.cli.options import warn_of_leak
+    from d3hr.evaluation.teachers import Teacher
+    from d3hr.fileio.names import sibling
+    from d3hr.fileio.staging import require_free_or_ours
+
+    started = time.monotonic()
+    progress, place = OnTerminal(), Path(out) if out else sibling(data, "-distilled")
+    require_free_or_ours(place)
+    images = replace(reading, hold_out=0.0).load(data, split, progress)
+    tested = reading.load(test, test_split, progress, test=True) if test else _test_split(images, reading, progress)
+    if tested:
+        warn_of_leak(images, tested, progress)
+    outcome = choose_set(
+        images,
+        loading.load(prior, progress) if prior else None,
+        place,
+        minutes=MINUTES if minutes is None else minutes,
+        labels=labels or "hard",
+        ipc=ipc,
+        teacher=Teacher.load(teacher, device=loading.device) if teacher else None,
+        test=tested,
+        hold_out=reading.hold_out or HOLD_OUT,
+        class_map=loading.classes(),
+        seed=seed,
+        flags=(*(("--split", split) if split else ()), *replace(reading, hold_out=0.0).flags),
+        spent=time.monotonic() - started,
+        progress=progress,
+    )
+    choice, distilled = outcome.choice, outcome.distilled
+    real = distilled.manifest.about_real_images
+    lines = [
+        choice.headline,
+        *choice.sentences,
+        *([f"It {real}; do not pass it on where you may not pass on the data."] if real else []),
+        f"The page with all of it: {outcome.report}",
+        f"The pictures: {place}/contact-sheet.png, {place}/train/CLASS/00000.png ...",
+        f'To load them: datasets.load_dataset("imagefolder", data_dir="{place}")',
+        f"To make the set again: {choice.winner.command}",
+        f"Next: {choice.next_step}",
+    ]
+    values = {"out": str(place), "report": str(outcome.report), "folder": str(outcome.folder), **choice.as_values()}
+    return Result("\n".join(lines), values, outcome.folder)
+
+
+def _test_split(images: ImageData, reading: Reading, progress: Progress) -> ImageData | None:
+    """Return the test split of the source, if it has one."""
+    from d3hr.data.splits import split_kinds
+
+    names = [name for name, kind in split_kinds(images.splits).items() if kind == "test" and name != images.split]
+    return reading.load(images.source, names[0], progress, test=True) if names else None
 
 
 def _about_samples(manifest: Manifest) -> str:

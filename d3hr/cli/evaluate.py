@@ -5,7 +5,8 @@ from pathlib import Path
 
 from d3hr.cli.options import READING, Reading, warn_of_leak
 from d3hr.cli.origins import data_of_set, or_else, prior_named, prior_of_set
-from d3hr.cli.output import Result, sibling
+from d3hr.cli.output import Result
+from d3hr.fileio.names import sibling
 from d3hr.progress import OnTerminal
 
 

@@ -33,6 +33,7 @@ class Reading:
         fit: of pictures that are not square, keep the centre (crop, the default), add black (pad), or stretch them
         keep_duplicates: let an image that its class has several times count each time
         keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form
+        hold_out: share of each class's images to leave out, 0 to 1, the same ones each time; test images are all read
         image_column: column of images of a table, or of their files
         label_column: column of classes of a table
         data_config: configuration of a Hub source that has several, such as full_size
@@ -44,11 +45,21 @@ class Reading:
     fit: Literal["crop", "pad", "stretch"] | None = None
     keep_duplicates: bool = False
     keep_similar_names: bool = False
+    hold_out: float = 0.0
     image_column: str | None = None
     label_column: str | None = None
     data_config: str | None = None
     label_pattern: str | None = None
     class_names: str | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that give these values, less those that are as by default."""
+        words: list[str] = []
+        for name, value in vars(self).items():
+            if value != getattr(READING, name):
+                words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
+        return tuple(words)
 
     def load(
         self, source: str, split: str | None, progress: Progress, *, test: bool = False, record: DataRecord | None = None
@@ -71,6 +82,7 @@ class Reading:
             fit=self.fit or (record.fit if record else "crop"),
             keep_duplicates=self.keep_duplicates or test or (record is not None and record.keep_duplicates),
             keep_similar_names=self.keep_similar_names,
+            hold_out=0.0 if test else self.hold_out or (record.hold_out if record else 0.0),
             image_column=self.image_column,
             label_column=self.label_column,
             config=self.data_config,

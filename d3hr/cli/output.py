@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d3hr.fileio.names import with_a_name
+from d3hr.fileio.names import sibling
 
 if TYPE_CHECKING:
     from d3hr.data.dataset import ImageData
@@ -26,15 +26,6 @@ class Result:
     text: str
     values: dict[str, Any]
     folder: Path | None = None
-
-
-def sibling(distilled: str, suffix: str) -> Path:
-    """Return the default path of a result about a set: next to the set and named after it; in the current folder for a Hub id."""
-    path = Path(distilled)
-    if not path.exists():
-        return Path((path.name or "set") + suffix)
-    path = with_a_name(path)
-    return path.with_name(path.name + suffix)
 
 
 def next_evaluation(out: str, images: ImageData | None = None) -> str:

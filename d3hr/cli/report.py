@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3hr.cli.output import Result, evaluation_folders, sibling
+from d3hr.cli.output import Result, evaluation_folders
+from d3hr.fileio.names import sibling
 
 
 def report(distilled: str, *, evaluation: Sequence[str] = (), diagnosis: str | None = None, out: str | None = None) -> Result:
@@ -15,13 +16,18 @@ def report(distilled: str, *, evaluation: Sequence[str] = (), diagnosis: str | N
         diagnosis: folder written by 'd3hr diagnose', by default DISTILLED-diagnosis
         out: file to write, by default DISTILLED-report.html; a report that is already there is replaced
     """
+    from d3hr.evaluation.choice import FILE, Choice
     from d3hr.report.report import write_report
 
     evaluations, diagnosed = evaluation_folders(evaluation, distilled), Path(diagnosis) if diagnosis else None
     if not diagnosed and (folder := sibling(distilled, "-diagnosis")).joinpath("diagnosis.json").is_file():
         diagnosed = folder
     file = Path(out) if out else sibling(distilled, "-report.html")
-    sentences = write_report(distilled, file, evaluations=evaluations, diagnosis=diagnosed)
+    chosen = sibling(distilled, "-choice")
+    choice = Choice.read(chosen) if (chosen / FILE).is_file() else None
+    if choice and not evaluations and (chosen / "test" / "results.json").is_file():
+        evaluations = [chosen / "test"]
+    sentences = write_report(distilled, file, evaluations=evaluations, diagnosis=diagnosed, choice=choice)
     values = {
         "out": str(file),
         "evaluations": [str(folder) for folder in evaluations],

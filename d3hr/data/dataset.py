@@ -24,8 +24,9 @@ from d3hr.data.record import DataRecord
 from d3hr.data.scan import CHUNK, DECODERS
 from d3hr.data.showing import SHOWN_CLASSES, SHOWN_IMAGES, notebook_page
 from d3hr.data.sources import Source
-from d3hr.errors import DataError, listed, require_class
+from d3hr.errors import DataError, SettingsError, listed, require_class
 from d3hr.fileio.names import similar_names
+from d3hr.seeds import generator_for
 
 OPEN_IMAGES = "open them with d3hr.load_images(FOLDER)."
 """What to do where images are needed and something else is given."""
@@ -53,6 +54,7 @@ class ImageData:
         contents: which images are the same: repeats within a class are left out, unless they were to be kept.
         bits: how many bits count in 16-bit pictures whose files do not tell: 8 or 12 if no value in the whole data set is larger.
         in_memory: whether the source is an object of this program, which no other program finds by its name.
+        hold_out: share of each class that :meth:`divided` left out, 0 to 1.
     """
 
     source: str
@@ -78,6 +80,7 @@ class ImageData:
     _order: _Indices
     _kept: NDArray[np.uint8] | None = None
     """Decoded pixels [N, 3, H, W] in the order of the classes."""
+    hold_out: float = 0.0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -111,6 +114,7 @@ class ImageData:
             duplicates=len(self.contents.repeats),
             conflicting_duplicates=len(self.contents.contradictions),
             keep_duplicates=bool(np.isin(self.contents.repeats, self._order).any()),
+            hold_out=self.hold_out,
             fit=self.fit,
             **({"in_memory": True} if self.in_memory else {}),
         )
@@ -201,6 +205,36 @@ class ImageData:
     def with_pixels(self, pixels: NDArray[np.uint8]) -> ImageData:
         """Return the same images, which are no longer decoded: ``pixels`` [N, 3, H, W], class by class, are theirs at ``image_size``."""
         return replace(self, _kept=pixels)
+
+    def divided(self, share: float) -> tuple[ImageData, ImageData]:
+        """Return the images without a share of each class, and that share: the same images of a class each time.
+
+        Each part has at least one image of every class, and both have the images in their order.
+
+        Raises:
+            SettingsError: ``share`` is not between 0 and 1.
+            DataError: a class has a single image.
+        """
+        if not 0 < share < 1:
+            raise SettingsError("A share to hold out lies between 0 and 1.", found=f"{share:g}", hint="hold out 0.2, for example.")
+        single = [name for name, count in self.counts.items() if count < 2]
+        if single:
+            raise DataError(
+                "A class with one image cannot be divided.", found=listed(single), hint="add images to it, or hold nothing out."
+            )
+        outside, inside = list[_Indices](), list[_Indices]()
+        for name, indices in self._by_class.items():
+            count = min(max(round(share * len(indices)), 1), len(indices) - 1)
+            held = np.zeros(len(indices), dtype=bool)
+            held[torch.randperm(len(indices), generator=generator_for(0, "hold out", name))[:count].numpy()] = True
+            outside.append(indices[~held])
+            inside.append(indices[held])
+
+        def part(parts: list[_Indices], words: str, left_out: float) -> ImageData:
+            digest = hashlib.sha256(f"{self.fingerprint} {words} {share!r}".encode())
+            return replace(self, fingerprint=digest.hexdigest(), _order=np.concatenate(parts), _kept=None, hold_out=left_out)
+
+        return part(outside, "without", share), part(inside, "held out", 0.0)
 
     def renamed(self, class_names: Sequence[str]) -> ImageData:
         """Return the same images with other names for the classes, in the order of the labels; the fingerprint changes with them.

@@ -27,6 +27,7 @@ def load_images(
     fit: Fit = "crop",
     keep_duplicates: bool = False,
     keep_similar_names: bool = False,
+    hold_out: float = 0.0,
     image_column: str | None = None,
     label_column: str | None = None,
     config: str | None = None,
@@ -48,6 +49,7 @@ def load_images(
         fit: for pictures that are not square: ``"crop"`` keeps the centre, ``"pad"`` adds black, ``"stretch"`` distorts.
         keep_duplicates: keep exact duplicates of an image within its class, which are left out by default, so that it counts once.
         keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form, as classes of their own.
+        hold_out: share of each class's images to leave out, the same ones each time (:meth:`~d3hr.data.dataset.ImageData.divided`).
         image_column: the column of images of a table, or of their files, where it is not clear.
         label_column: the column of classes of a table, where it is not clear.
         config: the configuration of a Hub source that has several, such as ``full_size``.
@@ -84,7 +86,7 @@ def load_images(
         order = order[np.isin(order, contents.repeats, invert=True)]
         unusual["duplicates"] = "left out"
     sizes = Counter(size for index in order if (size := found.sizes[index]))
-    return ImageData(
+    data = ImageData(
         source=name,
         split=found_split,
         image_size=median_side(sizes) if image_size is None else require_side(image_size),
@@ -101,3 +103,4 @@ def load_images(
         _images=images,
         _order=order,
     )
+    return data.divided(hold_out)[0] if hold_out else data

@@ -23,5 +23,7 @@ class DataRecord(Record):
     """Whether these were kept; otherwise they were left out."""
     conflicting_duplicates: int = Field(default=0, ge=0)
     """Pictures that several classes have."""
+    hold_out: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each class that was left out (:meth:`~d3hr.data.dataset.ImageData.divided`)."""
     fit: Fit = "crop"
     """What became of pictures that are not square."""

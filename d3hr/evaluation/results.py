@@ -44,6 +44,8 @@ class TrainingResult:
         confusion: number of test images of each true class (row) that were given each class (column) at the end.
         training_seed: seed of weights, order and augmentation.
         distillation_seed: seed of the set.
+        hits: a character for each test image, in their order: "1" if its class was named right at the end, else "0"; empty where that
+            is not known.
     """
 
     last_epoch: float
@@ -52,6 +54,7 @@ class TrainingResult:
     confusion: tuple[tuple[int, ...], ...] = ()
     training_seed: int = 0
     distillation_seed: int = 0
+    hits: str = ""
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,13 @@ class Score:
         accuracy: share of images whose class is the most likely one, 0 to 1.
         top5: share of images whose class is among the five most likely; None with five classes or fewer, where it says little.
         confusion: number of images of each true class (row) that were given each class (column).
+        hits: a character for each image: "1" if its class is the most likely one, else "0".
     """
 
     accuracy: float
     top5: float | None
     confusion: tuple[tuple[int, ...], ...]
+    hits: str
 
 
 def train_and_test(
@@ -81,8 +83,8 @@ def train_and_test(
         after_step=check,
         progress=progress,
     )
-    last = scores[-1]
-    return TrainingResult(last.accuracy, max(result.accuracy for result in scores), last.top5, last.confusion, seed, distillation_seed)
+    last, best = scores[-1], max(result.accuracy for result in scores)
+    return TrainingResult(last.accuracy, best, last.top5, last.confusion, seed, distillation_seed, last.hits)
 
 
 def train_student(
@@ -215,12 +217,13 @@ def score(predict: Callable[[Tensor], Tensor], test: LabelledImages) -> Score:
         logits = predict(to_unit_range(images)).float().cpu()
         predictions.append(logits.argmax(dim=1))
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(dim=1))
-    classes = len(test.class_names)
-    confusion = torch.bincount(test.labels * classes + torch.cat(predictions), minlength=classes**2).view(classes, classes)
+    classes, predicted = len(test.class_names), torch.cat(predictions)
+    confusion = torch.bincount(test.labels * classes + predicted, minlength=classes**2).view(classes, classes)
     return Score(
         accuracy=int(confusion.diagonal().sum()) / len(test.labels),
         top5=int((torch.cat(ranks) < TOP).sum()) / len(test.labels) if classes > TOP else None,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+        hits="".join("01"[right] for right in (predicted == test.labels).tolist()),
     )
 
 

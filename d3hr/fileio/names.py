@@ -70,6 +70,15 @@ def _folded(folder: str) -> str:
     return composed(folder).casefold()
 
 
+def sibling(source: str, suffix: str) -> Path:
+    """Return the default path of a result about a source: next to it and named after it; in the current folder for a Hub id."""
+    path = Path(source)
+    if not path.exists():
+        return Path((path.name or "set") + suffix)
+    path = with_a_name(path)
+    return path.with_name(path.name + suffix)
+
+
 def with_a_name(path: Path) -> Path:
     """Return a path that ends with the name of its folder, which ``.`` and ``..`` do not."""
     return path if path.name not in ("", "..") else path.resolve()

@@ -10,6 +10,7 @@ from typing import Any
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.result import Diagnosis
 from d3hr.errors import ClassMismatch, OutputError
+from d3hr.evaluation.choice import Choice
 from d3hr.evaluation.results import ResultRow, own_name, read_results
 from d3hr.fileio.names import class_folders
 from d3hr.formatting import flat, percent, size_in_words
@@ -36,10 +37,13 @@ _CLASS_COLUMNS = {
 }
 
 
-def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diagnosis: Path | None = None) -> list[str]:
+def write_report(
+    path: str, out: Path, *, evaluations: Sequence[Path] = (), diagnosis: Path | None = None, choice: Choice | None = None
+) -> list[str]:
     """Write the report of a set, or any source of images, as one self-contained page, and return what its results say in sentences.
 
-    Evaluations are folders with ``results.json``; the diagnosis is a folder with ``diagnosis.json`` and the nearest real images.
+    Evaluations are folders with ``results.json``; the diagnosis is a folder with ``diagnosis.json`` and the nearest real images. A page
+    about a set that was chosen opens with the answer of its choice.
     """
     require_replaceable(out)
     subject = open_set(path)
@@ -61,6 +65,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
         groups=groups,
         protocols=_protocols([group["results"] for group in groups]),
         own=own,
+        choice=choice,
         diagnosis=figures,
         normality_chart=normality_chart(figures.normality) if figures and figures.normality and figures.normality.levels else None,
         normality_colours=NORMALITY_COLOURS,
@@ -69,7 +74,7 @@ def write_report(path: str, out: Path, *, evaluations: Sequence[Path] = (), diag
         confusion=confusion_of(own.class_names, own.confusion) if own and own.class_names and own.confusion else None,
         origin=_origin(subject, evaluations, diagnosis, figures),
     )
-    return [sentence for group in groups for sentence in group["summary"]]
+    return [*([choice.headline, *choice.sentences] if choice else []), *(sentence for group in groups for sentence in group["summary"])]
 
 
 def own_row(subject: ImageSet, rows: Iterable[ResultRow]) -> ResultRow | None:

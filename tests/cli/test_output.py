@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from d3hr import load_images
-from d3hr.cli.output import next_evaluation, sibling
+from d3hr.cli.output import next_evaluation
+from d3hr.fileio.names import sibling
 from tests.conftest import MakeFolder
 
 
