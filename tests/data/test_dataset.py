@@ -330,3 +330,31 @@ def test_a_source_that_no_path_can_name(tmp_path: Path) -> None:
     for name in ("x" * 5000, "a\0b"):
         with pytest.raises(DataError):
             load_images(name)
+
+
+def test_a_share_of_each_class_is_held_out(image_folder: MakeFolder) -> None:
+    """Of 10, 5 and 2 images a fifth, at least one: 2, 1 and 1. Both parts together are all images, and a class's own do not depend on
+    the other classes."""
+    root = image_folder({"a": 10, "b": 5, "c": 2})
+    images = load_images(root)
+    rest, held = images.divided(0.2)
+    assert (held.counts, rest.counts) == ({"a": 2, "b": 1, "c": 1}, {"a": 8, "b": 4, "c": 1})
+    for name in images.class_names:
+        both = sorted(rest.names(name, range(rest.counts[name])) + held.names(name, range(held.counts[name])))
+        assert both == sorted(images.names(name, range(images.counts[name])))
+    assert len({images.fingerprint, rest.fingerprint, held.fingerprint}) == 3
+    again = load_images(root, hold_out=0.2)
+    assert (again.fingerprint, again.hold_out, again.record.hold_out, len(again)) == (rest.fingerprint, 0.2, 0.2, 13)
+    shutil.rmtree(root / "c")
+    assert load_images(root).divided(0.2)[1].names("a", range(2)) == held.names("a", range(2))
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5])
+def test_a_share_to_hold_out_lies_between_0_and_1(image_folder: MakeFolder, share: float) -> None:
+    with pytest.raises(SettingsError, match="between 0 and 1"):
+        load_images(image_folder({"a": 3, "b": 3})).divided(share)
+
+
+def test_a_class_with_one_image_is_not_divided(image_folder: MakeFolder) -> None:
+    with pytest.raises(DataError, match=r"cannot be divided(?s:.*)b"):
+        load_images(image_folder({"a": 3, "b": 1}), hold_out=0.5)
