@@ -65,11 +65,13 @@ class Candidate:
         )
 
     def command(self, inputs: MethodInputs, out: str, *, ipc: int, seed: int, flags: tuple[str, ...] = ()) -> str:
-        """Return the command that makes the same set.
+        """Return the command that makes the same set; of images in memory the call in Python.
 
         Args:
             flags: how the images are read.
         """
+        if inputs.images.in_memory:
+            return self._call(inputs, out, ipc=ipc, seed=seed)
         words = ["d3hr", *(["baseline", "random_real"] if self.is_random else ["distill"]), inputs.images.source, "--out", out]
         words += ["--ipc", str(ipc), "--seed", str(seed), "--hold-out", f"{inputs.images.hold_out:g}", *flags]
         if self.is_random:
@@ -82,6 +84,17 @@ class Candidate:
         for name, value in self.options.items():
             words += [f"--{name.replace('_', '-')}", str(value)]
         return shlex.join(words)
+
+    def _call(self, inputs: MethodInputs, out: str, *, ipc: int, seed: int) -> str:
+        """Return the call that makes the same set, where ``images`` are all images."""
+        usual = {"out": out, "ipc": ipc, "seed": seed}
+        if self.is_random:
+            values, function = {**usual, "image_size": inputs.image_size}, "random_real"
+        else:
+            networks = {"prior": inputs.prior} if self.draws else {}
+            values, function = {**networks, **usual, "preset": self.preset, **self.options}, "distill"
+        words = ", ".join(f"{name}={name if name == 'prior' else repr(value)}" for name, value in values.items())
+        return f"d3hr.{function}(images.divided({inputs.images.hold_out:g})[0], {words})"
 
 
 RANDOM = Candidate(REAL)
