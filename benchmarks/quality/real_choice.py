@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.harness import HERE, WORK, argument_parser, kept_rows, record
-from benchmarks.quality.real_matrix import matrix_file, protocol_of
+from benchmarks.quality.real_matrix import matrix_file
 from benchmarks.quality.real_priors import prior_folder
 from benchmarks.real_data import IMAGE_SIZE, NAMES, images_of, real_data
 from d3hr import Prior
@@ -22,7 +22,8 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.methods.job import MethodInputs
 from d3hr.progress import OnTerminal
 
-PROTOCOLS = {"fashion_mnist": protocol_of("fashion_mnist"), "cifar10": HERE / "protocols" / "short-shifts-fp32.yaml"}
+PROTOCOLS = {"fashion_mnist": "short-fp32", "cifar10": "short-shifts-fp32", "tiny_imagenet10": "short-shifts-fp32"}
+"""How students are trained on each data set, in float32; with soft labels the files end in -stored."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", choices=NAMES)
     parser.add_argument("matrix")
     parser.add_argument("--teacher", help="folder of a teacher")
+    parser.add_argument("--soft", action="store_true", help="soft labels, of the teacher")
     parser.add_argument("--prior", type=int, metavar="STEPS", help="the prior of so many optimiser steps (benchmarks.quality.real_priors)")
     parser.add_argument("--on", choices=["validation", "test"], required=True, help="the images to test on")
     parser.add_argument("--ipc", type=int, nargs="*", help="images per class; by default the matrix's")
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name, on = options.data, options.on
     images, test = images_of(real_data(name), "train", on)
     teacher = Teacher.load(options.teacher) if options.teacher else None
-    protocol = PROTOCOLS.get(name, protocol_of(name))
+    protocol = HERE / "protocols" / f"{PROTOCOLS[name]}{'-stored' if options.soft else ''}.yaml"
     changes = {"ipc": options.ipc, "distillation_seeds": options.seeds, "protocols": [str(protocol)]}
     matrix = read_matrix(matrix_file(options.matrix), changes)
     prior = Prior.from_pretrained(prior_folder(name, options.prior)) if options.prior else None
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     networks = {"teacher": {"student": teacher.student, "accuracy": teacher.about.get("accuracy")}} if teacher else {}
     networks |= {"prior_steps": options.prior} if prior else {}
     sizes = "" if options.ipc is None else "-ipc" + "-".join(map(str, options.ipc))
-    record(f"{name}-{options.matrix}-{on}{sizes}", {**settings, **networks}, kept_rows(comparison.rows, "class_names"))
+    labels = "-soft" if options.soft else ""
+    record(f"{name}-{options.matrix}-{on}{labels}{sizes}", {**settings, **networks}, kept_rows(comparison.rows, "class_names"))
 
 
 if __name__ == "__main__":
