@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changes = {"ipc": options.ipc, "distillation_seeds": options.seeds, "protocols": [str(protocol)]}
     matrix = read_matrix(matrix_file(options.matrix), changes)
     prior = Prior.from_pretrained(prior_folder(name, options.prior)) if options.prior else None
-    folder = WORK / "choices" / f"{name}-{on}{'-teacher' if teacher else ''}{f'-{options.prior}' if prior else ''}"
+    folder = WORK / "choices" / f"{name}-{on}{f'-{teacher.student}' if teacher else ''}{f'-{options.prior}' if prior else ''}"
     inputs = MethodInputs(images, IMAGE_SIZE, prior=prior, teacher=teacher)
     comparison = compare(matrix, inputs, test, folder, progress=OnTerminal())
     print(accuracy_table(comparison.rows))
