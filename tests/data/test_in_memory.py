@@ -77,6 +77,7 @@ def floats(*, channels_first: bool) -> torch.Tensor:
 READ: dict[str, Callable[[Path], tuple[Any, dict[str, Any]]]] = {
     "a datasets.Dataset": lambda root: (table(root), {}),
     "a datasets.Dataset with a format": lambda root: (table(root).with_format("torch"), {}),
+    "a datasets.Dataset with a transform": lambda root: (table(root).with_transform(lambda rows: {"pixel_values": [0]}), {}),
     "a datasets.Dataset of numbers and class_names": lambda root: (
         table(root).cast_column("label", datasets.Value("int64")),
         {"class_names": NAMES},
@@ -231,6 +232,14 @@ def test_pictures_of_pillow_are_upright_and_of_any_mode(tmp_path: Path) -> None:
     by_path, by_picture = (load_images((each, [0, 0, 1, 1]), keep_duplicates=True) for each in (paths, given))
     assert torch.equal(by_path.tensors()[0], by_picture.tensors()[0])
     assert not torch.equal(by_path.of_class("0")[0], by_path.of_class("0")[1])
+
+
+def test_channels_come_first_in_tensors_where_both_are_possible() -> None:
+    """Three channels of 6 x 4 pixels, not 3 x 6 pixels of four channels; arrays are taken the other way round."""
+    images = torch.randint(0, 256, (2, 3, 6, 4), dtype=torch.uint8)
+    assert load_images((images, [0, 1])).sizes == load_images((list(images), [0, 1])).sizes == {(4, 6): 2}
+    assert load_images((list(torch.zeros(2, 6, 4, 3)), [0, 1])).sizes == {(4, 6): 2}
+    assert load_images((np.zeros((2, 4, 6, 4), np.uint8), [0, 1])).sizes == {(6, 4): 2}
 
 
 def test_targets_that_are_not_the_labels_are_not_used(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def images(image_folder: MakeFolder) -> ImageData:
 
 @pytest.fixture
 def chosen(images: ImageData, tmp_path: Path) -> DistilledSet:
-    return random_real(images, tmp_path / "set", ipc=2, image_size=16)
+    return random_real(images, tmp_path / "s<b>t", ipc=2, image_size=16)
 
 
 def test_it_is_a_data_set_of_pytorch(chosen: DistilledSet) -> None:
