@@ -55,11 +55,11 @@ def data_of_set(
     if record is None or record.source is None:
         return None
     if record.in_memory:
-        raise DataError(
-            "The images that the set was made from are needed, and were in the memory of a Python program.",
-            found=f"made from {record.source}",
-            hint="save them as files, one folder per class, and give their place with --data; or work in Python, where they are.",
+        progress.say(
+            f"the set was made from {record.source}, in the memory of a Python program: to use these images here, save them as files, "
+            "one folder per class, and give their place with --data"
         )
+        return None
     with or_else("--data", "The images that the set was made from are needed."):
         images = reading.load(located(record.source, distilled), split or record.split, progress, record=record)
     if images.fingerprint != record.fingerprint:

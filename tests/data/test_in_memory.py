@@ -17,7 +17,7 @@ from d3hr import load_images, random_real
 from d3hr.cli.options import Reading
 from d3hr.cli.origins import data_of_set
 from d3hr.errors import D3hrError, DataError, SettingsError, UnreadableImages
-from d3hr.progress import SILENT
+from d3hr.progress import SILENT, OnTerminal
 from tests.data.test_containers import COUNTS, FILES, class_folders, loose, pixels
 from tests.data.test_reading import draw
 
@@ -267,15 +267,14 @@ def test_the_synonyms_of_imagenet_are_one_name(tmp_path: Path) -> None:
     assert load_images(ConcatDataset([pairs, pairs])).class_names == ("0", "1")
 
 
-def test_a_set_says_that_its_images_were_in_memory(tmp_path: Path) -> None:
+def test_a_set_says_that_its_images_were_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What reads them again says what to give; the manifest of other sets has no such entry."""
     images = load_images((pixels(), list(FILES.values())))
     chosen = random_real(images, tmp_path / "set", ipc=1, image_size=8)
     assert chosen.manifest.data.source == "arrays" and chosen.manifest.data.in_memory
     assert "`arrays`, in the memory of a program" in (chosen.path / "README.md").read_text()
-    with pytest.raises(DataError, match="were in the memory of a Python program") as caught:
-        data_of_set(str(chosen.path), chosen, None, None, Reading(), SILENT)
-    assert "--data" in caught.value.hint
+    assert data_of_set(str(chosen.path), chosen, None, None, Reading(), OnTerminal()) is None
+    assert "made from arrays, in the memory of a Python program" in capsys.readouterr().err
     on_disk = data_of_set(str(chosen.path), chosen, str(class_folders(tmp_path / "plain")), None, Reading(), SILENT)
     assert on_disk is not None and on_disk.counts == COUNTS
     assert "in_memory" not in on_disk.record.model_dump()
