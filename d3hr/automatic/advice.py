@@ -35,14 +35,17 @@ def next_step(choice: Choice, training: ImageData, shared: Path, out: str) -> st
         )
     wrong = _doubtful(training, shared)
     if wrong:
-        return (
-            f"Look at the labels: {wrong} of {len(training):,} images look like another class. "
-            f"'d3hr diagnose {shlex.quote(out)}' says more."
-        )
+        what = f"{wrong} of {len(training):,} images look like another class"
+        if training.in_memory:
+            return f"Look at the labels: {what}. d3hr.diagnose(d3hr.DistilledSet.load({out!r}), images) says more."
+        return f"Look at the labels: {what}. 'd3hr diagnose {shlex.quote(out)}' says more."
     most = min(training.counts.values())
     if choice.full_accuracy and choice.winner.mean < ENOUGH * choice.full_accuracy and choice.ipc < most:
         ipc = min(2 * choice.ipc, most)
-        again = f"d3hr distill {shlex.quote(choice.source)} --ipc {ipc} --out {shlex.quote(f'{out}-{ipc}')}"
+        more = f"{out}-{ipc}"
+        again = f"d3hr distill {shlex.quote(choice.source)} --ipc {ipc} --out {shlex.quote(more)}"
+        if training.in_memory:
+            again = f"d3hr.distill(images, ipc={ipc}, out={more!r})"
         return f"Take more images per class, which is what raises the accuracy most: {again}"
     return "Use the set: examples/train_on_distilled.py trains a network on it without d3hr."
 

@@ -91,9 +91,10 @@ class Candidate:
         if self.is_random:
             values, function = {**usual, "image_size": inputs.image_size}, "random_real"
         else:
-            networks = {"prior": inputs.prior} if self.draws else {}
-            values, function = {**networks, **usual, "preset": self.preset, **self.options}, "distill"
-        words = ", ".join(f"{name}={name if name == 'prior' else repr(value)}" for name, value in values.items())
+            asks = inputs.teacher is not None and distill_settings(self.preset, **self.options).asks_teacher
+            networks = [*(["prior"] if self.draws else []), *(["teacher"] if asks else [])]
+            values, function = {**dict.fromkeys(networks), **usual, "preset": self.preset, **self.options}, "distill"
+        words = ", ".join(f"{name}={name if name in ('prior', 'teacher') else repr(value)}" for name, value in values.items())
         return f"d3hr.{function}(images.divided({inputs.images.hold_out:g})[0], {words})"
 
 
