@@ -18,7 +18,7 @@ from d3hr.comparison.statistics import advantages_on
 from d3hr.comparison.tables import Comparison
 from d3hr.data.dataset import ImageData
 from d3hr.errors import SettingsError
-from d3hr.evaluation.choice import FILE, Choice, Tested
+from d3hr.evaluation.choice import FILE, Choice, Confirmation
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_or_make
@@ -229,7 +229,7 @@ def _full_data(trials: Trials, bar: Bar) -> tuple[float | None, int, bool]:
     return evaluation.accuracy_mean, steps, steps >= wanted
 
 
-def _tested(trials: Trials, winner: Candidate, test: ImageData, folder: Path) -> Tested:
+def _tested(trials: Trials, winner: Candidate, test: ImageData, folder: Path) -> Confirmation:
     """Compare the winner and random real images on the test images, with as many sets as there is time for, and write the rows."""
     places = range(min(SETS, len(trials.runs(winner))))
     rows = []
@@ -239,7 +239,7 @@ def _tested(trials: Trials, winner: Candidate, test: ImageData, folder: Path) ->
     results = folder / "test"
     results.mkdir(exist_ok=True)
     Comparison(rows).write(results)
-    return Tested(
+    return Confirmation(
         images=len(test),
         accuracies=accuracies(rows[0].runs),
         real_accuracies=accuracies(rows[-1].runs),

@@ -145,7 +145,8 @@ def _fitted(trials: Trials, minutes: float, left_out: list[str], candidates: Seq
         matches = match_classes(images.class_names, prior.class_names, of=images.source)
         verdict = prior_gate(prior, trials.held_out, conditioning=matches)
     if verdict.status == "failure":
-        left_out.append(f"{_names(candidates)}: a prior that was fitted in {minutes:.0f} minutes is too weak ({verdict.evidence}).")
+        reason = verdict.text.partition(". ")[0]
+        left_out.append(f"{_names(candidates)}, with a prior that was fitted in {minutes:.1f} minutes: {reason}.")
         return None
     return prior
 

@@ -32,11 +32,16 @@ class Advantage(Record):
         return self.low is not None and self.low > 0
 
     @property
+    def settled(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.certain or (self.high is not None and self.high < 0)
+
+    @property
     def in_words(self) -> str:
         """The difference in points of accuracy, with its interval."""
         if self.low is None or self.high is None:
-            return f"{100 * self.mean:+.1f} points"
-        return f"{100 * self.mean:+.1f} points, interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
+            return f"{_points(self.mean)} points"
+        return f"{_points(self.mean)} points, interval {_points(self.low)} to {_points(self.high)}"
 
 
 class Trial(Record):
@@ -69,7 +74,7 @@ class Trial(Record):
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
 
-class Tested(Record):
+class Confirmation(Record):
     """The set that was chosen, and random real images, on test images that decided nothing."""
 
     images: int = Field(ge=1)
@@ -108,7 +113,7 @@ class Choice(Record):
     """Its optimiser steps."""
     full_complete: bool = True
     """Whether it was trained for as long as helps; otherwise the accuracy is a lower estimate."""
-    tested: Tested | None = None
+    tested: Confirmation | None = None
     next_step: str = ""
     minutes: float = Field(ge=0)
     budget_minutes: float = Field(gt=0)
@@ -135,18 +140,21 @@ class Choice(Record):
 
     @property
     def headline(self) -> str:
-        """The answer in one sentence: whether the set is better than random real images."""
+        """The answer in one sentence: whether the set is better than random real images, on test images where there are any."""
         winner, others = self.winner, len(self.trials) - 1
-        where = f"on {self.held_out:,} held-out images"
+        ways = f"{others} other way{'s' if others > 1 else ''}"
         if winner.advantage is None:
-            tried = f"of {others} other way{'s' if others > 1 else ''} tried" if others else "for there was no time to try another way"
-            return f"Nothing beat random real images, {tried}: the set is {self.ipc} random real image(s) per class."
-        if not winner.advantage.certain:
-            return (
-                f"Nothing is surely better than random real images {where}; the best of {others} way(s), {winner.name}, is kept "
-                f"({winner.advantage.in_words}, which may be chance)."
-            )
-        return f"The set beats random real images {where}: {winner.name}, {winner.advantage.in_words}."
+            tried = f"of {ways} tried" if others else "for there was no time to try another way"
+            return f"Nothing beat random real images, {tried}: the set is random real images."
+        if self.tested and self.tested.advantage and self.tested.advantage.settled:
+            verdict = "beats random real images" if self.tested.advantage.certain else "is worse than random real images"
+            return f"The set {verdict}: {winner.name}, {self.tested.advantage.in_words} on {self.tested.images:,} test images."
+        if winner.advantage.certain:
+            return f"The set beats random real images: {winner.name}, {winner.advantage.in_words} on {self.held_out:,} held-out images."
+        return (
+            f"Nothing is surely better than random real images on {self.held_out:,} held-out images; the best of {ways}, {winner.name}, "
+            f"is kept ({winner.advantage.in_words}, which may be chance)."
+        )
 
     @property
     def sentences(self) -> list[str]:
@@ -169,6 +177,11 @@ class Choice(Record):
     def as_values(self) -> dict[str, Any]:
         """Return everything as JSON values, with the sentences."""
         return {"headline": self.headline, "sentences": self.sentences, **self.model_dump(mode="json")}
+
+
+def _points(gap: float) -> str:
+    """Return a difference in points of accuracy, with its sign."""
+    return f"{100 * gap:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def mean_spread(accuracies: tuple[float, ...]) -> str:
