@@ -1,6 +1,7 @@
 """Evaluates a set: students are trained on it by a protocol, once per seed, and tested on real images."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Targets, hard_targets, online_targets, score, stored_targets, train_and_test
+from d3hr.fileio.checksums import digest_of
 from d3hr.prior.networks import default_device
 from d3hr.progress import BY_DEFAULT, Progress, Within
 from d3hr.sets.image_set import ImageSet, require_images
 
+_MEASURED: dict[tuple[str, str], float] = {}
+"""Accuracy of each teacher, by its fingerprint and a digest of the test images."""
 TRAINING_SEEDS = (0, 1, 2)
 """Seeds of an evaluation, unless others are given."""
 
@@ -118,9 +122,14 @@ def require_teacher(protocol: Protocol, teacher: Teacher | str | Path | None, cl
 
 
 def describe_teacher(teacher: Teacher, test: LabelledImages) -> dict[str, Any]:
-    """Return source, network, fingerprint and accuracy (0 to 1, measured on ``test``, of the same classes) of a teacher, as JSON values."""
-    accuracy = score(lambda images: teacher.logits(images, test.class_names), test).accuracy
-    return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(accuracy, 6)}
+    """Return source, network, fingerprint and accuracy (0 to 1, measured on ``test``, of the same classes) of a teacher, as JSON values.
+
+    A process measures a teacher on the same images once, however many students it trains.
+    """
+    key = teacher.fingerprint, digest_of([test.class_names, sha256(test.images.numpy().tobytes()).hexdigest(), test.labels.tolist()])
+    if key not in _MEASURED:
+        _MEASURED[key] = score(lambda images: teacher.logits(images, test.class_names), test).accuracy
+    return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(_MEASURED[key], 6)}
 
 
 def _targets(train: LabelledImages, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, int]:

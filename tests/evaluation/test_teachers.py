@@ -10,7 +10,7 @@ from d3hr import ImageData, evaluate, load_images, random_real
 from d3hr.__main__ import main
 from d3hr.errors import ClassMismatch, DataError, OutputError, ResultsError, SettingsError
 from d3hr.evaluation.evaluate import describe_teacher
-from d3hr.evaluation.images import real_images, training_images
+from d3hr.evaluation.images import LabelledImages, real_images, training_images
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teacher_training import train_teacher
@@ -250,3 +250,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     ]
     assert main(["evaluate", "images", "--test", "images", *soft]) == 2
     assert "needs a teacher" in capsys.readouterr().err
+
+
+def test_a_teacher_is_measured_once_on_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other images, or other labels of the same ones, are measured anew; the same ones are not, even if nothing could measure them."""
+    network = new_student("convnet1", 2, 8)
+    teacher = Teacher(network, "convnet1", ("a", "b"), 8, {})
+    images = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    test = LabelledImages(images, torch.arange(10) % 2, ("a", "b"))
+    measured = describe_teacher(teacher, test)
+    swapped = describe_teacher(teacher, LabelledImages(images, (torch.arange(10) + 1) % 2, ("a", "b")))
+    assert swapped["accuracy"] == pytest.approx(1 - measured["accuracy"])
+    monkeypatch.setattr("d3hr.evaluation.evaluate.score", None)
+    assert describe_teacher(teacher, test) == measured
