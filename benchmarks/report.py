@@ -32,8 +32,9 @@ PAIRS = [
 """The questions of the main matrix: question, row, row that it is compared with."""
 
 FIRST = {
-    "d3hr chosen": "`d3hr`, chosen on held-out images",
-    "d3hr published": "`d3hr`, the paper's settings",
+    "groups of the easiest": "`d3hr`, chosen real images",
+    "d3hr chosen": "`d3hr`, drawn images, settings chosen on held-out images",
+    "d3hr published": "`d3hr`, drawn images, the paper's settings",
     "random_real": "real images: random",
     "k_means": "real images: k-means medoids",
     "herding": "real images: herding",
@@ -43,6 +44,13 @@ FIRST = {
 README, START, END = DOCS.parent / "README.md", "<!-- written by make benchmarks-report -->", "<!-- end -->"
 
 Study = tuple[str, str, str]
+CHOSEN: list[Study] = [
+    ("without any teacher or prior", "choices", "test"),
+    ("by a teacher of all the training images", "choices-teacher", "test"),
+    ("for soft labels, by the teacher that answers", "choices-teacher", "test-soft"),
+    ("next to a prior", "starts", "test"),
+]
+"""How real images are chosen: heading, matrix, images it was tested on."""
 CHOICES: list[Study] = [
     ("How many modes, at which level, drawn how", "modes", "validation"),
     ("Solver and steps", "solver", "validation"),
@@ -155,6 +163,22 @@ def _diagnosis(page: Page, data: str) -> None:
         ),
     )
     page.sources([file])
+
+
+def chosen(page: Page) -> None:
+    """Append the tables of chosen real images, each with its differences to random real images; packed sets have tables of their own."""
+    for heading, matrix, on in CHOSEN:
+        for _, title, files in measured(matrix, on):
+            page.add(f"### {title}: {heading}")
+            rows = rows_of(files)
+            for packed in (False, True):
+                part = [row for row in rows if (row["pack"] > 1) == packed]
+                real = [row["name"] for row in part if row["method"] == "random_real"]
+                if part:
+                    page.accuracies(part)
+                    names = [name for name in dict.fromkeys(row["name"] for row in part) if name not in real]
+                    page.differences(part, [(f"`{name}` against `{real[0]}`", name, real[0]) for name in names if real])
+            page.sources(files)
 
 
 def protocols(page: Page) -> None:
@@ -312,6 +336,12 @@ class at most, the same for all sets of a row (d3hr now draws others for each se
 Everything was chosen on 2,000 images of the training sets that nothing else saw. Intervals treat sets, not trainings, as independent: over
 two or three sets they are wide, and a narrow one may be so by chance. Two CPU cores; no GPU was available. What the numbers mean is
 discussed in [experiments](experiments.md)."""
+CHOSEN_BY = (
+    "`d3hr distill --candidates real` and other choices, at equal steps, in float32 "
+    "([short-shifts-fp32](../benchmarks/protocols/short-shifts-fp32.yaml)). What is easy say, without a teacher, networks trained on "
+    "half of the training images of the other half. `groups of the easiest` was the choice on held-out images; the other rows are there to compare "
+    "with. Packed sets have four images at half the side in each stored one, and are compared with each other alone."
+)
 PAPER = (
     "[paper-cifar-bf16](../benchmarks/protocols/paper-cifar-bf16.yaml). The paper has 41.3 % at 10 images per class and 70.8 % at 50: the "
     "best test accuracy of the last epochs, with a ResNet-18 of 93.9 % as its teacher."
@@ -324,6 +354,7 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
         priors,
     ),
     ("", "", main_matrices),
+    ("## Chosen real images", CHOSEN_BY, chosen),
     ("## What was chosen, on held-out training images", f"No test image was looked at for these. {DROPPED}", protocols),
     ("", "", levels),
     ("", "", studies(CHOICES)),
@@ -346,9 +377,10 @@ def first_table() -> str:
     """Return the README's table: the main matrices of all data sets side by side; the best of a column is bold."""
     rows = [
         {**row, "column": f"{title}, {row['ipc']} per class"}
-        for _, title, files in measured("main", "test")
+        for matrix in ("main", "choices")
+        for _, title, files in measured(matrix, "test")
         for row in rows_of(files)
-        if row["name"] in FIRST
+        if row["name"] in FIRST and (matrix == "main" or row["method"] == "chosen")
     ]
     columns, cells = dict.fromkeys(row["column"] for row in rows), marked(rows, "column")
     page = Page()
