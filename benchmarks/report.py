@@ -339,8 +339,8 @@ discussed in [experiments](experiments.md)."""
 CHOSEN_BY = (
     "`d3hr distill --candidates real` and other choices, at equal steps, in float32 "
     "([short-shifts-fp32](../benchmarks/protocols/short-shifts-fp32.yaml)). What is easy say, without a teacher, networks trained on "
-    "half of the training images of the other half. `groups of the easiest` was the choice on held-out images; the other rows are there to compare "
-    "with. Packed sets have four images at half the side in each stored one, and are compared with each other alone."
+    "half of the training images of the other half. `groups of the easiest` was the choice on held-out images; the other rows are "
+    "there to compare with. Packed sets have four images at half the side in each stored one, and are compared with each other alone."
 )
 PAPER = (
     "[paper-cifar-bf16](../benchmarks/protocols/paper-cifar-bf16.yaml). The paper has 41.3 % at 10 images per class and 70.8 % at 50: the "

@@ -11,8 +11,8 @@ from pathlib import Path
 from d3hr.automatic.advice import next_step
 from d3hr.automatic.budget import Budget
 from d3hr.automatic.candidates import RANDOM, Candidate
-from d3hr.automatic.search import SETS, search
-from d3hr.automatic.students import STUDENT, Labels, StudentPlan, plan_students
+from d3hr.automatic.search import SETS, SLACK, search
+from d3hr.automatic.students import BATCH, STUDENT, Labels, StudentPlan, plan_students
 from d3hr.automatic.trials import Trials, accuracies, merged, recorded
 from d3hr.comparison.statistics import advantages_on
 from d3hr.comparison.tables import Comparison
@@ -165,7 +165,7 @@ def _choose(
         try:
             each = students.steps * students.seconds_per_step
             reserve = FULL_SHARE * budget.seconds + LAST_SECONDS + (2 * SETS * each if test else 0.0)
-            left_out = search(trials, reserve, progress)
+            left_out = search(trials, reserve)
         except KeyboardInterrupt:
             _say_best(trials, folder, progress)
             raise
@@ -201,7 +201,7 @@ def _choose(
 
 def _teacher(training: ImageData, held_out: ImageData, students: StudentPlan, folder: Path, budget: Budget) -> Teacher:
     """Train a teacher on the training images, for as long as its share of the budget allows."""
-    affordable = int(TEACHER_SHARE * budget.seconds / students.seconds_per_step)
+    affordable = int(TEACHER_SHARE * budget.seconds / students.seconds_per_batch)
     steps = load_or_make(folder / "teacher.json", lambda: {"steps": max(students.steps, min(affordable, _passes(training)))})["steps"]
     protocol = students.protocol("hard", steps=steps)
     return train_teacher(
@@ -211,7 +211,7 @@ def _teacher(training: ImageData, held_out: ImageData, students: StudentPlan, fo
 
 def _passes(training: ImageData) -> int:
     """Return the steps of :data:`FULL_PASSES` over all images."""
-    return FULL_PASSES * -(-len(training) // 64)
+    return FULL_PASSES * -(-len(training) // BATCH)
 
 
 def _full_data(trials: Trials, bar: Bar) -> tuple[float | None, int, bool]:
@@ -219,7 +219,7 @@ def _full_data(trials: Trials, bar: Bar) -> tuple[float | None, int, bool]:
     budget, students, training = trials.budget, trials.students, trials.inputs.images
     wanted = _passes(training)
     seconds = min(budget.left - LAST_SECONDS, FULL_SHARE * budget.seconds)
-    steps = min(wanted, int(seconds / (1.3 * students.seconds_per_step)))
+    steps = min(wanted, int(seconds / (SLACK * students.seconds_per_batch)))
     if steps < min(students.steps, wanted):
         return None, 0, False
     steps = load_or_make(trials.folder / "full.json", lambda: {"steps": steps})["steps"]

@@ -20,7 +20,7 @@ from d3hr.planning.plan import plan
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.fit import fit_prior
 from d3hr.prior.model import Prior
-from d3hr.progress import SILENT, Progress
+from d3hr.progress import SILENT
 
 SETS = 3
 """Sets of each candidate, where there is time; two where there is not."""
@@ -35,13 +35,12 @@ SLACK = 1.2
 """By how much work may take longer than it did before."""
 
 
-def search(trials: Trials, reserve: float, progress: Progress) -> list[str]:
+def search(trials: Trials, reserve: float) -> list[str]:
     """Try candidates, and return what was left out, and why, in a sentence each.
 
     Args:
         trials: where they are tried.
         reserve: seconds of the budget that are needed afterwards.
-        progress: where to report.
     """
     left_out: list[str] = []
     expected = trials.students.steps * trials.students.seconds_per_step
@@ -50,8 +49,10 @@ def search(trials: Trials, reserve: float, progress: Progress) -> list[str]:
     field = _affordable(_field(trials, left_out), trials, reserve, each, left_out)
     sets = SETS if _fits(trials, reserve, each * (len(field) * SETS - 1)) else 2
     _rounds(trials, field, range(sets), reserve, each)
-    for drawn in _drawn(trials, reserve, each * sets, left_out, progress):
+    for drawn in _drawn(trials, reserve, each * sets, left_out):
         _rounds(trials, [drawn], range(sets), reserve, each)
+        if not trials.runs(drawn):
+            left_out.append(f"{drawn.name}: no time left.")
     for place in range(sets, MOST_SETS):
         finalists = [RANDOM, *trials.leaders(LEADERS)]
         best = trials.leaders(1)
@@ -77,7 +78,7 @@ def confidence_seconds(images: ImageData, students: StudentPlan) -> float:
     """Return the seconds that a cross-validation over all images takes, by the speed of the students."""
     protocol = protocol_named("confidence", ipc=images.ipc, classes=len(images.class_names))
     steps = math.prod(protocol.ticks(len(images) // 2))
-    return 2 * steps * students.seconds_at(min(images.image_size, CONFIDENCE_SIDE))
+    return SLACK * 2 * steps * students.seconds_at(min(images.image_size, CONFIDENCE_SIDE))
 
 
 def _affordable(field: list[Candidate], trials: Trials, reserve: float, each: float, left_out: list[str]) -> list[Candidate]:
@@ -106,7 +107,7 @@ def _fits(trials: Trials, reserve: float, seconds: float) -> bool:
     return seconds <= trials.budget.left - reserve
 
 
-def _drawn(trials: Trials, reserve: float, students: float, left_out: list[str], progress: Progress) -> list[Candidate]:
+def _drawn(trials: Trials, reserve: float, students: float, left_out: list[str]) -> list[Candidate]:
     """Return the candidates that need a prior, if one is given or can be fitted, is good enough, and there is time.
 
     Args:

@@ -18,6 +18,8 @@ MANY_IMAGES = 500
 """Images of a set from which on students learn for twice as long (as in the protocol's benchmark)."""
 SIDES = (64, 32, 16)
 """Sides at which students may see the images, the best first; images that are smaller are seen as they are."""
+BATCH = 64
+"""Images per step, of the protocol, where there are so many."""
 TRAININGS = 15
 """Students that should fit into the share: five ways with three sets each."""
 SHARE = 0.5
@@ -33,12 +35,14 @@ class StudentPlan:
     Attributes:
         image_size: side in pixels that they see.
         steps: optimiser steps.
-        seconds_per_step: as measured on this machine.
+        seconds_per_step: of a step on a set, as measured on this machine.
+        seconds_per_batch: of a step on :data:`BATCH` images.
     """
 
     image_size: int
     steps: int
     seconds_per_step: float
+    seconds_per_batch: float
 
     def protocol(self, labels: Labels, *, steps: int | None = None) -> Protocol:
         """Return the protocol, for another number of steps if one is given."""
@@ -47,8 +51,8 @@ class StudentPlan:
         return protocol_named(PROTOCOL).model_copy(update={**changes, **small})
 
     def seconds_at(self, side: int) -> float:
-        """Return the seconds of a step at another side, to which they are about proportional in pixels."""
-        return self.seconds_per_step * (side / self.image_size) ** 2
+        """Return the seconds of a step on a whole batch at another side, as they are about proportional to pixels."""
+        return self.seconds_per_batch * (side / self.image_size) ** 2
 
 
 def plan_students(images: ImageData, ipc: int, seconds: float) -> StudentPlan:
@@ -61,11 +65,11 @@ def plan_students(images: ImageData, ipc: int, seconds: float) -> StudentPlan:
     full = 400 if ipc * classes >= MANY_IMAGES else 200
     sides = [side for side in SIDES if side <= images.image_size] or [images.image_size]
     for side in sides:
-        step = seconds_per_step(classes, side, batch=min(64, ipc * classes))
-        for steps in (full, full // 2):
-            if TRAININGS * steps * step <= SHARE * seconds:
-                return StudentPlan(side, steps, step)
-    return StudentPlan(side, steps, step)
+        step = seconds_per_step(classes, side, batch=min(BATCH, ipc * classes))
+        lengths = [steps for steps in (full, full // 2) if TRAININGS * steps * step <= SHARE * seconds]
+        if lengths or side == sides[-1]:
+            break
+    return StudentPlan(side, max(lengths, default=full // 2), step, seconds_per_step(classes, side, batch=BATCH))
 
 
 def seconds_per_step(classes: int, side: int, batch: int) -> float:
@@ -83,7 +87,7 @@ def seconds_per_step(classes: int, side: int, batch: int) -> float:
         network,
         lambda positions: images[positions],
         batch,
-        protocol=StudentPlan(side, 1, 0.0).protocol("hard", steps=1 + _TIMED_STEPS),
+        protocol=StudentPlan(side, 1, 0.0, 0.0).protocol("hard", steps=1 + _TIMED_STEPS),
         targets=hard_targets(labels, classes),
         image_size=side,
         seed=0,
