@@ -25,8 +25,9 @@ from d3hr.progress import SILENT
 SETS = 3
 """Sets of each candidate, where there is time; two where there is not."""
 MOST_SETS = 8
-"""Sets of the leaders, as long as it is open whether the best beats random real images."""
+"""Sets of the leaders, as long as there is time. What they show does not decide when to stop: that would favour chance."""
 LEADERS = 2
+"""The best candidates, which get more sets than the others."""
 CONFIDENCE_SHARE = 0.25
 """Share of the budget that networks may take that say how sure one is of each image."""
 FIT_SECONDS, FIT_SHARE = 240.0, 0.4
@@ -49,17 +50,11 @@ def search(trials: Trials, reserve: float) -> list[str]:
     field = _affordable(_field(trials, left_out), trials, reserve, each, left_out)
     sets = SETS if _fits(trials, reserve, each * (len(field) * SETS - 1)) else 2
     _rounds(trials, field, range(sets), reserve, each)
-    for drawn in _drawn(trials, reserve, each * sets, left_out):
-        _rounds(trials, [drawn], range(sets), reserve, each)
-        if not trials.runs(drawn):
-            left_out.append(f"{drawn.name}: no time left.")
+    _try_drawn(trials, range(sets), reserve, each, left_out)
     for place in range(sets, MOST_SETS):
         finalists = [RANDOM, *trials.leaders(LEADERS)]
-        best = trials.leaders(1)
-        settled = not best or (found := trials.advantage(best[0])) is None or found.low > 0
-        if settled or not _fits(trials, reserve, len(finalists) * each * SLACK):
-            break
-        _rounds(trials, finalists, [place], reserve, each)
+        if _fits(trials, reserve, len(finalists) * each * SLACK):
+            _rounds(trials, finalists, [place], reserve, each)
     return left_out
 
 
@@ -91,14 +86,13 @@ def _affordable(field: list[Candidate], trials: Trials, reserve: float, each: fl
     return field[:count]
 
 
-def _rounds(trials: Trials, field: Sequence[Candidate], places: Sequence[int] | range, reserve: float, each: float) -> None:
-    """Try every candidate once at each place, unless time runs out; a first set with its student may take what is in reserve."""
+def _rounds(trials: Trials, field: Sequence[Candidate], places: Sequence[int], reserve: float, each: float) -> None:
+    """Try every candidate once at each place, unless time runs out; one other than random real images is tried in any case."""
     for place in places:
         for candidate in field:
             if len(trials.runs(candidate)) > place:
                 continue
-            needed = len(trials.runs(RANDOM)) > 1 or len(trials.tried) > 1
-            if needed and not _fits(trials, reserve, each * SLACK):
+            if len(trials.tried) > 1 and not _fits(trials, reserve, each * SLACK):
                 return
             trials.run(candidate, place, each)
 
@@ -107,33 +101,25 @@ def _fits(trials: Trials, reserve: float, seconds: float) -> bool:
     return seconds <= trials.budget.left - reserve
 
 
-def _drawn(trials: Trials, reserve: float, students: float, left_out: list[str]) -> list[Candidate]:
-    """Return the candidates that need a prior, if one is given or can be fitted, is good enough, and there is time.
-
-    Args:
-        students: seconds that the students of one candidate take.
-    """
-    left = trials.budget.left - reserve
-    candidates = [*DRAWN]
-    if trials.inputs.prior is None:
-        minutes = FIT_SHARE * left / 60
-        if left < FIT_SECONDS or minutes * 60 < students:
-            left_out.append(f"{_names(candidates)}: no prior was given, and there was no time to fit one.")
-            return []
-        prior = _fitted(trials, minutes, left_out, candidates)
-        if prior is None:
-            return []
-        trials.inputs = replace(trials.inputs, prior=prior)
-    else:
+def _try_drawn(trials: Trials, places: Sequence[int], reserve: float, each: float, left_out: list[str]) -> None:
+    """Try the candidates that need a prior, if one is given or can be fitted, is good enough, and there is time."""
+    candidates, left = [*DRAWN], trials.budget.left - reserve
+    if trials.inputs.prior is not None:
         candidates.append(PUBLISHED)
-    taken: list[Candidate] = []
+    elif left < max(FIT_SECONDS, len(places) * each / FIT_SHARE):
+        left_out.append(f"{_names(candidates)}: no prior was given, and there was no time to fit one.")
+        return
+    else:
+        prior = _fitted(trials, FIT_SHARE * left / 60, left_out, candidates)
+        if prior is None:
+            return
+        trials.inputs = replace(trials.inputs, prior=prior)
     for candidate in candidates:
-        seconds = SETS * _drawing_seconds(trials, candidate) + students
-        if seconds > trials.budget.left - reserve:
-            left_out.append(f"{candidate.name}: it would take about {time_in_words(seconds)}.")
+        seconds = len(places) * (_drawing_seconds(trials, candidate) + each)
+        if _fits(trials, reserve, seconds):
+            _rounds(trials, [candidate], places, reserve, each)
         else:
-            taken.append(candidate)
-    return taken
+            left_out.append(f"{candidate.name}: it would take about {time_in_words(seconds)}.")
 
 
 def _fitted(trials: Trials, minutes: float, left_out: list[str], candidates: Sequence[Candidate]) -> Prior | None:
