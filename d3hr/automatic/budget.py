@@ -9,6 +9,7 @@ from pathlib import Path
 
 from d3hr.errors import SettingsError
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
+from d3hr.progress import Bar, Progress
 
 LEAST_MINUTES = 0.5
 """With less, not even random real images and one other way can be compared."""
@@ -51,9 +52,27 @@ class Budget:
         return self._by_work.get(work, 0.0)
 
     @contextmanager
-    def on(self, work: str) -> Iterator[None]:
-        """Keep how long the work inside takes, once it is finished."""
-        started = self._clock()
-        yield
+    def on(self, work: str, bar: Bar | None = None, note: str = "") -> Iterator[Progress]:
+        """Keep how long the work inside takes, once it is finished; yield where it reports, which moves ``bar`` by the time spent."""
+        started, progress = self._clock(), _Clocked(self, bar or Bar(), note or work)
+        progress.update(0)
+        yield progress
+        progress.update(0)
         self._by_work[work] = self.spent_on(work) + self._clock() - started
         write_json(self._file, self._by_work)
+
+
+class _Clocked(Progress, Bar):
+    """Moves a bar over a budget's seconds whenever work inside reports anything."""
+
+    def __init__(self, budget: Budget, outer: Bar, note: str) -> None:
+        self._budget, self._outer, self._note = budget, outer, note
+
+    @contextmanager
+    def bar(self, title: str, total: float | None) -> Iterator[Bar]:
+        """Open a bar that moves the outer one."""
+        yield self
+
+    def update(self, completed: float, *, total: float | None = None, note: str = "", left: float | None = None) -> None:
+        """Report the time spent and left of the budget."""
+        self._outer.update(self._budget.spent, note=self._note, left=max(0.0, self._budget.left))

@@ -26,7 +26,7 @@ from d3hr.fileio.names import class_folders, sibling, with_a_name
 from d3hr.fileio.staging import StagedFolder, lock_workdir, require_free_or_ours
 from d3hr.methods.job import MethodInputs
 from d3hr.prior.model import Prior
-from d3hr.progress import BY_DEFAULT, SILENT, Bar, Progress
+from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.report.report import require_replaceable, write_report
 from d3hr.selection.real_images import require_real_images
 from d3hr.sets.distilled_set import DistilledSet
@@ -158,9 +158,8 @@ def _choose(
             students = StudentPlan(**load_or_make(folder / "students.json", lambda: asdict(plan_students(training, ipc, budget.seconds))))
         teacher = inputs.teacher
         if labels == "soft" and teacher is None:
-            with budget.on("training a teacher"):
-                bar.update(budget.spent, note="training a teacher")
-                teacher = _teacher(training, held_out, students, folder, budget)
+            with budget.on("training a teacher", bar) as inside:
+                teacher = _teacher(training, held_out, students, folder, budget, inside)
         trials = Trials(inputs, held_out, ipc, seed, students, labels, teacher, folder, budget, bar)
         try:
             each = students.steps * students.seconds_per_step
@@ -171,7 +170,7 @@ def _choose(
             raise
         winner = trials.best()
         tested = _tested(trials, winner, test, folder) if test else None
-        full, steps, complete = _full_data(trials, bar)
+        full, steps, complete = _full_data(trials)
         bar.update(budget.spent)
     commands = {one.name: one.command(trials.inputs, out, ipc=ipc, seed=seed, flags=flags) for one in trials.tried}
     choice = Choice(
@@ -199,13 +198,13 @@ def _choose(
     return choice.model_copy(update={"next_step": advice}), trials
 
 
-def _teacher(training: ImageData, held_out: ImageData, students: StudentPlan, folder: Path, budget: Budget) -> Teacher:
+def _teacher(training: ImageData, held_out: ImageData, students: StudentPlan, folder: Path, budget: Budget, progress: Progress) -> Teacher:
     """Train a teacher on the training images, for as long as its share of the budget allows."""
     affordable = int(TEACHER_SHARE * budget.seconds / students.seconds_per_batch)
     steps = load_or_make(folder / "teacher.json", lambda: {"steps": max(students.steps, min(affordable, _passes(training)))})["steps"]
     protocol = students.protocol("hard", steps=steps)
     return train_teacher(
-        training, folder / "teacher", test=held_out, student=STUDENT, protocol=protocol, image_size=students.image_size, progress=SILENT
+        training, folder / "teacher", test=held_out, student=STUDENT, protocol=protocol, image_size=students.image_size, progress=progress
     )
 
 
@@ -214,7 +213,7 @@ def _passes(training: ImageData) -> int:
     return FULL_PASSES * -(-len(training) // BATCH)
 
 
-def _full_data(trials: Trials, bar: Bar) -> tuple[float | None, int, bool]:
+def _full_data(trials: Trials) -> tuple[float | None, int, bool]:
     """Return the accuracy of a student of all the training images, its steps, and whether these are as many as help."""
     budget, students, training = trials.budget, trials.students, trials.inputs.images
     wanted = _passes(training)
@@ -223,9 +222,8 @@ def _full_data(trials: Trials, bar: Bar) -> tuple[float | None, int, bool]:
     if steps < min(students.steps, wanted):
         return None, 0, False
     steps = load_or_make(trials.folder / "full.json", lambda: {"steps": steps})["steps"]
-    with budget.on("all training images"):
-        bar.update(budget.spent, note="all training images")
-        evaluation = trials.evaluate(training, trials.held_out, 0, steps=steps, labels="hard")
+    with budget.on("all training images", trials.bar) as progress:
+        evaluation = trials.evaluate(training, trials.held_out, 0, steps=steps, labels="hard", progress=progress)
     return evaluation.accuracy_mean, steps, steps >= wanted
 
 
@@ -234,7 +232,7 @@ def _tested(trials: Trials, winner: Candidate, test: ImageData, folder: Path) ->
     places = range(min(SETS, len(trials.runs(winner))))
     rows = []
     for one in dict.fromkeys([winner, RANDOM]):
-        with trials.budget.on("test images"):
+        with trials.budget.on("test images", trials.bar):
             rows.append(merged([trials.evaluate(trials.set_of(one, place), test, place, one.name) for place in places]))
     results = folder / "test"
     results.mkdir(exist_ok=True)

@@ -20,7 +20,6 @@ from d3hr.planning.plan import plan
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.fit import fit_prior
 from d3hr.prior.model import Prior
-from d3hr.progress import SILENT
 
 SETS = 3
 """Sets of each candidate, where there is time; two where there is not."""
@@ -45,7 +44,7 @@ def search(trials: Trials, reserve: float) -> list[str]:
     """
     left_out: list[str] = []
     expected = trials.students.steps * trials.students.seconds_per_step
-    trials.run(RANDOM, 0, expected)
+    trials.run(RANDOM, 0)
     each = max(trials.budget.spent_on(RANDOM.name), expected)
     field = _affordable(_field(trials, left_out), trials, reserve, each, left_out)
     sets = SETS if _fits(trials, reserve, each * (len(field) * SETS - 1)) else 2
@@ -94,7 +93,7 @@ def _rounds(trials: Trials, field: Sequence[Candidate], places: Sequence[int], r
                 continue
             if len(trials.tried) > 1 and not _fits(trials, reserve, each * SLACK):
                 return
-            trials.run(candidate, place, each)
+            trials.run(candidate, place)
 
 
 def _fits(trials: Trials, reserve: float, seconds: float) -> bool:
@@ -125,10 +124,9 @@ def _try_drawn(trials: Trials, places: Sequence[int], reserve: float, each: floa
 def _fitted(trials: Trials, minutes: float, left_out: list[str], candidates: Sequence[Candidate]) -> Prior | None:
     """Return a prior that is fitted in so many minutes, or by an earlier run; None where it is not good enough to draw from."""
     images, name = trials.inputs.images, "fitting a prior"
-    with trials.budget.on(name):
-        trials.bar.update(trials.budget.spent, note=name)
+    with trials.budget.on(name, trials.bar) as progress:
         minutes = load_or_make(trials.folder / "fit.json", lambda: {"minutes": round(minutes, 1)})["minutes"]
-        prior = fit_prior(images, trials.folder / "prior", preset="tiny", max_minutes=minutes, progress=SILENT)
+        prior = fit_prior(images, trials.folder / "prior", preset="tiny", max_minutes=minutes, progress=progress)
         matches = match_classes(images.class_names, prior.class_names, of=images.source)
         verdict = prior_gate(prior, trials.held_out, conditioning=matches)
     if verdict.status == "failure":

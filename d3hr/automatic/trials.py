@@ -18,7 +18,7 @@ from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.names import class_folders
 from d3hr.methods.job import MethodInputs
-from d3hr.progress import SILENT, Bar, Within
+from d3hr.progress import SILENT, Bar, Progress
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.image_set import ImageSet
 
@@ -63,26 +63,18 @@ class Trials:
         """The candidates of which a student was trained, in that order."""
         return tuple(self._tried.values())
 
-    def run(self, candidate: Candidate, place: int, expected: float) -> None:
-        """Make the set of a place, from 0, train a student on it and test it; what an earlier run finished is read.
-
-        Args:
-            expected: the seconds that this will take, for the progress.
-        """
-        note = f"{candidate.name}, set {place + 1}"
-        inside = Within(self.bar, self.budget.spent, expected, note)
-        with self.budget.on(candidate.name), inside.bar(note, 4) as bar:
-            distilled = self.set_of(candidate, place)
-            bar.update(1)
-            evaluation = self.evaluate(distilled, self.held_out, place, candidate.name)
+    def run(self, candidate: Candidate, place: int) -> None:
+        """Make the set of a place, from 0, train a student on it and test it; what an earlier run finished is read."""
+        with self.budget.on(candidate.name, self.bar, f"{candidate.name}, set {place + 1}") as progress:
+            distilled = self.set_of(candidate, place, progress)
+            evaluation = self.evaluate(distilled, self.held_out, place, candidate.name, progress=progress)
         self._tried[candidate.name] = candidate
         self._runs.setdefault(candidate.name, []).append(evaluation)
-        self.bar.update(self.budget.spent, note=note)
 
-    def set_of(self, candidate: Candidate, place: int) -> DistilledSet:
+    def set_of(self, candidate: Candidate, place: int, progress: Progress = SILENT) -> DistilledSet:
         """Return the set of a candidate at a place, made now or by an earlier run."""
         out = self.folder / "sets" / f"{class_folders([candidate.name])[candidate.name]}-{place}"
-        return candidate.make(self.inputs, out, ipc=self.ipc, seed=self.seed + place, shared=self.folder / "shared", progress=SILENT)
+        return candidate.make(self.inputs, out, ipc=self.ipc, seed=self.seed + place, shared=self.folder / "shared", progress=progress)
 
     def evaluate(
         self,
@@ -93,6 +85,7 @@ class Trials:
         *,
         steps: int | None = None,
         labels: Labels | None = None,
+        progress: Progress = SILENT,
     ) -> Evaluation:
         """Return the evaluation of one student, trained now or in an earlier run.
 
@@ -103,11 +96,12 @@ class Trials:
             name: name of its row in results.
             steps: other optimiser steps than those of the plan.
             labels: other labels than those of all trials.
+            progress: where to report.
         """
         labels = labels or self.labels
         protocol = self.students.protocol(labels, steps=steps)
         setting = Setting(STUDENT, protocol, self.teacher if labels == "soft" else None, self.students.image_size)
-        return replace(evaluate_once(distilled, test, setting, place, self.folder / "trainings"), name=name)
+        return replace(evaluate_once(distilled, test, setting, place, self.folder / "trainings", progress), name=name)
 
     def runs(self, candidate: Candidate) -> tuple[TrainingResult, ...]:
         """Return the results of a candidate's students, by place."""

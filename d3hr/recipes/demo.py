@@ -33,11 +33,9 @@ STUDENT = "convnet3"
 PROTOCOL = "quick"
 NAMES = {"d3hr": "distilled (d3hr)", "random_real": "random real images", "prior_only": "prior only, no inversion"}
 NEXT_STEPS = """d3hr inspect  PHOTOS
-d3hr fit      PHOTOS --out prior --preset tiny --max-minutes 30
-d3hr distill  PHOTOS --prior prior --out distilled --ipc 10 --preset mixture
-d3hr evaluate distilled --test TEST_PHOTOS
-d3hr diagnose distilled
-d3hr report   distilled"""
+d3hr distill  PHOTOS
+d3hr evaluate PHOTOS-distilled --test TEST_PHOTOS
+d3hr diagnose PHOTOS-distilled"""
 
 
 def run_demo(out: Path, *, seed: int, progress: Progress) -> tuple[str, dict[str, Any]]:

@@ -10,10 +10,10 @@ from PIL import Image
 
 from d3hr import DistilledSet, distill, load_images
 from d3hr.__main__ import main
-from d3hr.automatic import search
+from d3hr.automatic import choosing, search
 from d3hr.automatic.candidates import CHOSEN
 from d3hr.automatic.choosing import choose_set
-from d3hr.automatic.students import plan_students
+from d3hr.automatic.students import StudentPlan, plan_students
 from d3hr.automatic.trials import Trials
 from d3hr.errors import DataError, SettingsError
 from d3hr.evaluation.choice import REAL, Choice
@@ -37,7 +37,8 @@ def write_digits(root: Path, *, count: int = 40, shuffled: bool = False, skip: i
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two sets of each way, none of the leaders alone, and no prior: the whole choice takes some seconds, of ten minutes."""
+    """Two sets of each way, none of the leaders alone, no prior, 20 steps: the whole choice takes some seconds, of ten minutes."""
+    monkeypatch.setattr(choosing, "plan_students", lambda images, ipc, seconds: StudentPlan(8, 20, 0.002, 0.005))
     monkeypatch.setattr(search, "SETS", 2)
     monkeypatch.setattr(search, "MOST_SETS", 2)
     monkeypatch.setattr(search, "FIT_SECONDS", 1e9)
@@ -94,6 +95,31 @@ def test_held_out_images_are_in_no_set(tmp_path: Path) -> None:
     assert not any(image.numpy().tobytes() in pixels for made in sets for image in made.tensors()[0])
     assert outcome.distilled.manifest.data.hold_out == 0.2
     assert outcome.distilled.manifest.data.fingerprint == training.fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_soft_labels_are_those_of_a_teacher_that_the_budget_trains(tmp_path: Path) -> None:
+    images = load_images(write_digits(tmp_path / "digits"))
+    outcome = choose_set(images, None, tmp_path / "set", ipc=2, minutes=10, labels="soft")
+    teacher = json.loads((outcome.folder / "teacher" / "teacher.json").read_text())
+    assert (teacher["student"], teacher["data"]["images"], outcome.choice.labels) == ("convnet3", 96, "soft")
+    results = json.loads((outcome.folder / "results.json").read_text())
+    assert {row["labels"] for row in results} == {"soft"} and all(row["soft_label_bytes"] == 6 * 3 * 2 for row in results)
+
+
+def test_the_command_refuses_what_has_no_part_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(write_digits(tmp_path / "digits", count=3))
+    for flags, message in (
+        (["--preset", "auto", "--keep", "easiest"], "The preset auto chooses all settings."),
+        (["--preset", "auto", "--execution", "processes", "--workers", "2"], "The preset auto chooses all settings."),
+        (["--preset", "real", "--out", "set", "--minutes", "3"], "--minutes is for sets that are chosen."),
+        (["--preset", "real"], "--out is missing."),
+        (["--minutes", "0.1", "--ipc", "1"], "--minutes is too short for a choice."),
+    ):
+        assert main(["distill", folder, *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits", "digits-distilled-choice"]
 
 
 @pytest.mark.slow
