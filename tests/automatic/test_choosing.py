@@ -15,9 +15,10 @@ from d3hr.automatic.candidates import CHOSEN
 from d3hr.automatic.choosing import choose_set
 from d3hr.automatic.students import StudentPlan, plan_students
 from d3hr.automatic.trials import Trials
+from d3hr.cli.options import READING
 from d3hr.errors import DataError, SettingsError
 from d3hr.evaluation.choice import REAL, Choice
-from d3hr.progress import Progress
+from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import open_set
 from tests.conftest import MakeFolder
 
@@ -94,7 +95,9 @@ def test_held_out_images_are_in_no_set(tmp_path: Path) -> None:
     assert len(sets) == 2 * len(outcome.choice.trials)
     assert not any(image.numpy().tobytes() in pixels for made in sets for image in made.tensors()[0])
     assert outcome.distilled.manifest.data.hold_out == 0.2
-    assert outcome.distilled.manifest.data.fingerprint == training.fingerprint
+    record = outcome.distilled.manifest.data
+    found = READING.load(str(tmp_path / "digits"), None, SILENT, record=record)  # as evaluate and diagnose find them again
+    assert found.fingerprint == record.fingerprint == training.fingerprint
 
 
 @pytest.mark.slow
