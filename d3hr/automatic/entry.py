@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from d3hr.automatic.choosing import HOLD_OUT, MINUTES, choose_set
+from d3hr.automatic.choosing import choose_set
 from d3hr.automatic.students import Labels
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.presets import DistillOptions
@@ -109,6 +109,3 @@ def require_nothing_of_choices(values: Mapping[str, Any]) -> None:
             found="a prior, a preset or settings of your own",
             hint="leave it out, or leave these out; --preset auto tries a prior of your own next to other ways.",
         )
-
-
-__all__ = ["AUTO", "HOLD_OUT", "MINUTES", "ExplicitOptions", "distill"]

@@ -33,7 +33,8 @@ class Reading:
         fit: of pictures that are not square, keep the centre (crop, the default), add black (pad), or stretch them
         keep_duplicates: let an image that its class has several times count each time
         keep_similar_names: accept classes whose names differ only in case, spaces or Unicode form
-        hold_out: share of each class's images to leave out, 0 to 1, the same ones each time; test images are all read
+        hold_out: share of each class's images to leave out, 0 to 1, the same ones each time; distill, where it chooses everything, compares
+            on them, 0.2 by default; test images are all read
         image_column: column of images of a table, or of their files
         label_column: column of classes of a table
         data_config: configuration of a Hub source that has several, such as full_size
