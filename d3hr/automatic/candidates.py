@@ -99,9 +99,8 @@ class Candidate:
 
 
 RANDOM = Candidate(REAL)
-EASY_GROUPS = Candidate("groups of the easiest real images", "real", {"keep": "easiest"})
 CHOSEN = (
-    EASY_GROUPS,
+    Candidate("groups of the easiest real images", "real", {"keep": "easiest"}),
     Candidate("groups of real images", "real"),
     Candidate("medoids of the easiest real images", "real", {"keep": "easiest", "rule": "centre"}),
     Candidate("medoids of real images", "real", {"rule": "centre"}),
