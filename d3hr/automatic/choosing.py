@@ -13,7 +13,7 @@ from d3hr.automatic.budget import Budget
 from d3hr.automatic.candidates import RANDOM, Candidate
 from d3hr.automatic.search import SETS, SLACK, search
 from d3hr.automatic.students import BATCH, STUDENT, Labels, StudentPlan, plan_students
-from d3hr.automatic.trials import Trials, accuracies, merged, recorded
+from d3hr.automatic.trials import Trials, accuracies, merged, recorded, set_folder
 from d3hr.comparison.statistics import advantages_on
 from d3hr.comparison.tables import Comparison
 from d3hr.data.dataset import ImageData
@@ -22,7 +22,7 @@ from d3hr.evaluation.choice import FILE, Choice, Confirmation
 from d3hr.evaluation.teacher_training import train_teacher
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import load_or_make
-from d3hr.fileio.names import class_folders, sibling, with_a_name
+from d3hr.fileio.names import sibling, with_a_name
 from d3hr.fileio.staging import StagedFolder, lock_workdir, require_free_or_ours
 from d3hr.methods.job import MethodInputs
 from d3hr.prior.model import Prior
@@ -132,7 +132,7 @@ def choose_set(
             Comparison(taken.rows()).write(folder)
             choice.write(folder)
         choice = Choice.read(folder)
-        distilled = _hand_out(folder / "sets", choice, out)
+        distilled = _hand_out(folder, choice, out)
     evaluations = [folder / "test"] if (folder / "test" / "results.json").is_file() else []
     write_report(str(out), report, evaluations=evaluations, choice=choice)
     return Outcome(distilled, choice, folder, report)
@@ -166,7 +166,7 @@ def _choose(
             reserve = FULL_SHARE * budget.seconds + LAST_SECONDS + (2 * SETS * each if test else 0.0)
             left_out = search(trials, reserve)
         except KeyboardInterrupt:
-            _say_best(trials, folder, progress)
+            _say_best(trials, progress)
             raise
         winner = trials.best()
         tested = _tested(trials, winner, test, folder) if test else None
@@ -245,16 +245,16 @@ def _tested(trials: Trials, winner: Candidate, test: ImageData, folder: Path) ->
     )
 
 
-def _say_best(trials: Trials, folder: Path, progress: Progress) -> None:
+def _say_best(trials: Trials, progress: Progress) -> None:
     """Say which set is the best so far, and where it is."""
     if trials.tried:
         best = trials.best()
         progress.say(f"the best so far: {best.name}, in {trials.set_of(best, 0).path}")
 
 
-def _hand_out(sets: Path, choice: Choice, out: Path) -> DistilledSet:
+def _hand_out(folder: Path, choice: Choice, out: Path) -> DistilledSet:
     """Copy the set that was chosen to where it was asked for, unless it is there."""
-    tried = DistilledSet.load(sets / f"{class_folders([choice.chosen])[choice.chosen]}-0")
+    tried = DistilledSet.load(set_folder(folder, choice.chosen, 0))
     with StagedFolder(out, tried.manifest.key()) as stage:
         if not stage.finished:
             shutil.copytree(tried.path, stage.path, dirs_exist_ok=True)

@@ -58,8 +58,7 @@ class StudentPlan:
 def plan_students(images: ImageData, ipc: int, seconds: float) -> StudentPlan:
     """Return the best plan whose students fit into their share of ``seconds``; if none does, the cheapest.
 
-    Full length comes before half, and a larger side before a smaller one, as far as a half-length training at the larger side takes
-    longer than one of full length at half the side.
+    A larger side comes before a smaller one, and full length before half at the same side.
     """
     classes = len(images.class_names)
     full = 400 if ipc * classes >= MANY_IMAGES else 200

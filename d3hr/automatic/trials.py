@@ -73,7 +73,7 @@ class Trials:
 
     def set_of(self, candidate: Candidate, place: int, progress: Progress = SILENT) -> DistilledSet:
         """Return the set of a candidate at a place, made now or by an earlier run."""
-        out = self.folder / "sets" / f"{class_folders([candidate.name])[candidate.name]}-{place}"
+        out = set_folder(self.folder, candidate.name, place)
         return candidate.make(self.inputs, out, ipc=self.ipc, seed=self.seed + place, shared=self.folder / "shared", progress=progress)
 
     def evaluate(
@@ -143,6 +143,11 @@ class Trials:
             )
             for one in self.tried
         ]
+
+
+def set_folder(folder: Path, name: str, place: int) -> Path:
+    """Return where the set of a candidate at a place is kept, in the folder of a choice."""
+    return folder / "sets" / f"{class_folders([name])[name]}-{place}"
 
 
 def merged(evaluations: Sequence[Evaluation]) -> Evaluation:
