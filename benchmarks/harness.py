@@ -28,6 +28,7 @@ from d3hr.comparison.tables import Comparison
 from d3hr.evaluation.results import Evaluation
 from d3hr.fileio.atomic import write_json
 from d3hr.prior.autoencoder import downsampling
+from d3hr.prior.families.dit import DiT
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PriorPreset
 
@@ -150,4 +151,4 @@ def write_untrained_prior(path: Path, preset: PriorPreset, image_size: int, clas
     torch.manual_seed(0)
     vae = new_autoencoder(preset, image_size)
     transformer = new_transformer(preset, (vae.config.latent_channels, image_size // downsampling(vae)), len(class_names))
-    d3hr.Prior(transformer, vae, SCHEDULER_CONFIG, class_names).save_pretrained(path)
+    d3hr.Prior(DiT(transformer, class_names), vae, SCHEDULER_CONFIG).save_pretrained(path)

@@ -23,7 +23,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_or_make
 from d3hr.fileio.staging import StagedFolder
-from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
+from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, InSteps, Progress
 from d3hr.selection.real_images import CHOOSING, Selection, require_real_images, sources_of
@@ -95,10 +95,10 @@ def distill(
     if "prior" not in settings.needs:
         prior = None
     elif prior and (settings.generates or settings.statistics_level):
-        prior.schedule.grid(settings.steps)  # refuses a grid the prior does not have
+        prior.schedule.points(settings.steps)  # refuses a grid the prior does not have
     side = prior.image_size if prior and settings.generates else image_size or images.image_size
     _require_side(side, image_size, settings)
-    conditioning = match_classes(images.class_names, prior.class_names, of=images.source, class_map=class_map) if prior else []
+    conditioning = prior.denoiser.match(images.class_names, of=images.source, class_map=class_map) if prior else ()
     if teacher is not None:
         teacher.require_classes(images.class_names, images.source)
     if settings.candidates != "real":
@@ -117,7 +117,8 @@ def distill(
         pack=settings.pack,
         teacher=teacher.fingerprint if teacher and settings.asks_teacher else None,
     )
-    selection = Selection(images, settings, conditioning_ids(conditioning), prior, teacher, Path(shared) if shared else None)
+    conditions = prior.denoiser.conditions(conditioning) if prior else {}
+    selection = Selection(images, settings, conditions, prior, teacher, Path(shared) if shared else None)
     require_real_images(images, selection.count)
     with StagedFolder(out, {**manifest.key(), **automatic}) as stage:
         stage.report(progress)
@@ -139,7 +140,7 @@ def distill(
             assert prior is not None
             sized = images.at_size(side)
             settings = _measured(settings, automatic, stage.path, sized, prior, conditioning, memory_budget, progress)
-            estimator = StatisticsEstimator(sized, prior, settings, conditioning_ids(conditioning), decoders)
+            estimator = StatisticsEstimator(sized, prior, settings, conditions, decoders)
             mixtures = _measure_statistics(estimator, images.class_names, stage.path / "statistics", place, progress)
             samples = _samples(mixtures) if settings.subsampled else None
             manifest = manifest.changed(settings=settings, ipc=manifest.ipc, samples=samples)

@@ -19,10 +19,13 @@ from torch import Tensor
 from d3hr.data.dataset import ImageData
 from d3hr.data.opening import load_images
 from d3hr.errors import in_command
+from d3hr.prior.conditions import Condition
+from d3hr.prior.families.dit import DiT
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS
-from d3hr.prior.schedule import Schedule
+from d3hr.prior.schedules.schedule import Point
+from d3hr.prior.schedules.variance_preserving import VariancePreserving
 from d3hr.progress import Progress
 
 hypothesis.settings.register_profile("quick", max_examples=10)  # of 100: a tenth of the cases of every test
@@ -42,12 +45,14 @@ class GaussianPrior:
 
     mean: Tensor
     std: Tensor
-    schedule: Schedule
+    schedule: VariancePreserving
     rounding: float = torch.finfo(torch.float64).eps
 
-    def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
-        a = float(self.schedule.alphas_cumprod[timestep])
-        return (1 - a) ** 0.5 * (latents - a**0.5 * self.mean) / (a * self.std**2 + 1 - a)
+    def slope(self, latents: Tensor, point: Point, condition: Condition | Tensor, guidance_scale: float = 1.0) -> Tensor:
+        return point.sigma * (latents - point.alpha * self.mean) / (point.alpha**2 * self.std**2 + point.sigma**2)
+
+    def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor) -> Tensor:
+        return self.slope(latents, self.schedule.at(timestep), labels)
 
     def transported(self, clean: Tensor, timestep: int) -> Tensor:
         """Return where the exact flow carries latents of timestep 0."""
@@ -73,7 +78,7 @@ def gaussian_prior() -> GaussianPrior:
     generator = torch.Generator().manual_seed(3)
     mean = torch.randn(4, 2, 2, generator=generator, dtype=torch.float64)
     std = torch.rand(4, 2, 2, generator=generator, dtype=torch.float64) + 0.3
-    return GaussianPrior(mean, std, Schedule.from_config(SCHEDULER_CONFIG))
+    return GaussianPrior(mean, std, VariancePreserving.from_config(SCHEDULER_CONFIG))
 
 
 def untrained_prior(class_names: tuple[str, ...], image_size: int = 8) -> Prior:
@@ -85,7 +90,7 @@ def untrained_prior(class_names: tuple[str, ...], image_size: int = 8) -> Prior:
         for parameter in transformer.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
-    return Prior(transformer, vae, SCHEDULER_CONFIG, class_names)
+    return Prior(DiT(transformer, class_names), vae, SCHEDULER_CONFIG)
 
 
 @pytest.fixture(autouse=True)

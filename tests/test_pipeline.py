@@ -151,7 +151,7 @@ def test_half_precision_statistics(small: tuple[ImageData, Prior], tmp_path: Pat
 def test_storage_counts_bytes_apart(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     images, prior = small
     made = quick(images, prior, tmp_path / "set", ipc=2)
-    values = sum(value.numel() for network in (prior.transformer, prior.vae) for value in network.state_dict().values())
+    values = sum(value.numel() for network in (prior.network, prior.vae) for value in network.state_dict().values())
     assert made.manifest.storage == {
         "images": sum(file.stat().st_size for file in (made.path / "train").rglob("*.png")),
         "statistics": (made.path / "statistics.safetensors").stat().st_size,
@@ -201,9 +201,9 @@ def test_half_precision_that_overflows_is_stopped_where_it_happens(small: tuple[
 
     def prior_in(dtype: torch.dtype) -> Prior:
         prior = untrained_prior(("ant", "bee", "cat"))
-        for block in prior.transformer.transformer_blocks:
+        for block in prior.network.transformer_blocks:
             block.ff.net[2].weight.mul_(1e6)
-        prior.transformer.to(dtype)
+        prior.network.to(dtype)
         return prior
 
     with pytest.raises(NumericalError, match=r"(?s)Class 'ant': The inversion.*at level 1 of 3.*bf16 or fp32"):
@@ -279,8 +279,8 @@ def test_bad_input_is_refused_before_anything_is_written(small: tuple[ImageData,
 
 def test_numbers_that_are_not_finite_stop_the_run(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
     images, prior = small
-    prior.transformer.proj_out_2.bias[0] = torch.nan
-    with pytest.raises(NumericalError, match=r"(?s)Class 'ant': The inversion .* at level 1 of 3 \(timestep 166\).*bf16 or fp32"):
+    prior.network.proj_out_2.bias[0] = torch.nan
+    with pytest.raises(NumericalError, match=r"(?s)Class 'ant': The inversion .* at level 1 of 3 \(time 166\).*bf16 or fp32"):
         quick(images, prior, tmp_path / "set")
     assert not (tmp_path / "set").exists()
     assert list((tmp_path / "set.partial" / "statistics").iterdir()) == []

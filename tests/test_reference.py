@@ -17,10 +17,12 @@ from torch import Tensor
 
 from d3hr import ClassGaussian, ImageData, Prior, denoise, distill, group_score, invert, load_images, select_groups
 from d3hr.data.codec import to_uint8
-from d3hr.distillation.ddim import ddim_step
 from d3hr.distillation.pool import BLOCK_VALUES
 from d3hr.distillation.presets import distill_settings
 from d3hr.distillation.settings import DistillSettings
+from d3hr.prior.families.dit import DiT
+from d3hr.prior.schedules.schedule import Point
+from d3hr.prior.schedules.variance_preserving import VariancePreserving
 from d3hr.seeds import generator_for
 from tests import reference
 from tests.conftest import MakeFolder, untrained_prior
@@ -49,8 +51,8 @@ class Case:
 
 
 def numpy_model(prior: Prior) -> reference.DiT:
-    weights = {name: value.double().numpy() for name, value in prior.transformer.state_dict().items()}
-    return reference.DiT(weights, dict(prior.transformer.config))
+    weights = {name: value.double().numpy() for name, value in prior.network.state_dict().items()}
+    return reference.DiT(weights, dict(prior.network.config))
 
 
 def learned_variance_prior() -> Prior:
@@ -72,13 +74,13 @@ def learned_variance_prior() -> Prior:
         )
     assert all(parameter.any() for parameter in transformer.parameters())
     other = untrained_prior(names, image_size=16)
-    return Prior(transformer, other.vae, other.scheduler_config, names)
+    return Prior(DiT(transformer, names), other.vae, other.scheduler_config)
 
 
 @pytest.fixture(scope="module", params=["one pixel a patch", "learned variance"])
 def case(request: pytest.FixtureRequest) -> Case:
     single = learned_variance_prior() if request.param == "learned variance" else untrained_prior(NAMES)
-    double = Prior(copy.deepcopy(single.transformer).double(), single.vae, single.scheduler_config, single.class_names)
+    double = Prior(DiT(copy.deepcopy(single.network).double(), single.class_names), single.vae, single.scheduler_config)
     z = np.random.default_rng(0).standard_normal((3, *single.latent_shape))
     return Case({torch.float32: single, torch.float64: double}, numpy_model(single), z, np.array([0, 2, 1]))
 
@@ -90,6 +92,7 @@ def gap(actual: Tensor, expected: reference.Array) -> float:
 
 def test_the_schedule_and_its_grid(case: Case) -> None:
     schedule = case.priors[torch.float64].schedule
+    assert isinstance(schedule, VariancePreserving)
     assert gap(schedule.alphas_cumprod, ALPHAS) < 1e-7  # diffusers rounds beta to float32
     assert schedule.grid(50).tolist() == GRID.tolist()
 
@@ -105,7 +108,8 @@ def test_the_sinusoids_of_a_timestep(timestep: int) -> None:
 
 def test_a_step_between_levels() -> None:
     z, eps = np.random.default_rng(0).standard_normal((2, 3, 4))
-    actual = ddim_step(torch.from_numpy(z), torch.from_numpy(eps), ALPHAS[600], ALPHAS[620])
+    start, end = (Point(0, ALPHAS[t] ** 0.5, (1 - ALPHAS[t]) ** 0.5) for t in (600, 620))
+    actual = VariancePreserving(torch.ones(1)).step(torch.from_numpy(z), torch.from_numpy(eps), start, end)
     assert gap(actual, reference.ddim_step(z, eps, ALPHAS[600], ALPHAS[620])) < 1e-14
 
 

@@ -48,7 +48,7 @@ def distill(work: Path) -> dict[str, Any]:
     finished = time.monotonic()
     cuda = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
     return {
-        "parameters": sum(value.numel() for value in prior.transformer.parameters()),
+        "parameters": sum(value.numel() for value in prior.network.parameters()),
         "device": str(prior.device),
         "precision": prior.precision,
         "loading_seconds": round(loaded - started, 1),

@@ -17,6 +17,7 @@ import torch
 
 import d3hr
 from benchmarks.harness import WORK, argument_parser, record, write_digits
+from d3hr.prior.schedules.variance_preserving import VariancePreserving
 from d3hr.progress import OnTerminal
 from d3hr.seeds import generator_for
 
@@ -37,8 +38,9 @@ def held_out_loss(prior: d3hr.Prior, images: d3hr.ImageData) -> float:
     errors = []
     for timestep in torch.linspace(10, 990, DRAWS).long().tolist():
         eps = torch.randn(z.shape, generator=generator)
-        alpha = float(prior.schedule.alphas_cumprod[timestep])
-        predicted = prior.predict_noise(alpha**0.5 * z + (1 - alpha) ** 0.5 * eps, timestep, y)
+        assert isinstance(prior.schedule, VariancePreserving)
+        point = prior.schedule.at(timestep)
+        predicted = prior.slope(point.alpha * z + point.sigma * eps, point, y)
         errors.append(float((predicted - eps).square().mean()))
     return sum(errors) / len(errors)
 

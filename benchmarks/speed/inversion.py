@@ -21,7 +21,6 @@ from torch import Tensor
 import d3hr
 from benchmarks.harness import WORK, argument_parser, record
 from benchmarks.speed.fast_preset import deviation
-from d3hr.distillation.ddim import ddim_step
 from d3hr.distillation.presets import distill_settings
 from d3hr.distillation.settings import DistillSettings
 from d3hr.progress import OnTerminal
@@ -38,10 +37,10 @@ def every_level(prior: d3hr.Prior, latents: Tensor, labels: Tensor) -> Tensor:
     """Walk to the last level, two calls a step, and return the latents [N, C, h, w] of level 31."""
     null = torch.full_like(labels, len(prior.class_names))
     z, kept = latents, latents
-    for level, ((_, before), (timestep, after)) in enumerate(pairwise(prior.schedule.path(STEPS - 1, STEPS)), start=1):
-        of_class = prior.predict_noise(z, timestep, labels)
-        of_null = prior.predict_noise(z, timestep, null)
-        z = ddim_step(z, of_null + GUIDANCE * (of_class - of_null), before, after)
+    for level, (before, after) in enumerate(pairwise(prior.schedule.path(STEPS - 1, STEPS)), start=1):
+        of_class = prior.slope(z, after, labels)
+        of_null = prior.slope(z, after, null)
+        z = prior.schedule.step(z, of_null + GUIDANCE * (of_class - of_null), before, after)
         kept = z if level == LEVEL else kept
     return kept
 

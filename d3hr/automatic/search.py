@@ -17,7 +17,6 @@ from d3hr.evaluation.protocols import protocol_named
 from d3hr.fileio.atomic import load_or_make
 from d3hr.formatting import time_in_words
 from d3hr.planning.plan import plan
-from d3hr.prior.class_matching import match_classes
 from d3hr.prior.fit import fit_prior
 from d3hr.prior.model import Prior
 
@@ -127,7 +126,7 @@ def _fitted(trials: Trials, minutes: float, left_out: list[str], candidates: Seq
     with trials.budget.on(name, trials.bar) as progress:
         minutes = load_or_make(trials.folder / "fit.json", lambda: {"minutes": round(minutes, 1)})["minutes"]
         prior = fit_prior(images, trials.folder / "prior", preset="tiny", max_minutes=minutes, progress=progress)
-        matches = match_classes(images.class_names, prior.class_names, of=images.source)
+        matches = prior.denoiser.match(images.class_names, of=images.source)
         verdict = prior_gate(prior, trials.held_out, conditioning=matches)
     if verdict.status == "failure":
         reason = verdict.text.partition(". ")[0]

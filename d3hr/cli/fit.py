@@ -89,12 +89,11 @@ def _judged(reading: Reading, images: ImageData, prior: Prior, folder: Path, pro
     from d3hr.diagnostics.gate import prior_gate, write_verdict
     from d3hr.diagnostics.roundtrip import prior_sheet
     from d3hr.fileio.atomic import write_bytes
-    from d3hr.prior.class_matching import match_classes
 
     held_out = _held_out(reading, images, progress)
     tested = images if held_out is None else held_out
     where = "the training images" if held_out is None else f"split {held_out.split}"
-    verdict = prior_gate(prior, tested, conditioning=match_classes(tested.class_names, prior.class_names, of=tested.source))
+    verdict = prior_gate(prior, tested, conditioning=prior.denoiser.match(tested.class_names, of=tested.source))
     verdict = replace(verdict, evidence=f"on {where}: {verdict.evidence}")
     if is_first_process():
         write_bytes(folder / SHEET, prior_sheet(images, prior))

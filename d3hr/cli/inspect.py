@@ -33,6 +33,7 @@ def inspect(
         reading: how images are read
     """
     from d3hr.prior.class_matching import match_classes, read_class_map
+    from d3hr.prior.families.registry import family_of
     from d3hr.prior.repository import Repository
     from d3hr.sets.manifest import read_manifest
 
@@ -75,7 +76,9 @@ def inspect(
     if prior is None:
         counts = [(f"{count:,}", str(label), name) for label, (name, count) in enumerate(images.counts.items())]
         return Result(table(("images", "label", "class"), counts, right=(0, 1)), values)
-    matches = match_classes(images.class_names, Repository(prior, ()).class_names, of=data, prior=prior, class_map=named)
+    repository = Repository(prior)
+    labels = family_of(repository).labels_in(repository)
+    matches = match_classes(images.class_names, labels, of=data, prior=prior, class_map=named)
     values["conditioning"] = [asdict(match) for match in matches]
     rows = [
         (f"{images.counts[match.class_name]:,}", match.class_name, str(match.conditioning_id), match.prior_class, match.how)

@@ -27,7 +27,7 @@ from d3hr.fileio.checksums import verify
 from d3hr.fileio.locking import locked
 from d3hr.fileio.names import class_folders
 from d3hr.fileio.staging import StagedFolder
-from d3hr.prior.class_matching import Conditioning, match_classes
+from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.sets.image_set import ImageSet, pictures_of, require_images
@@ -237,7 +237,7 @@ def _through_the_prior(
     if distilled.manifest and prior.fingerprint == distilled.manifest.prior.fingerprint:
         conditioning = distilled.manifest.conditioning_in(prior.class_names)
     else:
-        conditioning = match_classes(images.class_names, prior.class_names, of=images.source, allow_missing=True)
+        conditioning = prior.denoiser.match(images.class_names, of=images.source, allow_missing=True)
     if not conditioning:
         return None, None, None
     settings = settings or distill_settings("paper")

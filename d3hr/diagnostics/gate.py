@@ -131,9 +131,9 @@ def _sample(prior: Prior, images: ImageData, match: Conditioning, most: int, see
         return nothing, nothing, nothing
     order = torch.randperm(images.counts[name], generator=generator_for(seed, "gate", name))
     real = images.pick(name, order[: 2 * count])
-    noise = torch.randn(count, *prior.latent_shape, generator=generator_for(seed, "gate noise", name))
+    noise = prior.schedule.noise_scale * torch.randn(count, *prior.latent_shape, generator=generator_for(seed, "gate noise", name))
     with NumericalError.naming(name):
-        drawn = generate_images(prior, noise, match.conditioning_id, level=STEPS - 1, steps=STEPS, guidance_scale=1.0)
+        drawn = generate_images(prior, noise, prior.denoiser.conditions([match])[name], level=STEPS - 1, steps=STEPS, guidance_scale=1.0)
     return real[:count], real[count:], drawn
 
 
@@ -219,5 +219,5 @@ def known_verdict(source: str) -> Verdict | None:
         return None
     if (Path(source) / VERDICT).is_file():
         return validated_json(Path(source) / VERDICT, _KEPT, hint="delete it, and repeat the fit, which judges the prior anew.")
-    psnr_db = Repository(source, ()).reconstruction_psnr_db
+    psnr_db = Repository(source).reconstruction_psnr_db
     return None if psnr_db is None else weak_prior(psnr_db)

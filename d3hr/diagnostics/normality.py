@@ -37,7 +37,7 @@ class LevelShares:
     """
 
     level: int
-    timestep: int | None = None
+    timestep: int | float | None = None
     shapiro: float | None = None
     dagostino: float | None = None
     anderson: float | None = None
@@ -75,7 +75,7 @@ def normality_by_level(
             groups = [torch.randperm(len(sample.indices), generator=generator)[:GROUP_DIMENSIONS] for _ in range(GROUPS)]
             by_class[match.class_name] = [shares(latents, groups, seed) for level, latents in latents_of_levels if level in chosen]
             bar.update(done, note=match.class_name)
-    grid = prior.schedule.grid(settings.steps).tolist()
+    grid = [point.t for point in prior.schedule.points(settings.steps)]
     rows = []
     for level, at_level in zip(chosen, zip(*by_class.values(), strict=True), strict=True):
         means = {name: float(np.mean([of_class[name] for of_class in at_level])) for name in at_level[0]}

@@ -53,10 +53,11 @@ def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Condition
             clean = prior.encode(pictures)
             check_finite(clean, "encoding", "in its latents")
             start = time.perf_counter()
-            noisy = invert_by_settings(prior, clean, match.conditioning_id, settings)
+            condition = prior.denoiser.conditions([match])[match.class_name]
+            noisy = invert_by_settings(prior, clean, condition, settings)
             seconds += time.perf_counter() - start
             guidance = settings.denoising_guidance
-            back.append(generate_images(prior, noisy, match.conditioning_id, level=level, steps=steps, guidance_scale=guidance))
+            back.append(generate_images(prior, noisy, condition, level=level, steps=steps, guidance_scale=guidance))
         real.append(pictures)
         decoded.append(prior.decode(clean).cpu())
     original = torch.cat(real)
@@ -72,9 +73,8 @@ def prior_sheet(images: ImageData, prior: Prior) -> bytes:
     sized = images.at_size(prior.image_size)
     real = torch.cat([sized.pick(name, [0]) for name in names])
     drawn = []
-    for name in names:
-        noise = torch.randn(1, *prior.latent_shape, generator=generator_for(0, "prior_sheet", name))
-        row = prior.class_names.index(name)
-        drawn.append(generate_images(prior, noise, row, level=DRAWN_STEPS - 1, steps=DRAWN_STEPS, guidance_scale=DRAWN_GUIDANCE))
+    for name, condition in prior.conditions(names).items():
+        noise = prior.schedule.noise_scale * torch.randn(1, *prior.latent_shape, generator=generator_for(0, "prior_sheet", name))
+        drawn.append(generate_images(prior, noise, condition, level=DRAWN_STEPS - 1, steps=DRAWN_STEPS, guidance_scale=DRAWN_GUIDANCE))
     rows = {"real": real, "reconstructed": prior.decode(prior.encode(real)), "drawn": torch.cat(drawn)}
     return contact_sheet({name: to_uint8(pictures) for name, pictures in rows.items()})

@@ -118,11 +118,11 @@ def choose_batch_size(prior: Prior, settings: DistillSettings, *, memory_budget:
         memory_budget = psutil.virtual_memory().available // 2
     guidance = settings.inversion_guidance if settings.inversion_level else settings.denoising_guidance
     image = torch.rand(1, 3, prior.image_size, prior.image_size, generator=generator_for("batch size")) * 2 - 1
-    timestep = int(prior.schedule.grid(settings.steps)[settings.statistics_level])
+    point = prior.schedule.points(settings.steps)[settings.statistics_level]
 
     def run(n: int) -> None:
         latents = prior.encode(image.repeat(n, 1, 1, 1))
-        prior.predict_noise(latents, timestep, torch.zeros(n, dtype=torch.int64), guidance).cpu()  # waits for the device
+        prior.slope(latents, point, prior.denoiser.example, guidance).cpu()  # waits for the device
 
     return find_batch_size(run, largest=largest, memory_budget=memory_budget, held=HeldMemory(prior.device))
 

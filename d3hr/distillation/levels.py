@@ -60,9 +60,11 @@ class LatentSample:
     def latents_by_level(self, match: Conditioning, prior: Prior, settings: DistillSettings, level: int) -> Iterator[Tensor]:
         """Yield the sampled dimensions [N, d] (on the CPU) of one class's latents at each level from 0 to ``level``."""
         clean = prior.encode(next(self.images.batches(match.class_name, SAMPLE_IMAGES)))
-        labels = torch.full((len(clean),), match.conditioning_id)
+        condition = prior.denoiser.conditions([match])[match.class_name]
         guidance, solver = settings.inversion_guidance, settings.solver
-        inverted = inversion_path(prior, clean, labels, level=level, steps=settings.steps, guidance_scale=guidance, solver=solver, stride=1)
+        inverted = inversion_path(
+            prior, clean, condition, level=level, steps=settings.steps, guidance_scale=guidance, solver=solver, stride=1
+        )
         with NumericalError.naming(match.class_name):
             for latents in chain([clean], inverted):
                 yield latents.flatten(1)[:, self.indices].cpu()
@@ -73,7 +75,7 @@ class LevelEvidence:
     """How Gaussian the latents of a sample are at one level, and what it costs to get there."""
 
     level: int
-    timestep: int
+    timestep: int | float
     calls: int
     """Network calls that carry one image there."""
     normality: float
@@ -138,7 +140,7 @@ def measure_normality(
                 normality[row, level] = normal_share(latents)
             bar.update(row + 1, note=match.class_name)
     calls = calls_per_prediction(settings.inversion_guidance)
-    levels = zip(prior.schedule.grid(settings.steps).tolist(), normality.mean(dim=0).tolist(), strict=True)
+    levels = zip((point.t for point in prior.schedule.points(settings.steps)), normality.mean(dim=0).tolist(), strict=True)
     return tuple(
         LevelEvidence(level, timestep, calls * num_predictions(level, settings.inversion_stride), share)
         for level, (timestep, share) in enumerate(levels)

@@ -23,6 +23,7 @@ from d3hr.distillation.grouping import draw_mixture, mode_name
 from d3hr.distillation.mixture import ClassMixture, clustering_subset, k_means_centres, nearest_centres
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import NumericalError
+from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
 from d3hr.seeds import derive_seed, generator_for
 
@@ -63,13 +64,13 @@ class ChunkStatistics:
 class StatisticsEstimator:
     """Encodes images of the prior's size, carries their latents to the statistics level and takes mean and spread there.
 
-    ``conditioning_ids`` are the rows of the prior's label table for the classes; ``decoders`` processes decode images ahead.
+    ``conditions`` has what the prior is given of each class; ``decoders`` processes decode images ahead.
     """
 
     images: ImageData
     prior: Prior
     settings: DistillSettings
-    conditioning_ids: Mapping[str, int]
+    conditions: Mapping[str, Condition]
     decoders: int = 0
 
     def chunks(self, class_name: str) -> list[ClassChunk]:
@@ -131,7 +132,7 @@ class StatisticsEstimator:
         level, steps = self.settings.statistics_level, self.settings.steps
         if self.settings.forward_process == "forward_noise":
             return forward_noise(self.prior.schedule, clean, level=level, steps=steps, generator=noise)
-        return invert_by_settings(self.prior, clean, self.conditioning_ids[class_name], self.settings)
+        return invert_by_settings(self.prior, clean, self.conditions[class_name], self.settings)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class ImageGenerator:
 
     prior: Prior
     settings: DistillSettings
-    conditioning_ids: Mapping[str, int]
+    conditions: Mapping[str, Condition]
 
     def open(self) -> Callable[[GenerateTask], Tensor]:
         """Return :meth:`generate`."""
@@ -180,7 +181,7 @@ class ImageGenerator:
             return generate_images(
                 self.prior,
                 group.view(-1, *self.prior.latent_shape),
-                self.conditioning_ids[task.class_name],
+                self.conditions[task.class_name],
                 level=self.settings.denoising_level,
                 steps=self.settings.steps,
                 guidance_scale=self.settings.denoising_guidance,
@@ -196,7 +197,7 @@ def image_order(class_name: str, count: int, settings: DistillSettings) -> Seque
     return order
 
 
-def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, settings: DistillSettings, level: int | None = None) -> Tensor:
+def invert_by_settings(prior: Prior, latents: Tensor, condition: Condition, settings: DistillSettings, level: int | None = None) -> Tensor:
     """Invert clean latents [N, C, h, w] of one class to a level, by default that of the statistics.
 
     It is :func:`~d3hr.distillation.ddim.invert` with the steps, guidance, solver and stride of the settings.
@@ -204,7 +205,7 @@ def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, sett
     return invert(
         prior,
         latents,
-        torch.full((len(latents),), conditioning_id),
+        condition,
         level=settings.statistics_level if level is None else level,
         steps=settings.steps,
         guidance_scale=settings.inversion_guidance,
@@ -214,13 +215,12 @@ def invert_by_settings(prior: Prior, latents: Tensor, conditioning_id: int, sett
 
 
 def generate_images(
-    prior: Prior, latents: Tensor, conditioning_id: int, *, level: int, steps: int, guidance_scale: float, batch_size: int = 64
+    prior: Prior, latents: Tensor, condition: Condition, *, level: int, steps: int, guidance_scale: float, batch_size: int = 64
 ) -> Tensor:
     """Denoise and decode latents [K, C, h, w] of one class at ``level`` to images float [K, 3, H, W] in [-1, 1], on the CPU."""
     images = []
     for noisy in latents.split(batch_size):
-        labels = torch.full((len(noisy),), conditioning_id)
-        clean = denoise(prior, noisy.to(prior.device), labels, level=level, steps=steps, guidance_scale=guidance_scale)
+        clean = denoise(prior, noisy.to(prior.device), condition, level=level, steps=steps, guidance_scale=guidance_scale)
         images.append(prior.decode(clean).cpu())
         check_finite(images[-1], "decoding", "in its pixels")
     return torch.cat(images)

@@ -60,7 +60,7 @@ def write_from_gaussians(job: Job, settings: LatentGaussianSettings) -> Distille
     key = {
         "data": job.images.fingerprint,
         "prior": job.prior.fingerprint,
-        "conditioning": [match.conditioning_id for match in job.inputs.conditioning],
+        "conditioning": [match.key for match in job.inputs.conditioning],
         "settings": measured,
     }
     folder = job.shared_folder("statistics", key)

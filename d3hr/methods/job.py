@@ -13,7 +13,7 @@ from d3hr.distillation.settings import Network
 from d3hr.errors import require_at_least
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import StagedFolder, folder_of_key, kept_tensors
-from d3hr.prior.class_matching import Conditioning, match_classes
+from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.progress import Progress
 from d3hr.selection.real_images import require_real_images
@@ -54,7 +54,7 @@ class MethodInputs:
             ClassMismatch: a class matches no class of the prior, or several.
         """
         assert self.prior is not None
-        return match_classes(self.images.class_names, self.prior.class_names, of=self.images.source, class_map=self.class_map)
+        return self.prior.denoiser.match(self.images.class_names, of=self.images.source, class_map=self.class_map)
 
 
 @dataclass(frozen=True)

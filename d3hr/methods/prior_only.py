@@ -14,7 +14,7 @@ from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError, require_at_least, require_kind
 from d3hr.methods.base import PriorMethodSettings
 from d3hr.methods.job import Job, write_images
-from d3hr.prior.class_matching import Conditioning, conditioning_ids, match_classes
+from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import generator_for
@@ -76,13 +76,13 @@ def prior_only(
     """
     require_kind("prior", prior, Prior, OPEN_PRIOR)
     require_at_least("--ipc", ipc)
-    matches = conditioning or match_classes(class_names, prior.class_names, of="the data")
-    ids = conditioning_ids(matches)
+    matches = conditioning or prior.denoiser.match(class_names, of="the data")
+    conditions = prior.denoiser.conditions(matches)
 
     def images_of(name: str) -> Tensor:
-        noise = torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
+        noise = prior.schedule.noise_scale * torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
         with NumericalError.naming(name):
-            return generate_images(prior, noise, ids[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
+            return generate_images(prior, noise, conditions[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
 
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
     return write_images(

@@ -14,7 +14,6 @@ from d3hr.errors import NumericalError
 from d3hr.methods.base import PriorMethodSettings
 from d3hr.methods.features import class_features
 from d3hr.methods.job import Job
-from d3hr.prior.class_matching import conditioning_ids
 from d3hr.seeds import derive_seed, generator_for
 from d3hr.sets.distilled_set import DistilledSet
 
@@ -37,7 +36,7 @@ def write_prototypes(job: Job, settings: PrototypeSettings) -> DistilledSet:
     """
     job.require_real_images()
     prior = job.prior
-    ids = conditioning_ids(job.inputs.conditioning)
+    conditions = prior.denoiser.conditions(job.inputs.conditioning)
     chosen = settings.resolved
     level, steps, guidance = chosen.denoising_level, chosen.steps, chosen.denoising_guidance
     values: dict[str, Any] = {"seed": job.seed, "steps": steps, "denoising_level": level, "denoising_guidance": guidance}
@@ -48,6 +47,6 @@ def write_prototypes(job: Job, settings: PrototypeSettings) -> DistilledSet:
         noise = generator_for(job.seed, "prototype noise", name)
         noisy = forward_noise(prior.schedule, clean, level=level, steps=steps, generator=noise)
         with NumericalError.naming(name):
-            return generate_images(prior, noisy, ids[name], level=level, steps=steps, guidance_scale=guidance)
+            return generate_images(prior, noisy, conditions[name], level=level, steps=steps, guidance_scale=guidance)
 
     return job.write(images_of, values, generated=True)

@@ -17,7 +17,6 @@ from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, studen
 from d3hr.planning.probe import ASSUMED_PREDICTIONS, Measured, probe
 from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import CHECK, EVALUATE, Plan, Stage
-from d3hr.prior.class_matching import match_classes
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import default_device
 from d3hr.seeds import seeded
@@ -74,8 +73,8 @@ def plan(
     require_at_least("--devices", devices)
     shape = prior if isinstance(prior, PriorShape) else PriorShape.of(prior)
     if isinstance(prior, Prior):
-        match_classes(list(counts), prior.class_names, of="the data", class_map=class_map)
-        prior.schedule.grid(settings.steps)
+        prior.denoiser.match(list(counts), of="the data", class_map=class_map)
+        prior.schedule.points(settings.steps)
     work = Workload(
         counts,
         settings,

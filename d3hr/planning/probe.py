@@ -35,8 +35,10 @@ from d3hr.planning.costs import Workload
 from d3hr.planning.counting import PriorNeeds, StudentNeeds
 from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, measure, seconds_of
 from d3hr.planning.shapes import PriorShape
+from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import default_device
+from d3hr.prior.schedules.schedule import Point
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.statistics import read_mixtures, write_mixtures
 from d3hr.sets.writer import write_set
@@ -115,7 +117,7 @@ def probe(
     read_images = _reader(images, work.image_size)
     pixels = torch.rand(max([*real, 1]), 3, work.image_size, work.image_size) * 2 - 1
     noise = torch.randn(max([*real, *drawn]), *network.latent_shape, device=network.device)
-    labels = torch.zeros(len(noise), dtype=torch.int64)
+    condition = network.denoiser.example
     empty = ClassGaussian.empty(work.dimensions, work.rank)
     rows = max(calls_per_prediction(settings.inversion_guidance), calls_per_prediction(settings.denoising_guidance))
     largest = prior_needs.transformer.largest_batch(memory / rows)
@@ -123,7 +125,7 @@ def probe(
     def step(guidance: float, sizes: list[int]) -> Timing:
         def timing(network: Prior) -> Timing:
             def run(n: int) -> Tensor:
-                return invert(network, noise[:n], labels[:n], level=1, steps=settings.steps, guidance_scale=guidance)
+                return invert(network, noise[:n], condition, level=1, steps=settings.steps, guidance_scale=guidance)
 
             return measure(run, sizes, network.device, largest=largest)
 
@@ -259,7 +261,7 @@ def _student_runs(work: Workload, needs: StudentNeeds, memory: float) -> tuple[T
 
 @dataclass
 class _PredictionCounter:
-    """A prior that counts its noise predictions."""
+    """A prior that counts its predictions."""
 
     prior: Prior
     count: int = 0
@@ -267,9 +269,9 @@ class _PredictionCounter:
     def __post_init__(self) -> None:
         self.schedule, self.rounding = self.prior.schedule, self.prior.rounding
 
-    def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
+    def slope(self, latents: Tensor, point: Point, condition: Condition | Tensor, guidance_scale: float = 1.0) -> Tensor:
         self.count += 1
-        return self.prior.predict_noise(latents, timestep, labels, guidance_scale)
+        return self.prior.slope(latents, point, condition, guidance_scale)
 
 
 def _predictions_per_step(work: Workload, networks: Sequence[Prior], read: Callable[[int], Tensor], step: Timing) -> float:
@@ -283,6 +285,13 @@ def _predictions_per_step(work: Workload, networks: Sequence[Prior], read: Calla
     level = max(1, min(settings.statistics_level, int(LONGEST / (ASSUMED_PREDICTIONS * step.at(n)))))
     counter = _PredictionCounter(networks[0])
     latents = networks[0].encode(read(n))
-    labels = torch.zeros(n, dtype=torch.int64)
-    invert(counter, latents, labels, level=level, steps=settings.steps, guidance_scale=settings.inversion_guidance, solver=settings.solver)
+    invert(
+        counter,
+        latents,
+        networks[0].denoiser.example,
+        level=level,
+        steps=settings.steps,
+        guidance_scale=settings.inversion_guidance,
+        solver=settings.solver,
+    )
     return counter.count / level

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from d3hr.prior.families.dit import DiT
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, default_device
 from d3hr.seeds import seeded
@@ -33,7 +34,7 @@ class PriorShape:
     def of(cls, prior: Prior) -> PriorShape:
         """Return the shape of a prior."""
         autoencoder = {**prior.vae.config, "_class_name": type(prior.vae).__name__}
-        return cls(dict(prior.transformer.config), autoencoder, prior.image_size, prior.transformer.dtype)
+        return cls(dict(prior.network.config), autoencoder, prior.image_size, prior.network.dtype)
 
     @property
     def layers(self) -> int:
@@ -74,7 +75,7 @@ class PriorShape:
     def untrained(self) -> Prior:
         """Return a prior of this shape with random weights, its classes called by their numbers."""
         transformer, autoencoder = self.networks(default_device())
-        return Prior(transformer, autoencoder, SCHEDULER_CONFIG, [str(index) for index in range(self.classes)])
+        return Prior(DiT(transformer, [str(index) for index in range(self.classes)]), autoencoder, SCHEDULER_CONFIG)
 
 
 _AUTOENCODER: dict[str, Any] = {

@@ -20,26 +20,26 @@ from d3hr.errors import LISTED, ClassMismatch, SettingsError, listed
 from d3hr.fileio.structured import read_yaml
 from d3hr.prior.imagenet import attached_wnids, folded, folded_names, imagenet_labels, synonyms
 
-How = Literal["class map", "exact name", "wnid", "label or synonym"]
+How = Literal["class map", "exact name", "wnid", "label or synonym", "prompt", "nothing"]
 _Match = tuple[str, How, Sequence[int]]
 """A class, what matched it, and the conditioning ids of the classes that it matches."""
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The class of a prior that generates one class of a data set, and what matched the two names."""
+    """What a prior is given to generate one class of a data set, and how it was found."""
 
     class_name: str
-    conditioning_id: int
-    """Its row in the prior's label table."""
+    conditioning_id: int | None
+    """The row of the prior's label table; None of a prior that has none."""
     prior_class: str
-    """The prior's name for that row."""
+    """The prior's name for that row; the prompt for the class, of a prior that has text for classes; empty of one that has nothing."""
     how: How
 
-
-def conditioning_ids(conditioning: Iterable[Conditioning]) -> dict[str, int]:
-    """Return the conditioning id of each class of a data set."""
-    return {match.class_name: match.conditioning_id for match in conditioning}
+    @property
+    def key(self) -> int | str:
+        """The row, or else the prompt."""
+        return self.prior_class if self.conditioning_id is None else self.conditioning_id
 
 
 def match_classes(

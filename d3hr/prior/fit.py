@@ -18,12 +18,14 @@ from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.autoencoder import downsampling, psnr_db, train_autoencoder
-from d3hr.prior.class_matching import conditioning_ids, match_classes
+from d3hr.prior.class_matching import match_classes
+from d3hr.prior.families.dit import DiT
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIG, default_device, new_autoencoder, new_transformer
 from d3hr.prior.repository import Repository, load_autoencoder
+from d3hr.prior.schedules.schedule import TrainableSchedule
 from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
@@ -90,7 +92,7 @@ def fit_prior(
         pretrained["init"] = base.fingerprint
         prior, began_as = _pretrained(settings, images.class_names, base, of=images.source)
     else:
-        vae = load_autoencoder(Repository(str(autoencoder), (".", "vae")), torch.float32) if autoencoder else None
+        vae = load_autoencoder(Repository(str(autoencoder)), torch.float32) if autoencoder else None
         if vae is not None:
             pretrained["autoencoder"] = fingerprint([vae], dict(vae.config))
         prior = _untrained(settings, images.class_names, images.image_size, vae)
@@ -137,7 +139,7 @@ def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: in
                 hint=f"give an --image-size that is a multiple of {factor}.",
             )
         transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
-    prior = Prior(transformer, autoencoder, SCHEDULER_CONFIG, class_names)
+    prior = Prior(DiT(transformer, class_names), autoencoder, SCHEDULER_CONFIG)
     transformer.requires_grad_(True)
     return prior
 
@@ -153,10 +155,10 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
             hint="leave --image-size out: images are resized to the prior's size.",
         )
     matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
-    rows = conditioning_ids(matches)
-    transformer = copy.deepcopy(init.transformer).float()
+    rows = {match.class_name: match.conditioning_id for match in matches}
+    transformer = copy.deepcopy(init.network).float()
     replace_classes(transformer, [rows.get(name) for name in class_names])
-    prior = Prior(transformer, init.vae, init.scheduler_config, class_names, licence=init.licence)
+    prior = Prior(DiT(transformer, class_names), init.vae, init.scheduler_config, licence=init.licence)
     transformer.requires_grad_(True)
     if settings.adapt == "lora":
         with seeded(derive_seed(settings.seed, "lora")):
@@ -176,7 +178,9 @@ def _check_batches(settings: FitSettings, process: Accelerator) -> None:
 
 def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitContext, latent_cache: Path) -> dict[str, Curve]:
     """Train the networks of a prior, in place, and return their loss curves; of the transformer, the parameters that need a gradient."""
-    vae, transformer, curves, scale = prior.vae, prior.transformer, {}, 1.0
+    vae, transformer, curves, scale = prior.vae, prior.network, {}, 1.0
+    schedule = prior.schedule
+    assert isinstance(schedule, TrainableSchedule)
     seconds = settings.max_minutes and 60 * settings.max_minutes
     if settings.trains_autoencoder:
         images = decoded(images, context.folder, context.progress)
@@ -201,7 +205,7 @@ def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitC
         latents,
         list(images.counts.values()),
         context,
-        schedule=prior.schedule,
+        schedule=schedule,
         settings=settings.transformer_training,
         scale=scale,
         max_seconds=seconds,

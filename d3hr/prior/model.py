@@ -1,4 +1,4 @@
-"""The diffusion prior: an autoencoder and a class-conditional diffusion transformer, on disk as a diffusers ``DiTPipeline`` folder.
+"""A diffusion prior of any family: an autoencoder, a denoising network and a noise schedule.
 
 Legend: N images, H = W image side, C h w latent axes.
 """
@@ -17,9 +17,13 @@ from d3hr.errors import PriorError, SettingsError
 from d3hr.execution.worker import device_here, name_elsewhere
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
+from d3hr.prior.conditions import Condition, Inputs
+from d3hr.prior.families.denoiser import Denoiser
+from d3hr.prior.families.registry import family_of
 from d3hr.prior.networks import default_device
-from d3hr.prior.repository import PriorRecord, Repository, load_autoencoder, load_transformer, write_pipeline
-from d3hr.prior.schedule import Schedule
+from d3hr.prior.repository import PriorRecord, Repository, Variant
+from d3hr.prior.schedules.schedule import Point, Prediction
+from d3hr.prior.schedules.variance_preserving import VariancePreserving
 
 OPEN_PRIOR = "open it with d3hr.Prior.from_pretrained(FOLDER), or make one with d3hr.fit_prior."
 """What to do where a prior is needed and something else is given."""
@@ -27,15 +31,14 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Prior:
-    """A latent diffusion model with named classes.
+    """A diffusion model that generates the classes of a data set.
 
     Args:
-        transformer: diffusers ``DiTTransformer2DModel``; its label table ends with the null class.
+        denoiser: the network, of one of the families in :mod:`d3hr.prior.families`.
         vae: diffusers ``AutoencoderKL``, ``AutoencoderTiny`` or ``AutoencoderDC``; its ``scaling_factor`` brings latents to unit scale.
         scheduler_config: the diffusers scheduler's configuration.
-        class_names: name of each conditioning id.
         source: where the prior was loaded from.
-        autoencoder: where the autoencoder was loaded from, if it is not the pipeline's own.
+        variant: in what it differs from what is there.
         licence: SPDX-like id of the licence of the weights, as far as it is known.
 
     Raises:
@@ -44,75 +47,74 @@ class Prior:
 
     def __init__(
         self,
-        transformer: Any,
+        denoiser: Denoiser,
         vae: Any,
         scheduler_config: Mapping[str, Any],
-        class_names: Sequence[str],
         *,
         source: str | None = None,
-        autoencoder: str | None = None,
+        variant: Variant | None = None,
         licence: str | None = None,
     ) -> None:
-        classes, channels = transformer.config.num_embeds_ada_norm, transformer.config.in_channels
-        if classes != len(class_names):
-            raise PriorError(
-                "The prior's transformer and its class names disagree.",
-                found=f"{classes} classes in the transformer, {len(class_names)} names",
-                hint="repair id2label in model_index.json.",
-            )
-        if channels != vae.config.latent_channels or transformer.out_channels not in (channels, 2 * channels):
-            raise PriorError(
-                "The prior's transformer does not fit its autoencoder.",
-                found=f"{channels} input channels, {vae.config.latent_channels} latent channels, {transformer.out_channels} outputs",
-                hint="combine a transformer with the autoencoder it was trained on.",
-            )
-        self.transformer = transformer.eval().requires_grad_(False)
-        self.vae = vae.eval().requires_grad_(False)
+        denoiser.require_autoencoder(vae)
+        denoiser.network.eval().requires_grad_(False)
+        self.denoiser, self.vae = denoiser, vae.eval().requires_grad_(False)
         self.scheduler_config = dict(scheduler_config)
-        self.class_names = tuple(class_names)
-        self.source, self.autoencoder, self.licence = source, autoencoder, licence
-        self.schedule = Schedule.from_config(scheduler_config)
+        self.source, self.variant, self.licence = source, variant or Variant(), licence
+        self.schedule = denoiser.schedule(scheduler_config)
         self._compiler: str | None = None
 
     def __repr__(self) -> str:
-        return f"Prior({self.source!r}, {len(self.class_names)} classes, {self.image_size} px, {self.precision})"
+        about = f"{len(self.class_names)} classes, " if self.class_names else ""
+        return f"Prior({self.source!r}, {about}{self.image_size} px, {self.precision})"
+
+    @property
+    def network(self) -> Any:
+        """The diffusers model that predicts what is noise."""
+        return self.denoiser.network
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each row of the network's label table; empty where it has none."""
+        return self.denoiser.class_names
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape (C, h, w) of one latent."""
-        config = self.transformer.config
-        return config.in_channels, config.sample_size, config.sample_size
+        return self.denoiser.latent_shape
+
+    def conditions(self, class_names: Sequence[str], *, class_map: Mapping[str, str] | None = None) -> dict[str, Condition]:
+        """Return the condition of each class, by name: what :func:`~d3hr.invert` and :func:`~d3hr.denoise` take as ``condition``.
+
+        Args:
+            class_names: the classes to generate.
+            class_map: class -> what the prior knows it as, for classes whose names do not match.
+        """
+        return self.denoiser.conditions(self.denoiser.match(class_names, of="the data", class_map=class_map))
 
     @property
     def image_size(self) -> int:
         """Side H = W of the images, in pixels."""
-        return int(self.transformer.config.sample_size) * downsampling(self.vae)
+        return self.latent_shape[1] * downsampling(self.vae)
 
     @property
     def device(self) -> torch.device:
         """Where the networks run."""
-        return self._weight.device
-
-    @property
-    def _weight(self) -> Tensor:
-        """A weight of the transformer; diffusers' own ``device`` and ``dtype`` walk through all its modules at every call."""
-        weight: Tensor = next(self.transformer.parameters())
-        return weight
+        return self.denoiser.weight.device
 
     @property
     def rounding(self) -> float:
-        """Relative rounding error of the transformer's arithmetic: 1.2e-7 in fp32, 7.8e-3 in bf16, 9.8e-4 in fp16."""
-        return torch.finfo(self._weight.dtype).eps
+        """Relative rounding error of the network's arithmetic: 1.2e-7 in fp32, 7.8e-3 in bf16, 9.8e-4 in fp16."""
+        return torch.finfo(self.denoiser.weight.dtype).eps
 
     @property
     def precision(self) -> str:
-        """Arithmetic of the transformer: ``fp32``, ``bf16``, ``fp16``."""
-        return next((name for name, dtype in PRECISIONS.items() if dtype == self.transformer.dtype), str(self.transformer.dtype))
+        """Arithmetic of the network: ``fp32``, ``bf16``, ``fp16``."""
+        return next((name for name, dtype in PRECISIONS.items() if dtype == self.network.dtype), str(self.network.dtype))
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all weights, in the precision they are held in."""
-        return sum(value.nbytes for network in (self.transformer, self.vae) for value in network.state_dict().values())
+        return sum(value.nbytes for network in (self.network, self.vae) for value in network.state_dict().values())
 
     @property
     def record(self) -> PriorRecord:
@@ -121,7 +123,7 @@ class Prior:
             source=self.source,
             fingerprint=self.fingerprint,
             precision=self.precision,
-            autoencoder=self.autoencoder,
+            autoencoder=self.variant.autoencoder,
             licence=self.licence,
             bytes=self.num_bytes,
         )
@@ -129,9 +131,9 @@ class Prior:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over class names, schedule, scaling factor and every weight."""
-        schedule, factors = self.schedule, (self.vae.config.scaling_factor, self.vae.config.get("shift_factor"))
-        about = (self.class_names, schedule.steps_offset, schedule.spacing, schedule.prediction, factors, schedule.alphas_cumprod.tolist())
-        return fingerprint((self.transformer, self.vae), about)
+        settings, table = self.schedule.identity
+        factors = (self.vae.config.scaling_factor, self.vae.config.get("shift_factor"))
+        return fingerprint((self.network, self.vae), (self.class_names, *settings, factors, table, *self.denoiser.identity))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Other processes load the prior from where it came from: weights do not travel with every piece of work.
@@ -141,7 +143,7 @@ class Prior:
                 found="a prior that was not loaded from anywhere",
                 hint="save it (save_pretrained), and load it (Prior.from_pretrained).",
             )
-        return _reopened, (self.source, name_elsewhere(self.device), self.precision, self.autoencoder, self._compiler, self.fingerprint)
+        return _reopened, (self.source, name_elsewhere(self.device), self.precision, self.variant, self._compiler, self.fingerprint)
 
     @classmethod
     def from_pretrained(
@@ -153,38 +155,36 @@ class Prior:
         autoencoder: str | Path | None = None,
         compile: bool = False,
     ) -> Prior:
-        """Load a diffusers ``DiTPipeline`` folder or Hub repository.
+        """Load a folder or Hub repository in the layout of a diffusers pipeline, of any family that d3hr knows.
 
         Weights are safetensors; where an older repository has none, such as ``facebook/DiT-XL-2-256``, PyTorch's weights-only reader
-        takes its ``.bin`` files, which can hold nothing but tensors. Classes have the names of ``id2label`` in ``model_index.json``;
-        where that is missing, as in whatever diffusers itself saves, they are called by their numbers.
+        takes its ``.bin`` files. Classes of a label table have the names of ``id2label`` in ``model_index.json``, or else their numbers.
 
         Args:
-            path_or_hub_id: a folder that :meth:`save_pretrained` or diffusers wrote, or a Hub id such as ``facebook/DiT-XL-2-256``.
+            path_or_hub_id: a folder that :meth:`save_pretrained` or diffusers wrote, or a Hub id.
             device: where the networks run; by default CUDA or MPS where there is one, else the CPU.
             dtype: precision of the networks: float32 (the default), bfloat16 or float16.
-            autoencoder: folder or Hub id of such an autoencoder to use instead of the pipeline's own.
+            autoencoder: folder or Hub id of an autoencoder to use instead of the pipeline's own.
             compile: whether to :meth:`compile` it.
 
         Raises:
-            PriorError: there is no such folder, the Hub is out of reach, it is not a DiTPipeline, or its parts do not fit.
+            PriorError: there is no such folder, the Hub is out of reach, d3hr does not know its family, or its parts do not fit.
             DamagedFile: a folder that d3hr finished is not what was written.
             SettingsError: an unknown precision, or no compiler that works.
         """
         if dtype is not None and dtype not in PRECISIONS.values():
             raise SettingsError("Unknown precision.", found=f"{dtype}", hint="use float32, bfloat16 or float16.")
         verify(path_or_hub_id)
-        repository = Repository(str(path_or_hub_id), ("transformer",) if autoencoder else ("transformer", "vae"))
-        names = repository.class_names  # refuses other pipelines before their weights are read
-        where = device or default_device()
-        transformer = load_transformer(repository, dtype or torch.float32)
+        variant = Variant(autoencoder=str(autoencoder) if autoencoder else None)
+        repository = Repository(str(path_or_hub_id))
+        family = family_of(repository)  # refuses other pipelines before their weights are read
+        where, precision = device or default_device(), dtype or torch.float32
         prior = cls(
-            transformer.to(where),
-            load_autoencoder(Repository(str(autoencoder), (".", "vae")) if autoencoder else repository, dtype or torch.float32).to(where),
-            repository.json("scheduler/scheduler_config.json"),
-            names,
+            family.load(repository, precision).to(where),
+            family.load_autoencoder(Repository(str(autoencoder)) if autoencoder else repository, precision).to(where),
+            family.scheduler_config(repository),
             source=str(path_or_hub_id),
-            autoencoder=str(autoencoder) if autoencoder else None,
+            variant=variant,
             licence=repository.licence,
         )
         if compile:
@@ -192,22 +192,16 @@ class Prior:
         return prior
 
     def compile(self, backend: str = "inductor") -> None:
-        """Let ``torch.compile`` translate the transformer, for any size of batch, and run it once.
+        """Let ``torch.compile`` translate the network, for any size of batch, and run it once; its results stay the same but for rounding.
 
-        Weights and fingerprint stay. Noise agrees with that of the plain network to rounding, not to the last bit.
-
-        Args:
-            backend: of ``torch.compile``; "inductor" needs a C++ compiler on the CPU, and Triton on CUDA.
-
-        Raises:
-            SettingsError: the compiler is missing or fails.
+        ``backend`` "inductor" needs a C++ compiler on the CPU, and Triton on CUDA; where it fails, the error is a ``SettingsError``.
         """
-        self.transformer.compile(backend=backend)
+        self.network.compile(backend=backend)
         self._compiler = backend
         try:
-            self.predict_noise(torch.zeros(2, *self.latent_shape), 0, torch.zeros(2, dtype=torch.int64))
+            self.slope(torch.zeros(2, *self.latent_shape), self.schedule.points(2)[0], self.denoiser.example)
         except RuntimeError as error:  # torch._dynamo's and the backends' errors are such
-            self.transformer._compiled_call_impl, self._compiler = None, None
+            self.network._compiled_call_impl, self._compiler = None, None
             raise SettingsError(
                 "The prior could not be compiled.",
                 found=str(getattr(error, "inner_exception", error)).strip().split("\n", 1)[0],
@@ -215,8 +209,8 @@ class Prior:
             ) from error
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write a folder that :meth:`from_pretrained` and ``diffusers.DiTPipeline.from_pretrained`` open."""
-        write_pipeline(Path(path), self.transformer, self.vae, self.scheduler_config, self.class_names, self.licence)
+        """Write a folder that :meth:`from_pretrained` and the family's pipeline of diffusers open."""
+        self.denoiser.save(Path(path), self.vae, self.scheduler_config, self.licence)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -235,49 +229,66 @@ class Prior:
         return to_images(self.vae, latents)
 
     @torch.no_grad()
-    def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
-        """Return the noise [N, C, h, w] in ``latents`` [N, C, h, w] at a training timestep, in the dtype and on the device of ``latents``.
+    def slope(self, latents: Tensor, point: Point, condition: Condition | Tensor, guidance_scale: float = 1.0) -> Tensor:
+        """Return the slope of the schedule [N, C, h, w] in ``latents`` [N, C, h, w], in their dtype and on their device.
 
-        Classifier-free guidance (arXiv 2207.12598): eps_null + g (eps_class - eps_null), where the null class is the last row of
-        the label table. At g = 1 the network runs once an image, else twice.
+        It is the noise, or, of a flow, the velocity (see :class:`~d3hr.prior.schedules.schedule.Schedule`). Classifier-free guidance
+        (arXiv 2207.12598): q_null + g (q_class - q_null). At g = 1 the network runs once per image, else twice; a prior that is given
+        nothing of a class is not guided.
 
         Args:
             latents: noisy latents.
-            timestep: training timestep, 0 to T - 1.
-            labels: conditioning ids [N], 0 to ``len(class_names)`` (the null class).
+            point: the time that the network is given, and what output and slope are taken to belong to.
+            condition: that of a class, or rows [N] of the label table, of which the row after the last class is the null class.
             guidance_scale: g.
         """
-        z = latents.to(self.device, self._weight.dtype)
-        y = labels.to(self.device)
-        if guidance_scale == 1:
-            output = self._run(z, timestep, y).to(latents)
+        z = self.schedule.network_input(latents, point).to(self.device, self.denoiser.weight.dtype)
+        if isinstance(condition, Tensor):
+            guided = guidance_scale != 1
+            inputs = self.denoiser.of_labels(condition, guided)
         else:
-            null = torch.full_like(y, len(self.class_names))
-            of_class, of_null = self._run(torch.cat([z, z]), timestep, torch.cat([y, null])).to(latents).chunk(2)
+            guided = guidance_scale != 1 and condition.key is not None
+            inputs = condition.batch(len(z), guided=guided)
+        output = self._called(torch.cat([z, z]) if guided else z, point, inputs).to(latents)
+        if guided:
+            of_class, of_null = output.chunk(2)
             output = of_null + guidance_scale * (of_class - of_null)
-        # Noise is an affine function of any prediction, so guiding the prediction guides the noise.
-        return self.schedule.noise(output, latents, timestep)
+        # A slope is an affine function of any output, so guiding the output guides the slope.
+        return self.schedule.slope(output, latents, point)
 
-    def _run(self, z: Tensor, timestep: int, y: Tensor) -> Tensor:
-        t = torch.full((len(z),), int(timestep), device=self.device)
+    def predict(self, latents: Tensor, point: Point, condition: Condition | Tensor, guidance_scale: float = 1.0) -> Prediction:
+        """Return the clean latents and the noise that ``latents`` at a point are made of, by the arguments of :meth:`slope`."""
+        return self.schedule.split(latents, self.slope(latents, point, condition, guidance_scale), point)
+
+    def predict_noise(self, latents: Tensor, timestep: int, labels: Condition | Tensor, guidance_scale: float = 1.0) -> Tensor:
+        """Return the noise [N, C, h, w] in ``latents`` at a training timestep 0 to T - 1, by the other arguments of :meth:`slope`.
+
+        A schedule without training timesteps is a ``SettingsError``: ask :meth:`predict`.
+        """
+        if not isinstance(self.schedule, VariancePreserving):
+            found = type(self.schedule).__name__
+            raise SettingsError("This prior has no training timesteps.", found=found, hint="ask prior.predict for a point.")
+        return self.slope(latents, self.schedule.at(int(timestep)), labels, guidance_scale)
+
+    def _called(self, z: Tensor, point: Point, inputs: Inputs) -> Tensor:
+        t = torch.full((len(z),), point.t, device=self.device)
+        inputs = {name: value.to(self.device, z.dtype if value.is_floating_point() else None) for name, value in inputs.items()}
         if self._compiler:
-            for of_images in (z, t, y):
+            for of_images in (z, t, *inputs.values()):
                 # The last batch of a class is smaller: without this every size would be compiled once more.
                 torch._dynamo.maybe_mark_dynamic(of_images, 0)
-        output: Tensor = self.transformer(z, timestep=t, class_labels=y, return_dict=False)[0]
-        # A transformer with learned variance returns it after the noise.
-        return output[:, : z.shape[1]]
+        return self.denoiser(z, t, inputs)
 
 
-def _reopened(source: str, device: str, precision: str, autoencoder: str | None, compiler: str | None, fingerprint: str) -> Prior:
+def _reopened(source: str, device: str, precision: str, variant: Variant, compiler: str | None, fingerprint: str) -> Prior:
     """Return the prior that another process uses, on the device that this process has now."""
-    return _loaded(source, str(device_here(device)), precision, autoencoder, compiler, fingerprint)
+    return _loaded(source, str(device_here(device)), precision, variant, compiler, fingerprint)
 
 
 @lru_cache(maxsize=1)
-def _loaded(source: str, device: str, precision: str, autoencoder: str | None, compiler: str | None, fingerprint: str) -> Prior:
+def _loaded(source: str, device: str, precision: str, variant: Variant, compiler: str | None, fingerprint: str) -> Prior:
     """Load a prior, and see that it is the same as elsewhere; kept for the next piece of work that asks for it on the same device."""
-    prior = Prior.from_pretrained(source, device=device, dtype=PRECISIONS[precision], autoencoder=autoencoder)
+    prior = Prior.from_pretrained(source, device=device, dtype=PRECISIONS[precision], **vars(variant))
     if prior.fingerprint != fingerprint:
         raise PriorError(
             f"{source} is not the same prior for every process.",

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from d3hr.prior.autoencoder import AUTOENCODERS
 
 _KNOWN_LICENCES = {"facebook/DiT-XL-2-256": "cc-by-nc-4.0", "facebook/DiT-XL-2-512": "cc-by-nc-4.0"}
 """Licences that a repository's card does not name (github.com/facebookresearch/DiT, LICENSE.txt)."""
+
+
+_ABOUT = ["*.json", "*.txt", "README.md"]
+"""Files that hold no weights; a star of the Hub's client matches folders too."""
 
 
 class PriorRecord(Record):
@@ -35,28 +40,36 @@ class PriorRecord(Record):
     """Bytes of all weights, in that precision."""
 
 
+@dataclass(frozen=True)
+class Variant:
+    """In what a prior differs from the repository that it is loaded from."""
+
+    autoencoder: str | None = None
+    """Folder or Hub id of the autoencoder, if it is not the repository's own."""
+
+
 class Repository:
     """The files of one pretrained model, in ``folder``; those of a Hub repository are downloaded, or found in the Hub's cache.
 
     Args:
         name: a folder, or a Hub id such as ``facebook/DiT-XL-2-256``; ``HF_HUB_OFFLINE`` and the Hub's cache are honoured.
-        parts: folders of the model whose weights are needed; ``.`` is the model's own folder.
     """
 
-    def __init__(self, name: str, parts: Sequence[str]) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self._local = Path(name).is_dir()
         if not self._local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1):
             raise PriorError(
                 f"There is no prior at {name}.", found="no such folder", hint="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
             )
-        self.folder = Path(name)
+        self.folder = Path(name) if self._local else self._snapshot(_ABOUT)
+
+    def fetch(self, part: str) -> None:
+        """Have the weights of a part in the folder, which is that of the model's own with ``.``: those on the Hub are downloaded."""
         if not self._local:
-            about = ["*.json", "README.md"]  # a star of the Hub's client matches folders too
-            self.folder = self._snapshot([*about, *_weights(parts, "safetensors")])
-            bare = [part for part in parts if (self.folder / part).is_dir() and not self.has_safetensors(part)]
-            if bare:
-                self.folder = self._snapshot([*about, *_weights(bare, "bin")])
+            self.folder = self._snapshot([*_ABOUT, *_weights(part, "safetensors")])
+            if (self.folder / part).is_dir() and not self.has_safetensors(part):
+                self.folder = self._snapshot([*_ABOUT, *_weights(part, "bin")])
 
     def json(self, path: str) -> dict[str, Any]:
         """Return the JSON object in a file of the repository."""
@@ -83,14 +96,13 @@ class Repository:
         return str(named) if named else _KNOWN_LICENCES.get(self.name)
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class names of the prior, in the order of its label table; where it has none, their numbers."""
-        index = self.json("model_index.json")
-        if index.get("_class_name") != "DiTPipeline":
-            raise self.unusable(f"its pipeline class is {index.get('_class_name')}, not DiTPipeline")
-        labels = index.get("id2label")
-        if not labels:
-            return tuple(str(number) for number in range(self.json("transformer/config.json")["num_embeds_ada_norm"]))
+    def pipeline(self) -> str:
+        """The diffusers pipeline that the repository is, by its ``model_index.json``."""
+        return str(self.json("model_index.json").get("_class_name"))
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """Return the names of the ``count`` classes of a label table: those of ``id2label``, where it has them, or their numbers."""
+        labels = self.json("model_index.json").get("id2label") or {str(number): str(number) for number in range(count)}
         return tuple(labels[key] for key in sorted(labels, key=int))
 
     @property
@@ -130,16 +142,9 @@ class Repository:
             ) from error
 
 
-def _weights(parts: Sequence[str], suffix: str) -> list[str]:
-    """Return the patterns of the weight files of ``parts``, which match nothing else."""
-    return [f"{'' if part == '.' else part + '/'}diffusion_pytorch_model*.{suffix}" for part in parts]
-
-
-def load_transformer(repository: Repository, dtype: torch.dtype) -> Any:
-    """Return the ``DiTTransformer2DModel`` of a pipeline."""
-    from diffusers import DiTTransformer2DModel
-
-    return _load(DiTTransformer2DModel, repository, "transformer", dtype)
+def _weights(part: str, suffix: str) -> list[str]:
+    """Return the patterns of the weight files of a part, which match nothing else."""
+    return [f"{'' if part == '.' else part + '/'}{stem}*.{suffix}" for stem in ("diffusion_pytorch_model", "model", "pytorch_model")]
 
 
 def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
@@ -150,11 +155,12 @@ def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
     kind = repository.json(f"{part}/config.json").get("_class_name")
     if kind not in AUTOENCODERS:
         raise repository.unusable(f"its autoencoder is of class {kind}; d3hr can use {', '.join(AUTOENCODERS[:-1])} and {AUTOENCODERS[-1]}")
-    return _load(getattr(diffusers, kind), repository, part, dtype)
+    return load_network(getattr(diffusers, kind), repository, part, dtype)
 
 
-def _load(kind: Any, repository: Repository, part: str, dtype: torch.dtype) -> Any:
-    """Load one network; refuse files that lack some of its weights, which diffusers would initialise at random."""
+def load_network(kind: Any, repository: Repository, part: str, dtype: torch.dtype) -> Any:
+    """Load one network of a diffusers class, on the CPU; refuse files that lack weights, which diffusers would draw at random."""
+    repository.fetch(part)
     folder = repository.folder / part
     try:
         safe = repository.has_safetensors(part)
@@ -167,23 +173,35 @@ def _load(kind: Any, repository: Repository, part: str, dtype: torch.dtype) -> A
 
 
 def write_pipeline(
-    folder: Path, transformer: Any, vae: Any, scheduler_config: Mapping[str, Any], class_names: Sequence[str], licence: str | None
+    folder: Path,
+    pipeline: str,
+    networks: Mapping[str, Any],
+    scheduler_config: Mapping[str, Any],
+    about: Mapping[str, Any],
+    licence: str | None,
 ) -> None:
-    """Write the networks and the schedule of a prior, in the form of a ``DiTPipeline`` of diffusers, into a folder."""
-    from diffusers import DDIMScheduler, __version__
+    """Write a prior as a pipeline of diffusers into a folder.
 
+    Args:
+        networks: the pipeline's networks, by the names of their parts.
+        about: what else ``model_index.json`` says.
+    """
+    import diffusers
+
+    kind = diffusers.DDIMScheduler
+    if "prediction_type" not in scheduler_config or scheduler_config["prediction_type"] == "flow_prediction":
+        kind = getattr(diffusers, scheduler_config.get("_class_name", "DDIMScheduler"))
     folder.mkdir(parents=True, exist_ok=True)
     with explained(folder):
-        transformer.save_pretrained(folder / "transformer", safe_serialization=True)
-        vae.save_pretrained(folder / "vae", safe_serialization=True)
-        DDIMScheduler.from_config(scheduler_config).save_pretrained(folder / "scheduler")
+        for part, network in networks.items():
+            network.save_pretrained(folder / part, safe_serialization=True)
+        kind.from_config(dict(scheduler_config)).save_pretrained(folder / "scheduler")
     index = {
-        "_class_name": "DiTPipeline",
-        "_diffusers_version": __version__,
-        "id2label": {str(label): name for label, name in enumerate(class_names)},
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "transformer": ["diffusers", "DiTTransformer2DModel"],
-        "vae": ["diffusers", type(vae).__name__],
+        "_class_name": pipeline,
+        "_diffusers_version": diffusers.__version__,
+        **about,
+        "scheduler": ["diffusers", kind.__name__],
+        **{part: ["diffusers", type(network).__name__] for part, network in networks.items()},
     }
     if licence:
         write_bytes(folder / "README.md", f"---\nlicense: {licence}\n---\n".encode())

@@ -14,7 +14,7 @@ from d3hr.errors import SettingsError
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.presets import LABEL_DROPOUT, TrainingSettings
-from d3hr.prior.schedule import Schedule
+from d3hr.prior.schedules.schedule import TrainableSchedule
 from d3hr.prior.trainer import Curve
 
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
@@ -27,7 +27,7 @@ def train_transformer(
     counts: Sequence[int],
     context: FitContext,
     *,
-    schedule: Schedule,
+    schedule: TrainableSchedule,
     settings: TrainingSettings,
     scale: float = 1.0,
     max_seconds: float | None = None,
@@ -47,7 +47,6 @@ def train_transformer(
     """
     batches, device = context.batches("transformer", sum(counts), settings), context.process.device
     label_at = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    signal = schedule.alphas_cumprod.float().to(device)
 
     def load(step: int) -> tuple[Tensor, Tensor]:
         positions = batches(step)
@@ -55,13 +54,13 @@ def train_transformer(
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor], noise: torch.Generator) -> Tensor:
         z, y = (part.to(device) for part in batch)
-        t = torch.randint(len(signal), (len(z),), generator=noise, device=z.device)
+        t, alpha, sigma = schedule.random_times(len(z), noise, z.device)
         eps = torch.randn(z.shape, generator=noise, device=z.device)
         drop = torch.rand(len(z), generator=noise, device=z.device) < LABEL_DROPOUT
-        alpha = signal[t].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * z + (1 - alpha).sqrt() * eps
+        alpha, sigma = alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
+        noisy = alpha * z + sigma * eps
         output = network(noisy, timestep=t, class_labels=torch.where(drop, len(counts), y), return_dict=False)[0]
-        return F.mse_loss(output[:, : z.shape[1]].float(), schedule.target(z, eps, alpha))
+        return F.mse_loss(output[:, : z.shape[1]].float(), schedule.target(z, eps, alpha, sigma))
 
     # In training mode diffusers' DiT drops labels itself, in each block independently; in evaluation mode only the dropout above is left.
     return context.train("transformer", transformer.eval(), load, loss, settings, max_seconds)

@@ -19,6 +19,7 @@ from d3hr.distillation.tasks import image_order, invert_by_settings
 from d3hr.errors import NumericalError
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.staging import kept_tensors
+from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.selection.difficulty import denoising_loss
@@ -42,7 +43,7 @@ class Features:
     Attributes:
         images: the real images.
         settings: which space, and how latents are inverted; with ``max_images_per_class`` a class is a sample of its images.
-        conditioning_ids: class -> row of the prior's label table, for inverted latents.
+        conditions: class -> what the prior is given of it, for inverted latents.
         prior: for the space ``latent``.
         teacher: for the space ``teacher``.
         folder: where latents and a teacher's features are kept, for other sets of the same data; by default nowhere.
@@ -51,7 +52,7 @@ class Features:
 
     images: ImageData
     settings: DistillSettings
-    conditioning_ids: Mapping[str, int]
+    conditions: Mapping[str, Condition]
     prior: Prior | None = None
     teacher: Teacher | None = None
     folder: Path | None = None
@@ -88,11 +89,12 @@ class Features:
 
         def compute() -> dict[str, Tensor]:
             latents = torch.cat([prior.encode(to_unit_range(pixels)) for pixels in self._pixels(class_name, prior.image_size)])
-            labels = torch.full((len(latents),), self.conditioning_ids[class_name])
             steps = self.settings.steps
             levels = [round(share * steps) for share in _LOSS_LEVELS]
             with NumericalError.naming(class_name):
-                losses = denoising_loss(prior, latents, labels, levels=levels, noises=_LOSS_NOISES, seed=0, steps=steps)
+                losses = denoising_loss(
+                    prior, latents, self.conditions[class_name], levels=levels, noises=_LOSS_NOISES, seed=0, steps=steps
+                )
             return {"losses": losses}
 
         return self._kept(class_name, "losses", compute)
@@ -114,7 +116,7 @@ class Features:
             clean = prior.encode(images)
             if not settings.statistics_level:
                 return clean
-            return invert_by_settings(prior, clean, self.conditioning_ids[class_name], settings)
+            return invert_by_settings(prior, clean, self.conditions[class_name], settings)
 
         return prior.image_size, latents
 
@@ -138,5 +140,5 @@ class Features:
             "data": self.images.fingerprint,
             "network": network.fingerprint if network else None,
             **{name: getattr(self.settings, name) for name in names},
-            "conditioning": list(self.conditioning_ids.values()) if inverted else [],
+            "conditioning": [condition.key for condition in self.conditions.values()] if inverted else [],
         }

@@ -19,6 +19,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.execution.base import Execution
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.staging import kept_tensors
+from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
 from d3hr.progress import Progress
 from d3hr.selection.choosing import Chooser, Confidence
@@ -38,7 +39,7 @@ class Selection:
     Attributes:
         images: the real images.
         settings: what is chosen, and how.
-        conditioning_ids: class -> row of the prior's label table; empty without a prior.
+        conditions: class -> what the prior is given of it; empty without a prior.
         prior: for latents, the rule ``interval``, and images that are denoised.
         teacher: for its features, and for how sure it is of each image.
         folder: where what does not depend on the number of images is kept for other sets of the same data; by default nowhere.
@@ -46,7 +47,7 @@ class Selection:
 
     images: ImageData
     settings: DistillSettings
-    conditioning_ids: Mapping[str, int]
+    conditions: Mapping[str, Condition]
     prior: Prior | None
     teacher: Teacher | None
     folder: Path | None = None
@@ -68,7 +69,7 @@ class Selection:
                 chosen[name] = values["chosen"]
         missing = [name for name in names if name not in chosen]
         if missing:
-            features = Features(self.images, self.settings, self.conditioning_ids, self.prior, self.teacher, self.folder, progress)
+            features = Features(self.images, self.settings, self.conditions, self.prior, self.teacher, self.folder, progress)
             confidence = self._confidence(self.folder or kept, progress)
             chooser = Chooser(features, self.count, confidence, self._centroids(features))
             with progress.bar(CHOOSING, len(names)) as bar:
@@ -84,7 +85,7 @@ class Selection:
         """Return a function that gives the images of each class."""
         if self.settings.candidates == "real" and self.settings.denoising_level:
             assert self.prior is not None
-            start = RealStart(self.images.at_size(image_size), self.prior, self.settings, self.conditioning_ids)
+            start = RealStart(self.images.at_size(image_size), self.prior, self.settings, self.conditions)
 
             def changed(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
                 tasks = [(name, tuple(chosen[name])) for name in names]
@@ -156,7 +157,7 @@ class RealStart:
     images: ImageData
     prior: Prior
     settings: DistillSettings
-    conditioning_ids: Mapping[str, int]
+    conditions: Mapping[str, Condition]
 
     def open(self) -> Callable[[tuple[str, tuple[int, ...]]], Tensor]:
         """Return :meth:`change`."""
@@ -165,15 +166,15 @@ class RealStart:
     def change(self, task: tuple[str, tuple[int, ...]]) -> Tensor:
         """Return the changed images, float [K, 3, H, W] in [-1, 1], of a class; errors name it."""
         name, indices = task
-        settings, label = self.settings, self.conditioning_ids[name]
+        settings, condition = self.settings, self.conditions[name]
         with NumericalError.naming(name):
             parts = self.images.pick(name, indices).split(settings.batch_size)
             clean = (self.prior.encode(part) for part in parts)
-            noisy = torch.cat([invert_by_settings(self.prior, part, label, settings, settings.denoising_level) for part in clean])
+            noisy = torch.cat([invert_by_settings(self.prior, part, condition, settings, settings.denoising_level) for part in clean])
             return generate_images(
                 self.prior,
                 noisy,
-                label,
+                condition,
                 level=settings.denoising_level,
                 steps=settings.steps,
                 guidance_scale=settings.denoising_guidance,

@@ -50,9 +50,9 @@ class ClassEntry(BaseModel):
     sources: tuple[Source, ...] = Field(default=(), exclude_if=lambda sources: not sources)
     """The real images that images of the class are, or start from; empty where all are drawn."""
     conditioning_id: int | None = Field(ge=0)
-    """Row of the prior's label table."""
+    """Row of the prior's label table, if it has one."""
     prior_class: str | None = None
-    """The prior's name of that row."""
+    """The prior's name of that row, or the prompt for the class; None without a prior."""
 
     def file(self, folder: Path, index: int) -> Path:
         """Return the file of the image at ``index``."""

@@ -89,8 +89,8 @@ class Manifest(BaseModel):
             tile_side(self.image_size, self.pack)
         except SettingsError as error:
             raise ValueError(error.found) from None
-        conditioned = {value is not None for entry in self.classes for value in (entry.conditioning_id, entry.prior_class)}
-        if len(conditioned) > 1:
+        conditioned = {(entry.prior_class is not None, entry.conditioning_id is not None) for entry in self.classes}
+        if len(conditioned) > 1 or (False, True) in conditioned:
             raise ValueError("some classes, but not all, have a conditioning_id and a prior_class")
         return self
 
@@ -100,7 +100,7 @@ class Manifest(BaseModel):
         return [
             Conditioning(entry.name, entry.conditioning_id, entry.prior_class, "exact name")
             for entry in self.classes
-            if entry.conditioning_id is not None and entry.prior_class is not None
+            if entry.prior_class is not None
         ]
 
     @classmethod
@@ -186,7 +186,7 @@ class Manifest(BaseModel):
             "settings": self.settings,
             "data": self.data.fingerprint,
             "prior": self.prior.fingerprint,
-            "conditioning": [match.conditioning_id for match in self.conditioning],
+            "conditioning": [match.key for match in self.conditioning],
             **({"pack": self.pack} if self.pack != 1 else {}),
             **({"teacher": self.teacher} if self.teacher else {}),
         }
@@ -233,10 +233,11 @@ class Manifest(BaseModel):
     def conditioning_in(self, prior_classes: Sequence[str]) -> list[Conditioning]:
         """Return :attr:`conditioning`; refuse a prior that has other classes at these conditioning ids."""
         for match in self.conditioning:
-            if match.prior_class not in prior_classes[match.conditioning_id : match.conditioning_id + 1]:
+            row = match.conditioning_id
+            if row is not None and match.prior_class not in prior_classes[row : row + 1]:
                 raise DistilledSetError(
                     f"The manifest does not fit the prior: class {match.class_name!r}.",
-                    found=f"conditioning id {match.conditioning_id} for {match.prior_class!r}, of a prior of {len(prior_classes)} classes",
+                    found=f"conditioning id {row} for {match.prior_class!r}, of a prior of {len(prior_classes)} classes",
                     hint="make the set again.",
                 )
         return self.conditioning

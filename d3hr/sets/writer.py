@@ -19,7 +19,6 @@ from d3hr.execution.base import Execution
 from d3hr.execution.worker import name_elsewhere
 from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
 from d3hr.fileio.staging import StagedFolder, remove
-from d3hr.prior.class_matching import conditioning_ids
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.card import set_card
@@ -102,7 +101,7 @@ def drawn_images(
         return {"candidates": candidates}
 
     kept = load_or_make(folder / "candidates.json", search, progress) if manifest.ipc else {"candidates": {}}
-    generator = ImageGenerator(prior, settings, conditioning_ids(manifest.conditioning))
+    generator = ImageGenerator(prior, settings, prior.denoiser.conditions(manifest.conditioning))
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, kept["candidates"])))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,11 @@ from d3hr.evaluation.students import Student
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.prior.class_matching import match_classes
+from d3hr.prior.conditions import Condition
+from d3hr.prior.families.dit import DiT
 from d3hr.prior.networks import SCHEDULER_CONFIG
-from d3hr.prior.schedule import Schedule
+from d3hr.prior.schedules.schedule import Point
+from d3hr.prior.schedules.variance_preserving import VariancePreserving
 from tests.conftest import MakeFolder, untrained_prior
 
 TRIP = RoundTrip(29.0, 31.0, 64)
@@ -36,7 +40,10 @@ class GaussianClasses(Prior):
     image_size, latent_shape, device, rounding = 8, (3, 8, 8), torch.device("cpu"), 1e-7
 
     def __init__(self, of_classes: list[Tensor], class_names: tuple[str, ...]) -> None:
-        self.class_names, self.schedule = class_names, Schedule.from_config(SCHEDULER_CONFIG)
+        self.denoiser = DiT(
+            SimpleNamespace(config=SimpleNamespace(num_embeds_ada_norm=len(class_names), in_channels=3), out_channels=3), class_names
+        )
+        self.schedule = VariancePreserving.from_config(SCHEDULER_CONFIG)
         self.gaussians = []
         for images in of_classes:
             points = images.flatten(1).double()
@@ -49,11 +56,11 @@ class GaussianClasses(Prior):
     def decode(self, latents: Tensor) -> Tensor:
         return latents.clamp(-1, 1)
 
-    def predict_noise(self, latents: Tensor, timestep: int, labels: Tensor, guidance_scale: float = 1.0) -> Tensor:
-        a = float(self.schedule.alphas_cumprod[timestep])
-        mean, variances, axes = self.gaussians[int(labels[0])]
-        apart = (latents.flatten(1).double() - a**0.5 * mean) @ axes
-        noise = (1 - a) ** 0.5 * apart / (a * variances + 1 - a)
+    def slope(self, latents: Tensor, point: Point, condition: Condition | Tensor, guidance_scale: float = 1.0) -> Tensor:
+        assert isinstance(condition, Condition)
+        mean, variances, axes = self.gaussians[int(condition.inputs["class_labels"])]
+        apart = (latents.flatten(1).double() - point.alpha * mean) @ axes
+        noise = point.sigma * apart / (point.alpha**2 * variances + point.sigma**2)
         return (noise @ axes.T).to(latents).view_as(latents)
 
 

@@ -3,12 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import InexactInversion, ddim_step, denoise, invert, visited_levels
+from d3hr.distillation.ddim import InexactInversion, denoise, invert, visited_levels
 from d3hr.distillation.settings import Solver
 from d3hr.errors import NumericalError, SettingsError
+from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
+from d3hr.prior.schedules.schedule import Point
+from d3hr.prior.schedules.variance_preserving import VariancePreserving
 from tests.conftest import GaussianPrior
 
 LABELS = torch.zeros(3, dtype=torch.int64)
@@ -24,6 +28,12 @@ def error(prior: GaussianPrior, steps: int, solver: Solver = "ddim", stride: int
     z = start(prior)
     reached = invert(prior, z, LABELS, level=600 * steps // 1000, steps=steps, guidance_scale=1.0, solver=solver, stride=stride)
     return float((reached - prior.transported(z, 600)).abs().max())
+
+
+def ddim_step(z: torch.Tensor, eps: torch.Tensor, alpha_from: float, alpha_to: float) -> torch.Tensor:
+    """The schedule's step between two signal variances."""
+    start, end = (Point(0, alpha**0.5, (1 - alpha) ** 0.5) for alpha in (alpha_from, alpha_to))
+    return VariancePreserving(torch.ones(1)).step(z, eps, start, end)
 
 
 def test_step_between_equal_levels_changes_nothing() -> None:
@@ -139,9 +149,9 @@ class WaveringPrior(GaussianPrior):
 
     error = torch.finfo(torch.bfloat16).eps
 
-    def predict_noise(self, latents: torch.Tensor, timestep: int, labels: torch.Tensor, guidance_scale: float = 1.0) -> torch.Tensor:
+    def slope(self, latents: Tensor, point: Point, condition: Condition | Tensor, guidance_scale: float = 1.0) -> Tensor:
         self.error = -self.error
-        return super().predict_noise(latents, timestep, labels) * (1 + self.error)
+        return super().slope(latents, point, condition) * (1 + self.error)
 
 
 def test_fixed_point_behind_a_coarse_network_ends_at_its_rounding(gaussian_prior: GaussianPrior) -> None:

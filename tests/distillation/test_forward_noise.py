@@ -10,7 +10,7 @@ from d3hr.distillation.ddim import forward_noise
 from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.prior.networks import SCHEDULER_CONFIG
-from d3hr.prior.schedule import Schedule
+from d3hr.prior.schedules.variance_preserving import VariancePreserving
 
 QUICK: dict[str, Any] = {"steps": 6, "level": 3, "num_candidates": 20}
 
@@ -18,7 +18,7 @@ QUICK: dict[str, Any] = {"steps": 6, "level": 3, "num_candidates": 20}
 def test_moments_are_those_of_the_forward_process() -> None:
     """Latents of mean m and variance v get mean sqrt(a) m and variance a v + 1 - a. Of 20,000 latents the mean errs by less than 5 standard
     errors, 5 / sqrt(20000) = 0.035 times the std, the variance by less than 5 sqrt(2 / 20000) = 0.05 of itself."""
-    schedule = Schedule.from_config(SCHEDULER_CONFIG)
+    schedule = VariancePreserving.from_config(SCHEDULER_CONFIG)
     generator = torch.Generator().manual_seed(0)
     m, v = torch.tensor([-2.0, 0.0, 3.0, 1.0]), torch.tensor([0.1, 4.0, 1.0, 0.5])
     clean = m + v.sqrt() * torch.randn(20_000, 4, generator=generator)
@@ -31,7 +31,7 @@ def test_moments_are_those_of_the_forward_process() -> None:
 
 def test_noise_does_not_depend_on_batches() -> None:
     """Nine latents at once, or in parts of 4, 4 and 1: the same values to the bit."""
-    schedule = Schedule.from_config(SCHEDULER_CONFIG)
+    schedule = VariancePreserving.from_config(SCHEDULER_CONFIG)
     clean = torch.zeros(9, 3, 2, 2)
     whole = forward_noise(schedule, clean, level=3, steps=10, generator=torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)
@@ -41,7 +41,7 @@ def test_noise_does_not_depend_on_batches() -> None:
 
 
 def test_level_0_is_clean() -> None:
-    schedule = Schedule.from_config(SCHEDULER_CONFIG)
+    schedule = VariancePreserving.from_config(SCHEDULER_CONFIG)
     clean = torch.randn(3, 4, 2, 2)
     assert forward_noise(schedule, clean, level=0, steps=10, generator=torch.Generator()) is clean
     with pytest.raises(SettingsError, match="not on the grid"):
@@ -57,7 +57,7 @@ def test_distil_with_forward_noise_measures_noised_latents(digits: ImageData, di
     clean = distill(digits, digits_prior, tmp_path / "clean", store="statistics", level=0)
     assert (noised.manifest.method, clean.manifest.method) == ("forward_noise", "latent_gaussian")
     assert "inversion_guidance" not in noised.manifest.settings
-    a = float(digits_prior.schedule.alphas_cumprod[digits_prior.schedule.grid(6)[3]])
+    a = digits_prior.schedule.points(6)[3].alpha ** 2
     for name in ("0", "7"):
         gap = noised.statistics[name].mean - a**0.5 * clean.statistics[name].mean
         count = noised.statistics[name].count

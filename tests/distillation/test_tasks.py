@@ -41,7 +41,9 @@ def test_classes_are_cut_into_chunks_of_eight_batches(small: tuple[ImageData, Pr
     images, prior = small
 
     def chunks(**changes: Any) -> list[ClassChunk]:
-        return StatisticsEstimator(images, prior, distill_settings("paper", batch_size=1, **changes), {"ant": 0}).chunks("ant")
+        return StatisticsEstimator(images, prior, distill_settings("paper", batch_size=1, **changes), prior.conditions(["ant"])).chunks(
+            "ant"
+        )
 
     assert chunks() == [ClassChunk("ant", 0, 8), ClassChunk("ant", 8, 16), ClassChunk("ant", 16, 20)]
     assert chunks(max_images_per_class=12) == [ClassChunk("ant", 0, 12)]

@@ -218,7 +218,7 @@ def test_prototypes_are_noised_and_denoised_as_their_class(make: Make, inputs: M
     prior = inputs.prior
     assert prior is not None
     mean = prior.encode(torch.cat(list(inputs.images.batches("bee")))).mean(dim=0, keepdim=True)
-    a = float(prior.schedule.alphas_cumprod[prior.schedule.grid(6)[3]])
+    a = prior.schedule.points(6)[3].alpha ** 2
     noise = torch.randn(prior.latent_shape, generator=generator_for(2, "prototype noise", "bee"))
     clean = denoise(prior, a**0.5 * mean + (1 - a) ** 0.5 * noise, torch.tensor([3]), level=3, steps=6, guidance_scale=20.0)
     assert (made.of_class("bee").int() - to_uint8(prior.decode(clean)).int()).abs().max() <= 1

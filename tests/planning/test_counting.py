@@ -31,7 +31,7 @@ def test_dit_xl_2_takes_what_its_paper_says() -> None:
 @pytest.mark.slow
 def test_weights_are_those_of_the_real_networks() -> None:
     prior = untrained_prior(("ant", "bee"))
-    states = [*prior.transformer.state_dict().values(), *prior.vae.state_dict().values()]
+    states = [*prior.network.state_dict().values(), *prior.vae.state_dict().values()]
     needs = prior_needs(PriorShape.of(prior))
     assert needs.weights == sum(value.numel() * value.element_size() for value in states)
 

@@ -20,7 +20,7 @@ FEW = ("goldfish", "n01641577", "school bus")
 
 
 def ids(class_names: list[str], prior_classes: list[str] | tuple[str, ...] = LABELS, class_map: dict[str, str] | None = None) -> list[int]:
-    return [row.conditioning_id for row in match_classes(class_names, prior_classes, of="PHOTOS", class_map=class_map or {})]
+    return [int(row.key) for row in match_classes(class_names, prior_classes, of="PHOTOS", class_map=class_map or {})]
 
 
 def refusal(class_names: list[str], prior_classes: list[str] | tuple[str, ...] = LABELS, class_map: dict[str, str] | None = None) -> str:

@@ -44,19 +44,19 @@ def predictions(prior: Prior) -> torch.Tensor:
 def test_rows_of_known_classes_are_kept_and_new_ones_begin_as_the_null_class(init: Prior) -> None:
     """With the table [cat, new, ant] the network says of cat, ant and null what it said before, of the new class what it said of null."""
     before = predictions(init)
-    replace_classes(init.transformer, [2, None, 0])
-    init.class_names = ("cat", "emu", "ant")
+    replace_classes(init.network, [2, None, 0])
+    init.denoiser.class_names = ("cat", "emu", "ant")
     after = predictions(init)
     torch.testing.assert_close(after, before[[2, 4, 0, 4]])
-    assert init.transformer.config.num_embeds_ada_norm == 3
+    assert init.network.config.num_embeds_ada_norm == 3
 
 
 def test_every_row_of_the_new_table_can_move_apart(init: Prior) -> None:
     """New classes that begin alike do not share memory: a change of one leaves the other and the null class alone."""
-    replace_classes(init.transformer, [None, None])
-    for block in init.transformer.transformer_blocks:
+    replace_classes(init.network, [None, None])
+    for block in init.network.transformer_blocks:
         block.norm1.emb.class_embedder.embedding_table.weight.data[0] += 1
-    init.class_names = ("emu", "fox")
+    init.denoiser.class_names = ("emu", "fox")
     first, second, null = predictions(init)
     torch.testing.assert_close(second, null)
     assert not torch.allclose(first, null, atol=1e-3)
@@ -64,16 +64,14 @@ def test_every_row_of_the_new_table_can_move_apart(init: Prior) -> None:
 
 def test_fine_tuning_gives_a_whole_prior_of_the_new_classes(init: Prior, images: ImageData, tmp_path: Path) -> None:
     """Autoencoder, scaling, schedule and licence are those of the pretrained prior, which is left as it was; the transformer moved."""
-    weights = {name: value.clone() for name, value in init.transformer.state_dict().items()}
+    weights = {name: value.clone() for name, value in init.network.state_dict().items()}
     prior = fit(images, tmp_path / "tuned", init=init)
     assert prior.class_names == ("Ant", "cat", "emu")
     assert prior.licence == "cc-by-nc-4.0"
     assert prior.scheduler_config == init.scheduler_config
     assert all(torch.equal(value, init.vae.state_dict()[name]) for name, value in prior.vae.state_dict().items())
-    assert all(torch.equal(value, init.transformer.state_dict()[name]) for name, value in weights.items())
-    moved = [
-        name for name, value in prior.transformer.state_dict().items() if "table" not in name and not torch.equal(value, weights[name])
-    ]
+    assert all(torch.equal(value, init.network.state_dict()[name]) for name, value in weights.items())
+    moved = [name for name, value in prior.network.state_dict().items() if "table" not in name and not torch.equal(value, weights[name])]
     assert len(moved) > 10
     about = json.loads((tmp_path / "tuned" / "fit.json").read_text())
     assert about["began_as"] == {"Ant": "ant", "cat": "cat"}
@@ -97,7 +95,7 @@ def test_a_class_map_says_what_a_class_begins_as(init: Prior, images: ImageData,
 def test_lora_moves_the_label_table_and_the_adapters_only(init: Prior, images: ImageData, tmp_path: Path) -> None:
     """The result has the plain layout; adapted layers differ by a matrix of the rank asked for, the others not at all."""
     prior = fit(images, tmp_path / "tuned", init=init, adapt="lora", lora_rank=2, learning_rate=0.05, steps=20)
-    new, old = prior.transformer.state_dict(), init.transformer.state_dict()
+    new, old = prior.network.state_dict(), init.network.state_dict()
     assert new.keys() == old.keys()
     for name, value in new.items():
         if "embedding_table" in name:
@@ -117,21 +115,21 @@ def test_lora_moves_the_label_table_and_the_adapters_only(init: Prior, images: I
 def test_merged_adapters_compute_the_same(init: Prior) -> None:
     """Folding the adapters in changes no prediction."""
     torch.manual_seed(0)
-    add_lora(init.transformer, 2)
-    for name, value in init.transformer.named_parameters():
+    add_lora(init.network, 2)
+    for name, value in init.network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.1)
     with_adapters = predictions(init)
-    merge_lora(init.transformer)
+    merge_lora(init.network)
     torch.testing.assert_close(predictions(init), with_adapters, atol=1e-5, rtol=1e-4)
-    assert not [name for name, _ in init.transformer.named_parameters() if "lora" in name]
+    assert not [name for name, _ in init.network.named_parameters() if "lora" in name]
 
 
 def test_gradient_checkpointing_gives_the_same_weights(init: Prior, images: ImageData, tmp_path: Path) -> None:
     plain = fit(images, tmp_path / "plain", init=init)
     saved = fit(images, tmp_path / "saved", init=init, gradient_checkpointing=True)
-    for name, value in saved.transformer.state_dict().items():
-        torch.testing.assert_close(value, plain.transformer.state_dict()[name], msg=name)
+    for name, value in saved.network.state_dict().items():
+        torch.testing.assert_close(value, plain.network.state_dict()[name], msg=name)
 
 
 def test_a_given_autoencoder_stays_as_it_is(init: Prior, images: ImageData, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from d3hr import Prior
 from d3hr.errors import PriorError, SettingsError
 from d3hr.prior.autoencoder import psnr_db
+from d3hr.prior.families.dit import DiT
 from d3hr.prior.networks import SCHEDULER_CONFIG, new_autoencoder, new_transformer
 from d3hr.prior.presets import PRESETS, prior_preset
 from d3hr.prior.settings import fit_settings, fitting_image_size
@@ -78,7 +79,7 @@ def test_no_guidance_is_one_call(prior: Prior) -> None:
     """The batch that reaches the network is N at g = 1 and 2N otherwise."""
     sizes: list[int] = []
     z, y = inputs(prior)
-    with prior.transformer.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0]))):
+    with prior.network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0]))):
         prior.predict_noise(z, 0, y, 1.0)
         prior.predict_noise(z, 0, y, 1.5)
     assert sizes == [3, 6]
@@ -139,7 +140,7 @@ def test_learned_variance_is_left_out() -> None:
     wide = new_transformer(SMALL, (4, 4), 2)
     config = {**wide.config, "out_channels": 8}
     wide = diffusers.DiTTransformer2DModel.from_config(config)
-    prior = Prior(wide, new_autoencoder(SMALL, 8), SCHEDULER_CONFIG, ("a", "b"))
+    prior = Prior(DiT(wide, ("a", "b")), new_autoencoder(SMALL, 8), SCHEDULER_CONFIG)
     z = torch.randn(2, 4, 4, 4)
     with torch.no_grad():
         both = wide(z, timestep=torch.tensor([7, 7]), class_labels=torch.tensor([0, 1])).sample
@@ -168,10 +169,10 @@ def test_encode_scales_and_decode_undoes_it(prior: Prior) -> None:
 def test_parts_that_do_not_fit_are_refused() -> None:
     transformer = new_transformer(SMALL, (4, 4), 2)
     with pytest.raises(PriorError, match="2 classes in the transformer, 3 names"):
-        Prior(transformer, new_autoencoder(SMALL, 8), SCHEDULER_CONFIG, NAMES)
+        Prior(DiT(transformer, NAMES), new_autoencoder(SMALL, 8), SCHEDULER_CONFIG)
     other = SMALL.model_copy(update={"latent_channels": 3})
     with pytest.raises(PriorError, match="4 input channels, 3 latent channels"):
-        Prior(transformer, new_autoencoder(other, 8), SCHEDULER_CONFIG, ("a", "b"))
+        Prior(DiT(transformer, ("a", "b")), new_autoencoder(other, 8), SCHEDULER_CONFIG)
 
 
 def test_folders_that_are_no_prior_are_refused(prior: Prior, tmp_path: Path) -> None:

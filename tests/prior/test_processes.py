@@ -36,7 +36,7 @@ def test_two_processes_make_one_prior(tmp_path: Path) -> None:
     assert printed.count("image_size") == printed.count("240 images of 10 classes") == 1
     assert json.loads((tmp_path / "prior" / "fit.json").read_text())["steps"] == {"autoencoder": 6, "transformer": 10}
     prior = Prior.from_pretrained(tmp_path / "prior")
-    assert all(torch.isfinite(value).all() for value in prior.transformer.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in prior.network.state_dict().values())
     assert not (tmp_path / "prior.partial").exists()
     assert (tmp_path / "prior" / "settings.yaml").exists()
 

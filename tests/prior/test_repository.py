@@ -11,6 +11,7 @@ import torch
 from d3hr import Prior, distill, load_images
 from d3hr.errors import ClassMismatch, PriorError, SettingsError
 from d3hr.prior.class_matching import match_classes
+from d3hr.prior.families.dit import DiT
 from d3hr.prior.repository import Repository
 from tests.conftest import MakeFolder
 
@@ -98,7 +99,7 @@ def test_classes_that_diffusers_left_without_names_are_called_by_their_numbers(p
     index = json.loads((pipeline / "model_index.json").read_text())
     write_json(pipeline / "model_index.json", {**index, "id2label": None})
     prior = Prior.from_pretrained(pipeline)
-    assert prior.class_names == Repository(str(pipeline), ()).class_names == ("0", "1", "2")
+    assert prior.class_names == DiT.labels_in(Repository(str(pipeline))) == ("0", "1", "2")
     with pytest.raises(ClassMismatch, match="goldfish"):
         match_classes(["goldfish"], prior.class_names, of="the data")
 
@@ -188,7 +189,7 @@ def test_the_licence_of_the_card_goes_with_the_weights(pipeline: Path, tmp_path:
 def test_half_precision(pipeline: Path, dtype: torch.dtype) -> None:
     """The networks compute in the dtype asked for; latents, noise and pictures stay float32 and are near those of float32."""
     exact, half = Prior.from_pretrained(pipeline), Prior.from_pretrained(pipeline, dtype=dtype, device="cpu")
-    assert half.transformer.dtype == half.vae.dtype == dtype
+    assert half.network.dtype == half.vae.dtype == dtype
     assert half.fingerprint != exact.fingerprint
     assert half.num_bytes * 2 == exact.num_bytes
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -16,7 +16,7 @@ def test_the_loss_of_a_prior_that_knows_one_image(gaussian_prior: GaussianPrior)
     prior = replace(gaussian_prior, std=torch.zeros_like(gaussian_prior.std))
     gaps = torch.randn(5, *prior.mean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     levels = (10, 25)
-    factor = sum(a / (1 - a) for a in (prior.schedule.path(level, 50)[-1][1] for level in levels)) / 2
+    factor = sum((point.alpha / point.sigma) ** 2 for point in (prior.schedule.path(level, 50)[-1] for level in levels)) / 2
     losses = denoising_loss(prior, prior.mean + gaps, torch.zeros(5).long(), levels=levels, noises=2, seed=1)
     torch.testing.assert_close(losses, factor * gaps.square().flatten(1).mean(dim=1))
 

@@ -172,9 +172,9 @@ def test_a_real_start_is_inverted_and_denoised(images: ImageData, tmp_path: Path
     assert (started.method, started.manifest.real_images) == ("real_start", 0)
     assert "contains 6 images that start from real ones" in (tmp_path / "set" / "README.md").read_text()
     indices = [source.index for source in started.manifest.classes[1].sources]
-    labels = torch.full((2,), prior.class_names.index("bee"))
-    noisy = invert(prior, prior.encode(images.pick("bee", indices)), labels, level=2, steps=6, guidance_scale=1.0)
-    expected = generate_images(prior, noisy, int(labels[0]), level=2, steps=6, guidance_scale=2.0)
+    condition = prior.conditions(CLASSES)["bee"]
+    noisy = invert(prior, prior.encode(images.pick("bee", indices)), condition, level=2, steps=6, guidance_scale=1.0)
+    expected = generate_images(prior, noisy, condition, level=2, steps=6, guidance_scale=2.0)
     assert torch.equal(started.of_class("bee"), to_uint8(expected))
 
 

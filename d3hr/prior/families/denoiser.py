@@ -1,0 +1,136 @@
+"""What every family of priors defines: its network, and what that is given of a class.
+
+Legend: N images, C h w latent axes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from d3hr.errors import PriorError, SettingsError
+from d3hr.prior.class_matching import Conditioning
+from d3hr.prior.conditions import Condition, Inputs
+from d3hr.prior.repository import Repository, load_autoencoder
+from d3hr.prior.schedules.reading import read_schedule
+from d3hr.prior.schedules.schedule import Schedule
+
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
+
+
+class Denoiser(ABC):
+    """The network of a prior, of one family.
+
+    Attributes:
+        network: the diffusers model.
+        class_names: name of each row of its label table; empty where it has none.
+        identity: what next to the weights decides what it predicts, for a fingerprint.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]]
+    """The diffusers pipelines of the family, by the ``_class_name`` of ``model_index.json``."""
+    network: Any
+    class_names: tuple[str, ...] = ()
+    identity: tuple[Any, ...] = ()
+
+    @classmethod
+    @abstractmethod
+    def load(cls, repository: Repository, dtype: torch.dtype) -> Self:
+        """Load the network of a repository, on the CPU.
+
+        Raises:
+            PriorError: parts are missing or damaged, or do not fit each other.
+        """
+
+    @classmethod
+    def labels_in(cls, repository: Repository) -> tuple[str, ...]:
+        """Return the names of a repository's label table, of which no weight is read; empty where it has none."""
+        return ()
+
+    @classmethod
+    def load_autoencoder(cls, repository: Repository, dtype: torch.dtype) -> Any:
+        """Load the autoencoder of a repository, on the CPU; by default in the network's precision."""
+        return load_autoencoder(repository, dtype)
+
+    @classmethod
+    def scheduler_config(cls, repository: Repository) -> dict[str, Any]:
+        """Return the configuration of a repository's scheduler."""
+        return repository.json(SCHEDULER_FILE)
+
+    def schedule(self, scheduler_config: Mapping[str, Any]) -> Schedule:
+        """Return the noise schedule; a configuration that cannot be followed is a ``PriorError``."""
+        return read_schedule(scheduler_config)
+
+    @property
+    def weight(self) -> Tensor:
+        """A weight of the network; diffusers' own ``device`` and ``dtype`` walk through all its modules at every call."""
+        weight: Tensor = next(self.network.parameters())
+        return weight
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of one latent."""
+
+    @abstractmethod
+    def match(
+        self, class_names: Sequence[str], *, of: str, class_map: Mapping[str, str] | None = None, allow_missing: bool = False
+    ) -> tuple[Conditioning, ...]:
+        """Return what the prior is given for each class of the data called ``of``.
+
+        Args:
+            class_map: class -> what the prior knows it as, for classes whose names do not match.
+            allow_missing: leave out classes that the prior does not know, instead of refusing them.
+
+        Raises:
+            ClassMismatch: a class matches nothing that the prior knows, or several classes of it.
+        """
+
+    @abstractmethod
+    def conditions(self, conditioning: Sequence[Conditioning]) -> dict[str, Condition]:
+        """Return the condition of each class, by its name."""
+
+    @property
+    @abstractmethod
+    def example(self) -> Condition:
+        """A condition of the right shapes, for measurements of time and memory."""
+
+    @abstractmethod
+    def __call__(self, z: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
+        """Return the network's output [N, C, h, w] for latents of its own precision, at times [N], with the arguments of conditions."""
+
+    @abstractmethod
+    def save(self, folder: Path, vae: Any, scheduler_config: Mapping[str, Any], licence: str | None) -> None:
+        """Write the prior into a folder, in the form of the family's pipeline of diffusers."""
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the network to a device."""
+        self.network.to(device)
+        return self
+
+    def of_labels(self, labels: Tensor, guided: bool) -> Inputs:
+        """Return the network's arguments for rows [N] of its label table; if ``guided``, for as many of no class too.
+
+        Raises:
+            SettingsError: the network has no such table.
+        """
+        raise SettingsError(
+            "This prior has no label table.",
+            found=f"labels of shape {tuple(labels.shape)}",
+            hint="give a condition: prior.conditions(class_names) has one per class.",
+        )
+
+    def require_autoencoder(self, vae: Any) -> None:
+        """Refuse an autoencoder whose latents the network does not take."""
+        channels = self.latent_shape[0]
+        if channels != vae.config.latent_channels:
+            raise PriorError(
+                "The prior's network does not fit its autoencoder.",
+                found=f"{channels} input channels, {vae.config.latent_channels} latent channels",
+                hint="combine a network with the autoencoder it was trained on.",
+            )

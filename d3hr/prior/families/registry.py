@@ -1,0 +1,17 @@
+"""Which family a pretrained model is of."""
+
+from d3hr.prior.families.denoiser import Denoiser
+from d3hr.prior.families.dit import DiT
+from d3hr.prior.repository import Repository
+
+FAMILIES: tuple[type[Denoiser], ...] = (DiT,)
+"""The families that d3hr can use."""
+
+
+def family_of(repository: Repository) -> type[Denoiser]:
+    """Return the family of a repository, by its pipeline; another one is a ``PriorError``, which names those that there are."""
+    for family in FAMILIES:
+        if repository.pipeline in family.pipelines:
+            return family
+    known = sorted(name for family in FAMILIES for name in family.pipelines)
+    raise repository.unusable(f"its pipeline class is {repository.pipeline}; d3hr can use {', '.join(known)}")

@@ -1,0 +1,1 @@
+"""Noise schedules, of three kinds behind one interface."""
