@@ -18,6 +18,7 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.data.opening import load_images
+from d3hr.data.scan_cache import CACHE_VARIABLE
 from d3hr.errors import in_command
 from d3hr.prior.conditions import Condition
 from d3hr.prior.families.dit import DiT
@@ -98,6 +99,12 @@ def messages_of_commands() -> Iterator[None]:
     """Messages are compared as a command shows them, with flags; outside of one they name arguments (tests/test_errors.py)."""
     with in_command():
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests leave nothing in the user's cache, and find nothing there; those of the cache name a folder of their own."""
+    monkeypatch.setenv(CACHE_VARIABLE, "")
 
 
 @pytest.fixture(scope="session")

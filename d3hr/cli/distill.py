@@ -211,10 +211,10 @@ def _chosen(
 
 def _test_split(images: ImageData, reading: Reading, progress: Progress) -> ImageData | None:
     """Return the test split of the source, if it has one."""
-    from d3hr.data.splits import split_kinds
+    from d3hr.data.splits import held_out_split
 
-    names = [name for name, kind in split_kinds(images.splits).items() if kind == "test" and name != images.split]
-    return reading.load(images.source, names[0], progress, test=True) if names else None
+    name = held_out_split(images.splits, images.split, "test")
+    return reading.load(images.source, name, progress, test=True) if name else None
 
 
 def _about_samples(manifest: Manifest) -> str:

@@ -103,11 +103,11 @@ def _judged(reading: Reading, images: ImageData, prior: Prior, folder: Path, pro
 
 def _held_out(reading: Reading, images: ImageData, progress: Progress) -> ImageData | None:
     """Return the images of the source's validation split, if it has one of the same classes."""
-    from d3hr.data.splits import split_kinds
+    from d3hr.data.splits import held_out_split
 
-    names = [name for name, kind in split_kinds(images.splits).items() if kind == "validation" and name != images.split]
+    name = held_out_split(images.splits, images.split, "validation")
     try:
-        found = reading.load(images.source, names[0], progress, test=True) if names else None
+        found = reading.load(images.source, name, progress, test=True) if name else None
     except D3hrError as error:
         progress.say(f"the prior is judged on its training images: {error.what}")
         return None

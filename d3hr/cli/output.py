@@ -30,10 +30,9 @@ class Result:
 
 def next_evaluation(out: str, images: ImageData | None = None) -> str:
     """Return the command that evaluates a set: on the test split of its images, else their validation split, else a folder to be named."""
-    from d3hr.data.splits import split_kinds
+    from d3hr.data.splits import held_out_split
 
-    of_kind = {kind: name for name, kind in split_kinds(images.splits).items() if name != images.split} if images else {}
-    held_out = of_kind.get("test", of_kind.get("validation"))
+    held_out = held_out_split(images.splits, images.split, "test", "validation") if images else None
     test = f"{images.source} --test-split {held_out}" if images and held_out else "FOLDER_OF_TEST_IMAGES"
     return f"Next: d3hr evaluate {out} --test {test}"
 

@@ -69,7 +69,7 @@ def start_of(path: Path) -> bytes:
         return b""
 
 
-class Facts(NamedTuple):
+class Found(NamedTuple):
     """What one image is, found by decoding it.
 
     Attributes:
@@ -83,10 +83,10 @@ class Facts(NamedTuple):
     frames: bool
 
 
-def examine(blob: bytes) -> Facts:
+def examine(blob: bytes) -> Found:
     """Decode one encoded image and return what it is; errors are those of :func:`open_upright`."""
     image, values, stated, frames = _decode(blob)
-    return Facts(image.size, int(values.max()) if values is not None and stated is None else None, frames)
+    return Found(image.size, int(values.max()) if values is not None and stated is None else None, frames)
 
 
 def open_upright(blob: bytes, bits: int = FULL, least: int | None = None) -> Image.Image:

@@ -6,7 +6,6 @@ Pictures are the same if their encoded contents are, byte for byte. Legend: N im
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,28 +26,27 @@ class Contents:
         contradictions: for each picture that several classes have, the indices of its images.
     """
 
-    digests: NDArray[np.uint64]
+    digests: _Indices
     repeats: _Indices
     contradictions: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, digests: Sequence[bytes], labels: _Indices, order: _Indices) -> Contents:
+    def of(cls, digests: _Indices, labels: _Indices, order: _Indices) -> Contents:
         """Compare images.
 
         Args:
-            digests: the first 8 bytes of the SHA-256 of each image; empty for those that cannot be read.
+            digests: the first 8 bytes of the SHA-256 of each image, [N]; 0 for those that cannot be read.
             labels: the class of each image.
             order: indices of the images that are compared.
         """
-        all_digests = np.frombuffer(b"".join(digest.ljust(8, b"\0") for digest in digests), dtype="<i8")
-        compared = all_digests[order]
+        compared = digests[order]
         _, first = np.unique(np.stack([compared, labels[order].astype(np.int64)], axis=1), axis=0, return_index=True)
         values, counts = np.unique(compared, return_counts=True)
         groups = defaultdict(list)
         for index in order[np.isin(compared, values[counts > 1])]:
-            groups[int(all_digests[index])].append(int(index))
+            groups[int(digests[index])].append(int(index))
         contradictions = tuple(tuple(group) for group in groups.values() if len(set(labels[group])) > 1)
-        return cls(all_digests, np.delete(order, first), contradictions)
+        return cls(digests, np.delete(order, first), contradictions)
 
     def remarks(self, images: Source, *, kept: bool) -> tuple[str, ...]:
         """Return what is to be said, a line each; ``kept`` tells whether repeats are kept all the same."""

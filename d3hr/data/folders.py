@@ -1,12 +1,13 @@
 """Folders of class folders: finds the class folders, which may lie deeper or in splits, and the images of each."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from d3hr.data.archives import Member
 from d3hr.data.codec import content_of
-from d3hr.data.listing import dangling_in, files_below, folders_in, holds_images, images_in, is_image, litter_in, may_be_image
+from d3hr.data.listing import dangling_in, files_below, folders_in, holds_images, images_in, is_image, litter_in, may_be_image, places
 from d3hr.data.splits import chosen_split, split_kinds, split_of, splits_around, splits_below
 from d3hr.errors import DataError, listed, printable
 from d3hr.fileio.names import composed_names
@@ -46,6 +47,10 @@ class ClassFolders:
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the encoded images at ``indices``; one that is no plain file, or cannot be read, is empty."""
         return [content_of(self._root / self._files[index]) for index in indices]
+
+    def paths(self) -> Iterator[str | Member]:
+        """Yield the place of each image."""
+        return places(self._root, self._files)
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its path in the folder."""

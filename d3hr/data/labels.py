@@ -1,15 +1,16 @@
 """Image files whose labels come from a table next to them or from their names, not from the folders they lie in."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
+from d3hr.data.archives import Member
 from d3hr.data.codec import content_of
 from d3hr.data.folders import in_order
-from d3hr.data.listing import files_below, is_image
+from d3hr.data.listing import files_below, is_image, places
 from d3hr.data.splits import chosen_split, split_kinds
 from d3hr.errors import DataError, SettingsError, listed, printable
 
@@ -53,6 +54,10 @@ class LabelledFiles:
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the encoded images at ``indices``; one that is no plain file, or cannot be read, is empty."""
         return [content_of(self._root / self._files[index]) for index in indices]
+
+    def paths(self) -> Iterator[str | Member]:
+        """Yield the place of each image."""
+        return places(self._root, self._files)
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its path in the folder."""

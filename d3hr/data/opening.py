@@ -1,7 +1,6 @@
 """Opens a data set of real images: finds its classes, and reads and checks every image once before anything else is done with it."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +12,7 @@ from d3hr.data.contents import Contents
 from d3hr.data.dataset import ImageData
 from d3hr.data.in_memory import name_in_memory
 from d3hr.data.scan import median_side, require_every_class, scan
+from d3hr.data.scan_cache import ScanCache
 from d3hr.data.sources import Request, is_hub_id, open_source, require_classes
 from d3hr.errors import SettingsError, UnreadableImages
 from d3hr.progress import SILENT, Progress
@@ -36,6 +36,8 @@ def load_images(
     progress: Progress = SILENT,
 ) -> ImageData:
     """Open a data set; every image is read and checked once before anything else is done with it.
+
+    What is found in files is kept (:mod:`~d3hr.data.scan_cache`): one that has not changed since is not read again.
 
     Args:
         source: a folder of class folders, or of images with a table of their labels; a zip or tar file of such a folder; WebDataset
@@ -73,7 +75,7 @@ def load_images(
     request = Request(split, image_column, label_column, config, label_pattern, class_names)
     images, found_split, splits, notes = open_source(name, request, source if in_memory else None)
     require_classes(images, name, keep_similar_names)
-    found = scan(images, name, progress)
+    found = scan(images, name, progress, ScanCache.of(name, found_split).opened())
     unreadable = {images.name(index): reason for index, reason in found.bad.items()}
     if unreadable and on_bad_image == "error":
         raise UnreadableImages(name, unreadable)
@@ -85,13 +87,13 @@ def load_images(
     if len(contents.repeats) and not keep_duplicates:
         order = order[np.isin(order, contents.repeats, invert=True)]
         unusual["duplicates"] = "left out"
-    sizes = Counter(size for index in order if (size := found.sizes[index]))
+    sizes = found.sizes(order)
     data = ImageData(
         source=name,
         split=found_split,
         image_size=median_side(sizes) if image_size is None else require_side(image_size),
         fingerprint=hashlib.sha256(f"{found.fingerprint} {unusual}".encode()).hexdigest() if unusual else found.fingerprint,
-        sizes=dict(sizes),
+        sizes=sizes,
         skipped=tuple(f"{file}: {reason}" for file, reason in unreadable.items()),
         ignored=images.ignored,
         splits=splits,

@@ -70,6 +70,12 @@ def chosen_split(source: object, names: Sequence[str], split: str | None) -> str
     )
 
 
+def held_out_split(splits: Iterable[str], used: str | None, *kinds: str) -> str | None:
+    """Return the name of another split than the one that is ``used``, of the first of ``kinds`` that there is; None where there is none."""
+    of_kind = {kind: name for name, kind in split_kinds(splits).items() if name != used}
+    return next((of_kind[kind] for kind in kinds if kind in of_kind), None)
+
+
 def splits_around(folder: Path, split: str | None) -> Splits | None:
     """Return the folders of splits directly in a folder; None where its folders are classes.
 

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import numpy as np
 
-from d3hr.data.archives import open_archive
+from d3hr.data.archives import Member, open_archive
 from d3hr.data.codec import content_of
 from d3hr.data.folders import in_order
 from d3hr.data.listing import files_below, is_image
@@ -75,6 +76,10 @@ class Shards:
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the encoded images at ``indices``."""
         return [content_of(self._images[index]) for index in indices]
+
+    def paths(self) -> Iterator[str | Member]:
+        """Yield the place of each image."""
+        return (cast(Member, image) for image in self._images)
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its shard, and its name in it."""
