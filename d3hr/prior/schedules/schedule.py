@@ -55,8 +55,11 @@ class Schedule(ABC):
 
     kappa: ClassVar[float] = 0.0
     """Share of the clean latents in the slope: 0 for a slope of noise, 1 for one of velocity."""
-    noise_scale: float = 1.0
-    """Standard deviation of the latents from which a sample is drawn at the top of the grid."""
+
+    @property
+    def noise_scale(self) -> float:
+        """Standard deviation of the latents from which a sample is drawn at the top of the grid."""
+        return 1.0
 
     @property
     @abstractmethod

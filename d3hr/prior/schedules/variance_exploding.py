@@ -46,7 +46,7 @@ class VarianceExploding(Schedule):
         return cls(**{name: float(config[name]) for name in names if name in config}, output=config.get("prediction_type", "epsilon"))
 
     @property
-    def noise_scale(self) -> float:  # type: ignore[override]
+    def noise_scale(self) -> float:
         """That of the noise at the top of the grid, with the data's own added."""
         return math.hypot(self.sigma_max, self.sigma_data)
 
