@@ -1,13 +1,12 @@
 """Folders of class folders: finds the class folders, which may lie deeper or in splits, and the images of each."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from d3hr.data.archives import Member
-from d3hr.data.codec import content_of
-from d3hr.data.listing import dangling_in, files_below, folders_in, holds_images, images_in, is_image, litter_in, may_be_image, places
+from d3hr.data.listed_files import ListedFiles
+from d3hr.data.listing import dangling_in, files_below, folders_in, holds_images, images_in, is_image, litter_in, may_be_image
 from d3hr.data.splits import chosen_split, split_kinds, split_of, splits_around, splits_below
 from d3hr.errors import DataError, listed, printable
 from d3hr.fileio.names import composed_names
@@ -16,7 +15,7 @@ _DEEPEST = 8
 """Most folders within one another that are entered to find the class folders."""
 
 
-class ClassFolders:
+class ClassFolders(ListedFiles):
     """A folder of class folders; images may lie deeper inside a class folder.
 
     The class folders may lie in folders of splits, have such folders in them, or lie in the only folder that has images.
@@ -41,20 +40,8 @@ class ClassFolders:
             images = self._only_split(classes, images, split)
         self.class_names = in_order(images)
         self.labels = np.repeat(np.arange(len(images), dtype=np.int64), [len(images[name]) for name in self.class_names])
-        self._files = [str(file.relative_to(root)) for name in self.class_names for file in images[name]]
+        super().__init__(root, (str(file.relative_to(root)) for name in self.class_names for file in images[name]))
         self.ignored = tuple(map(self._name, sorted(set(self._left_out))))
-
-    def read(self, indices: Sequence[int]) -> list[bytes]:
-        """Return the encoded images at ``indices``; one that is no plain file, or cannot be read, is empty."""
-        return [content_of(self._root / self._files[index]) for index in indices]
-
-    def paths(self) -> Iterator[str | Member]:
-        """Yield the place of each image."""
-        return places(self._root, self._files)
-
-    def name(self, index: int) -> str:
-        """Return the name of an image for messages: its path in the folder."""
-        return printable(self._files[index])
 
     def _name(self, path: Path) -> str:
         """Return the path in the folder; a folder's ends with a slash."""

@@ -1,16 +1,15 @@
 """Image files whose labels come from a table next to them or from their names, not from the folders they lie in."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from d3hr.data.archives import Member
-from d3hr.data.codec import content_of
 from d3hr.data.folders import in_order
-from d3hr.data.listing import files_below, is_image, places
+from d3hr.data.listed_files import ListedFiles
+from d3hr.data.listing import files_below, is_image
 from d3hr.data.splits import chosen_split, split_kinds
 from d3hr.errors import DataError, SettingsError, listed, printable
 
@@ -29,7 +28,7 @@ class Labelled(NamedTuple):
     split: str | None = None
 
 
-class LabelledFiles:
+class LabelledFiles(ListedFiles):
     """Image files in and below a folder, with a label each.
 
     Attributes:
@@ -38,7 +37,6 @@ class LabelledFiles:
     """
 
     def __init__(self, root: Path, rows: Iterable[Labelled], split: str | None, others: Iterable[str] = ()) -> None:
-        self._root = root
         rows = list(rows)
         splits = _splits([row.file for row in rows]) if all(row.split is None for row in rows) else [row.split or "" for row in rows]
         self.splits = tuple(sorted(set(splits) - {""}))
@@ -48,20 +46,8 @@ class LabelledFiles:
         label_of = {name: label for label, name in enumerate(self.class_names)}
         read.sort(key=lambda row: (label_of[row.label], row.file))
         self.labels = np.array([label_of[row.label] for row in read], dtype=np.int64)
-        self._files = [row.file for row in read]
+        super().__init__(root, (row.file for row in read))
         self.ignored = tuple(map(printable, others))
-
-    def read(self, indices: Sequence[int]) -> list[bytes]:
-        """Return the encoded images at ``indices``; one that is no plain file, or cannot be read, is empty."""
-        return [content_of(self._root / self._files[index]) for index in indices]
-
-    def paths(self) -> Iterator[str | Member]:
-        """Yield the place of each image."""
-        return places(self._root, self._files)
-
-    def name(self, index: int) -> str:
-        """Return the name of an image for messages: its path in the folder."""
-        return printable(self._files[index])
 
 
 def by_pattern(root: Path, pattern: str, split: str | None) -> LabelledFiles:

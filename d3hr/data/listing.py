@@ -2,7 +2,7 @@
 
 import mimetypes
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -70,13 +70,6 @@ def files_below(folder: Path, litter: list[Path] | None = None) -> Iterator[Path
             continue
         entered.add((status.st_dev, status.st_ino))
         yield from (here / file for file in sorted(files) if not is_litter(file))
-
-
-def places(root: Path, files: Iterable[str]) -> Iterator[str | Member]:
-    """Yield the places of files, relative to a folder on the disk or in an archive."""
-    if isinstance(inside := cast(object, root), Member):
-        return (inside / file for file in files)
-    return (os.path.join(root, file) for file in files)  # noqa: PTH118 (a Path for each of a million files takes long)
 
 
 def litter_in(folder: Path) -> list[Path]:
