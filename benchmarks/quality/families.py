@@ -139,7 +139,7 @@ def train(prior: d3hr.Prior, images: d3hr.ImageData, minutes: float, learning_ra
 
 def fitted(folder: Path, untrained: Callable[[Path], None], images: d3hr.ImageData, minutes: float, rate: float) -> tuple[d3hr.Prior, Any]:
     """Return a trained prior of a family, and how it was trained; both are kept in a folder."""
-    options = {"prompt": PROMPT} if folder.name == "text" else {}
+    options: dict[str, Any] = {"prompt": PROMPT} if folder.name == "text" else {}
     if not (folder / "trained.json").is_file():
         start = folder.with_name(f"{folder.name}-untrained")
         shutil.rmtree(start, ignore_errors=True)

@@ -16,6 +16,7 @@ def inspect(
     *,
     prior: str | None = None,
     class_map: str | None = None,
+    prompt: str | None = None,
     split: str | None = None,
     test: str | None = None,
     test_split: str | None = None,
@@ -25,20 +26,22 @@ def inspect(
 
     Args:
         data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
-        prior: folder or Hub id of a prior; shows which of its classes each class would be drawn as, without loading its weights
-        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        prior: folder or Hub id of a prior; shows the class of its, or the prompt, that each class is drawn by, without loading weights
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match; or "class: prompt"
+        prompt: prompt of each class, {name} its name, for text-to-image priors; by default 'a photo of a {name}'
         split: train, validation, test, ...; train by default
         test: images to test on; says how many of them are among the data
         test_split: split of the test images
         reading: how images are read
     """
-    from d3hr.prior.class_matching import match_classes, read_class_map
+    from d3hr.prior.class_matching import read_class_map
     from d3hr.prior.families.registry import family_of
-    from d3hr.prior.repository import Repository
+    from d3hr.prior.repository import Repository, Variant
     from d3hr.sets.manifest import read_manifest
 
-    if class_map and not prior:
-        raise SettingsError("--class-map is for --prior.", found="no --prior", hint="give the prior whose classes it names.")
+    if (class_map or prompt) and not prior:
+        flag = "--class-map" if class_map else "--prompt"
+        raise SettingsError(f"{flag} is for --prior.", found="no --prior", hint="give the prior that is to draw the classes.")
     named = read_class_map(class_map) if class_map else None
     if test_split and not test:
         raise SettingsError(
@@ -77,11 +80,16 @@ def inspect(
         counts = [(f"{count:,}", str(label), name) for label, (name, count) in enumerate(images.counts.items())]
         return Result(table(("images", "label", "class"), counts, right=(0, 1)), values)
     repository = Repository(prior)
-    labels = family_of(repository).labels_in(repository)
-    matches = match_classes(images.class_names, labels, of=data, prior=prior, class_map=named)
+    variant = Variant(prompt=prompt)
+    matches = family_of(repository).match_in(repository, variant, images.class_names, of=data, class_map=named)
     values["conditioning"] = [asdict(match) for match in matches]
     rows = [
-        (f"{images.counts[match.class_name]:,}", match.class_name, str(match.conditioning_id), match.prior_class, match.how)
+        (f"{images.counts[match.class_name]:,}", match.class_name, _shown(match.conditioning_id), match.prior_class, match.how)
         for match in matches
     ]
-    return Result(table(("images", "class", "id", f"class of {prior}", "matched by"), rows, right=(0, 2)), values)
+    given = "prompt" if all(match.conditioning_id is None for match in matches) else f"class of {prior}"
+    return Result(table(("images", "class", "id", given, "matched by"), rows, right=(0, 2)), values)
+
+
+def _shown(conditioning_id: int | None) -> str:
+    return "-" if conditioning_id is None else str(conditioning_id)

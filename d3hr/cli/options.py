@@ -100,8 +100,10 @@ class Loading:
     """How a prior is loaded, and its classes matched: flags of every command that draws from one.
 
     Args:
-        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
+        class_map: YAML file of lines "class: class of the prior", for classes whose names do not match; or "class: prompt"
         autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
+        prompt: prompt of each class, {name} its name, for text-to-image priors; by default 'a photo of a {name}'
+        negative_prompt: what guidance leads away from, for text-to-image priors; by default nothing in particular
         precision: arithmetic of the prior's networks; statistics are float64 in any case
         device: where the networks run: cpu, cuda, mps; by default the fastest there is
         compile: translate the transformer by torch.compile: minutes at first; meant for GPUs, no gain measured on CPUs
@@ -109,6 +111,8 @@ class Loading:
 
     class_map: str | None = None
     autoencoder: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
     precision: Precision = "fp32"
     device: str | None = None
     compile: bool = False
@@ -118,7 +122,13 @@ class Loading:
         from d3hr.prior.model import PRECISIONS, Prior
 
         prior = Prior.from_pretrained(
-            name, device=self.device, dtype=PRECISIONS[self.precision], autoencoder=self.autoencoder, compile=self.compile
+            name,
+            device=self.device,
+            dtype=PRECISIONS[self.precision],
+            autoencoder=self.autoencoder,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            compile=self.compile,
         )
         say_licence(prior, progress)
         say_weakness(prior, progress)

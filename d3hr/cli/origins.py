@@ -68,13 +68,20 @@ def data_of_set(
 
 
 def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:
-    """Load the prior called ``name`` in the precision, and with the autoencoder, that a distilled set was made with."""
+    """Load the prior called ``name`` in the precision, and with the autoencoder and prompts, that a distilled set was made with."""
     from d3hr.prior.model import PRECISIONS
 
-    precision = manifest.prior.precision or "fp32"
+    made = manifest.prior
+    precision = made.precision or "fp32"
     if precision not in PRECISIONS:
         raise PriorError(
             "The precision that the set was made in is unknown.", found=repr(precision), hint=f"use one of {', '.join(PRECISIONS)}."
         )
-    loading = Loading(autoencoder=manifest.prior.autoencoder, precision=cast(Precision, precision), device=device)
+    loading = Loading(
+        autoencoder=made.autoencoder,
+        prompt=made.prompt,
+        negative_prompt=made.negative_prompt,
+        precision=cast(Precision, precision),
+        device=device,
+    )
     return loading.load(name, progress)

@@ -17,6 +17,7 @@ from d3hr.errors import PriorError, SettingsError
 from d3hr.execution.worker import device_here, name_elsewhere
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.prior.autoencoder import downsampling, to_images, to_latents
+from d3hr.prior.compilation import compile_network, of_any_size
 from d3hr.prior.conditions import Condition, Inputs
 from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.registry import family_of
@@ -82,13 +83,18 @@ class Prior:
         """Shape (C, h, w) of one latent."""
         return self.denoiser.latent_shape
 
-    def conditions(self, class_names: Sequence[str], *, class_map: Mapping[str, str] | None = None) -> dict[str, Condition]:
+    def conditions(
+        self, class_names: Sequence[str], *, prompt: str | None = None, class_map: Mapping[str, str] | None = None
+    ) -> dict[str, Condition]:
         """Return the condition of each class, by name: what :func:`~d3hr.invert` and :func:`~d3hr.denoise` take as ``condition``.
 
         Args:
             class_names: the classes to generate.
-            class_map: class -> what the prior knows it as, for classes whose names do not match.
+            prompt: of a text-to-image prior, the template of the prompts instead of that of :meth:`from_pretrained`.
+            class_map: class -> what the prior knows it as, for classes whose names do not match; or the prompt.
         """
+        if prompt is not None:
+            class_map = {**self.denoiser.prompts(class_names, prompt), **(class_map or {})}
         return self.denoiser.conditions(self.denoiser.match(class_names, of="the data", class_map=class_map))
 
     @property
@@ -119,14 +125,8 @@ class Prior:
     @property
     def record(self) -> PriorRecord:
         """What the manifest of a set that is made with this prior says of it."""
-        return PriorRecord(
-            source=self.source,
-            fingerprint=self.fingerprint,
-            precision=self.precision,
-            autoencoder=self.variant.autoencoder,
-            licence=self.licence,
-            bytes=self.num_bytes,
-        )
+        about: dict[str, Any] = {"autoencoder": self.variant.autoencoder, "licence": self.licence, "bytes": self.num_bytes}
+        return PriorRecord(source=self.source, fingerprint=self.fingerprint, precision=self.precision, **about, **self.denoiser.record)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -153,6 +153,8 @@ class Prior:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         autoencoder: str | Path | None = None,
+        prompt: str | None = None,
+        negative_prompt: str | None = None,
         compile: bool = False,
     ) -> Prior:
         """Load a folder or Hub repository in the layout of a diffusers pipeline, of any family that d3hr knows.
@@ -165,6 +167,8 @@ class Prior:
             device: where the networks run; by default CUDA or MPS where there is one, else the CPU.
             dtype: precision of the networks: float32 (the default), bfloat16 or float16.
             autoencoder: folder or Hub id of an autoencoder to use instead of the pipeline's own.
+            prompt: of a text-to-image prior, the template of the classes' prompts; by default "a photo of a {name}".
+            negative_prompt: of a text-to-image prior, what guidance leads away from; by default nothing in particular.
             compile: whether to :meth:`compile` it.
 
         Raises:
@@ -175,12 +179,12 @@ class Prior:
         if dtype is not None and dtype not in PRECISIONS.values():
             raise SettingsError("Unknown precision.", found=f"{dtype}", hint="use float32, bfloat16 or float16.")
         verify(path_or_hub_id)
-        variant = Variant(autoencoder=str(autoencoder) if autoencoder else None)
+        variant = Variant(str(autoencoder) if autoencoder else None, prompt, negative_prompt)
         repository = Repository(str(path_or_hub_id))
         family = family_of(repository)  # refuses other pipelines before their weights are read
         where, precision = device or default_device(), dtype or torch.float32
         prior = cls(
-            family.load(repository, precision).to(where),
+            family.load(repository, precision).adapted(variant).to(where),
             family.load_autoencoder(Repository(str(autoencoder)) if autoencoder else repository, precision).to(where),
             family.scheduler_config(repository),
             source=str(path_or_hub_id),
@@ -196,17 +200,13 @@ class Prior:
 
         ``backend`` "inductor" needs a C++ compiler on the CPU, and Triton on CUDA; where it fails, the error is a ``SettingsError``.
         """
-        self.network.compile(backend=backend)
         self._compiler = backend
         try:
-            self.slope(torch.zeros(2, *self.latent_shape), self.schedule.points(2)[0], self.denoiser.example)
-        except RuntimeError as error:  # torch._dynamo's and the backends' errors are such
-            self.network._compiled_call_impl, self._compiler = None, None
-            raise SettingsError(
-                "The prior could not be compiled.",
-                found=str(getattr(error, "inner_exception", error)).strip().split("\n", 1)[0],
-                hint="install a C++ compiler (for the CPU) or Triton (for CUDA), or leave --compile out.",
-            ) from error
+            point = self.schedule.points(2)[0]
+            compile_network(self.network, backend, lambda: self.slope(torch.zeros(2, *self.latent_shape), point, self.denoiser.example))
+        except SettingsError:
+            self._compiler = None
+            raise
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that :meth:`from_pretrained` and the family's pipeline of diffusers open."""
@@ -274,9 +274,7 @@ class Prior:
         t = torch.full((len(z),), point.t, device=self.device)
         inputs = {name: value.to(self.device, z.dtype if value.is_floating_point() else None) for name, value in inputs.items()}
         if self._compiler:
-            for of_images in (z, t, *inputs.values()):
-                # The last batch of a class is smaller: without this every size would be compiled once more.
-                torch._dynamo.maybe_mark_dynamic(of_images, 0)
+            of_any_size(z, t, *inputs.values())
         return self.denoiser(z, t, inputs)
 
 

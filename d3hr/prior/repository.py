@@ -19,8 +19,10 @@ _KNOWN_LICENCES = {"facebook/DiT-XL-2-256": "cc-by-nc-4.0", "facebook/DiT-XL-2-5
 """Licences that a repository's card does not name (github.com/facebookresearch/DiT, LICENSE.txt)."""
 
 
-_ABOUT = ["*.json", "*.txt", "README.md"]
+_ABOUT = ["*.json", "*.txt", "*.model", "README.md"]
 """Files that hold no weights; a star of the Hub's client matches folders too."""
+_OTHER_WEIGHTS = ["*.fp16.*", "*.fp16-*", "*.non_ema.*", "*.ema_only.*"]
+"""Files that hold the same weights once more, in another precision or of training."""
 
 
 class PriorRecord(Record):
@@ -38,6 +40,12 @@ class PriorRecord(Record):
     """SPDX-like id of the licence of the weights, as far as it is known."""
     bytes: int = Field(default=0, ge=0)
     """Bytes of all weights, in that precision."""
+    prompt: str | None = None
+    """Template of the prompts of classes, if it is not the usual one; the prompts themselves are with the classes."""
+    negative_prompt: str | None = None
+    """What guidance leads away from, if it is not the usual."""
+    text_encoders: str | None = None
+    """SHA-256 over the weight files of the text encoders; None of a prior that has none."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,10 @@ class Variant:
 
     autoencoder: str | None = None
     """Folder or Hub id of the autoencoder, if it is not the repository's own."""
+    prompt: str | None = None
+    """Template of the prompts, with ``{name}``, of a text-to-image prior."""
+    negative_prompt: str | None = None
+    """What guidance leads away from, of a text-to-image prior."""
 
 
 class Repository:
@@ -118,7 +130,7 @@ class Repository:
         return PriorError(
             f"{self.name} cannot be loaded as a prior.",
             found=found,
-            hint="give a folder written by 'd3hr fit' or by diffusers' DiTPipeline.save_pretrained.",
+            hint="give a folder written by 'd3hr fit', or by save_pretrained of a pipeline of diffusers that d3hr can use.",
         )
 
     def _snapshot(self, patterns: list[str]) -> Path:
@@ -126,7 +138,7 @@ class Repository:
         from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
         try:
-            return Path(snapshot_download(self.name, allow_patterns=patterns))
+            return Path(snapshot_download(self.name, allow_patterns=patterns, ignore_patterns=_OTHER_WEIGHTS))
         except Exception as error:  # the Hub client raises from many unrelated trees
             if isinstance(error, GatedRepoError):
                 hint = "accept the model's terms on its page, then 'hf auth login'."
@@ -145,6 +157,12 @@ class Repository:
 def _weights(part: str, suffix: str) -> list[str]:
     """Return the patterns of the weight files of a part, which match nothing else."""
     return [f"{'' if part == '.' else part + '/'}{stem}*.{suffix}" for stem in ("diffusion_pytorch_model", "model", "pytorch_model")]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that a network's weights are read from: safetensors where there are any, else ``.bin`` files."""
+    files = [file for file in sorted(folder.iterdir()) if not any(file.match(pattern) for pattern in _OTHER_WEIGHTS)]
+    return [file for file in files if file.suffix == ".safetensors"] or [file for file in files if file.suffix == ".bin"]
 
 
 def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
@@ -188,9 +206,8 @@ def write_pipeline(
     """
     import diffusers
 
-    kind = diffusers.DDIMScheduler
-    if "prediction_type" not in scheduler_config or scheduler_config["prediction_type"] == "flow_prediction":
-        kind = getattr(diffusers, scheduler_config.get("_class_name", "DDIMScheduler"))
+    name = str(scheduler_config.get("_class_name"))
+    kind = getattr(diffusers, name if name.endswith("Scheduler") else "DDIMScheduler", diffusers.DDIMScheduler)
     folder.mkdir(parents=True, exist_ok=True)
     with explained(folder):
         for part, network in networks.items():

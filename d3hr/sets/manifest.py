@@ -234,10 +234,11 @@ class Manifest(BaseModel):
         """Return :attr:`conditioning`; refuse a prior that has other classes at these conditioning ids."""
         for match in self.conditioning:
             row = match.conditioning_id
-            if row is not None and match.prior_class not in prior_classes[row : row + 1]:
+            if prior_classes if row is None else match.prior_class not in prior_classes[row : row + 1]:
                 raise DistilledSetError(
                     f"The manifest does not fit the prior: class {match.class_name!r}.",
-                    found=f"conditioning id {row} for {match.prior_class!r}, of a prior of {len(prior_classes)} classes",
+                    found=f"{'a prompt' if row is None else f'conditioning id {row}'} for {match.prior_class!r}, "
+                    f"of a prior of {len(prior_classes)} classes",
                     hint="make the set again.",
                 )
         return self.conditioning

@@ -181,8 +181,8 @@ def test_folders_that_are_no_prior_are_refused(prior: Prior, tmp_path: Path) -> 
     with pytest.raises(PriorError, match="model_index"):
         Prior.from_pretrained(tmp_path)
     prior.save_pretrained(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(PriorError, match="StableDiffusionPipeline"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(PriorError, match="FluxPipeline"):
         Prior.from_pretrained(tmp_path)
 
 

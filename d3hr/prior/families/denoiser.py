@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from d3hr.errors import PriorError, SettingsError
-from d3hr.prior.class_matching import Conditioning
+from d3hr.errors import PriorError, SettingsError, flag
+from d3hr.prior.class_matching import Conditioning, match_classes
 from d3hr.prior.conditions import Condition, Inputs
-from d3hr.prior.repository import Repository, load_autoencoder
+from d3hr.prior.repository import Repository, Variant, load_autoencoder
 from d3hr.prior.schedules.reading import read_schedule
 from d3hr.prior.schedules.schedule import Schedule
 
@@ -51,6 +51,14 @@ class Denoiser(ABC):
     def labels_in(cls, repository: Repository) -> tuple[str, ...]:
         """Return the names of a repository's label table, of which no weight is read; empty where it has none."""
         return ()
+
+    @classmethod
+    def match_in(
+        cls, repository: Repository, variant: Variant, class_names: Sequence[str], *, of: str, class_map: Mapping[str, str] | None = None
+    ) -> tuple[Conditioning, ...]:
+        """Return what a repository's prior is given for each class, as :meth:`match` does, of which no weight is read."""
+        _refuse_text(variant)
+        return match_classes(class_names, cls.labels_in(repository), of=of, prior=repository.name, class_map=class_map)
 
     @classmethod
     def load_autoencoder(cls, repository: Repository, dtype: torch.dtype) -> Any:
@@ -90,6 +98,21 @@ class Denoiser(ABC):
         Raises:
             ClassMismatch: a class matches nothing that the prior knows, or several classes of it.
         """
+
+    def adapted(self, variant: Variant) -> Self:
+        """Take what a variant says of the network and its conditions; what is not for the family is a ``SettingsError``."""
+        _refuse_text(variant)
+        return self
+
+    def prompts(self, class_names: Sequence[str], template: str) -> dict[str, str]:
+        """Return class -> prompt, by a template; a family that has no text for classes raises a ``SettingsError``."""
+        _refuse_text(Variant(prompt=template))
+        return {}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a manifest says of the prior that is peculiar to the family."""
+        return {}
 
     @abstractmethod
     def conditions(self, conditioning: Sequence[Conditioning]) -> dict[str, Condition]:
@@ -133,4 +156,15 @@ class Denoiser(ABC):
                 "The prior's network does not fit its autoencoder.",
                 found=f"{channels} input channels, {vae.config.latent_channels} latent channels",
                 hint="combine a network with the autoencoder it was trained on.",
+            )
+
+
+def _refuse_text(variant: Variant) -> None:
+    """Refuse what is for text-to-image priors only."""
+    for name in ("prompt", "negative_prompt"):
+        if (value := getattr(variant, name)) is not None:
+            raise SettingsError(
+                f"{flag(name)} is for text-to-image priors; this one is given no text.",
+                found=repr(value),
+                hint="leave it out; the classes of a label table are matched by name, or by --class-map.",
             )

@@ -2,9 +2,10 @@
 
 from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.dit import DiT
+from d3hr.prior.families.stable_diffusion import StableDiffusion
 from d3hr.prior.repository import Repository
 
-FAMILIES: tuple[type[Denoiser], ...] = (DiT,)
+FAMILIES: tuple[type[Denoiser], ...] = (DiT, StableDiffusion)
 """The families that d3hr can use."""
 
 

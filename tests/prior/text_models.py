@@ -1,0 +1,83 @@
+"""Small text-to-image pipelines of random weights, saved by diffusers in the layouts of public ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+LENGTH = 16
+"""Tokens of a prompt."""
+SCHEDULER = {  # the file of Stable Diffusion 1.5
+    "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+    "trained_betas": None, "clip_sample": False,
+}  # fmt: skip
+
+
+def tokenizer(folder: Path) -> Any:
+    """A CLIP tokenizer whose tokens are letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789,.-"
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=LENGTH)
+
+
+def text_encoder(width: int = 32, *, projected: bool = False) -> Any:
+    """A CLIP text encoder of two layers."""
+    kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
+    config = transformers.CLIPTextConfig(
+        vocab_size=80, hidden_size=width, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=LENGTH,
+        projection_dim=width, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    return randomised(kind(config))
+
+
+def unet(**changes: Any) -> Any:
+    """A U-Net for latents [4, 4, 4] and prompts of width 32."""
+    config: dict[str, Any] = {
+        "sample_size": 4, "block_out_channels": (8, 16), "layers_per_block": 1, "cross_attention_dim": 32, "attention_head_dim": 2,
+        "norm_num_groups": 4, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }  # fmt: skip
+    return randomised(diffusers.UNet2DConditionModel(**{**config, **changes}))
+
+
+def vae(channels: int = 4, **changes: Any) -> Any:
+    """An autoencoder of images [3, 8, 8] and latents [channels, 4, 4]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return diffusers.AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8),
+            latent_channels=channels, norm_num_groups=8, sample_size=8, **{"scaling_factor": 0.18215, **changes},
+        )  # fmt: skip
+
+
+def randomised(network: Any) -> Any:
+    """Draw all weights anew, so that each matters."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval()
+
+
+def stable_diffusion(folder: Path, *, network: Any = None, scheduler: dict[str, Any] = SCHEDULER) -> Path:
+    """Save a ``StableDiffusionPipeline``."""
+    kind = getattr(diffusers, scheduler["_class_name"])
+    diffusers.StableDiffusionPipeline(
+        vae=vae(), text_encoder=text_encoder(), tokenizer=tokenizer(folder.with_name("tokenizer")), unet=network or unet(),
+        scheduler=kind.from_config(scheduler), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def opened(folder: Path) -> Any:
+    """Open a pipeline with diffusers' own class."""
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
