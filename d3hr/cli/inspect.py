@@ -87,7 +87,7 @@ def inspect(
         (f"{images.counts[match.class_name]:,}", match.class_name, _shown(match.conditioning_id), match.prior_class, match.how)
         for match in matches
     ]
-    given = "prompt" if all(match.conditioning_id is None for match in matches) else f"class of {prior}"
+    given = "prompt" if all(match.how == "prompt" for match in matches) else f"class of {prior}"
     return Result(table(("images", "class", "id", given, "matched by"), rows, right=(0, 2)), values)
 
 

@@ -131,6 +131,8 @@ class Loading:
             compile=self.compile,
         )
         say_licence(prior, progress)
+        for note in prior.denoiser.notes:
+            progress.say(f"{prior.source}: {note}")
         say_weakness(prior, progress)
         return prior
 

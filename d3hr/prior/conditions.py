@@ -37,11 +37,16 @@ class Condition:
         parts = [self.inputs]
         if guided:
             if self.null is None:
-                raise SettingsError(
-                    "This prior cannot be guided: it knows no image of no class.",
-                    found=f"guidance for condition {self.key!r}",
-                    hint="give --inversion-guidance 1 and --denoising-guidance 1.",
-                )
+                raise unguided(f"guidance for condition {self.key!r}")
             parts.append(self.null)
         repeated = [{name: value.expand(count, *value.shape) for name, value in part.items()} for part in parts]
         return {name: torch.cat([part[name] for part in repeated]) for name in self.inputs}
+
+
+def unguided(found: str) -> SettingsError:
+    """Return the error for guidance of a prior that has no null condition."""
+    return SettingsError(
+        "This prior cannot be guided: it knows no image of no class.",
+        found=found,
+        hint="give --inversion-guidance 1 and --denoising-guidance 1.",
+    )

@@ -30,6 +30,7 @@ class Denoiser(ABC):
         network: the diffusers model.
         class_names: name of each row of its label table; empty where it has none.
         identity: what next to the weights decides what it predicts, for a fingerprint.
+        notes: what who loads the prior should know.
     """
 
     pipelines: ClassVar[tuple[str, ...]]
@@ -37,6 +38,7 @@ class Denoiser(ABC):
     network: Any
     class_names: tuple[str, ...] = ()
     identity: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
@@ -57,7 +59,7 @@ class Denoiser(ABC):
         cls, repository: Repository, variant: Variant, class_names: Sequence[str], *, of: str, class_map: Mapping[str, str] | None = None
     ) -> tuple[Conditioning, ...]:
         """Return what a repository's prior is given for each class, as :meth:`match` does, of which no weight is read."""
-        _refuse_text(variant)
+        refuse_text(variant)
         return match_classes(class_names, cls.labels_in(repository), of=of, prior=repository.name, class_map=class_map)
 
     @classmethod
@@ -101,12 +103,12 @@ class Denoiser(ABC):
 
     def adapted(self, variant: Variant) -> Self:
         """Take what a variant says of the network and its conditions; what is not for the family is a ``SettingsError``."""
-        _refuse_text(variant)
+        refuse_text(variant)
         return self
 
     def prompts(self, class_names: Sequence[str], template: str) -> dict[str, str]:
         """Return class -> prompt, by a template; a family that has no text for classes raises a ``SettingsError``."""
-        _refuse_text(Variant(prompt=template))
+        refuse_text(Variant(prompt=template))
         return {}
 
     @property
@@ -159,7 +161,7 @@ class Denoiser(ABC):
             )
 
 
-def _refuse_text(variant: Variant) -> None:
+def refuse_text(variant: Variant) -> None:
     """Refuse what is for text-to-image priors only."""
     for name in ("prompt", "negative_prompt"):
         if (value := getattr(variant, name)) is not None:
