@@ -165,12 +165,21 @@ def weight_files(folder: Path) -> list[Path]:
     return [file for file in files if file.suffix == ".safetensors"] or [file for file in files if file.suffix == ".bin"]
 
 
+def autoencoder_config(repository: Repository) -> dict[str, Any]:
+    """Return the configuration of the autoencoder of a pipeline (in ``vae``) or of a repository of its own."""
+    return repository.json(f"{_autoencoder_part(repository)}/config.json")
+
+
+def _autoencoder_part(repository: Repository) -> str:
+    return "vae" if (repository.folder / "vae").is_dir() else "."
+
+
 def load_autoencoder(repository: Repository, dtype: torch.dtype) -> Any:
     """Return the autoencoder of a pipeline (in ``vae``) or of a repository of its own."""
     import diffusers
 
-    part = "vae" if (repository.folder / "vae").is_dir() else "."
-    kind = repository.json(f"{part}/config.json").get("_class_name")
+    part = _autoencoder_part(repository)
+    kind = autoencoder_config(repository).get("_class_name")
     if kind not in AUTOENCODERS:
         raise repository.unusable(f"its autoencoder is of class {kind}; d3hr can use {', '.join(AUTOENCODERS[:-1])} and {AUTOENCODERS[-1]}")
     return load_network(getattr(diffusers, kind), repository, part, dtype)

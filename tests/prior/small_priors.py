@@ -16,8 +16,10 @@ from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.dit import DiT
 from d3hr.prior.families.pixel import PixelUNet
 from d3hr.prior.families.stable_diffusion import StableDiffusion
+from d3hr.prior.families.stable_diffusion_3 import StableDiffusion3
+from d3hr.prior.families.stable_diffusion_xl import StableDiffusionXL
 from tests.conftest import untrained_prior
-from tests.prior.text_models import opened, stable_diffusion
+from tests.prior.text_models import opened, stable_diffusion, stable_diffusion_3, stable_diffusion_xl
 
 CLASSES = ("ant", "bee", "cow")
 """Classes that each of them can draw."""
@@ -107,6 +109,14 @@ def draw_text(folder: str) -> np.ndarray:
 SMALL_PRIORS = (
     SmallPrior("dit", DiT, saved_dit, draw_dit),
     SmallPrior("stable-diffusion", StableDiffusion, lambda folder: Prior.from_pretrained(stable_diffusion(folder / "sd")), draw_text),
+    SmallPrior("sdxl", StableDiffusionXL, lambda folder: Prior.from_pretrained(stable_diffusion_xl(folder / "xl")), draw_text),
+    SmallPrior(
+        "stable-diffusion-3",
+        StableDiffusion3,
+        lambda folder: Prior.from_pretrained(stable_diffusion_3(folder / "sd3")),
+        draw_text,
+        other_schedule={"shift": 2.0},
+    ),
     SmallPrior(
         "pixels",
         PixelUNet,

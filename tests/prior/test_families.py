@@ -137,9 +137,8 @@ def test_a_fingerprint_is_that_of_weights_and_schedule(prior: Prior, small: Smal
 
 
 def test_it_travels_to_other_processes(prior: Prior, of_class: Condition) -> None:
-    sent = pickle.dumps((prior, of_class))
-    assert len(sent) < 20_000
-    there, condition = pickle.loads(sent)
+    assert len(pickle.dumps(prior)) < 2_000
+    there, condition = pickle.loads(pickle.dumps((prior, of_class)))
     assert there.fingerprint == prior.fingerprint
     assert torch.equal(there.slope(noisy(prior), middle(prior), condition), prior.slope(noisy(prior), middle(prior), of_class))
 
@@ -165,6 +164,7 @@ def test_half_precision(prior: Prior, of_class: Condition) -> None:
     assert 0 < float((rough - exact).norm() / exact.norm()) < 0.05
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' Euler scheduler
 def test_diffusers_draws_from_it_before_and_after(prior: Prior, small: SmallPrior, tmp_path: Path) -> None:
     """Its own pipeline opens the folder, and opens what d3hr writes of it: the same images."""
     if small.draw is None:

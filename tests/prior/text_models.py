@@ -78,6 +78,36 @@ def stable_diffusion(folder: Path, *, network: Any = None, scheduler: dict[str, 
 
 def opened(folder: Path) -> Any:
     """Open a pipeline with diffusers' own class."""
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    absent = [part for part, kind in json.loads((folder / "model_index.json").read_text()).items() if kind == [None, None]]
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **dict.fromkeys(absent))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def stable_diffusion_xl(folder: Path, *, zeros: bool = True) -> Path:
+    """Save a ``StableDiffusionXLPipeline``: two text encoders, of width 16 each, and six numbers of 8 for size and crop."""
+    words = tokenizer(folder.with_name("tokenizer"))
+    network = unet(addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8)
+    diffusers.StableDiffusionXLPipeline(
+        vae=vae(scaling_factor=0.13025), text_encoder=text_encoder(16), tokenizer=words, text_encoder_2=text_encoder(16, projected=True),
+        tokenizer_2=words, unet=network,
+        scheduler=diffusers.EulerDiscreteScheduler.from_config({**SCHEDULER, "timestep_spacing": "leading"}),
+        force_zeros_for_empty_prompt=zeros, add_watermarker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def stable_diffusion_3(folder: Path, **changes: Any) -> Path:
+    """Save a ``StableDiffusion3Pipeline`` without T5: a transformer over latents [8, 4, 4], with a schedule shifted by 3."""
+    config: dict[str, Any] = {
+        "sample_size": 4, "patch_size": 2, "in_channels": 8, "out_channels": 8, "num_layers": 1, "attention_head_dim": 8,
+        "num_attention_heads": 2, "joint_attention_dim": 32, "caption_projection_dim": 16, "pooled_projection_dim": 32,
+        "pos_embed_max_size": 4,
+    }  # fmt: skip
+    words = tokenizer(folder.with_name("tokenizer"))
+    diffusers.StableDiffusion3Pipeline(
+        transformer=randomised(diffusers.SD3Transformer2DModel(**{**config, **changes})), vae=vae(8, scaling_factor=1.5, shift_factor=0.06),
+        text_encoder=text_encoder(16, projected=True), tokenizer=words, text_encoder_2=text_encoder(16, projected=True), tokenizer_2=words,
+        text_encoder_3=None, tokenizer_3=None, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder

@@ -4,9 +4,11 @@ from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.dit import DiT
 from d3hr.prior.families.pixel import PixelUNet
 from d3hr.prior.families.stable_diffusion import StableDiffusion
+from d3hr.prior.families.stable_diffusion_3 import StableDiffusion3
+from d3hr.prior.families.stable_diffusion_xl import StableDiffusionXL
 from d3hr.prior.repository import Repository
 
-FAMILIES: tuple[type[Denoiser], ...] = (DiT, StableDiffusion, PixelUNet)
+FAMILIES: tuple[type[Denoiser], ...] = (DiT, StableDiffusion, StableDiffusionXL, StableDiffusion3, PixelUNet)
 """The families that d3hr can use."""
 
 

@@ -1,4 +1,4 @@
-"""The family of Stable Diffusion 1 and 2 (arXiv 2112.10752) and of models of their layout, such as BK-SDM, and of SDXL (arXiv 2307.01952).
+"""The family of Stable Diffusion 1 and 2 (arXiv 2112.10752) and of models of their layout, such as BK-SDM.
 
 Legend: N images, C h w latent axes.
 """
@@ -6,7 +6,7 @@ Legend: N images, C h w latent axes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class StableDiffusion(TextDenoiser):
 
     pipelines = ("StableDiffusionPipeline",)
     part = "unet"
-    embeddings = ("encoder_hidden_states",)
+    embeddings: ClassVar[tuple[str, ...]] = ("encoder_hidden_states",)
     extra_embedding: str | None = None
     """The ``addition_embed_type`` of the network."""
 

@@ -39,11 +39,13 @@ class TextDenoiser(Denoiser):
     """The network's part of the pipeline."""
     embeddings: ClassVar[tuple[str, ...]]
     """The arguments of the network that the pipeline's ``encode_prompt`` returns for a prompt, in order."""
+    further_prompts: ClassVar[tuple[str, ...]] = ()
+    """Arguments of ``encode_prompt`` for other encoders' prompts, which it requires; None has it take the first one's."""
     optional_encoders: ClassVar[tuple[str, ...]] = ()
     """Text encoders that a copy of a pipeline may lack."""
 
     def __init__(self, network: Any, repository: Repository) -> None:
-        self.network = network
+        self.network, self.repository = network, repository
         self.encoders = TextEncoders(repository, self.optional_encoders)
         self._template: str | None = None
         self._negative: str | None = None
@@ -103,11 +105,11 @@ class TextDenoiser(Denoiser):
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> None:
         pipeline = self.text_pipeline(self.encoders.load(self.weight.dtype, self.weight.device))
-        others = {"StableDiffusion3Pipeline": {"prompt_2": None, "prompt_3": None}}.get(type(pipeline).__name__, {})
+        further = dict.fromkeys(self.further_prompts)
         for prompt in prompts:
             of_class_and_null = pipeline.encode_prompt(
                 prompt=prompt,
-                **others,
+                **further,
                 device=self.weight.device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=not self._null,
