@@ -24,6 +24,7 @@ from .prior.fit import fit_prior as fit_prior
 from .prior.model import Prior as Prior
 from .report.report import write_report as write_report
 from .sets.distilled_set import DistilledSet as DistilledSet
+from .updating import update as update
 
 __all__: list[str]
 __version__: str

@@ -5,23 +5,25 @@ folder, so a run that was stopped continues where it was, and ends with the same
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from d3hr.data.codec import require_side
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
+from d3hr.distillation.estimation import StandardError
 from d3hr.distillation.grouping import needs_search
 from d3hr.distillation.levels import MEASURING_LEVELS, LevelChoice, choose_level
 from d3hr.distillation.pool import SEARCHING
 from d3hr.distillation.presets import DistillOptions, ExpandOptions, distill_settings
 from d3hr.distillation.settings import DistillSettings
-from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator
-from d3hr.errors import DataError, SettingsError, listed, require_kind
+from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator, require_two_images
+from d3hr.errors import SettingsError, require_kind
 from d3hr.evaluation.teachers import Teacher
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_or_make
+from d3hr.fileio.checksums import digest_of
 from d3hr.fileio.staging import StagedFolder
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import OPEN_PRIOR, Prior
@@ -29,6 +31,7 @@ from d3hr.progress import BY_DEFAULT, InSteps, Progress
 from d3hr.selection.real_images import CHOOSING, Selection, require_real_images, sources_of
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.entries import Sample
+from d3hr.sets.growth import Change, changes_since, reuse_classes, write_contents
 from d3hr.sets.manifest import Manifest
 from d3hr.sets.packing import tile_side
 from d3hr.sets.statistics import KeptMixtures
@@ -50,6 +53,7 @@ def distill(
     decoders: int = 0,
     shared: str | Path | None = None,
     memory_budget: int | None = None,
+    previous: DistilledSet | None = None,
     progress: Progress = BY_DEFAULT,
     **options: Unpack[DistillOptions],
 ) -> DistilledSet:
@@ -72,6 +76,8 @@ def distill(
         shared: folder where what does not depend on the IPC, such as how sure networks are of each real image, is kept for other sets of
             the same data; by default nowhere.
         memory_budget: bytes that a search may hold (256 MiB by default), and a batch of ``batch_size="auto"`` (by default what is free).
+        previous: a set of the same settings and prior, whose classes are used again as far as their images have not changed (see
+            :func:`~d3hr.updating.update`).
         progress: where to report.
         options: settings that differ from the preset's: :class:`~d3hr.distillation.settings.DistillSettings` says what each means.
             ``level="auto"`` takes the knee of normality on a sample of classes (:func:`~d3hr.distillation.levels.choose_level`),
@@ -120,13 +126,18 @@ def distill(
     conditions = prior.denoiser.conditions(conditioning) if prior else {}
     selection = Selection(images, settings, conditions, prior, teacher, Path(shared) if shared else None)
     require_real_images(images, selection.count)
-    with StagedFolder(out, {**manifest.key(), **automatic}) as stage:
+    changes = changes_since(previous, images) if previous else {}
+    updates = {"updates": digest_of(previous.identity)} if previous else {}
+    with StagedFolder(out, {**manifest.key(), **automatic, **updates}) as stage:
         stage.report(progress)
         if stage.finished:
             return DistilledSet.load(out)
         progress = InSteps(progress, _steps(settings, automatic))
         if images.image_size != side:
             progress.say(f"images of {images.image_size} px (median) are read at {side} px{', the side of the prior' if prior else ''}")
+        write_contents(stage.path, images)
+        if previous:
+            reuse_classes(stage.path, previous, changes, progress)
         with execution.session() as place:
             real: Images | None = None
             if settings.real_images:
@@ -141,6 +152,8 @@ def distill(
             sized = images.at_size(side)
             settings = _measured(settings, automatic, stage.path, sized, prior, conditioning, memory_budget, progress)
             estimator = StatisticsEstimator(sized, prior, settings, conditions, decoders)
+            if previous:
+                _merge_added(estimator, previous, changes, stage.path, place, progress)
             mixtures = _measure_statistics(estimator, images.class_names, stage.path / "statistics", place, progress)
             samples = _samples(mixtures) if settings.subsampled else None
             manifest = manifest.changed(settings=settings, ipc=manifest.ipc, samples=samples)
@@ -163,17 +176,6 @@ def expand(
 ) -> DistilledSet:
     """Make a set of another IPC from the statistics of ``distilled``, as :meth:`DistilledSet.expand` says."""
     return distilled.expand(prior, ipc, out, execution=execution, memory_budget=memory_budget, progress=progress, **options)
-
-
-def require_two_images(counts: Mapping[str, int]) -> None:
-    """Raise :class:`DataError` unless every class has at least two images, which the statistics need."""
-    small = [f"{name} ({count})" for name, count in counts.items() if count < 2]
-    if small or not counts:
-        raise DataError(
-            "Each class needs at least two images, to measure their spread.",
-            found=listed(small) or "no class",
-            hint="add images to these classes or remove them.",
-        )
 
 
 def _measuring(settings: DistillSettings) -> str:
@@ -262,6 +264,31 @@ def _measure_statistics(
                 finished.keep(name, merged.mixture, merged.error, settings.statistics_dtype)
                 del unfinished[name]
     return finished  # read back from the disk, so that groups are drawn from what expand will see
+
+
+def _merge_added(
+    estimator: StatisticsEstimator,
+    previous: DistilledSet,
+    changes: Mapping[str, Change],
+    folder: Path,
+    execution: Execution,
+    progress: Progress,
+) -> None:
+    """Finish the statistics of classes that have grown: those of the images that have come, merged with those of the set.
+
+    Several modes, a rank and a sample need all images of a class: there nothing is done.
+    """
+    settings = estimator.settings
+    added = {name: change.added for name, change in changes.items() if change.kind == "grown"}
+    if not added or settings.modes > 1 or settings.rank or settings.subsampled or settings.forward_process != "inversion":
+        return
+    names = [*added]
+    some = estimator.images.only({name: added.get(name, ()) for name in estimator.images.class_names}, f"added {digest_of(names)}")
+    kept = _measure_statistics(replace(estimator, images=some), names, folder / "added", execution, progress)
+    finished = KeptMixtures(folder / "statistics", estimator.images.class_names, settings.modes, settings.rank, progress)
+    for name in names:
+        if name not in finished:
+            finished.keep(name, previous.mixtures[name].merge(kept[name]), StandardError(0.0, 0.0), settings.statistics_dtype)
 
 
 def _samples(finished: KeptMixtures) -> dict[str, Sample]:

@@ -64,7 +64,8 @@ def test_a_set_opens_as_a_plain_image_folder(small: tuple[ImageData, Prior], tmp
     names = loaded.features["label"].names
     assert [names[label] for label in loaded["label"]] == [made.class_names[label] for label in made.labels]
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
-        "README.md", "SHA256SUMS", "contact-sheet.png", "manifest.json", "run.json", "statistics.safetensors", "train",
+        "README.md", "SHA256SUMS", "contact-sheet.png", "contents.safetensors", "manifest.json", "run.json", "statistics.safetensors",
+        "train",
     ]  # fmt: skip
     again = load_images(tmp_path / "set")
     assert torch.equal(to_uint8(again.gather(range(6))[0]), made.images)
@@ -126,7 +127,7 @@ def test_statistics_alone_make_any_number_of_images_later(small: tuple[ImageData
     """Without images the set has no pictures and says so; expanded, it gives the pixels that distilling would have given."""
     images, prior = small
     kept = quick(images, prior, tmp_path / "kept", store="statistics")
-    names = ["README.md", "SHA256SUMS", "manifest.json", "run.json", "statistics.safetensors"]
+    names = ["README.md", "SHA256SUMS", "contents.safetensors", "manifest.json", "run.json", "statistics.safetensors"]
     assert sorted(path.name for path in kept.path.iterdir()) == names
     assert (kept.manifest.ipc, [entry.images for entry in kept.manifest.classes]) == (0, [0, 0, 0])
     with pytest.raises(DistilledSetError, match="d3hr expand"):

@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": "what distilling and evaluating will cost, before anything runs",
     "distill": "a data set into a few images per class",
     "expand": "another number of images per class, from the statistics of a set",
+    "update": "a set anew from data that have grown",
     "baseline": "a set by another method, such as random real images",
     "train-teacher": "a network trained on all real images, for soft labels",
     "import-teacher": "a network that others trained, for soft labels",

@@ -6,7 +6,7 @@ Legend: N images, H = W image size in pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
@@ -37,8 +37,8 @@ _Indices = NDArray[np.int64]
 class ImageData:
     """Images of named classes, read from their source when they are needed.
 
-    Iterating yields ``(class name, batches)`` one class at a time, where ``batches`` yields float tensors [n, 3, H, W] in [-1, 1];
-    memory holds one batch. An index gives ``(image [3, H, W], label)``.
+    Iterating yields ``(class name, batches)``, where ``batches`` yields float tensors [n, 3, H, W] in [-1, 1]; memory holds one batch. An
+    index gives ``(image [3, H, W], label)``.
 
     Attributes:
         source: the source, as the user named it.
@@ -130,6 +130,10 @@ class ImageData:
         dropped = sum(count * (1 - min(size) / max(size)) for size, count in self.sizes.items())
         return dropped / sum(self.sizes.values()) if self.fit == "crop" else 0.0
 
+    def digests(self, class_name: str) -> _Indices:
+        """Return the first 64 bits of the SHA-256 of each image of a class, int64 [N]."""
+        return self.contents.digests[self._indices(class_name)]
+
     def overlap(self, test: ImageData) -> int:
         """Return how many of the test images are among these, byte for byte."""
         return int(np.isin(test.contents.digests[test._order], self.contents.digests[self._order]).sum())
@@ -207,9 +211,7 @@ class ImageData:
         return replace(self, _kept=pixels)
 
     def divided(self, share: float) -> tuple[ImageData, ImageData]:
-        """Return the images without a share of each class, and that share: the same images of a class each time.
-
-        Each part has at least one image of every class, and both have the images in their order.
+        """Return the images without a share of each class, and that share, at least one image each: the same each time.
 
         Raises:
             SettingsError: ``share`` is not between 0 and 1.
@@ -219,22 +221,30 @@ class ImageData:
             raise SettingsError("A share to hold out lies between 0 and 1.", found=f"{share:g}", hint="hold out 0.2, for example.")
         single = [name for name, count in self.counts.items() if count < 2]
         if single:
-            raise DataError(
-                "A class with one image cannot be divided.", found=listed(single), hint="add images to it, or hold nothing out."
-            )
-        outside, inside = list[_Indices](), list[_Indices]()
+            raise DataError("A class with one image cannot be divided.", found=listed(single), hint="add images, or hold nothing out.")
+        outside, inside = dict[str, _Indices](), dict[str, _Indices]()
         for name, indices in self._by_class.items():
             count = min(max(round(share * len(indices)), 1), len(indices) - 1)
-            held = np.zeros(len(indices), dtype=bool)
-            held[torch.randperm(len(indices), generator=generator_for(0, "hold out", name))[:count].numpy()] = True
-            outside.append(indices[~held])
-            inside.append(indices[held])
+            order = torch.randperm(len(indices), generator=generator_for(0, "hold out", name)).numpy()
+            outside[name], inside[name] = np.sort(order[count:]), np.sort(order[:count])
+        return replace(self.only(outside, f"without {share!r}"), hold_out=share), self.only(inside, f"held out {share!r}")
 
-        def part(parts: list[_Indices], words: str, left_out: float) -> ImageData:
-            digest = hashlib.sha256(f"{self.fingerprint} {words} {share!r}".encode())
-            return replace(self, fingerprint=digest.hexdigest(), _order=np.concatenate(parts), _kept=None, hold_out=left_out)
+    def only(self, chosen: Mapping[str, Sequence[int] | _Indices], words: str) -> ImageData:
+        """Return some images of each class, by their indices in it; ``words`` tell in the fingerprint which these are."""
+        order = [indices[np.asarray(chosen[name], dtype=np.int64)] for name, indices in self._by_class.items()]
+        digest = hashlib.sha256(f"{self.fingerprint} {words}".encode())
+        return replace(self, fingerprint=digest.hexdigest(), _order=np.concatenate(order), _kept=None, hold_out=0.0)
 
-        return part(outside, "without", share), part(inside, "held out", 0.0)
+    def ordered(self, class_names: Sequence[str]) -> ImageData:
+        """Return the same images with their classes, all of them, in another order, which is that of the labels."""
+        if tuple(class_names) == self.class_names:
+            return self
+        images = copy(self._images)
+        images.class_names = tuple(class_names)
+        images.labels = np.argsort([self.class_names.index(name) for name in class_names])[self._images.labels]
+        order = np.concatenate([self._by_class[name] for name in class_names])
+        digest = hashlib.sha256(f"{self.fingerprint} {images.class_names!r}".encode())
+        return replace(self, fingerprint=digest.hexdigest(), _images=images, _order=order, _kept=None)
 
     def renamed(self, class_names: Sequence[str]) -> ImageData:
         """Return the same images with other names for the classes, in the order of the labels; the fingerprint changes with them.

@@ -22,7 +22,7 @@ from d3hr.distillation.estimation import ClassEstimate, StandardError
 from d3hr.distillation.grouping import draw_mixture, mode_name
 from d3hr.distillation.mixture import ClassMixture, clustering_subset, k_means_centres, nearest_centres
 from d3hr.distillation.settings import DistillSettings
-from d3hr.errors import NumericalError
+from d3hr.errors import DataError, NumericalError, listed
 from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
 from d3hr.seeds import derive_seed, generator_for
@@ -187,6 +187,17 @@ class ImageGenerator:
                 guidance_scale=self.settings.denoising_guidance,
                 batch_size=self.settings.batch_size,
             )
+
+
+def require_two_images(counts: Mapping[str, int]) -> None:
+    """Raise :class:`DataError` unless every class has at least two images, which the statistics need."""
+    small = [f"{name} ({count})" for name, count in counts.items() if count < 2]
+    if small or not counts:
+        raise DataError(
+            "Each class needs at least two images, to measure their spread.",
+            found=listed(small) or "no class",
+            hint="add images to these classes or remove them.",
+        )
 
 
 def image_order(class_name: str, count: int, settings: DistillSettings) -> Sequence[int]:

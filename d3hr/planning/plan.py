@@ -7,11 +7,11 @@ from typing import Literal, Unpack
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.presets import DistillOptions, distill_settings
+from d3hr.distillation.tasks import require_two_images
 from d3hr.errors import SettingsError, require_at_least
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.training import check_steps
-from d3hr.pipeline import require_two_images
 from d3hr.planning.costs import FLOAT32, FLOAT64, Workload, batches_of, longest_share
 from d3hr.planning.counting import PriorNeeds, StudentNeeds, prior_needs, student_needs
 from d3hr.planning.probe import ASSUMED_PREDICTIONS, Measured, probe

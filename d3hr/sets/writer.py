@@ -29,7 +29,7 @@ Images = Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]]
 """From names of classes to each with its images, float [K, 3, H, W] in [-1, 1], in any order."""
 WRITING = "writing classes"
 """Title of the bar of the images."""
-TEMPORARY = ("statistics", "candidates.json", "chosen")
+TEMPORARY = ("statistics", "added", "candidates.json", "chosen")
 """What a staged set may hold, and the finished one does not need."""
 
 
