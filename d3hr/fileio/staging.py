@@ -27,7 +27,7 @@ from d3hr.fileio.names import with_a_name
 from d3hr.formatting import flat
 from d3hr.progress import SILENT, Progress
 
-_KEY_FILE = "run.json"
+_KEY_FILE, PARTIAL = "run.json", ".partial"
 _SHOWN = 40
 """Most characters of a setting that a message shows."""
 
@@ -50,7 +50,7 @@ class StagedFolder:
 
     def __init__(self, out: str | Path, key: dict[str, Any], *, leading: bool = True) -> None:
         self.out = with_a_name(Path(out))
-        self.path = self.out.with_name(self.out.name + ".partial")
+        self.path = self.out.with_name(self.out.name + PARTIAL)
         self.resumed = False
         self._lock: BaseFileLock | None = None
         self._key = json.loads(json.dumps(key))
@@ -167,6 +167,12 @@ def kept_tensors(
             tensors = compute()
             write_tensors(file, tensors)
     return tensors
+
+
+def kept_key(out: str | Path) -> dict[str, Any]:
+    """Return the key of the run that made ``out``, finished or not; empty where there is none."""
+    folder = with_a_name(Path(out))
+    return _read_key(folder) or _read_key(folder.with_name(folder.name + PARTIAL)) or {}
 
 
 def require_free_or_ours(out: str | Path) -> None:

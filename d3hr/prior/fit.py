@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +17,19 @@ from d3hr.data.decoded import decoded
 from d3hr.errors import SettingsError, require_kind
 from d3hr.fileio.atomic import write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
-from d3hr.fileio.staging import StagedFolder
+from d3hr.fileio.staging import StagedFolder, kept_key
 from d3hr.prior.autoencoder import downsampling, psnr_db, train_autoencoder
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.families.dit import DiT
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.model import Prior
-from d3hr.prior.networks import SCHEDULER_CONFIG, default_device, new_autoencoder, new_transformer
+from d3hr.prior.networks import SCHEDULER_CONFIGS, default_device, new_autoencoder, new_transformer
+from d3hr.prior.precision import WIDE, Units, training_precision
 from d3hr.prior.repository import Repository, load_autoencoder
+from d3hr.prior.schedules.flow_matching import FlowMatching
 from d3hr.prior.schedules.schedule import TrainableSchedule
-from d3hr.prior.settings import FitSettings, fit_settings, fitting_image_size
+from d3hr.prior.settings import OBJECTIVE, FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
 from d3hr.progress import BY_DEFAULT, InSteps, Progress
@@ -87,6 +90,7 @@ def fit_prior(
     process = Accelerator(mixed_precision="no", cpu=default_device().type == "cpu")
     _check_batches(settings, process)
     pretrained, began_as = dict[str, str](), dict[str, str]()
+    objective = None if init else settings.objective or OBJECTIVE
     if init is not None:
         base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder)
         pretrained["init"] = base.fingerprint
@@ -100,13 +104,14 @@ def fit_prior(
         "kind": "prior",
         "data": images.fingerprint,
         "pretrained": pretrained,
-        "settings": settings.model_dump(mode="json", exclude={"init", "autoencoder"}),
         "image_size": prior.image_size,
         "training": settings.transformer_training.model_dump(mode="json"),
         "preset": settings.networks.model_dump(mode="json") if init is None else None,
     }
     with process.main_process_first():
-        stage = StagedFolder(out, key, leading=process.is_main_process)
+        settings = settings.model_copy(update={"precision": _precision(settings, out, process.device, prior.network)})
+        decided = settings.model_dump(mode="json", exclude={"init", "autoencoder"}) | {"objective": objective}
+        stage = StagedFolder(out, key | {"settings": decided}, leading=process.is_main_process)
     process.wait_for_everyone()
     with stage:
         stage.report(progress)
@@ -139,7 +144,7 @@ def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: in
                 hint=f"give an --image-size that is a multiple of {factor}.",
             )
         transformer = new_transformer(settings.networks, (autoencoder.config.latent_channels, size // factor), len(class_names))
-    prior = Prior(DiT(transformer, class_names), autoencoder, SCHEDULER_CONFIG)
+    prior = Prior(DiT(transformer, class_names), autoencoder, SCHEDULER_CONFIGS[settings.objective or OBJECTIVE])
     transformer.requires_grad_(True)
     return prior
 
@@ -166,6 +171,14 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
     return prior, {match.class_name: match.prior_class for match in matches}
 
 
+def _precision(settings: FitSettings, out: str | Path, device: torch.device, transformer: Any) -> str:
+    """Return the precision to train in; for ``auto``, that of the run that is continued, even on another machine."""
+    if settings.precision != "auto":
+        return settings.precision
+    kept = kept_key(out).get("settings", {}).get("precision")
+    return str(kept or training_precision(Units.of(device), getattr(transformer, "inner_dim", WIDE)))
+
+
 def _check_batches(settings: FitSettings, process: Accelerator) -> None:
     for training in (settings.transformer_training, settings.autoencoder_training):
         if training.batch_size % process.num_processes:
@@ -179,8 +192,6 @@ def _check_batches(settings: FitSettings, process: Accelerator) -> None:
 def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitContext, latent_cache: Path) -> dict[str, Curve]:
     """Train the networks of a prior, in place, and return their loss curves; of the transformer, the parameters that need a gradient."""
     vae, transformer, curves, scale = prior.vae, prior.network, {}, 1.0
-    schedule = prior.schedule
-    assert isinstance(schedule, TrainableSchedule)
     seconds = settings.max_minutes and 60 * settings.max_minutes
     if settings.trains_autoencoder:
         images = decoded(images, context.folder, context.progress)
@@ -205,7 +216,7 @@ def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitC
         latents,
         list(images.counts.values()),
         context,
-        schedule=schedule,
+        schedule=training_schedule(prior),
         settings=settings.transformer_training,
         scale=scale,
         max_seconds=seconds,
@@ -214,6 +225,16 @@ def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitC
         merge_lora(transformer)
     transformer.requires_grad_(False)
     return curves
+
+
+def training_schedule(prior: Prior) -> TrainableSchedule:
+    """Return the schedule at whose times a prior is trained: its own, but without the shift of a flow's levels towards noise.
+
+    Sets are drawn from low levels, which a shifted training would hardly see.
+    """
+    schedule = prior.schedule
+    assert isinstance(schedule, TrainableSchedule)
+    return dataclasses.replace(schedule, shift=1.0) if isinstance(schedule, FlowMatching) else schedule
 
 
 def _write(

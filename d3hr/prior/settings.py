@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from d3hr.errors import SettingsError, settings_error
 from d3hr.prior.presets import FINE_TUNING, PriorPreset, TrainingSettings, prior_preset
 
+Objective = Literal["epsilon", "v", "flow"]
+"""What a network learns to predict: noise (DDPM, arXiv 2006.11239), v (arXiv 2202.00512), or the velocity of a flow (arXiv 2210.02747)."""
+OBJECTIVE: Objective = "epsilon"
+"""What a new network learns by default (docs/decisions.md)."""
 _ENDLESS = 10**9
 
 
@@ -31,6 +35,9 @@ class FitSettings(BaseModel):
     class_map: dict[str, str] | None = None
     """with --init, the class of the pretrained prior that a class starts as; others start as the class of the same name, or as the null
     class"""
+    objective: Objective | None = None
+    """what a new transformer learns to predict: the noise (epsilon, the default), v, or the velocity of a flow, at logit-normal times; with
+    --init it predicts what the pretrained one does"""
     steps: int | None = Field(default=None, ge=1)
     """optimiser steps of the transformer; by default the preset's, or 10,000 with --init"""
     autoencoder_steps: int | None = Field(default=None, ge=1)
@@ -44,8 +51,9 @@ class FitSettings(BaseModel):
     then depend on the speed of the machine"""
     image_size: int | None = None
     """side in pixels; by default that of the images, to the next multiple of 8 within the preset's range, or the pretrained prior's"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """arithmetic of the networks in training; weights stay float32"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """arithmetic of the networks in training; weights stay float32; auto is bf16 where the GPU or CPU has units for it, on a CPU from
+    preset small on, and a stopped fit goes on in its own"""
     gradient_checkpointing: bool = False
     """compute activations twice instead of keeping them, for large transformers on small GPUs"""
     seed: int = Field(default=0, ge=0)
@@ -57,6 +65,8 @@ class FitSettings(BaseModel):
             raise ValueError("--adapt lora and --class-map need --init, a pretrained prior to start from")
         if self.autoencoder_steps is not None and not self.trains_autoencoder:
             raise ValueError("--autoencoder-steps is for training an autoencoder, and --init and --autoencoder bring one")
+        if self.init is not None and self.objective is not None:
+            raise ValueError("--objective is for a new transformer, and that of --init has learned one")
         return self
 
     @property
