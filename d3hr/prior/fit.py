@@ -206,9 +206,9 @@ def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitC
         seconds = seconds and seconds - curves["autoencoder"].seconds
         vae.register_to_config(scaling_factor=1.0)
     latents = Latents(images, vae.to(context.process.device), latent_cache, context.process, context.progress)
-    if settings.trains_autoencoder:
+    if settings.init is None:
         scale = 1 / latents.root_mean_square()
-        vae.register_to_config(scaling_factor=scale)
+        vae.register_to_config(scaling_factor=scale * vae.config.scaling_factor)
     if settings.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     curves["transformer"] = train_transformer(

@@ -1,0 +1,151 @@
+"""What a good pretrained autoencoder is worth: reconstruction, drawn sets and real starts, next to one that is fitted in minutes.
+
+The photos of ten classes of Tiny ImageNet, at 64 pixels. The pretrained autoencoder is TAEF2 (``benchmarks.quality.taef2``), which stands
+for those that diffusers loads; behind each, a transformer of the same shape is trained for the same steps. Everything is measured on
+held-out training images. Priors, sets and trainings are kept in benchmarks/work/autoencoders, so a stopped run continues; after each part
+the result is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.harness import DOCS, WORK, argument_parser, kept_rows, record
+from benchmarks.quality.real_choice import PROTOCOLS
+from benchmarks.quality.real_matrix import HERE, matrix_file
+from benchmarks.quality.taef2 import save_taef2
+from benchmarks.real_data import real_data
+from d3hr import ImageData, Prior, fit_prior, load_images
+from d3hr.comparison.matrix import MatrixRow, read_matrix
+from d3hr.comparison.run import compare
+from d3hr.data.showing import contact_sheet
+from d3hr.fileio.atomic import read_json, write_bytes
+from d3hr.methods.job import MethodInputs
+from d3hr.prior.autoencoder import psnr_db, to_images, to_latents
+from d3hr.progress import OnTerminal
+
+DATA, SIDE, PRESET = "tiny_imagenet10", 64, "compact"
+WEIGHTS = os.environ.get("D3HR_TAEF2", "")
+AUTOENCODER_STEPS, STEPS = 800, 1200
+STUDENT_SIDE = 32
+"""Pixels that students see: at 64 the trainings would take four times as long."""
+SMALL_SIDES = (16, 24, 32, 40, 48, 56)
+"""Sides, below that of the photos, at which the pretrained autoencoder is tried."""
+FOLDER = WORK / "autoencoders"
+"""Finished work."""
+
+
+def fitted(images: ImageData, autoencoder: Path | None, name: str) -> Prior:
+    """Fit, or load, the prior behind an autoencoder, or behind one that is trained."""
+    return fit_prior(
+        images,
+        FOLDER / name,
+        preset=PRESET,
+        steps=STEPS,
+        image_size=SIDE,
+        progress=OnTerminal(),
+        **({"autoencoder_steps": AUTOENCODER_STEPS} if autoencoder is None else {"autoencoder": autoencoder}),
+    )
+
+
+def reconstruction(vae: Any, images: Tensor, enlarge: int = 1) -> float:
+    """Return the PSNR, in dB, of images [N, 3, H, W] that went through an autoencoder, enlarged before and averaged down after."""
+
+    def through(part: Tensor) -> Tensor:
+        side = part.shape[-1] * enlarge
+        large = F.interpolate(part, size=(side, side), mode="bicubic").clamp(-1, 1) if enlarge > 1 else part
+        return F.avg_pool2d(to_images(vae, to_latents(vae, large)), enlarge)
+
+    with torch.no_grad():
+        return round(psnr_db(images, torch.cat([through(part) for part in images.split(50)])), 2)
+
+
+def reconstructions(priors: Mapping[str, Prior]) -> dict[str, Any]:
+    """Return what comes back of the held-out photos, by autoencoder and side."""
+    photos, small = _photos(SIDE), {side: _photos(side) for side in SMALL_SIDES}
+    pretrained = priors["pretrained"].vae
+    return {
+        "at_64_px": {name: reconstruction(prior.vae, photos) for name, prior in priors.items()},
+        "enlarged_to_128_px": {name: reconstruction(prior.vae, photos, enlarge=2) for name, prior in priors.items()},
+        "pretrained_by_side": {str(side): reconstruction(pretrained, each) for side, each in small.items()},
+        "pretrained_by_side_enlarged": {str(side): reconstruction(pretrained, each, enlarge=2) for side, each in small.items()},
+    }
+
+
+def _photos(side: int) -> Tensor:
+    images = load_images(str(real_data(DATA)), split="validation", image_size=side)
+    return images.gather(range(len(images)))[0]
+
+
+def about_fit(name: str) -> dict[str, Any]:
+    """Return minutes and last loss of a fit."""
+    about = read_json(FOLDER / name / "fit.json")
+    losses = [float(line.split(",")[2]) for line in (FOLDER / name / "loss.csv").read_text().splitlines() if line.startswith("transformer")]
+    return {
+        "minutes": {network: round(seconds / 60, 1) for network, seconds in about["seconds"].items()},
+        "steps": about["steps"],
+        "noise_loss": round(sum(losses[-10:]) / 10, 4),
+    }
+
+
+def pictures(images: ImageData, priors: Mapping[str, Prior]) -> None:
+    """Write docs/images/autoencoders.png: a held-out photo of each class, what either autoencoder makes of it, and sets that were drawn."""
+    from d3hr.sets.distilled_set import DistilledSet
+
+    real = torch.cat([images.pick(name, [1]) for name in images.class_names])
+    rows = {"photo": real}
+    for name, prior in priors.items():
+        rows[f"{name}: reconstructed"] = prior.decode(prior.encode(real))
+    for row in ("mixture", "real start, level 2", "real start, level 10"):
+        for name in priors:
+            made = DistilledSet.load(FOLDER / f"{name}-validation" / "sets" / f"{row}-ipc10-seed0")
+            shown = torch.stack([made.of_class(label)[0] for label in made.class_names])
+            rows[f"{name}: {row}"] = shown.float() / 127.5 - 1
+    write_bytes(DOCS / "images" / "autoencoders.png", contact_sheet({name: _bytes(each) for name, each in rows.items()}))
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="taef2.safetensors; by default D3HR_TAEF2 of the environment")
+    parser.add_argument("--seeds", type=int, nargs="*", help="seeds of the sets; by default the matrix's")
+    options = parser.parse_args(arguments)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    pretrained = save_taef2(options.weights, FOLDER / "taef2")
+    images, validation = (load_images(str(real_data(DATA)), split=split, image_size=SIDE) for split in ("train", "validation"))
+    protocol = HERE / "protocols" / f"{PROTOCOLS[DATA]}.yaml"
+    matrix = read_matrix(matrix_file("autoencoders"), {"protocols": [str(protocol)], "distillation_seeds": options.seeds})
+    figures: dict[str, Any] = {}
+
+    def keep(part: str, make: Callable[[], Any]) -> None:
+        figures[part] = make()
+        sizes = {"preset": PRESET, "image_size": SIDE, "autoencoder_steps": AUTOENCODER_STEPS, "steps": STEPS}
+        of_students = {"protocol": protocol.name, "student_side": STUDENT_SIDE, "seeds": matrix.distillation_seeds}
+        record(f"{DATA}-autoencoders-validation", sizes | of_students, figures)
+
+    priors = {"fitted": fitted(images, None, "fitted"), "pretrained": fitted(images, pretrained, "pretrained")}
+    keep("fits", lambda: {name: about_fit(name) for name in priors})
+    keep("reconstruction_psnr_db", lambda: reconstructions(priors))
+    rows: list[dict[str, Any]] = []
+    real = tuple(MatrixRow(method=method) for method in ("random_real", "chosen"))
+    for name, prior in {"real": None, **priors}.items():
+        part = matrix if prior else matrix.model_copy(update={"methods": real})
+        inputs = MethodInputs(images, SIDE, prior=prior)
+        made = compare(part, inputs, validation, FOLDER / f"{name}-validation", image_size=STUDENT_SIDE, progress=OnTerminal())
+        rows += [{**row, "name": f"{name}: {row['name']}"} for row in kept_rows(made.rows, "class_names")]
+        keep("rows", lambda: rows)
+    pictures(validation, priors)
+
+
+if __name__ == "__main__":
+    main()
