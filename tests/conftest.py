@@ -150,6 +150,26 @@ def image_folder(tmp_path: Path) -> MakeFolder:
     return make
 
 
+def hub_cache(folder: Path, cache: Path, name: str) -> None:
+    """Lay ``folder`` out as the Hub's cache holds a downloaded repository."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    (repository / "snapshots").mkdir()
+    folder.rename(repository / "snapshots" / ("a" * 40))
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub's cache of a machine without network."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return cache
+
+
 def write_parquet(folder: Path, images: list[Path], labels: list[int], names: list[str]) -> Path:
     """Write images with a class label each as a folder of one parquet file, as the Hugging Face Hub keeps them."""
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})

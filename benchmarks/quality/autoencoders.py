@@ -1,6 +1,6 @@
 """What a good pretrained autoencoder is worth: reconstruction, drawn sets and real starts, next to one that is fitted in minutes.
 
-The photos of ten classes of Tiny ImageNet, at 64 pixels. The pretrained autoencoder is TAEF2 (``benchmarks.quality.taef2``), which stands
+The photos of ten classes of Tiny ImageNet, at 64 pixels. The pretrained autoencoder is TAEF2 (``benchmarks.taef2``), which stands
 for those that diffusers loads; behind each, a transformer of the same shape is trained for the same steps. Everything is measured on
 held-out training images. Priors, sets and trainings are kept in benchmarks/work/autoencoders, so a stopped run continues; after each part
 the result is written.
@@ -9,7 +9,7 @@ the result is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.harness import DOCS, WORK, argument_parser, kept_rows, record
+from benchmarks.harness import DOCS, HERE, WORK, argument_parser, kept_rows, record
 from benchmarks.quality.real_choice import PROTOCOLS
-from benchmarks.quality.real_matrix import HERE, matrix_file
-from benchmarks.quality.taef2 import save_taef2
+from benchmarks.quality.real_matrix import matrix_file
 from benchmarks.real_data import real_data
+from benchmarks.taef2 import save_taef2
 from d3hr import ImageData, Prior, fit_prior, load_images
 from d3hr.comparison.matrix import MatrixRow, read_matrix
 from d3hr.comparison.run import compare
@@ -127,15 +127,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     matrix = read_matrix(matrix_file("autoencoders"), {"protocols": [str(protocol)], "distillation_seeds": options.seeds})
     figures: dict[str, Any] = {}
 
-    def keep(part: str, make: Callable[[], Any]) -> None:
-        figures[part] = make()
+    def keep(part: str, content: Any) -> None:
+        figures[part] = content
         sizes = {"preset": PRESET, "image_size": SIDE, "autoencoder_steps": AUTOENCODER_STEPS, "steps": STEPS}
         of_students = {"protocol": protocol.name, "student_side": STUDENT_SIDE, "seeds": matrix.distillation_seeds}
         record(f"{DATA}-autoencoders-validation", sizes | of_students, figures)
 
     priors = {"fitted": fitted(images, None, "fitted"), "pretrained": fitted(images, pretrained, "pretrained")}
-    keep("fits", lambda: {name: about_fit(name) for name in priors})
-    keep("reconstruction_psnr_db", lambda: reconstructions(priors))
+    keep("fits", {name: about_fit(name) for name in priors})
+    keep("reconstruction_psnr_db", reconstructions(priors))
     rows: list[dict[str, Any]] = []
     real = tuple(MatrixRow(method=method) for method in ("random_real", "chosen"))
     for name, prior in {"real": None, **priors}.items():
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         inputs = MethodInputs(images, SIDE, prior=prior)
         made = compare(part, inputs, validation, FOLDER / f"{name}-validation", image_size=STUDENT_SIDE, progress=OnTerminal())
         rows += [{**row, "name": f"{name}: {row['name']}"} for row in kept_rows(made.rows, "class_names")]
-        keep("rows", lambda: rows)
+        keep("rows", rows)
     pictures(validation, priors)
 
 

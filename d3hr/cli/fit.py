@@ -27,7 +27,7 @@ def fit(
     out: str,
     preset: str = "tiny",
     init: str | None = None,
-    autoencoder: str | None = None,
+    autoencoder: str = "auto",
     class_map: str | None = None,
     split: str | None = None,
     latent_cache: str | None = None,
@@ -41,7 +41,8 @@ def fit(
         out: folder to write the prior to (a diffusers DiTPipeline)
         preset: tiny (8 to 32 px, minutes on a CPU), compact (16 to 64 px, an hour on a CPU), small (16 to 64 px), base (32 to 256 px, GPU)
         init: pretrained prior to start from, such as facebook/DiT-XL-2-256
-        autoencoder: folder or Hub id of an autoencoder to use as it is
+        autoencoder: folder or Hub id of an autoencoder to use as it is; own (trained); or auto: madebyollin/taesd where it can be had and
+            keeps what is in the images, else own; with --init, that of the prior
         class_map: with --init, YAML file of lines "class: class of the pretrained prior to start as"
         split: train, validation, test, ...; train by default
         latent_cache: folder that keeps the encoded images for other fits
@@ -51,23 +52,22 @@ def fit(
     from d3hr.fileio.staging import require_free_or_ours
     from d3hr.prior.class_matching import read_class_map
     from d3hr.prior.fit import fit_prior
+    from d3hr.prior.given_autoencoder import FACTOR
     from d3hr.prior.model import Prior
-    from d3hr.prior.settings import fit_settings, fitting_image_size
+    from d3hr.prior.settings import AUTO, OWN, fit_settings, fitting_image_size
 
     named = read_class_map(class_map) if class_map else None
     settings: dict[str, Any] = {"preset": preset, "class_map": named, **dict(training)}
     checked = fit_settings(init=init, autoencoder=autoencoder, **settings)  # refuses wrong settings before any image is read
-    if init is None and checked.image_size is not None:
-        fitting_image_size(checked, checked.image_size)
+    if init is None and checked.image_size is not None and autoencoder in (AUTO, OWN):
+        fitting_image_size(checked, checked.image_size, FACTOR if autoencoder == AUTO else None)
     require_free_or_ours(out)
     progress = OnTerminal()
-    base = Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder) if init else None
+    base = Prior.from_pretrained(init, device="cpu", autoencoder=None if autoencoder == AUTO else autoencoder) if init else None
     if base:
         say_licence(base, progress)
     images = reading.load(data, split, progress)
-    prior = fit_prior(
-        images, out, init=base, autoencoder=None if base else autoencoder, latent_cache=latent_cache, progress=progress, **settings
-    )
+    prior = fit_prior(images, out, init=base, autoencoder=autoencoder, latent_cache=latent_cache, progress=progress, **settings)
     verdict = _judged(reading, images, prior, Path(out), progress)
     text = (
         f"Prior of {len(prior.class_names)} classes at {prior.image_size} px in {out} (loss curve: {out}/loss.csv).\n"

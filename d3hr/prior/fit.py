@@ -15,21 +15,21 @@ import torch
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.data.decoded import decoded
 from d3hr.errors import SettingsError, require_kind
-from d3hr.fileio.atomic import write_bytes, write_json
+from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder, kept_key
 from d3hr.prior.autoencoder import downsampling, psnr_db, train_autoencoder
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.families.dit import DiT
 from d3hr.prior.fit_context import FitContext
+from d3hr.prior.given_autoencoder import autoencoder_of
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIGS, default_device, new_autoencoder, new_transformer
 from d3hr.prior.precision import WIDE, Units, training_precision
-from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.schedules.flow_matching import FlowMatching
 from d3hr.prior.schedules.schedule import TrainableSchedule
-from d3hr.prior.settings import OBJECTIVE, FitSettings, fit_settings, fitting_image_size
+from d3hr.prior.settings import AUTO, OBJECTIVE, FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
 from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
 from d3hr.progress import BY_DEFAULT, InSteps, Progress
@@ -48,7 +48,7 @@ def fit_prior(
     *,
     preset: str = "tiny",
     init: Prior | str | Path | None = None,
-    autoencoder: str | Path | None = None,
+    autoencoder: str | Path = AUTO,
     latent_cache: str | Path | None = None,
     seed: int = 0,
     progress: Progress = BY_DEFAULT,
@@ -67,7 +67,9 @@ def fit_prior(
         out: folder to write.
         preset: ``tiny``, ``compact``, ``small`` or ``base``; with ``init`` it has no effect.
         init: pretrained prior to start from: a folder, a Hub id such as ``facebook/DiT-XL-2-256``, or a loaded prior, which is not changed.
-        autoencoder: folder or Hub id of an autoencoder to use as it is, instead of training one or of the one of ``init``.
+        autoencoder: folder or Hub id of an autoencoder whose weights stay as they are; ``own``, which is trained; or ``auto``: that of
+            ``init``, or else a pretrained one where it can be had and suits the images
+            (:func:`~d3hr.prior.given_autoencoder.autoencoder_of`). Which one it is, and why, ``fit.json`` says.
         latent_cache: folder that keeps the encoded images for other fits of the same data and autoencoder; by default they are not kept.
         seed: seed of weights, order and noise.
         progress: where to report.
@@ -85,21 +87,23 @@ def fit_prior(
 
     require_kind("images", images, ImageData, OPEN_IMAGES)
     name = (init.source or "a prior in memory") if isinstance(init, Prior) else init and str(init)
-    settings = fit_settings(preset=preset, init=name, autoencoder=autoencoder and str(autoencoder), seed=seed, **changes)
+    settings = fit_settings(preset=preset, init=name, autoencoder=str(autoencoder), seed=seed, **changes)
     # Mixed precision is the trainer's: accelerate's is global to the interpreter. Without cpu=True it would not connect processes on CPUs.
     process = Accelerator(mixed_precision="no", cpu=default_device().type == "cpu")
     _check_batches(settings, process)
-    pretrained, began_as = dict[str, str](), dict[str, str]()
+    pretrained, began_as, reason = dict[str, str](), dict[str, str](), None
     objective = None if init else settings.objective or OBJECTIVE
     if init is not None:
-        base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=autoencoder)
+        other = None if settings.autoencoder == AUTO else autoencoder
+        base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=other)
         pretrained["init"] = base.fingerprint
         prior, began_as = _pretrained(settings, images.class_names, base, of=images.source)
     else:
-        vae = load_autoencoder(Repository(str(autoencoder)), torch.float32) if autoencoder else None
-        if vae is not None:
-            pretrained["autoencoder"] = fingerprint([vae], dict(vae.config))
-        prior = _untrained(settings, images.class_names, images.image_size, vae)
+        given = autoencoder_of(settings, images, out, process, progress)
+        settings, reason = settings.model_copy(update={"autoencoder": given.name}), given.reason
+        if given.vae is not None:
+            pretrained["autoencoder"] = fingerprint([given.vae], dict(given.vae.config))
+        prior = _untrained(settings, images.class_names, images.image_size, given.vae)
     key = {
         "kind": "prior",
         "data": images.fingerprint,
@@ -120,12 +124,14 @@ def fit_prior(
                 progress.say(f"images of {images.image_size} px (median) are read at {prior.image_size} px, the side of this prior")
             work = stage.path / "checkpoints"
             work.mkdir(exist_ok=True)
+            if process.is_main_process:  # a run that goes on says why it was decided in the first place
+                reason = load_or_make(work / "autoencoder.json", lambda: {"reason": reason})["reason"]
             steps = [*(["decoding images", "autoencoder"] if settings.trains_autoencoder else []), "encoding images", "transformer"]
             context = FitContext(seed, settings.precision == "bf16", process, work, InSteps(progress, steps))
             sized = images.at_size(prior.image_size)
             curves = _train(prior, settings, sized, context, Path(latent_cache) if latent_cache else work / "latents")
             if process.is_main_process:
-                _write(stage.path, prior, began_as, settings, sized, curves)
+                _write(stage.path, prior, began_as, settings, reason, sized, curves)
                 stage.commit(exclude=[work.name])
             process.wait_for_everyone()
     return Prior.from_pretrained(stage.out)
@@ -133,7 +139,7 @@ def fit_prior(
 
 def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: int, vae: Any | None) -> Prior:
     """Return a prior of untrained networks of the settings' preset, with the autoencoder ``vae`` if there is one."""
-    size = fitting_image_size(settings, image_size)
+    size = fitting_image_size(settings, image_size, vae and downsampling(vae))
     with seeded(derive_seed(settings.seed, "weights")):
         autoencoder = vae or new_autoencoder(settings.networks, size)
         factor = downsampling(autoencoder)
@@ -238,14 +244,21 @@ def training_schedule(prior: Prior) -> TrainableSchedule:
 
 
 def _write(
-    folder: Path, prior: Prior, began_as: Mapping[str, str], settings: FitSettings, images: ImageData, curves: Mapping[str, Curve]
+    folder: Path,
+    prior: Prior,
+    began_as: Mapping[str, str],
+    settings: FitSettings,
+    reason: str | None,
+    images: ImageData,
+    curves: Mapping[str, Curve],
 ) -> None:
     """Write the prior, ``fit.json`` and ``loss.csv`` into a folder."""
     prior.save_pretrained(folder)
     about = {
         "data": {"source": images.source, "split": images.split, "images": len(images), "skipped": len(images.skipped)},
         "init": settings.init,
-        "autoencoder": settings.autoencoder,
+        "autoencoder": None if settings.autoencoder == AUTO else settings.autoencoder,
+        "autoencoder_reason": reason,
         "began_as": began_as,
         "reconstruction_psnr_db": _reconstruction_psnr(prior, images),
         "seconds": {network: round(curve.seconds, 1) for network, curve in curves.items()},

@@ -14,6 +14,8 @@ Objective = Literal["epsilon", "v", "flow"]
 OBJECTIVE: Objective = "epsilon"
 """What a new network learns by default (docs/decisions.md)."""
 _ENDLESS = 10**9
+AUTO, OWN = "auto", "own"
+"""Words for an autoencoder: whatever suits, or one that is trained."""
 
 
 class FitSettings(BaseModel):
@@ -26,8 +28,9 @@ class FitSettings(BaseModel):
     to 64 px) or base (32 to 256 px, GPU)"""
     init: str | None = None
     """pretrained prior to start from, such as facebook/DiT-XL-2-256"""
-    autoencoder: str | None = None
-    """folder or Hub id of an autoencoder to use as it is, instead of training one or of the pretrained prior's own"""
+    autoencoder: str = AUTO
+    """folder or Hub id of an autoencoder to use as it is; own trains one; auto takes madebyollin/taesd where it can be had and keeps what
+    is in the images, and else trains one; with --init, auto is the pretrained prior's own"""
     adapt: Literal["full", "lora"] = "full"
     """with --init, train all weights (full), or only the label table and low-rank adapters, which end merged into the weights (lora)"""
     lora_rank: int = Field(default=16, ge=1)
@@ -63,6 +66,8 @@ class FitSettings(BaseModel):
     def _no_contradiction(self) -> FitSettings:
         if self.init is None and (self.adapt == "lora" or self.class_map is not None):
             raise ValueError("--adapt lora and --class-map need --init, a pretrained prior to start from")
+        if self.init is not None and self.autoencoder == OWN:
+            raise ValueError("--autoencoder own trains one, and --init brings one")
         if self.autoencoder_steps is not None and not self.trains_autoencoder:
             raise ValueError("--autoencoder-steps is for training an autoencoder, and --init and --autoencoder bring one")
         if self.init is not None and self.objective is not None:
@@ -76,8 +81,8 @@ class FitSettings(BaseModel):
 
     @property
     def trains_autoencoder(self) -> bool:
-        """Whether there is no autoencoder to start from."""
-        return self.init is None and self.autoencoder is None
+        """Whether there is no autoencoder to start from; with ``auto``, as long as nothing else is decided."""
+        return self.init is None and self.autoencoder in (AUTO, OWN)
 
     @property
     def transformer_training(self) -> TrainingSettings:
@@ -107,18 +112,20 @@ def fit_settings(**options: Any) -> FitSettings:
     return settings
 
 
-def fitting_image_size(settings: FitSettings, image_size: int) -> int:
+def fitting_image_size(settings: FitSettings, image_size: int, factor: int | None = None) -> int:
     """Return the side, in pixels, at which a fit from scratch sees images of ``image_size`` pixels.
 
-    It is that of the settings, or else the next multiple of 8, within the preset's range.
+    It is that of the settings, or else the next multiple of 8, within the preset's range. Behind an autoencoder that is not trained, and
+    makes latents ``factor`` times smaller than images, images may be so many times larger than the preset's largest latents.
     """
     networks = settings.networks
+    largest = max(networks.max_image_size, networks.latent_size * (factor or 0))
     if settings.image_size is None:
-        return min(max(8 * -(-image_size // 8), networks.min_image_size), networks.max_image_size)
-    if not networks.min_image_size <= settings.image_size <= networks.max_image_size:
+        return min(max(8 * -(-image_size // 8), networks.min_image_size), largest)
+    if not networks.min_image_size <= settings.image_size <= largest:
         raise SettingsError(
             f"Preset {settings.preset!r} does not take this image size.",
             found=f"{settings.image_size} pixels",
-            hint=f"use {networks.min_image_size} to {networks.max_image_size} pixels, or another preset.",
+            hint=f"use {networks.min_image_size} to {largest} pixels, or another preset.",
         )
     return settings.image_size

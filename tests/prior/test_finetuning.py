@@ -132,11 +132,12 @@ def test_gradient_checkpointing_gives_the_same_weights(init: Prior, images: Imag
         torch.testing.assert_close(value, plain.network.state_dict()[name], msg=name)
 
 
-def test_a_given_autoencoder_stays_as_it_is(init: Prior, images: ImageData, tmp_path: Path) -> None:
-    """From scratch behind the autoencoder of another prior: only a transformer is trained, on its latents."""
+def test_a_given_autoencoder_keeps_its_weights(init: Prior, images: ImageData, tmp_path: Path) -> None:
+    """From scratch behind the autoencoder of another prior: only a transformer is trained, on its latents, at unit scale."""
     prior = fit(images, tmp_path / "fitted", autoencoder=tmp_path / "init")
     assert all(torch.equal(value, init.vae.state_dict()[name]) for name, value in prior.vae.state_dict().items())
-    assert prior.vae.config.scaling_factor == init.vae.config.scaling_factor
+    assert prior.vae.config.scaling_factor != init.vae.config.scaling_factor
+    assert float(prior.encode(images.gather(range(18))[0]).square().mean().sqrt()) == pytest.approx(1, rel=1e-4)
     assert prior.class_names == ("Ant", "cat", "emu")
     assert json.loads((tmp_path / "fitted" / "fit.json").read_text())["steps"] == {"transformer": 4}
 

@@ -13,7 +13,7 @@ from d3hr.errors import ClassMismatch, PriorError, SettingsError
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.families.dit import DiT
 from d3hr.prior.repository import Repository
-from tests.conftest import MakeFolder
+from tests.conftest import MakeFolder, hub_cache
 
 LABELS = {0: "tench, Tinca tinca", 1: "goldfish, Carassius auratus", 2: "great white shark, white shark"}
 SCHEDULER = {  # the file of facebook/DiT-XL-2-256
@@ -132,26 +132,6 @@ def test_a_bin_file_that_would_run_code_is_refused(pipeline: Path) -> None:
     torch.save({"x": Evil()}, folder / "transformer" / "diffusion_pytorch_model.bin")
     with pytest.raises(PriorError, match="cannot be loaded"):
         Prior.from_pretrained(folder)
-
-
-def hub_cache(folder: Path, cache: Path, name: str) -> None:
-    """Lay ``folder`` out as the Hub's cache holds a downloaded repository."""
-    repository = cache / f"models--{name.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("a" * 40)
-    (repository / "snapshots").mkdir()
-    folder.rename(repository / "snapshots" / ("a" * 40))
-
-
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The Hub's cache of a machine without network."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return cache
 
 
 @pytest.mark.parametrize("older", [False, True])

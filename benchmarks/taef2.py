@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from d3hr.prior import repository
+from d3hr.prior.autoencoder import AUTOENCODERS
 
 WIDTH, GROUPED = 64, 256
 """Channels of the networks, and of the branch that is normalised in groups."""
@@ -24,10 +25,10 @@ BLOCKS = 3
 """Blocks at the lowest resolution of either network, which have this branch."""
 
 
-class AutoencoderTaef2(AutoencoderTiny):
+class AutoencoderTaef2(AutoencoderTiny):  # type: ignore[misc]
     """An ``AutoencoderTiny`` whose blocks at the lowest resolution first add a branch that is normalised over the whole picture."""
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, latent_channels: int = 32, scaling_factor: float = 1.0) -> None:
         super().__init__(latent_channels=latent_channels, scaling_factor=scaling_factor)
         encoder, decoder = self.encoder.layers, self.decoder.layers
@@ -36,7 +37,7 @@ class AutoencoderTaef2(AutoencoderTiny):
                 layers[place] = _Block(WIDTH, WIDTH, "relu")
 
 
-class _Block(AutoencoderTinyBlock):
+class _Block(AutoencoderTinyBlock):  # type: ignore[misc]
     """Three convolutions and a skip, of the input and its branch."""
 
     def __init__(self, in_channels: int, out_channels: int, act_fn: str) -> None:
@@ -58,8 +59,7 @@ def save_taef2(weights: Path, folder: Path) -> Path:
     The file has the names of the original code: ``encoder.N...`` and ``decoder.N...``, where the decoder counts its clamp.
     """
     diffusers.AutoencoderTaef2 = AutoencoderTaef2
-    if AutoencoderTaef2.__name__ not in repository.AUTOENCODERS:
-        repository.AUTOENCODERS = (*repository.AUTOENCODERS, AutoencoderTaef2.__name__)
+    vars(repository)["AUTOENCODERS"] = (*AUTOENCODERS, AutoencoderTaef2.__name__)
     if not folder.is_dir():
         vae = AutoencoderTaef2()
         vae.load_state_dict({_renamed(name): value.float() for name, value in load_file(weights).items()})
