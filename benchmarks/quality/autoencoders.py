@@ -131,9 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record(f"{DATA}-autoencoders-validation", sizes | of_students, figures)
 
     own = fitted_autoencoder(images)
-    vaes = {
-        name: load_autoencoder(Repository(str(folder)), torch.float32) for name, folder in (("fitted", own), ("pretrained", pretrained))
-    }
+    folders = {"fitted": own, "pretrained": pretrained}
+    vaes = {name: load_autoencoder(Repository(str(folder)), torch.float32) for name, folder in folders.items()}
     keep("reconstruction_psnr_db", reconstructions(vaes))
     priors = {name: fitted(images, folder, name) for name, folder in folders.items()}
     keep("fits", {name: about_fit(name) for name in priors})
