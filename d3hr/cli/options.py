@@ -104,6 +104,7 @@ class Loading:
         autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
         prompt: prompt of each class, {name} its name, for text-to-image priors; by default 'a photo of a {name}'
         negative_prompt: what guidance leads away from, for text-to-image priors; by default nothing in particular
+        lora: folder or Hub id of a LoRA adapter in diffusers' format, for text-to-image priors
         precision: arithmetic of the prior's networks; statistics are float64 in any case
         device: where the networks run: cpu, cuda, mps; by default the fastest there is
         compile: translate the transformer by torch.compile: minutes at first; meant for GPUs, no gain measured on CPUs
@@ -113,6 +114,7 @@ class Loading:
     autoencoder: str | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
+    lora: str | None = None
     precision: Precision = "fp32"
     device: str | None = None
     compile: bool = False
@@ -128,6 +130,7 @@ class Loading:
             autoencoder=self.autoencoder,
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
+            lora=self.lora,
             compile=self.compile,
         )
         say_licence(prior, progress)

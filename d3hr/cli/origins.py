@@ -68,7 +68,7 @@ def data_of_set(
 
 
 def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: str | None = None) -> Prior:
-    """Load the prior called ``name`` in the precision, and with the autoencoder and prompts, that a distilled set was made with."""
+    """Load the prior called ``name`` in the precision, with the autoencoder, prompts and adapter, that a distilled set was made with."""
     from d3hr.prior.model import PRECISIONS
 
     made = manifest.prior
@@ -81,6 +81,7 @@ def prior_of_set(manifest: Manifest, name: str, *, progress: Progress, device: s
         autoencoder=made.autoencoder,
         prompt=made.prompt,
         negative_prompt=made.negative_prompt,
+        lora=made.lora,
         precision=cast(Precision, precision),
         device=device,
     )

@@ -18,6 +18,7 @@ from d3hr.errors import SettingsError, require_kind
 from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
 from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder, kept_key
+from d3hr.prior.adapters import merge_lora
 from d3hr.prior.autoencoder import downsampling, psnr_db, train_autoencoder
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.families.dit import DiT
@@ -31,7 +32,7 @@ from d3hr.prior.schedules.flow_matching import FlowMatching
 from d3hr.prior.schedules.schedule import TrainableSchedule
 from d3hr.prior.settings import AUTO, OBJECTIVE, FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
-from d3hr.prior.transformer import add_lora, merge_lora, replace_classes, train_transformer
+from d3hr.prior.transformer import add_adapters, replace_classes, train_transformer
 from d3hr.progress import BY_DEFAULT, InSteps, Progress
 from d3hr.seeds import derive_seed, seeded
 
@@ -173,7 +174,7 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
     transformer.requires_grad_(True)
     if settings.adapt == "lora":
         with seeded(derive_seed(settings.seed, "lora")):
-            add_lora(transformer, settings.lora_rank)
+            add_adapters(transformer, settings.lora_rank)
     return prior, {match.class_name: match.prior_class for match in matches}
 
 

@@ -155,6 +155,7 @@ class Prior:
         autoencoder: str | Path | None = None,
         prompt: str | None = None,
         negative_prompt: str | None = None,
+        lora: str | Path | None = None,
         compile: bool = False,
     ) -> Prior:
         """Load a folder or Hub repository in the layout of a diffusers pipeline, of any family that d3hr knows.
@@ -169,6 +170,7 @@ class Prior:
             autoencoder: folder or Hub id of an autoencoder to use instead of the pipeline's own.
             prompt: of a text-to-image prior, the template of the classes' prompts; by default "a photo of a {name}".
             negative_prompt: of a text-to-image prior, what guidance leads away from; by default nothing in particular.
+            lora: of a text-to-image prior, folder or Hub id of an adapter (:class:`~d3hr.prior.adapters.Adapter`) for its weights.
             compile: whether to :meth:`compile` it.
 
         Raises:
@@ -179,7 +181,7 @@ class Prior:
         if dtype is not None and dtype not in PRECISIONS.values():
             raise SettingsError("Unknown precision.", found=f"{dtype}", hint="use float32, bfloat16 or float16.")
         verify(path_or_hub_id)
-        variant = Variant(str(autoencoder) if autoencoder else None, prompt, negative_prompt)
+        variant = Variant(str(autoencoder) if autoencoder else None, prompt, negative_prompt, str(lora) if lora else None)
         repository = Repository(str(path_or_hub_id))
         family = family_of(repository)  # refuses other pipelines before their weights are read
         where, precision = device or default_device(), dtype or torch.float32

@@ -44,6 +44,8 @@ class PriorRecord(Record):
     """Template of the prompts of classes, if it is not the usual one; the prompts themselves are with the classes."""
     negative_prompt: str | None = None
     """What guidance leads away from, if it is not the usual."""
+    lora: str | None = None
+    """Folder or Hub id of an adapter that is folded into the weights."""
     text_encoders: str | None = None
     """SHA-256 over the weight files of the text encoders; None of a prior that has none."""
 
@@ -58,6 +60,8 @@ class Variant:
     """Template of the prompts, with ``{name}``, of a text-to-image prior."""
     negative_prompt: str | None = None
     """What guidance leads away from, of a text-to-image prior."""
+    lora: str | None = None
+    """Folder or Hub id of an adapter that is folded into the weights of a text-to-image prior."""
 
 
 class Repository:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from d3hr.fileio.atomic import explained
+from d3hr.prior.adapters import Adapter
 from d3hr.prior.repository import Repository, load_network, weight_files
 
 _ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
@@ -34,6 +35,8 @@ class TextEncoders:
         self.index = repository.json("model_index.json")
         """The pipeline's ``model_index.json``."""
         listed = [part for part in sorted(self.index) if part.startswith("text_encoder") and self._class_name(part)]
+        self.adapter: Adapter | None = None
+        """What is folded into the encoders that it has something for."""
         self.names = tuple(part for part in listed if part not in optional or (repository.folder / part).is_dir())
         """The parts of the pipeline that are text encoders, in order."""
 
@@ -48,6 +51,8 @@ class TextEncoders:
             for encoder in self.names:
                 tokenizer = _tokenizer_of(encoder)
                 network = load_network(self._class(encoder, _ENCODERS), self._repository, encoder, dtype)
+                if self.adapter and self.adapter.adapts(encoder):
+                    self.adapter.fuse_encoder(network, encoder)
                 parts[encoder] = network.eval().to(device)
                 try:
                     parts[tokenizer] = self._class(tokenizer, _TOKENIZERS).from_pretrained(self._repository.folder / tokenizer)
@@ -57,8 +62,8 @@ class TextEncoders:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the encoders' weight files, of which none is loaded."""
-        digest = hashlib.sha256()
+        """SHA-256 over the encoders' weight files, of which none is loaded, and what an adapter has for them."""
+        digest = hashlib.sha256(((self.adapter and self.adapter.encoders_fingerprint) or "").encode())
         for file in (file for part in self.names for file in self._weight_files(part)):
             with file.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
@@ -77,6 +82,10 @@ class TextEncoders:
                 for file in sorted((self._repository.folder / part).iterdir()):
                     if file in weights or file.suffix in _ABOUT:
                         shutil.copyfile(file, folder / part / file.name)
+        if self.adapter and self.adapter.encoders_fingerprint:
+            for part, network in self.load(torch.float32, torch.device("cpu")).items():
+                if self.adapter.adapts(part):
+                    network.save_pretrained(folder / part)
         about = {name: value for name, value in self.index.items() if not name.startswith("_")}
         absent = {name: [None, None] for name, value in about.items() if isinstance(value, list) and name not in parts}
         return {**about, **absent, **({"requires_safety_checker": False} if "requires_safety_checker" in about else {})}

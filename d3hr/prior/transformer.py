@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d3hr.errors import SettingsError
+from d3hr.prior.adapters import add_lora
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.presets import LABEL_DROPOUT, TrainingSettings
@@ -83,24 +83,8 @@ def replace_classes(transformer: Any, old_rows: Sequence[int | None]) -> None:
     transformer.register_to_config(num_embeds_ada_norm=len(old_rows))
 
 
-def add_lora(transformer: Any, rank: int) -> None:
-    """Freeze ``transformer`` but for its label tables, and add low-rank adapters (LoRA, arXiv 2106.09685), in place."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise SettingsError("--adapt lora needs the package peft.", found=str(error), hint="pip install 'd3hr[lora]'.") from error
-    transformer.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)), transformer)
+def add_adapters(transformer: Any, rank: int) -> None:
+    """Freeze ``transformer`` but for its label tables, and add low-rank adapters, in place."""
+    add_lora(transformer, rank, LORA_TARGETS)
     for block in transformer.transformer_blocks:
         block.norm1.emb.class_embedder.requires_grad_(True)
-
-
-def merge_lora(transformer: Any) -> None:
-    """Fold the adapters of :func:`add_lora` into the weights, in place, so that the network has its former layout again."""
-    from peft.tuners.lora import LoraLayer
-
-    for parent in list(transformer.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, LoraLayer):
-                layer.merge()
-                setattr(parent, name, layer.get_base_layer())

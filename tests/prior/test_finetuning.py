@@ -10,7 +10,8 @@ import torch
 
 from d3hr import ImageData, Prior, fit_prior, load_images
 from d3hr.errors import ClassMismatch, SettingsError
-from d3hr.prior.transformer import add_lora, merge_lora, replace_classes
+from d3hr.prior.adapters import merge_lora
+from d3hr.prior.transformer import add_adapters, replace_classes
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 OLD = ("ant", "bee", "cat", "dog")
@@ -115,7 +116,7 @@ def test_lora_moves_the_label_table_and_the_adapters_only(init: Prior, images: I
 def test_merged_adapters_compute_the_same(init: Prior) -> None:
     """Folding the adapters in changes no prediction."""
     torch.manual_seed(0)
-    add_lora(init.network, 2)
+    add_adapters(init.network, 2)
     for name, value in init.network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.1)

@@ -163,7 +163,7 @@ class Denoiser(ABC):
 
 def refuse_text(variant: Variant) -> None:
     """Refuse what is for text-to-image priors only."""
-    for name in ("prompt", "negative_prompt"):
+    for name in ("prompt", "negative_prompt", "lora"):
         if (value := getattr(variant, name)) is not None:
             raise SettingsError(
                 f"{flag(name)} is for text-to-image priors; this one is given no text.",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from d3hr.errors import PriorError
+from d3hr.prior.adapters import Adapter
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.conditions import Condition, Inputs
 from d3hr.prior.families.denoiser import SCHEDULER_FILE, Denoiser
@@ -74,8 +75,13 @@ class TextDenoiser(Denoiser):
         return match_prompts(class_names, of=of, template=variant.prompt, class_map=class_map)
 
     def adapted(self, variant: Variant) -> Self:
-        """Take the prompts and the negative prompt of a variant."""
+        """Take the prompts and the negative prompt of a variant, and fold its adapter into the weights."""
         self._template, self._negative = variant.prompt, variant.negative_prompt
+        if variant.lora is not None:
+            import diffusers
+
+            self.encoders.adapter = Adapter(variant.lora, getattr(diffusers, self.pipelines[0]), self.network.config)
+            self.encoders.adapter.fuse(self.network, self.part)
         return self
 
     @property
@@ -143,8 +149,14 @@ class TextDenoiser(Denoiser):
 
     @property
     def record(self) -> dict[str, Any]:
-        """Template of the prompts, negative prompt and text encoders, as far as they are given."""
-        values = {"prompt": self._template, "negative_prompt": self._negative, "text_encoders": self.encoders.fingerprint}
+        """Template of the prompts, negative prompt, adapter and text encoders, as far as they are given."""
+        adapter = self.encoders.adapter.place if self.encoders.adapter else None
+        values = {
+            "prompt": self._template,
+            "negative_prompt": self._negative,
+            "lora": adapter,
+            "text_encoders": self.encoders.fingerprint,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
     def save(self, folder: Path, vae: Any, scheduler_config: Mapping[str, Any], licence: str | None) -> None:
