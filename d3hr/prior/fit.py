@@ -166,11 +166,17 @@ def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, 
             found=f"--image-size {settings.image_size}, the prior's {init.image_size}",
             hint="leave --image-size out: images are resized to the prior's size.",
         )
+    if not isinstance(init.denoiser, DiT):
+        raise SettingsError(
+            "A prior of this family cannot be fitted to other classes.",
+            found=type(init.denoiser).__name__,
+            hint="start from a DiT or a SiT, or from nothing.",
+        )
     matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
     rows = {match.class_name: match.conditioning_id for match in matches}
     transformer = copy.deepcopy(init.network).float()
     replace_classes(transformer, [rows.get(name) for name in class_names])
-    prior = Prior(DiT(transformer, class_names), init.vae, init.scheduler_config, licence=init.licence)
+    prior = Prior(type(init.denoiser)(transformer, class_names), init.vae, init.scheduler_config, licence=init.licence)
     transformer.requires_grad_(True)
     if settings.adapt == "lora":
         with seeded(derive_seed(settings.seed, "lora")):

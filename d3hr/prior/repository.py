@@ -68,12 +68,14 @@ class Repository:
     """The files of one pretrained model, in ``folder``; those of a Hub repository are downloaded, or found in the Hub's cache.
 
     Args:
-        name: a folder, or a Hub id such as ``facebook/DiT-XL-2-256``; ``HF_HUB_OFFLINE`` and the Hub's cache are honoured.
+        name: a folder, a checkpoint that is one file, which ``folder`` then is, or a Hub id such as ``facebook/DiT-XL-2-256``;
+            ``HF_HUB_OFFLINE`` and the Hub's cache are honoured.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._local = Path(name).is_dir()
+        self.is_file = Path(name).is_file()
+        self._local = self.is_file or Path(name).is_dir()
         if not self._local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1):
             raise PriorError(
                 f"There is no prior at {name}.", found="no such folder", hint="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
@@ -113,8 +115,9 @@ class Repository:
 
     @property
     def pipeline(self) -> str:
-        """The diffusers pipeline that the repository is, by its ``model_index.json``."""
-        return str(self.json("model_index.json").get("_class_name"))
+        """The diffusers pipeline that the repository is, by its ``model_index.json``; of one with code of its own, the name in that."""
+        named = self.json("model_index.json").get("_class_name")
+        return str(named[-1] if isinstance(named, list) and named else named)
 
     def class_names(self, count: int) -> tuple[str, ...]:
         """Return the names of the ``count`` classes of a label table: those of ``id2label``, where it has them, or their numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from d3hr import Prior
 from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.dit import DiT
 from d3hr.prior.families.pixel import PixelUNet
+from d3hr.prior.families.sit import SiT
 from d3hr.prior.families.stable_diffusion import StableDiffusion
 from d3hr.prior.families.stable_diffusion_3 import StableDiffusion3
 from d3hr.prior.families.stable_diffusion_xl import StableDiffusionXL
 from tests.conftest import untrained_prior
-from tests.prior.text_models import opened, stable_diffusion, stable_diffusion_3, stable_diffusion_xl
+from tests.prior.sit_reference import random_checkpoint
+from tests.prior.text_models import opened, stable_diffusion, stable_diffusion_3, stable_diffusion_xl, vae
 
 CLASSES = ("ant", "bee", "cow")
 """Classes that each of them can draw."""
@@ -57,6 +61,31 @@ def draw_dit(folder: str) -> np.ndarray:
     return images
 
 
+def sit_copy(folder: Path, weights: dict[str, torch.Tensor] | None = None, *, heads: int = 6) -> Path:
+    """Write a SiT in the layout of diffusers, with SiT's names, as BiliSakura/SiT-diffusers has them; its classes are without names."""
+    weights = weights or random_checkpoint(classes=len(CLASSES))
+    vae().save_pretrained(folder / "vae")
+    (folder / "transformer").mkdir()
+    (folder / "scheduler").mkdir()
+    save_file(weights, folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    config = {"_class_name": "SiTTransformer2DModel", "input_size": 4, "num_heads": heads, "num_classes": len(CLASSES), "norm_type": "ln"}
+    schedule = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+    index = {"_class_name": ["pipeline", "SiTPipeline"], "transformer": ["transformer_sit", "SiTTransformer2DModel"]}
+    for file, content in (("transformer/config", config), ("scheduler/scheduler_config", schedule), ("model_index", index)):
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    return folder
+
+
+def named_sit(folder: Path) -> Prior:
+    """A checkpoint in one file, whose weights are so small that its velocity changes smoothly, saved under names of classes."""
+    weights = random_checkpoint(classes=len(CLASSES))
+    torch.save({name: value if name == "pos_embed" else 0.5 * value for name, value in weights.items()}, folder / "sit.pt")
+    vae().save_pretrained(folder / "vae")
+    unnamed = Prior.from_pretrained(folder / "sit.pt", autoencoder=folder / "vae")
+    Prior(SiT(unnamed.network, CLASSES), unnamed.vae, unnamed.scheduler_config).save_pretrained(folder / "sit")
+    return Prior.from_pretrained(folder / "sit")
+
+
 def unet(*, rows: int | None = None, channels: int = 3, **changes: Any) -> Any:
     """A U-Net of 8 pixels and random weights, so small that its slope changes smoothly."""
     with torch.random.fork_rng():
@@ -83,8 +112,6 @@ def unet(*, rows: int | None = None, channels: int = 3, **changes: Any) -> Any:
 
 def pixel_pipeline(folder: Path, network: Any, names: tuple[str, ...] = (), **scheduler: Any) -> Path:
     """Save a ``DDPMPipeline`` by diffusers; names of classes are added to its index, where diffusers has no place for them."""
-    import json
-
     diffusers.DDPMPipeline(network, diffusers.DDPMScheduler(**scheduler)).save_pretrained(folder)
     if names:
         index = json.loads((folder / "model_index.json").read_text())
@@ -108,6 +135,7 @@ def draw_text(folder: str) -> np.ndarray:
 
 SMALL_PRIORS = (
     SmallPrior("dit", DiT, saved_dit, draw_dit),
+    SmallPrior("sit", SiT, named_sit, None, other_schedule={"shift": 3.0}),
     SmallPrior("stable-diffusion", StableDiffusion, lambda folder: Prior.from_pretrained(stable_diffusion(folder / "sd")), draw_text),
     SmallPrior("sdxl", StableDiffusionXL, lambda folder: Prior.from_pretrained(stable_diffusion_xl(folder / "xl")), draw_text),
     SmallPrior(

@@ -41,6 +41,11 @@ class Denoiser(ABC):
     notes: tuple[str, ...] = ()
 
     @classmethod
+    def reads(cls, repository: Repository) -> bool:
+        """Return whether a repository is of this family."""
+        return not repository.is_file and repository.pipeline in cls.pipelines
+
+    @classmethod
     @abstractmethod
     def load(cls, repository: Repository, dtype: torch.dtype) -> Self:
         """Load the network of a repository, on the CPU.

@@ -3,19 +3,20 @@
 from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.dit import DiT
 from d3hr.prior.families.pixel import PixelUNet
+from d3hr.prior.families.sit import SiT
 from d3hr.prior.families.stable_diffusion import StableDiffusion
 from d3hr.prior.families.stable_diffusion_3 import StableDiffusion3
 from d3hr.prior.families.stable_diffusion_xl import StableDiffusionXL
 from d3hr.prior.repository import Repository
 
-FAMILIES: tuple[type[Denoiser], ...] = (DiT, StableDiffusion, StableDiffusionXL, StableDiffusion3, PixelUNet)
+FAMILIES: tuple[type[Denoiser], ...] = (DiT, SiT, StableDiffusion, StableDiffusionXL, StableDiffusion3, PixelUNet)
 """The families that d3hr can use."""
 
 
 def family_of(repository: Repository) -> type[Denoiser]:
     """Return the family of a repository, by its pipeline; another one is a ``PriorError``, which names those that there are."""
     for family in FAMILIES:
-        if repository.pipeline in family.pipelines:
+        if family.reads(repository):
             return family
     known = sorted(name for family in FAMILIES for name in family.pipelines)
     raise repository.unusable(f"its pipeline class is {repository.pipeline}; d3hr can use {', '.join(known)}")
