@@ -28,6 +28,7 @@ from d3hr.prior.latent_cache import Latents
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import SCHEDULER_CONFIGS, default_device, new_autoencoder, new_transformer
 from d3hr.prior.precision import WIDE, Units, training_precision
+from d3hr.prior.presets import AUTOENCODER_SHARE
 from d3hr.prior.schedules.flow_matching import FlowMatching
 from d3hr.prior.schedules.schedule import TrainableSchedule
 from d3hr.prior.settings import AUTO, OBJECTIVE, FitSettings, fit_settings, fitting_image_size
@@ -38,9 +39,6 @@ from d3hr.seeds import derive_seed, seeded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-AUTOENCODER_SHARE = 0.25
-"""Share of ``max_minutes`` for the autoencoder."""
 
 
 def fit_prior(

@@ -4,6 +4,7 @@ none, so that one is trained.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ from d3hr.data.dataset import ImageData
 from d3hr.data.hub import unreachable, within
 from d3hr.errors import PriorError
 from d3hr.fileio.staging import kept_key
+from d3hr.formatting import time_in_words
 from d3hr.prior.autoencoder import psnr_db, to_images, to_latents
+from d3hr.prior.networks import default_device
+from d3hr.prior.presets import AUTOENCODER_SHARE
 from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.prior.settings import AUTO, OWN, FitSettings, fitting_image_size
 from d3hr.progress import Progress
@@ -30,6 +34,8 @@ LEAST_DB = 20.0
 """PSNR on a sample of the images, below which one is trained: pictures of less are blurs (``weak prior`` of the diagnosis)."""
 SAMPLE = 64
 """Images of that sample."""
+BATCH = 16
+"""Images of it that are encoded at a time."""
 ANSWER_SECONDS, DOWNLOAD_SECONDS = 5, 60
 """How long the Hub may take to answer, and to give the files."""
 
@@ -86,9 +92,13 @@ def _decided(settings: FitSettings, images: ImageData, out: str | Path) -> tuple
         folder = _cached() or _downloaded()
     except PriorError as error:
         return OWN, f"{PRETRAINED} cannot be had: {error.found}"
-    found = _quality(_loaded(folder), images, side)
+    found, seconds = _tried(_loaded(folder), images, side)
     quality = f"{found:.1f} dB on {min(SAMPLE, len(images))} of these images"
-    return (PRETRAINED, quality) if found >= LEAST_DB else (OWN, f"{PRETRAINED} has only {quality}")
+    if found < LEAST_DB:
+        return OWN, f"{PRETRAINED} has only {quality}"
+    if settings.max_minutes is not None and seconds > AUTOENCODER_SHARE * 60 * settings.max_minutes:
+        return OWN, f"{PRETRAINED} would need {time_in_words(seconds)} to encode the images"
+    return PRETRAINED, quality
 
 
 def _pretrained_again(out: str | Path) -> Any:
@@ -152,8 +162,13 @@ def _loaded(folder: Path) -> Any:
 
 
 @torch.no_grad()
-def _quality(vae: Any, images: ImageData, side: int) -> float:
-    """Return the PSNR, in dB, of an autoencoder on evenly spaced images at a side of so many pixels."""
+def _tried(vae: Any, images: ImageData, side: int) -> tuple[float, float]:
+    """Return the PSNR, in dB, of an autoencoder on evenly spaced images at a side of so many pixels, and the seconds to encode them all."""
     positions = torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().long()
     x = images.at_size(side).gather(positions)[0]
-    return psnr_db(x, torch.cat([to_images(vae, to_latents(vae, part)) for part in x.split(16)]))
+    vae.to(default_device())
+    to_latents(vae, x[:1])  # the first call is slower
+    began = time.monotonic()
+    latents = [to_latents(vae, part) for part in x.split(BATCH)]
+    seconds = (time.monotonic() - began) / len(x) * len(images)
+    return psnr_db(x, torch.cat([to_images(vae, part).cpu() for part in latents])), seconds

@@ -121,6 +121,8 @@ PRESETS: dict[str, PriorPreset] = {
 
 FINE_TUNING = TrainingSettings(steps=10_000, batch_size=64, learning_rate=1e-4, warmup_steps=100, ema_decay=0.999)
 """How a pretrained transformer is trained on other classes, by default."""
+AUTOENCODER_SHARE = 0.25
+"""Share of the time of a fit for the autoencoder: its training, or the encoding of the images by a pretrained one."""
 LABEL_DROPOUT = 0.1
 """Share of training images whose class is replaced by the null class, for guidance (DiT, arXiv 2212.09748)."""
 

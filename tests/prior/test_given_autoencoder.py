@@ -140,6 +140,16 @@ def test_one_that_spoils_the_images_is_not_taken(photos: ImageData, offline: Pat
     assert f"{PRETRAINED} has only" in str(given.reason)
 
 
+@pytest.mark.usefixtures("any_quality")
+def test_one_that_takes_most_of_the_time_is_not_taken(photos: ImageData, offline: Path, tmp_path: Path) -> None:
+    """Encoding four images takes less than a quarter of an hour, and more than a quarter of a microsecond."""
+    taesd(offline)
+    assert chosen(photos, tmp_path / "prior", max_minutes=60).name == PRETRAINED
+    given = chosen(photos, tmp_path / "prior", max_minutes=1e-8)
+    assert given.name == "own"
+    assert "to encode the images" in str(given.reason)
+
+
 def shorten(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
 
