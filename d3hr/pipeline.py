@@ -18,7 +18,7 @@ from d3hr.distillation.levels import MEASURING_LEVELS, LevelChoice, choose_level
 from d3hr.distillation.pool import SEARCHING
 from d3hr.distillation.presets import DistillOptions, ExpandOptions, distill_settings
 from d3hr.distillation.settings import DistillSettings
-from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator, require_two_images
+from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator, require_grid, require_two_images
 from d3hr.errors import SettingsError, require_kind
 from d3hr.evaluation.teachers import Teacher
 from d3hr.execution.base import SERIAL, Execution
@@ -101,7 +101,7 @@ def distill(
     if "prior" not in settings.needs:
         prior = None
     elif prior and (settings.generates or settings.statistics_level):
-        prior.schedule.points(settings.steps)  # refuses a grid the prior does not have
+        require_grid(prior.schedule, settings)
     side = prior.image_size if prior and settings.generates else image_size or images.image_size
     _require_side(side, image_size, settings)
     conditioning = prior.denoiser.match(images.class_names, of=images.source, class_map=class_map) if prior else ()

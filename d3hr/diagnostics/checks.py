@@ -222,7 +222,8 @@ def cost(method: str, settings: DistillSettings | None, real_images: int, second
     if settings is None:
         text = "The set does not tell how it was made. 'd3hr plan' tells what distilling the data with d3hr would cost."
         return Verdict(name, "unknown", text, f"method {method}")
-    calls = num_predictions(settings.statistics_level, settings.inversion_stride) * calls_per_prediction(settings.inversion_guidance)
+    predictions = num_predictions(settings.statistics_level, settings.inversion_stride, settings.solver)
+    calls = predictions * calls_per_prediction(settings.inversion_guidance)
     least = "at least " if settings.solver == "fixed_point" else ""
     figures = f"{least}{calls} network calls an image, {least}{calls * real_images:,} for {real_images:,} images"
     if seconds_per_image is None:

@@ -56,8 +56,8 @@ def round_trip(images: ImageData, prior: Prior, conditioning: Sequence[Condition
             condition = prior.denoiser.conditions([match])[match.class_name]
             noisy = invert_by_settings(prior, clean, condition, settings)
             seconds += time.perf_counter() - start
-            guidance = settings.denoising_guidance
-            back.append(generate_images(prior, noisy, condition, level=level, steps=steps, guidance_scale=guidance))
+            guidance, solver = settings.denoising_guidance, settings.solver
+            back.append(generate_images(prior, noisy, condition, level=level, steps=steps, guidance_scale=guidance, solver=solver))
         real.append(pictures)
         decoded.append(prior.decode(clean).cpu())
     original = torch.cat(real)

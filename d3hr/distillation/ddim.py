@@ -9,13 +9,14 @@ Legend: N latents, C h w latent axes.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from d3hr.distillation.midpoint import Predict, midpoint_path
 from d3hr.distillation.settings import Solver
 from d3hr.errors import NumericalError, SettingsError
 from d3hr.prior.conditions import Condition
@@ -23,9 +24,6 @@ from d3hr.prior.schedules.schedule import Point, Schedule
 
 MAX_ITERATIONS = 200
 """Iterations of one fixed-point step before it is given up."""
-
-_Predict = Callable[[Tensor, Point], Tensor]
-"""Gives the slope q [N, C, h, w] in latents [N, C, h, w] at the time of a point."""
 
 
 class InexactInversion(UserWarning):
@@ -63,7 +61,8 @@ def invert(
     ``ddim`` takes the step k-1 -> k with the slope predicted at (z_{k-1}, t_k), as D3HR does. ``fixed_point`` solves each step for the
     z_k that :func:`denoise` leads back to z_{k-1}, so that the round trip is exact to rounding, at several predictions a step. Behind a
     network of lower precision than the latents a step ends where the network's own rounding lets it: an :class:`InexactInversion` then
-    says how far from exact the steps are.
+    says how far from exact the steps are. ``midpoint``, of flows, follows their path at second order, with one prediction more than steps:
+    :func:`denoise` must do so too.
 
     Args:
         prior: the diffusion model.
@@ -72,15 +71,16 @@ def invert(
         level: the level to stop at, 0 to ``steps - 1``.
         steps: points of the sampling grid.
         guidance_scale: classifier-free guidance; at 1 a prediction is one network call per image, otherwise two.
-        solver: ``ddim`` or ``fixed_point``.
-        stride: with ``ddim``, the largest number of levels from one noise prediction to the next. The noise in between is
-            extrapolated: an approximation of the path that predicts at every level, not a path on a coarser grid.
+        solver: ``ddim``, ``fixed_point`` or ``midpoint``.
+        stride: the largest number of levels from one noise prediction to the next. With ``ddim`` the noise in between is extrapolated: an
+            approximation of the path that predicts at every level, not a path on a coarser grid. With ``midpoint`` it is one step.
 
     Returns:
         Latents [N, C, h, w] at ``level``, in the dtype of ``latents``.
 
     Raises:
-        SettingsError: the level is not on the grid, the solver is unknown, or the stride is below 1 or not 1 with ``fixed_point``.
+        SettingsError: the level is not on the grid, the solver is unknown, or the stride is below 1 or not 1 with ``fixed_point``, or
+            the prior is no flow with ``midpoint``.
         NumericalError: a latent is not finite, or a fixed point is not reached.
     """
     path = inversion_path(prior, latents, labels, level=level, steps=steps, guidance_scale=guidance_scale, solver=solver, stride=stride)
@@ -102,8 +102,7 @@ def inversion_path(
     stride: int,
 ) -> Iterator[Tensor]:
     """Yield the latents [N, C, h, w] of :func:`invert`, which takes the same arguments, at each of :func:`visited_levels` after level 0."""
-    if solver not in ("ddim", "fixed_point"):
-        raise SettingsError("Unknown solver.", found=repr(solver), hint="use ddim or fixed_point.")
+    _require_solver(solver)
     if stride < 1 or (stride > 1 and solver == "fixed_point"):
         raise SettingsError("This stride cannot be taken.", found=f"stride {stride}, solver {solver}", hint="use 1, or more with ddim.")
     schedule, grid = prior.schedule, prior.schedule.path(level, steps)
@@ -113,6 +112,8 @@ def inversion_path(
 
     if solver == "ddim":
         path = _ddim_path(predict, schedule, latents, grid, stride)
+    elif solver == "midpoint":
+        path = midpoint_path(predict, schedule, latents, [grid[visited] for visited in visited_levels(level, stride)])
     else:
         # Guidance adds g times the rounding error of one prediction and g - 1 times that of another.
         path = _fixed_point_path(predict, schedule, latents, grid, prior.rounding * (abs(guidance_scale) + abs(guidance_scale - 1)))
@@ -122,9 +123,16 @@ def inversion_path(
 
 
 def denoise(
-    prior: SlopePredictor, latents: Tensor, labels: Condition | Tensor, *, level: int, steps: int = 50, guidance_scale: float = 4.0
+    prior: SlopePredictor,
+    latents: Tensor,
+    labels: Condition | Tensor,
+    *,
+    level: int,
+    steps: int = 50,
+    guidance_scale: float = 4.0,
+    solver: Solver = "ddim",
 ) -> Tensor:
-    """Carry latents from a level down to clean latents; the slope of the step k -> k-1 is predicted at (z_k, t_k).
+    """Carry latents from a level down to clean latents, over every level; the slope of the step k -> k-1 is predicted at (z_k, t_k).
 
     Args:
         prior: the diffusion model.
@@ -133,18 +141,24 @@ def denoise(
         level: the level of ``latents``, 0 to ``steps - 1``.
         steps: points of the sampling grid.
         guidance_scale: classifier-free guidance; at 1 a prediction is one network call per image, otherwise two.
+        solver: that of the inversion. ``midpoint``, of flows, takes each step at second order; the others' step down is the same one.
 
     Returns:
         Clean latents [N, C, h, w], in the dtype of ``latents``.
 
     Raises:
-        SettingsError: the level is not on the grid.
+        SettingsError: the level is not on the grid, or the prior is no flow with ``midpoint``.
         NumericalError: a latent is not finite.
     """
+    _require_solver(solver)
+    schedule, descent = prior.schedule, prior.schedule.path(level, steps)[::-1]
+
+    def predict(z: Tensor, point: Point) -> Tensor:
+        return prior.slope(z, point, labels, guidance_scale)
+
+    path = (midpoint_path if solver == "midpoint" else _denoising_path)(predict, schedule, latents, descent)
     z = latents
-    descent = pairwise(reversed(prior.schedule.path(level, steps)))
-    for reached, (start, end) in zip(reversed(range(level)), descent, strict=True):
-        z = prior.schedule.step(z, prior.slope(z, start, labels, guidance_scale), start, end)
+    for reached, start, z in zip(reversed(range(level)), descent, path, strict=False):
         check_finite(z, "denoising", f"at level {reached}, coming from {level} (time {start.t:g})")
     return z
 
@@ -168,14 +182,17 @@ def calls_per_prediction(guidance_scale: float) -> int:
     return 1 if guidance_scale == 1 else 2
 
 
-def num_predictions(level: int, stride: int) -> int:
-    """Return the noise predictions of a ``ddim`` inversion from level 0 to ``level``, at most ``stride`` levels apart."""
-    return math.ceil(level / stride)
+def num_predictions(level: int, stride: int = 1, solver: Solver = "ddim") -> int:
+    """Return the noise predictions of an inversion from level 0 to ``level``, at most ``stride`` levels apart, or of the way back.
+
+    Those of ``fixed_point``, whose number depends on the prior, count as one a level.
+    """
+    return math.ceil(level / stride) + (solver == "midpoint" and level > 0)
 
 
 def visited_levels(level: int, stride: int) -> list[int]:
     """Return the levels whose latents an inversion computes, 0 and ``level`` included: at most ``stride`` apart, as even as can be."""
-    gaps = num_predictions(level, stride)
+    gaps = math.ceil(level / stride)
     return [0, *(level * gap // gaps for gap in range(1, gaps + 1))]
 
 
@@ -189,7 +206,21 @@ def check_finite(z: Tensor, work: str, where: str) -> None:
         )
 
 
-def _ddim_path(predict: _Predict, schedule: Schedule, z: Tensor, grid: Sequence[Point], stride: int) -> Iterator[Tensor]:
+def _require_solver(solver: str) -> None:
+    if solver not in get_args(Solver):
+        raise SettingsError(
+            "Unknown solver.", found=repr(solver), hint=f"use {', '.join(get_args(Solver)[:-1])} or {get_args(Solver)[-1]}."
+        )
+
+
+def _denoising_path(predict: Predict, schedule: Schedule, z: Tensor, descent: Sequence[Point]) -> Iterator[Tensor]:
+    """Yield z at each point after the first, by steps whose slope is predicted where they start."""
+    for start, end in pairwise(descent):
+        z = schedule.step(z, predict(z, start), start, end)
+        yield z
+
+
+def _ddim_path(predict: Predict, schedule: Schedule, z: Tensor, grid: Sequence[Point], stride: int) -> Iterator[Tensor]:
     """Yield z at each visited level after 0.
 
     A stride from level i to j is one step with the mean over its levels k of the slopes q_k, weighted by s_k - s_{k-1}. Only q_{i+1} is
@@ -209,7 +240,7 @@ def _ddim_path(predict: _Predict, schedule: Schedule, z: Tensor, grid: Sequence[
         yield z
 
 
-def _fixed_point_path(predict: _Predict, schedule: Schedule, z: Tensor, grid: Sequence[Point], rounding: float) -> Iterator[Tensor]:
+def _fixed_point_path(predict: Predict, schedule: Schedule, z: Tensor, grid: Sequence[Point], rounding: float) -> Iterator[Tensor]:
     """Yield z at each level after 0: the solution of z_k = step(z_{k-1}, q(z_k, t_k)), which undoes the denoising step from z_k.
 
     ``rounding`` is the relative error of q.
@@ -229,7 +260,7 @@ def _fixed_point_path(predict: _Predict, schedule: Schedule, z: Tensor, grid: Se
 
 
 def _fixed_point_step(
-    predict: _Predict, schedule: Schedule, from_: Tensor, start: Point, end: Point, rounding: float
+    predict: Predict, schedule: Schedule, from_: Tensor, start: Point, end: Point, rounding: float
 ) -> tuple[Tensor, float]:
     """Solve z = step(from_, q(z, t)) by relaxed iteration from the ``ddim`` step; the relaxation is halved when the residual grows.
 

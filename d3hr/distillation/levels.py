@@ -142,7 +142,7 @@ def measure_normality(
     calls = calls_per_prediction(settings.inversion_guidance)
     levels = zip((point.t for point in prior.schedule.points(settings.steps)), normality.mean(dim=0).tolist(), strict=True)
     return tuple(
-        LevelEvidence(level, timestep, calls * num_predictions(level, settings.inversion_stride), share)
+        LevelEvidence(level, timestep, calls * num_predictions(level, settings.inversion_stride, settings.solver), share)
         for level, (timestep, share) in enumerate(levels)
     )
 

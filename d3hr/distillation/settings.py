@@ -18,7 +18,7 @@ ForwardProcess = Literal["inversion", "forward_noise"]
 Keep = Literal["all", "easiest", "undoubted"]
 Rule = Literal["group", "centre", "margin", "centre_margin", "easiest", "facility", "interval", "separation"]
 Skewness = Literal["per_dimension", "per_image"]
-Solver = Literal["ddim", "fixed_point"]
+Solver = Literal["ddim", "fixed_point", "midpoint"]
 Space = Literal["pixel", "latent", "teacher"]
 StatisticsDtype = Literal["float32", "float16"]
 Store = Literal["images", "statistics"]
@@ -71,7 +71,8 @@ class StatisticsSettings(BaseModel):
     inversion_stride: int = Field(default=1, ge=1)
     """levels from one noise prediction of inversion to the next; denoising visits every level"""
     solver: Solver = "ddim"
-    """ddim (one noise prediction in each step of inversion) or fixed_point (the exact inverse of denoising)"""
+    """ddim (one noise prediction in each step of inversion), fixed_point (the exact inverse of denoising) or, for flows alone, midpoint
+    (steps of second order in inversion and denoising, so that a grid of 16 steps does)"""
     batch_size: int = Field(default=64, ge=1)
     """images in one network call"""
     statistics_dtype: StatisticsDtype = "float32"
@@ -257,7 +258,8 @@ class DistillSettings(GroupSettings, StatisticsSettings, ChoiceSettings):
     def idle(self) -> frozenset[str]:
         """Names of the settings that have no effect, given the others."""
         in_use = {
-            **dict.fromkeys(("inversion_guidance", "solver", "inversion_stride"), self.inversion_level > 0),
+            **dict.fromkeys(("inversion_guidance", "inversion_stride"), self.inversion_level > 0),
+            "solver": self.inversion_level > 0 or (self.solver == "midpoint" and self.denoising_level > 0),
             "sample_seed": self.subsampled,
             "denoising_guidance": self.denoising_level > 0,
             **(self._choice_in_use if self.real_images else dict.fromkeys(ChoiceSettings.model_fields, False)),

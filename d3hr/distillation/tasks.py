@@ -21,10 +21,11 @@ from d3hr.distillation.ddim import check_finite, denoise, forward_noise, invert
 from d3hr.distillation.estimation import ClassEstimate, StandardError
 from d3hr.distillation.grouping import draw_mixture, mode_name
 from d3hr.distillation.mixture import ClassMixture, clustering_subset, k_means_centres, nearest_centres
-from d3hr.distillation.settings import DistillSettings
+from d3hr.distillation.settings import DistillSettings, Solver
 from d3hr.errors import DataError, NumericalError, listed
 from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
+from d3hr.prior.schedules.schedule import Schedule
 from d3hr.seeds import derive_seed, generator_for
 
 BATCHES_PER_CHUNK = 8
@@ -186,6 +187,7 @@ class ImageGenerator:
                 steps=self.settings.steps,
                 guidance_scale=self.settings.denoising_guidance,
                 batch_size=self.settings.batch_size,
+                solver=self.settings.solver,
             )
 
 
@@ -208,6 +210,13 @@ def image_order(class_name: str, count: int, settings: DistillSettings) -> Seque
     return order
 
 
+def require_grid(schedule: Schedule, settings: DistillSettings) -> None:
+    """Refuse, as a ``SettingsError``, a grid that a schedule does not have, and a solver that cannot follow it."""
+    first, second, *_ = schedule.points(settings.steps)
+    if settings.solver == "midpoint":
+        schedule.between(first, second)
+
+
 def invert_by_settings(prior: Prior, latents: Tensor, condition: Condition, settings: DistillSettings, level: int | None = None) -> Tensor:
     """Invert clean latents [N, C, h, w] of one class to a level, by default that of the statistics.
 
@@ -226,12 +235,21 @@ def invert_by_settings(prior: Prior, latents: Tensor, condition: Condition, sett
 
 
 def generate_images(
-    prior: Prior, latents: Tensor, condition: Condition, *, level: int, steps: int, guidance_scale: float, batch_size: int = 64
+    prior: Prior,
+    latents: Tensor,
+    condition: Condition,
+    *,
+    level: int,
+    steps: int,
+    guidance_scale: float,
+    batch_size: int = 64,
+    solver: Solver = "ddim",
 ) -> Tensor:
     """Denoise and decode latents [K, C, h, w] of one class at ``level`` to images float [K, 3, H, W] in [-1, 1], on the CPU."""
     images = []
     for noisy in latents.split(batch_size):
-        clean = denoise(prior, noisy.to(prior.device), condition, level=level, steps=steps, guidance_scale=guidance_scale)
+        noisy = noisy.to(prior.device)
+        clean = denoise(prior, noisy, condition, level=level, steps=steps, guidance_scale=guidance_scale, solver=solver)
         images.append(prior.decode(clean).cpu())
         check_finite(images[-1], "decoding", "in its pixels")
     return torch.cat(images)

@@ -7,7 +7,7 @@ from typing import Literal, Unpack
 from d3hr.data.dataset import ImageData
 from d3hr.distillation.ddim import calls_per_prediction, num_predictions
 from d3hr.distillation.presets import DistillOptions, distill_settings
-from d3hr.distillation.tasks import require_two_images
+from d3hr.distillation.tasks import require_grid, require_two_images
 from d3hr.errors import SettingsError, require_at_least
 from d3hr.evaluation.evaluate import TRAINING_SEEDS
 from d3hr.evaluation.protocols import Protocol, protocol_named
@@ -74,7 +74,7 @@ def plan(
     shape = prior if isinstance(prior, PriorShape) else PriorShape.of(prior)
     if isinstance(prior, Prior):
         prior.denoiser.match(list(counts), of="the data", class_map=class_map)
-        prior.schedule.points(settings.steps)
+        require_grid(prior.schedule, settings)
     work = Workload(
         counts,
         settings,
@@ -140,7 +140,7 @@ def _encode(work: Workload, measured: Measured, prior: PriorNeeds, devices: int)
 
 def _invert(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
     settings, step = work.settings, measured.inversion_step
-    predictions = num_predictions(settings.inversion_level, settings.inversion_stride) * measured.predictions_per_step
+    predictions = num_predictions(settings.inversion_level, settings.inversion_stride, settings.solver) * measured.predictions_per_step
     seconds = [predictions * step.total(sizes) for sizes in work.real_batches.values()]
     calls = round(work.matched * predictions * calls_per_prediction(settings.inversion_guidance))
     return _shared("invert", seconds, step.first, devices, calls, calls * prior.transformer.flops)
@@ -157,10 +157,11 @@ def _group(work: Workload, measured: Measured) -> Stage:
 
 def _denoise(work: Workload, measured: Measured, prior: PriorNeeds, devices: int) -> Stage:
     settings, sizes = work.settings, work.drawn_batches
-    steps = settings.denoising_level * measured.denoising_step.total(sizes)
+    predictions = num_predictions(settings.denoising_level, solver=settings.solver)
+    steps = predictions * measured.denoising_step.total(sizes)
     seconds = steps + measured.decode.total(sizes) + settings.ipc * measured.write if sizes else 0.0
     setup = measured.denoising_step.first + measured.decode.first + measured.finish
-    calls = work.distilled * settings.denoising_level * calls_per_prediction(settings.denoising_guidance)
+    calls = work.distilled * predictions * calls_per_prediction(settings.denoising_guidance)
     flops = calls * prior.transformer.flops + work.distilled * prior.decoder.flops
     return _shared("denoise", [seconds] * len(work.counts), setup, devices, calls + work.distilled, flops)
 

@@ -179,4 +179,5 @@ class RealStart:
                 steps=settings.steps,
                 guidance_scale=settings.denoising_guidance,
                 batch_size=settings.batch_size,
+                solver=settings.solver,
             )

@@ -52,6 +52,10 @@ class FlowMatching(TrainableSchedule):
         """Return the point with a share ``sigma`` of noise, 0 to 1."""
         return Point(self.time_scale * (1 - sigma if self.from_noise else sigma), 1 - sigma, sigma)
 
+    def between(self, start: Point, end: Point) -> Point:
+        """Return the point half way along a step."""
+        return self.at((start.sigma + end.sigma) / 2)
+
     def slope(self, output: Tensor, latents: Tensor, point: Point) -> Tensor:
         """Return the velocity noise - clean [N, C, h, w]."""
         return -output if self.from_noise else output

@@ -106,6 +106,14 @@ class Schedule(ABC):
         """Return the slope of latents that are known to be made of ``clean`` and ``noise`` (any shape)."""
         return noise - self.kappa * clean if self.kappa else noise
 
+    def between(self, start: Point, end: Point) -> Point:
+        """Return the point half way along a step; a schedule that has points at whole timesteps only is a ``SettingsError``."""
+        raise SettingsError(
+            "The solver midpoint needs a flow, whose noise has a level between any two.",
+            found=f"{type(self).__name__}, whose points are training timesteps",
+            hint="use --solver ddim or fixed_point.",
+        )
+
     def coordinate(self, point: Point) -> float:
         """Return s, over which a constant slope makes a straight line."""
         return point.sigma / self._scale(point)
