@@ -11,6 +11,7 @@ from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.diagnostics.checks import Verdict, cost, diversity_loss, doubtful_labels, drift, transfer
 from d3hr.diagnostics.distances import Measures, distances, thinned
 from d3hr.diagnostics.gate import prior_gate
+from d3hr.diagnostics.interpolation import Interpolation, inexact_inversion, interpolation_test
 from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, label_agreement, mean_support, share_copied, support
 from d3hr.diagnostics.normality import Normality, normality_by_level
 from d3hr.diagnostics.result import ClassFigures, Copying, Coverage, Diagnosis, Diversity, ExaminedSet, NearestImages, RealImages
@@ -56,7 +57,8 @@ def diagnose(
     Args:
         distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images` and its ``keep_duplicates``.
         images: the real images.
-        prior: adds latent space, normality by level, the round trip, the time that inversion takes, and whether the prior is good enough.
+        prior: adds latent space, normality by level, the round trip, the time that inversion takes, whether the prior is good enough, and
+            whether inversion finds its noise.
         teacher: adds the space of its features.
         rows: results of evaluations, as :meth:`~d3hr.evaluation.results.Evaluation.row` or ``as_row`` returns them.
         space: where images are compared, ``pixel``, ``latent`` or ``teacher``; by default ``teacher`` with a teacher, else ``latent`` with
@@ -91,7 +93,7 @@ def diagnose(
         real=mean_of_known(figures.diversity_real for figures in per_class.values()),
     )
     labels = label_agreement([sample.real for sample in samples])
-    normality, trip, gate = _through_the_prior(distilled, settings, images, prior, teacher, levels, seed, progress)
+    normality, trip, interpolated, gate = _through_the_prior(distilled, settings, images, prior, teacher, levels, seed, progress)
     verdicts = (
         transfer([ResultRow.model_validate(row) for row in rows], distilled.method, distilled.ipc, distilled.pack),
         diversity_loss(spread.distilled, spread.real, covered, reference),
@@ -99,6 +101,7 @@ def diagnose(
         cost(distilled.method, settings, len(images), trip.seconds_per_image if trip else None),
         doubtful_labels(labels, where.about),
         *([gate] if gate else []),
+        *([inexact_inversion(interpolated)] if interpolated else []),
     )
     diagnosis = Diagnosis(
         set=ExaminedSet(distilled.source, distilled.method, distilled.ipc, distilled.pack),
@@ -111,6 +114,7 @@ def diagnose(
         labels=labels,
         copying=_copying(samples),
         round_trip=trip,
+        interpolation=interpolated,
         per_class=per_class,
         embedding=embedding(samples),
         verdicts=verdicts,
@@ -226,20 +230,20 @@ def _through_the_prior(
     levels: int,
     seed: int,
     progress: Progress,
-) -> tuple[Normality | None, RoundTrip | None, Verdict | None]:
+) -> tuple[Normality | None, RoundTrip | None, Interpolation | None, Verdict | None]:
     """Return what needs a prior, computed with the set's own settings or, if it has none, the paper's, and the verdict on the prior.
 
     The prior's classes are those the set was made with, if this is that prior, else those of the same names, if any.
     """
     if prior is None:
-        return None, None, None
+        return None, None, None, None
     conditioning: Sequence[Conditioning]
     if distilled.manifest and prior.fingerprint == distilled.manifest.prior.fingerprint:
         conditioning = distilled.manifest.conditioning_in(prior.class_names)
     else:
         conditioning = prior.denoiser.match(images.class_names, of=images.source, allow_missing=True)
     if not conditioning:
-        return None, None, None
+        return None, None, None, None
     settings = settings or distill_settings("paper")
     sized = images.at_size(prior.image_size)
     sample = LatentSample.choose(sized, prior, conditioning)
@@ -247,7 +251,10 @@ def _through_the_prior(
     with progress.bar("drawing from the prior", 1) as bar:
         gate = prior_gate(prior, sized, conditioning=conditioning, teacher=teacher, seed=seed)
         bar.update(1)
-    return normality, round_trip(sized, prior, conditioning, settings), gate
+    with progress.bar("denoising from between inverted images", 1) as bar:
+        interpolated = interpolation_test(sized, prior, conditioning, settings, teacher, seed)
+        bar.update(1)
+    return normality, round_trip(sized, prior, conditioning, settings), interpolated, gate
 
 
 def _notes_on_packing(distilled: ImageSet) -> list[str]:

@@ -19,6 +19,7 @@ from d3hr.data.codec import png_of_pixels, to_uint8
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.checks import Verdict, transfer
 from d3hr.diagnostics.distances import Distance
+from d3hr.diagnostics.interpolation import Interpolation
 from d3hr.diagnostics.neighbours import LabelAgreement, Support
 from d3hr.diagnostics.normality import Normality
 from d3hr.diagnostics.roundtrip import RoundTrip
@@ -128,6 +129,7 @@ class Diagnosis(BaseModel):
         labels: how the labels of the real images agree with their neighbours.
         copying: distance to the nearest real image.
         round_trip: what inversion and denoising keep of a real image; needs the prior.
+        interpolation: whether images from between inverted latents are as good as those from noise; needs the prior.
         per_class: class name -> its figures.
         embedding: real and distilled images in the plane.
         verdicts: one for each known way in which distilled sets fail.
@@ -146,6 +148,7 @@ class Diagnosis(BaseModel):
     labels: LabelAgreement | None = None
     copying: Copying | None = None
     round_trip: RoundTrip | None = None
+    interpolation: Interpolation | None = None
     per_class: dict[str, ClassFigures] = {}
     embedding: Embedding | None = None
     verdicts: tuple[Verdict, ...] = ()

@@ -28,7 +28,7 @@ from d3hr.methods.registry import METHODS
 from d3hr.sets.image_set import pictures_of
 from tests.conftest import MakeFolder, tree
 
-KEYS = "set data space normality distances coverage diversity labels copying round_trip per_class embedding verdicts notes"
+KEYS = "set data space normality distances coverage diversity labels copying round_trip interpolation per_class embedding verdicts notes"
 
 
 def _statuses(values: dict[str, Any]) -> dict[str, str]:
