@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from pydantic import Field
 
 from d3hr.errors import PriorError
@@ -105,12 +106,24 @@ class Repository:
         return any((self.folder / part).glob("*.safetensors"))
 
     @property
-    def licence(self) -> str | None:
-        """The licence that the repository's card names, as an SPDX-like id; None where it is unknown."""
+    def card(self) -> tuple[dict[str, Any], str]:
+        """The metadata and the text of the repository's card; both are empty without one, the metadata where they cannot be read."""
         from huggingface_hub import ModelCard
 
-        card = self.folder / "README.md"
-        named = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license") if card.is_file() else None
+        file = self.folder / "README.md"
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        if not text.startswith("---"):
+            return {}, text
+        try:
+            card = ModelCard(text, ignore_metadata_errors=True)
+        except (yaml.YAMLError, ValueError):
+            return {}, text
+        return dict(vars(card.data)), card.text
+
+    @property
+    def licence(self) -> str | None:
+        """The licence that the repository's card names, as an SPDX-like id; None where it is unknown."""
+        named = self.card[0].get("license")
         return str(named) if named else _KNOWN_LICENCES.get(self.name)
 
     @property

@@ -12,6 +12,7 @@ from d3hr import Prior, distill, load_images
 from d3hr.errors import ClassMismatch, PriorError, SettingsError
 from d3hr.prior.class_matching import match_classes
 from d3hr.prior.families.dit import DiT
+from d3hr.prior.families.registry import family_of
 from d3hr.prior.repository import Repository
 from tests.conftest import MakeFolder, hub_cache
 
@@ -163,6 +164,50 @@ def test_the_licence_of_the_card_goes_with_the_weights(pipeline: Path, tmp_path:
     assert prior.licence == "openrail"
     prior.save_pretrained(tmp_path / "copy")
     assert Prior.from_pretrained(tmp_path / "copy").licence == "openrail"
+
+
+@pytest.mark.parametrize("card", [b"---\nlicense: [\n---\n# A", b"---\n- mit\n---\n", b"\xff\xfe", b"# No metadata"])
+def test_a_card_that_cannot_be_read_names_no_licence(pipeline: Path, card: bytes) -> None:
+    (pipeline / "README.md").write_bytes(card)
+    assert Prior.from_pretrained(pipeline).licence is None
+
+
+def test_a_model_of_one_step_is_known_on_the_hub_by_its_name(pipeline: Path, offline: Path) -> None:
+    hub_cache(pipeline, offline, "stabilityai/sd-turbo")
+    with pytest.raises(PriorError, match=r"(?s)no path to invert.*the name stabilityai/sd-turbo.*distilled from"):
+        Prior.from_pretrained("stabilityai/sd-turbo")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: (folder / "README.md").write_text("---\nlicense: other\n---\n# SD-Turbo Model Card\n"), "'SD-Turbo Model Card'"),
+        (lambda folder: (folder / "README.md").write_text("---\nbase_model: latent-consistency/lcm-sdxl\n---\n"), "lcm-sdxl"),
+        (lambda folder: write_json(folder / "scheduler" / "scheduler_config.json", {**SCHEDULER, "_class_name": "TCDScheduler"}), "a TCDS"),
+        (lambda folder: write_json(folder / "model_index.json", {"_class_name": "LatentConsistencyModelPipeline"}), "a LatentConsistency"),
+        (
+            lambda folder: write_json(folder / "model_index.json", {"_class_name": ["pipeline", "ConsistencyModelPipeline"]}),
+            "a Consistency",
+        ),
+    ],
+)
+def test_a_copy_of_a_model_of_one_step_is_refused(pipeline: Path, change: Callable[[Path], object], words: str) -> None:
+    """Whatever its folder is called; inspect, which reads no weights, says so too."""
+    Prior.from_pretrained(pipeline)
+    change(pipeline)
+    with pytest.raises(PriorError, match=f"(?s)no path to invert.*{words}"):
+        family_of(Repository(str(pipeline)))
+
+
+def test_other_cards_are_not_taken_for_it(pipeline: Path) -> None:
+    (pipeline / "README.md").write_text("---\nlicense: mit\nbase_model: [a/b]\n---\n# Birds\n\nTrained with PyTorch Lightning.\n")
+    assert Prior.from_pretrained(pipeline).licence == "mit"
+
+
+def test_an_unknown_family_is_named_with_those_that_work(pipeline: Path) -> None:
+    write_json(pipeline / "model_index.json", {"_class_name": "FluxPipeline"})
+    with pytest.raises(PriorError, match=r"FluxPipeline; d3hr can use DDPMPipeline, DiTPipeline, SiTPipeline, StableDiffusion3Pipeline"):
+        Prior.from_pretrained(pipeline)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -2,6 +2,7 @@
 
 from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.dit import DiT
+from d3hr.prior.families.one_step import require_path
 from d3hr.prior.families.pixel import PixelUNet
 from d3hr.prior.families.sit import SiT
 from d3hr.prior.families.stable_diffusion import StableDiffusion
@@ -14,7 +15,13 @@ FAMILIES: tuple[type[Denoiser], ...] = (DiT, SiT, StableDiffusion, StableDiffusi
 
 
 def family_of(repository: Repository) -> type[Denoiser]:
-    """Return the family of a repository, by its pipeline; another one is a ``PriorError``, which names those that there are."""
+    """Return the family of a repository, by its pipeline.
+
+    Raises:
+        PriorError: it is of no family that there is, which it names, or a model of one step or a few.
+    """
+    if not repository.is_file:
+        require_path(repository)
     for family in FAMILIES:
         if family.reads(repository):
             return family

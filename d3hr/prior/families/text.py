@@ -14,18 +14,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from d3hr.errors import PriorError
 from d3hr.prior.adapters import Adapter
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.conditions import Condition, Inputs
-from d3hr.prior.families.denoiser import SCHEDULER_FILE, Denoiser
+from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.prompts import match_prompts, prompts_of
 from d3hr.prior.repository import Repository, Variant, load_network, write_pipeline
 from d3hr.prior.text_encoders import TextEncoders
-
-_FEW_STEPS = ("turbo", "lightning", "lcm", "hyper-sd", "schnell", "instaflow")
-"""What models that were distilled to one step or a few have in their names on the Hub."""
-_FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
 class TextDenoiser(Denoiser):
@@ -60,9 +55,8 @@ class TextDenoiser(Denoiser):
 
     @classmethod
     def load(cls, repository: Repository, dtype: torch.dtype) -> Self:
-        """Load the network of a pipeline; a model that jumps to its images, instead of following an ODE, is a ``PriorError``."""
+        """Load the network of a pipeline."""
         config = repository.json(f"{cls.part}/config.json")
-        _require_ode(repository, config)
         if not isinstance(config.get("sample_size"), int):
             raise repository.unusable(f"{cls.part}: its sample_size is {config.get('sample_size')}; d3hr needs one side, of square images")
         return cls(load_network(cls.network_class(), repository, cls.part, dtype), repository)
@@ -163,20 +157,3 @@ class TextDenoiser(Denoiser):
         """Write a pipeline of the family, with copies of text encoders and tokenizers, without a safety checker."""
         about = self.encoders.copy(folder)
         write_pipeline(folder, self.pipelines[0], {self.part: self.network, "vae": vae}, scheduler_config, about, licence)
-
-
-def _require_ode(repository: Repository, network_config: Mapping[str, Any]) -> None:
-    """Refuse a model that was distilled to one step or a few."""
-    scheduler = str(repository.json(SCHEDULER_FILE).get("_class_name"))
-    on_hub = repository.name.rsplit("/", 1)[-1].lower()
-    reasons = {
-        f"the name {repository.name}": not Path(repository.name).is_dir() and any(word in on_hub for word in _FEW_STEPS),
-        f"a {scheduler}": scheduler in _FEW_STEP_SCHEDULERS,
-        "a network that is given the guidance scale (time_cond_proj_dim)": network_config.get("time_cond_proj_dim") is not None,
-    }
-    if any(reasons.values()):
-        raise PriorError(
-            f"{repository.name} was distilled to one step or a few: it jumps to an image, so there is no path to invert.",
-            found=", ".join(reason for reason, holds in reasons.items() if holds),
-            hint="use the model that it was distilled from.",
-        )
