@@ -96,7 +96,7 @@ class LevelChoice:
         shown = [row for row in self.evidence if row.level % 5 == 0 or abs(row.level - self.level) <= 1 or row is self.evidence[-1]]
         lines = [f"level {self.level} chosen: {self.reason} ({self.sample})", "level  timestep  calls per image  normal dimensions"]
         lines += [
-            f"{row.level:5d}  {row.timestep:8d}  {row.calls:15d}  {100 * row.normality:15.1f} %{'  <' if row.level == self.level else ''}"
+            f"{row.level:5d}  {row.timestep:8.0f}  {row.calls:15d}  {100 * row.normality:15.1f} %{'  <' if row.level == self.level else ''}"
             for row in shown
         ]
         return "\n".join(lines)

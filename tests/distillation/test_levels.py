@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from d3hr import DistilledSet, distill, load_images
+from d3hr import DistilledSet, Prior, distill, load_images
 from d3hr.distillation.levels import choose_level, knee, normal_share
 from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError
 from d3hr.prior.class_matching import match_classes
+from d3hr.prior.networks import SCHEDULER_CONFIGS
 from tests.conftest import MakeFolder, RecordingProgress, untrained_prior
 
 
@@ -49,6 +50,16 @@ def test_the_choice_comes_with_its_evidence(root: Path) -> None:
     assert choice.sample.startswith("24 images of 2 classes, 64 of 64 dimensions")
     assert 1 <= choice.level < 6
     assert f"level {choice.level} chosen" in choice.as_text()
+
+
+def test_a_level_of_a_flow_is_chosen_too(root: Path) -> None:
+    """Its times are no whole numbers."""
+    images, of_noise = load_images(root), untrained_prior(("ant", "bee", "cat"))
+    flow = Prior(of_noise.denoiser, of_noise.vae, SCHEDULER_CONFIGS["flow"])
+    matches = match_classes(images.class_names, flow.class_names, of="data")
+    choice = choose_level(images, flow, matches, distill_settings("paper", steps=6, statistics_level=3, denoising_level=3))
+    assert [round(row.timestep) for row in choice.evidence] == [0, 429, 667, 818, 923, 1000]
+    assert " 1000 " in choice.as_text()
 
 
 def test_strides_are_counted_but_every_level_is_tested(root: Path) -> None:
