@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from d3hr.cli.options import AS_THE_PRESET, READING, FitFlags, Reading, say_licence
 from d3hr.cli.output import Result
-from d3hr.errors import D3hrError
+from d3hr.errors import D3hrError, SettingsError
 from d3hr.progress import OnTerminal, is_first_process
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def fit(
     init: str | None = None,
     autoencoder: str = "auto",
     class_map: str | None = None,
+    prompt: str | None = None,
     split: str | None = None,
     latent_cache: str | None = None,
     training: FitFlags = AS_THE_PRESET,
@@ -38,12 +39,13 @@ def fit(
 
     Args:
         data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
-        out: folder to write the prior to (a diffusers DiTPipeline)
+        out: folder to write the prior to (a diffusers pipeline)
         preset: tiny (8 to 32 px, minutes on a CPU), compact (16 to 64 px, an hour on a CPU), small (16 to 64 px), base (32 to 256 px, GPU)
         init: pretrained prior to start from, such as facebook/DiT-XL-2-256
         autoencoder: folder or Hub id of an autoencoder to use as it is; own (trained); or auto: madebyollin/taesd where it can be had and
             keeps what is in the images, else own; with --init, that of the prior
-        class_map: with --init, YAML file of lines "class: class of the pretrained prior to start as"
+        class_map: with --init, YAML file of lines "class: class of the pretrained prior to start as", or "class: prompt"
+        prompt: with --init, prompt of each class, {name} its name, for text-to-image priors; by default 'a photo of a {name}'
         split: train, validation, test, ...; train by default
         latent_cache: folder that keeps the encoded images for other fits
         training: how the networks are trained
@@ -61,22 +63,25 @@ def fit(
     checked = fit_settings(init=init, autoencoder=autoencoder, **settings)  # refuses wrong settings before any image is read
     if init is None and checked.image_size is not None and autoencoder in (AUTO, OWN):
         fitting_image_size(checked, checked.image_size, FACTOR if autoencoder == AUTO else None)
+    if prompt and not init:
+        raise SettingsError("--prompt is for --init.", found="no --init", hint="give a text-to-image prior to start from.")
     require_free_or_ours(out)
     progress = OnTerminal()
-    base = Prior.from_pretrained(init, device="cpu", autoencoder=None if autoencoder == AUTO else autoencoder) if init else None
+    other = None if autoencoder == AUTO else autoencoder
+    base = Prior.from_pretrained(init, device="cpu", autoencoder=other, prompt=prompt) if init else None
     if base:
         say_licence(base, progress)
     images = reading.load(data, split, progress)
     prior = fit_prior(images, out, init=base, autoencoder=autoencoder, latent_cache=latent_cache, progress=progress, **settings)
     verdict = _judged(reading, images, prior, Path(out), progress)
     text = (
-        f"Prior of {len(prior.class_names)} classes at {prior.image_size} px in {out} (loss curve: {out}/loss.csv).\n"
+        f"Prior of {len(images.class_names)} classes at {prior.image_size} px in {out} (loss curve: {out}/loss.csv).\n"
         f"{verdict.as_text()}\nReal, reconstructed and drawn images next to each other: {out}/{SHEET}\n"
         f"Next: d3hr distill {data} --prior {out} --out SET" + ("" if init else " --preset mixture")
     )
     values = {
         "out": out,
-        "classes": list(prior.class_names),
+        "classes": list(images.class_names),
         "image_size": prior.image_size,
         "fingerprint": prior.fingerprint,
         "verdict": asdict(verdict),

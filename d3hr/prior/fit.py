@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import dataclasses
 import io
@@ -20,8 +19,9 @@ from d3hr.fileio.checksums import fingerprint
 from d3hr.fileio.staging import StagedFolder, kept_key
 from d3hr.prior.adapters import merge_lora
 from d3hr.prior.autoencoder import downsampling, psnr_db, train_autoencoder
-from d3hr.prior.class_matching import match_classes
+from d3hr.prior.conditions import Condition
 from d3hr.prior.families.dit import DiT
+from d3hr.prior.fine_tuning import pretrained_copy
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.given_autoencoder import autoencoder_of
 from d3hr.prior.latent_cache import Latents
@@ -33,7 +33,7 @@ from d3hr.prior.schedules.flow_matching import FlowMatching
 from d3hr.prior.schedules.schedule import TrainableSchedule
 from d3hr.prior.settings import AUTO, OBJECTIVE, FitSettings, fit_settings, fitting_image_size
 from d3hr.prior.trainer import Curve
-from d3hr.prior.transformer import add_adapters, replace_classes, train_transformer
+from d3hr.prior.transformer import train_transformer
 from d3hr.progress import BY_DEFAULT, InSteps, Progress
 from d3hr.seeds import derive_seed, seeded
 
@@ -53,7 +53,7 @@ def fit_prior(
     progress: Progress = BY_DEFAULT,
     **changes: Any,
 ) -> Prior:
-    """Fit a prior to a data set and save it as a diffusers ``DiTPipeline`` folder.
+    """Fit a prior to a data set and save it as a folder in the layout of a diffusers pipeline.
 
     From scratch, an autoencoder is trained and then a transformer on its latents; with a given autoencoder, only the transformer. From a
     pretrained prior, its transformer is trained further, with a label table of the data's classes, on latents of the prior's autoencoder.
@@ -66,6 +66,7 @@ def fit_prior(
         out: folder to write.
         preset: ``tiny``, ``compact``, ``small`` or ``base``; with ``init`` it has no effect.
         init: pretrained prior to start from: a folder, a Hub id such as ``facebook/DiT-XL-2-256``, or a loaded prior, which is not changed.
+            A text-to-image prior is trained on the prompts of the classes, by adapters unless ``adapt`` is ``full``.
         autoencoder: folder or Hub id of an autoencoder whose weights stay as they are; ``own``, which is trained; or ``auto``: that of
             ``init``, or else a pretrained one where it can be had and suits the images
             (:func:`~d3hr.prior.given_autoencoder.autoencoder_of`). Which one it is, and why, ``fit.json`` says.
@@ -96,8 +97,12 @@ def fit_prior(
         other = None if settings.autoencoder == AUTO else autoencoder
         base = init if isinstance(init, Prior) else Prior.from_pretrained(init, device="cpu", autoencoder=other)
         pretrained["init"] = base.fingerprint
-        prior, began_as = _pretrained(settings, images.class_names, base, of=images.source)
+        settings = settings.model_copy(update={"adapt": settings.adapt or ("lora" if base.denoiser.given_text else "full")})
+        prior, began_as = pretrained_copy(settings, images.class_names, base, of=images.source)
+        if base.denoiser.given_text:
+            pretrained.update({f"prompt of {name}": prompt for name, prompt in began_as.items()})
     else:
+        settings = settings.model_copy(update={"adapt": "full"})
         given = autoencoder_of(settings, images, out, process, progress)
         settings, reason = settings.model_copy(update={"autoencoder": given.name}), given.reason
         if given.vae is not None:
@@ -128,7 +133,9 @@ def fit_prior(
             steps = [*(["decoding images", "autoencoder"] if settings.trains_autoencoder else []), "encoding images", "transformer"]
             context = FitContext(seed, settings.precision == "bf16", process, work, InSteps(progress, steps))
             sized = images.at_size(prior.image_size)
-            curves = _train(prior, settings, sized, context, Path(latent_cache) if latent_cache else work / "latents")
+            matches = prior.denoiser.match(images.class_names, of=images.source, class_map=began_as if prior.denoiser.given_text else None)
+            conditions = list(prior.denoiser.conditions(matches).values())
+            curves = _train(prior, settings, conditions, sized, context, Path(latent_cache) if latent_cache else work / "latents")
             if process.is_main_process:
                 _write(stage.path, prior, began_as, settings, reason, sized, curves)
                 stage.commit(exclude=[work.name])
@@ -154,34 +161,6 @@ def _untrained(settings: FitSettings, class_names: Sequence[str], image_size: in
     return prior
 
 
-def _pretrained(settings: FitSettings, class_names: Sequence[str], init: Prior, *, of: str) -> tuple[Prior, dict[str, str]]:
-    """Return a copy of a pretrained prior with a label table for the classes of the data ``of``, and the same autoencoder; with it, for
-    each class that ``init`` has, the class of ``init`` whose row of the label table it starts with.
-    """
-    if settings.image_size not in (None, init.image_size):
-        raise SettingsError(
-            "The pretrained prior does not take this image size.",
-            found=f"--image-size {settings.image_size}, the prior's {init.image_size}",
-            hint="leave --image-size out: images are resized to the prior's size.",
-        )
-    if not isinstance(init.denoiser, DiT):
-        raise SettingsError(
-            "A prior of this family cannot be fitted to other classes.",
-            found=type(init.denoiser).__name__,
-            hint="start from a DiT or a SiT, or from nothing.",
-        )
-    matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
-    rows = {match.class_name: match.conditioning_id for match in matches}
-    transformer = copy.deepcopy(init.network).float()
-    replace_classes(transformer, [rows.get(name) for name in class_names])
-    prior = Prior(type(init.denoiser)(transformer, class_names), init.vae, init.scheduler_config, licence=init.licence)
-    transformer.requires_grad_(True)
-    if settings.adapt == "lora":
-        with seeded(derive_seed(settings.seed, "lora")):
-            add_adapters(transformer, settings.lora_rank)
-    return prior, {match.class_name: match.prior_class for match in matches}
-
-
 def _precision(settings: FitSettings, out: str | Path, device: torch.device, transformer: Any) -> str:
     """Return the precision to train in; for ``auto``, that of the run that is continued, even on another machine."""
     if settings.precision != "auto":
@@ -200,7 +179,9 @@ def _check_batches(settings: FitSettings, process: Accelerator) -> None:
             )
 
 
-def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitContext, latent_cache: Path) -> dict[str, Curve]:
+def _train(
+    prior: Prior, settings: FitSettings, conditions: Sequence[Condition], images: ImageData, context: FitContext, latent_cache: Path
+) -> dict[str, Curve]:
     """Train the networks of a prior, in place, and return their loss curves; of the transformer, the parameters that need a gradient."""
     vae, transformer, curves, scale = prior.vae, prior.network, {}, 1.0
     seconds = settings.max_minutes and 60 * settings.max_minutes
@@ -223,7 +204,8 @@ def _train(prior: Prior, settings: FitSettings, images: ImageData, context: FitC
     if settings.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     curves["transformer"] = train_transformer(
-        transformer,
+        prior.denoiser,
+        conditions,
         latents,
         list(images.counts.values()),
         context,

@@ -31,13 +31,14 @@ class FitSettings(BaseModel):
     autoencoder: str = AUTO
     """folder or Hub id of an autoencoder to use as it is; own trains one; auto takes madebyollin/taesd where it can be had and keeps what
     is in the images, and else trains one; with --init, auto is the pretrained prior's own"""
-    adapt: Literal["full", "lora"] = "full"
-    """with --init, train all weights (full), or only the label table and low-rank adapters, which end merged into the weights (lora)"""
+    adapt: Literal["full", "lora"] | None = None
+    """with --init, train all weights (full), or only the label table and low-rank adapters, which end merged into the weights (lora); by
+    default full for a label table and lora for a text-to-image prior"""
     lora_rank: int = Field(default=16, ge=1)
     """rank of the adapters"""
     class_map: dict[str, str] | None = None
     """with --init, the class of the pretrained prior that a class starts as; others start as the class of the same name, or as the null
-    class"""
+    class; for a text-to-image prior, the prompt of a class"""
     objective: Objective | None = None
     """what a new transformer learns to predict: the noise (epsilon, the default), v, or the velocity of a flow, at logit-normal times; with
     --init it predicts what the pretrained one does"""

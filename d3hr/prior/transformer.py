@@ -1,4 +1,4 @@
-"""Trains a class-conditional diffusion transformer on latents, and prepares a pretrained one for other classes.
+"""Trains the network of a prior on latents, and prepares a pretrained transformer for other classes.
 
 Legend: N latents, C h w latent axes.
 """
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d3hr.prior.adapters import add_lora
+from d3hr.prior.conditions import Condition
+from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.latent_cache import Latents
 from d3hr.prior.presets import LABEL_DROPOUT, TrainingSettings
@@ -18,11 +20,12 @@ from d3hr.prior.schedules.schedule import TrainableSchedule
 from d3hr.prior.trainer import Curve
 
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
-"""Linear layers of a DiT block that get a low-rank adapter: attention and feed-forward."""
+"""Linear layers of a transformer block, also of those in a U-Net, that get a low-rank adapter: attention and feed-forward."""
 
 
 def train_transformer(
-    transformer: Any,
+    denoiser: Denoiser,
+    conditions: Sequence[Condition],
     latents: Latents,
     counts: Sequence[int],
     context: FitContext,
@@ -32,13 +35,14 @@ def train_transformer(
     scale: float = 1.0,
     max_seconds: float | None = None,
 ) -> Curve:
-    """Train ``transformer`` in place: minimise |eps - eps_theta(z_t, t, y)|^2 (DDPM, arXiv 2006.11239, eq. 14), or the error of whatever
+    """Train a network in place: minimise |eps - eps_theta(z_t, t, y)|^2 (DDPM, arXiv 2006.11239, eq. 14), or the error of whatever
     the schedule says that it predicts. Where it also predicts a variance, only the first half of the output is trained: DDIM uses no other.
 
     Args:
-        transformer: diffusers ``DiTTransformer2DModel``; parameters that need no gradient stay as they are.
+        denoiser: its network is trained; parameters that need no gradient stay as they are.
+        conditions: that of each class; a share of the images is given the null condition instead.
         latents: latents [N, C, h, w] class by class.
-        counts: number of latents of each class, in the order of the label table.
+        counts: number of latents of each class, in the order of ``conditions``.
         scale: factor that brings the latents to unit scale.
         max_seconds: end after this time, or after the steps.
 
@@ -46,6 +50,7 @@ def train_transformer(
         The loss curve.
     """
     batches, device = context.batches("transformer", sum(counts), settings), context.process.device
+    tables = _tables(conditions, device)
     label_at = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
     def load(step: int) -> tuple[Tensor, Tensor]:
@@ -59,11 +64,19 @@ def train_transformer(
         drop = torch.rand(len(z), generator=noise, device=z.device) < LABEL_DROPOUT
         alpha, sigma = alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
         noisy = alpha * z + sigma * eps
-        output = network(noisy, timestep=t, class_labels=torch.where(drop, len(counts), y), return_dict=False)[0]
-        return F.mse_loss(output[:, : z.shape[1]].float(), schedule.target(z, eps, alpha, sigma))
+        rows = torch.where(drop, len(counts), y)
+        output = denoiser.around(network)(noisy, t, {name: table[rows] for name, table in tables.items()})
+        return F.mse_loss(output.float(), schedule.target(z, eps, alpha, sigma))
 
     # In training mode diffusers' DiT drops labels itself, in each block independently; in evaluation mode only the dropout above is left.
-    return context.train("transformer", transformer.eval(), load, loss, settings, max_seconds)
+    return context.train("transformer", denoiser.network.eval(), load, loss, settings, max_seconds)
+
+
+def _tables(conditions: Sequence[Condition], device: torch.device) -> dict[str, Tensor]:
+    """Return, for each argument of the network, those of all classes and, last, of the null condition, as rows."""
+    first = conditions[0]
+    null = first.null or first.inputs
+    return {name: torch.stack([*(each.inputs[name] for each in conditions), null[name]]).to(device) for name in first.inputs}
 
 
 def replace_classes(transformer: Any, old_rows: Sequence[int | None]) -> None:
@@ -83,8 +96,9 @@ def replace_classes(transformer: Any, old_rows: Sequence[int | None]) -> None:
     transformer.register_to_config(num_embeds_ada_norm=len(old_rows))
 
 
-def add_adapters(transformer: Any, rank: int) -> None:
-    """Freeze ``transformer`` but for its label tables, and add low-rank adapters, in place."""
-    add_lora(transformer, rank, LORA_TARGETS)
-    for block in transformer.transformer_blocks:
-        block.norm1.emb.class_embedder.requires_grad_(True)
+def add_adapters(network: Any, rank: int) -> None:
+    """Freeze a network but for its label tables, if it has any, and add low-rank adapters, in place."""
+    add_lora(network, rank, LORA_TARGETS)
+    for name, parameter in network.named_parameters():
+        if ".class_embedder." in name:
+            parameter.requires_grad_(True)

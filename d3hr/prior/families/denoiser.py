@@ -5,6 +5,7 @@ Legend: N images, C h w latent axes.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ class Denoiser(ABC):
 
     pipelines: ClassVar[tuple[str, ...]]
     """The diffusers pipelines of the family, by the ``_class_name`` of ``model_index.json``."""
+    given_text: ClassVar[bool] = False
+    """Whether what it is given of a class is a prompt."""
     network: Any
     class_names: tuple[str, ...] = ()
     identity: tuple[Any, ...] = ()
@@ -137,6 +140,12 @@ class Denoiser(ABC):
     @abstractmethod
     def save(self, folder: Path, vae: Any, scheduler_config: Mapping[str, Any], licence: str | None) -> None:
         """Write the prior into a folder, in the form of the family's pipeline of diffusers."""
+
+    def around(self, network: Any) -> Self:
+        """Return the same of another network of the same shape."""
+        other = copy.copy(self)
+        other.network = network
+        return other
 
     def to(self, device: str | torch.device) -> Self:
         """Move the network to a device."""

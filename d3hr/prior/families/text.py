@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,7 +19,7 @@ from d3hr.prior.adapters import Adapter
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.conditions import Condition, Inputs
 from d3hr.prior.families.denoiser import Denoiser
-from d3hr.prior.prompts import match_prompts, prompts_of
+from d3hr.prior.prompts import DEFAULT_PROMPT, match_prompts, prompts_of
 from d3hr.prior.repository import Repository, Variant, load_network, write_pipeline
 from d3hr.prior.text_encoders import TextEncoders
 
@@ -31,6 +32,7 @@ class TextDenoiser(Denoiser):
         repository: the pipeline that its text encoders are in.
     """
 
+    given_text = True
     part: ClassVar[str]
     """The network's part of the pipeline."""
     embeddings: ClassVar[tuple[str, ...]]
@@ -66,7 +68,7 @@ class TextDenoiser(Denoiser):
         cls, repository: Repository, variant: Variant, class_names: Sequence[str], *, of: str, class_map: Mapping[str, str] | None = None
     ) -> tuple[Conditioning, ...]:
         """Return the prompt of each class, of which no weight is read."""
-        return match_prompts(class_names, of=of, template=variant.prompt, class_map=class_map)
+        return _matched(repository, variant.prompt, class_names, of, class_map)
 
     def adapted(self, variant: Variant) -> Self:
         """Take the prompts and the negative prompt of a variant, and fold its adapter into the weights."""
@@ -92,7 +94,7 @@ class TextDenoiser(Denoiser):
         self, class_names: Sequence[str], *, of: str, class_map: Mapping[str, str] | None = None, allow_missing: bool = False
     ) -> tuple[Conditioning, ...]:
         """Return the prompt of each class, by :func:`~d3hr.prior.prompts.match_prompts`."""
-        return match_prompts(class_names, of=of, template=self._template, class_map=class_map)
+        return _matched(self.repository, self._template, class_names, of, class_map)
 
     def conditions(self, conditioning: Sequence[Conditioning]) -> dict[str, Condition]:
         """Return the embeddings of prompts and negative prompt; text encoders are loaded only where one is new, and released again."""
@@ -157,3 +159,14 @@ class TextDenoiser(Denoiser):
         """Write a pipeline of the family, with copies of text encoders and tokenizers, without a safety checker."""
         about = self.encoders.copy(folder)
         write_pipeline(folder, self.pipelines[0], {self.part: self.network, "vae": vae}, scheduler_config, about, licence)
+
+
+def _matched(
+    repository: Repository, template: str | None, class_names: Sequence[str], of: str, class_map: Mapping[str, str] | None
+) -> tuple[Conditioning, ...]:
+    """Return the prompt of each class; where none is asked for, that with which a fit has trained the prior, if it has."""
+    if template is None and not class_map and (repository.folder / "fit.json").is_file():
+        known = repository.json("fit.json").get("began_as") or {}
+        fitted = {name: str(known[name]) for name in class_names if name in known}
+        return tuple(replace(match, how="prompt") for match in match_prompts(class_names, of=of, template=DEFAULT_PROMPT, class_map=fitted))
+    return match_prompts(class_names, of=of, template=template, class_map=class_map)
