@@ -8,26 +8,17 @@ Legend: N latents, C h w latent axes.
 """
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from d3hr.distillation.midpoint import Predict, midpoint_path
 from d3hr.distillation.settings import Solver
+from d3hr.distillation.solvers import ddim_path, denoising_path, fixed_point_path, midpoint_path, visited_levels
 from d3hr.errors import NumericalError, SettingsError
 from d3hr.prior.conditions import Condition
 from d3hr.prior.schedules.schedule import Point, Schedule
-
-MAX_ITERATIONS = 200
-"""Iterations of one fixed-point step before it is given up."""
-
-
-class InexactInversion(UserWarning):
-    """Steps of ``fixed_point`` were solved to the rounding of the network, which is coarser than that of the latents."""
 
 
 class SlopePredictor(Protocol):
@@ -111,12 +102,12 @@ def inversion_path(
         return prior.slope(z, point, labels, guidance_scale)
 
     if solver == "ddim":
-        path = _ddim_path(predict, schedule, latents, grid, stride)
+        path = ddim_path(predict, schedule, latents, grid, stride)
     elif solver == "midpoint":
         path = midpoint_path(predict, schedule, latents, [grid[visited] for visited in visited_levels(level, stride)])
     else:
         # Guidance adds g times the rounding error of one prediction and g - 1 times that of another.
-        path = _fixed_point_path(predict, schedule, latents, grid, prior.rounding * (abs(guidance_scale) + abs(guidance_scale - 1)))
+        path = fixed_point_path(predict, schedule, latents, grid, prior.rounding * (abs(guidance_scale) + abs(guidance_scale - 1)))
     for visited, z in zip(visited_levels(level, stride)[1:], path, strict=True):
         check_finite(z, "inversion", f"at level {visited} of {level} (time {grid[visited].t:g})")
         yield z
@@ -156,7 +147,7 @@ def denoise(
     def predict(z: Tensor, point: Point) -> Tensor:
         return prior.slope(z, point, labels, guidance_scale)
 
-    path = (midpoint_path if solver == "midpoint" else _denoising_path)(predict, schedule, latents, descent)
+    path = (midpoint_path if solver == "midpoint" else denoising_path)(predict, schedule, latents, descent)
     z = latents
     for reached, start, z in zip(reversed(range(level)), descent, path, strict=False):
         check_finite(z, "denoising", f"at level {reached}, coming from {level} (time {start.t:g})")
@@ -190,12 +181,6 @@ def num_predictions(level: int, stride: int = 1, solver: Solver = "ddim") -> int
     return math.ceil(level / stride) + (solver == "midpoint" and level > 0)
 
 
-def visited_levels(level: int, stride: int) -> list[int]:
-    """Return the levels whose latents an inversion computes, 0 and ``level`` included: at most ``stride`` apart, as even as can be."""
-    gaps = math.ceil(level / stride)
-    return [0, *(level * gap // gaps for gap in range(1, gaps + 1))]
-
-
 def check_finite(z: Tensor, work: str, where: str) -> None:
     """Raise :class:`~d3hr.errors.NumericalError` if a value is NaN or infinite; half precision overflows before it errs visibly."""
     if not torch.isfinite(z).all():
@@ -211,89 +196,3 @@ def _require_solver(solver: str) -> None:
         raise SettingsError(
             "Unknown solver.", found=repr(solver), hint=f"use {', '.join(get_args(Solver)[:-1])} or {get_args(Solver)[-1]}."
         )
-
-
-def _denoising_path(predict: Predict, schedule: Schedule, z: Tensor, descent: Sequence[Point]) -> Iterator[Tensor]:
-    """Yield z at each point after the first, by steps whose slope is predicted where they start."""
-    for start, end in pairwise(descent):
-        z = schedule.step(z, predict(z, start), start, end)
-        yield z
-
-
-def _ddim_path(predict: Predict, schedule: Schedule, z: Tensor, grid: Sequence[Point], stride: int) -> Iterator[Tensor]:
-    """Yield z at each visited level after 0.
-
-    A stride from level i to j is one step with the mean over its levels k of the slopes q_k, weighted by s_k - s_{k-1}. Only q_{i+1} is
-    predicted; the others lie on the line, over s, through it and the prediction of the stride before. That line has its mean at
-    s_{i+1} + ahead, with ahead = sum_k (s_k - s_{k-1}) (s_k - s_{i+1}) / (s_j - s_i). The first stride has only its own prediction.
-    """
-    s = [schedule.coordinate(point) for point in grid]
-    previous: tuple[float, Tensor] | None = None
-    for i, j in pairwise(visited_levels(len(grid) - 1, stride)):
-        slope = mean_slope = predict(z, grid[i + 1])
-        if previous is not None and j > i + 1:
-            ahead = sum((s[k] - s[k - 1]) * (s[k] - s[i + 1]) for k in range(i + 1, j + 1)) / (s[j] - s[i])
-            previous_s, previous_slope = previous
-            mean_slope = slope + (slope - previous_slope) * (ahead / (s[i + 1] - previous_s))
-        z = schedule.step(z, mean_slope, grid[i], grid[j])
-        previous = s[i + 1], slope
-        yield z
-
-
-def _fixed_point_path(predict: Predict, schedule: Schedule, z: Tensor, grid: Sequence[Point], rounding: float) -> Iterator[Tensor]:
-    """Yield z at each level after 0: the solution of z_k = step(z_{k-1}, q(z_k, t_k)), which undoes the denoising step from z_k.
-
-    ``rounding`` is the relative error of q.
-    """
-    largest = 0.0
-    for start, end in pairwise(grid):
-        z, stalled_at = _fixed_point_step(predict, schedule, z, start, end, rounding)
-        largest = max(largest, stalled_at)
-        yield z
-    if largest:
-        warnings.warn(
-            f"The inversion is exact to {largest:.0e} a step (root mean square), which the rounding of the network allows, not to that of "
-            "the latents: a prior in fp32 is more exact.",
-            InexactInversion,
-            stacklevel=1,
-        )
-
-
-def _fixed_point_step(
-    predict: Predict, schedule: Schedule, from_: Tensor, start: Point, end: Point, rounding: float
-) -> tuple[Tensor, float]:
-    """Solve z = step(from_, q(z, t)) by relaxed iteration from the ``ddim`` step; the relaxation is halved when the residual grows.
-
-    The root mean square residual must fall to 8 units of rounding of z's own. One that no longer falls is accepted, and returned with z,
-    if it is within 8 units of rounding of q, times the weight that q has in the step; else the second value is 0.
-    """
-    slope = predict(from_, end)
-    z = schedule.step(from_, slope, start, end)
-    tolerance = 8 * torch.finfo(z.dtype).eps * _rms(z)
-    allowed = 8 * rounding * schedule.weight(start, end) * _rms(slope)
-    relaxation, last_residual = 1.0, float("inf")
-    best, best_residual = z, float("inf")
-    for _ in range(MAX_ITERATIONS):
-        change = schedule.step(from_, predict(z, end), start, end) - z
-        residual = _rms(change)
-        if residual <= tolerance:
-            return z + relaxation * change, 0.0
-        if residual < best_residual:
-            best, best_residual = z, residual
-        elif best_residual <= allowed:
-            return best, best_residual
-        z = z + relaxation * change
-        if residual > last_residual:
-            relaxation /= 2
-        last_residual = residual
-    if best_residual <= allowed:
-        return best, best_residual
-    raise NumericalError(
-        "The exact inversion step was not reached.",
-        found=f"residual {best_residual:.2e} after {MAX_ITERATIONS} iterations at time {end.t:g}",
-        hint="use more --steps, a lower inversion guidance, or --solver ddim.",
-    )
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())

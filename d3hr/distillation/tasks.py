@@ -212,9 +212,9 @@ def image_order(class_name: str, count: int, settings: DistillSettings) -> Seque
 
 def require_grid(schedule: Schedule, settings: DistillSettings) -> None:
     """Refuse, as a ``SettingsError``, a grid that a schedule does not have, and a solver that cannot follow it."""
-    first, second, *_ = schedule.points(settings.steps)
+    points = schedule.points(settings.steps)
     if settings.solver == "midpoint":
-        schedule.between(first, second)
+        schedule.between(points[0], points[-1])
 
 
 def invert_by_settings(prior: Prior, latents: Tensor, condition: Condition, settings: DistillSettings, level: int | None = None) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from d3hr.data.dataset import ImageData
-from d3hr.distillation.ddim import InexactInversion, denoise, invert, visited_levels
+from d3hr.distillation.ddim import denoise, invert
 from d3hr.distillation.settings import Solver
+from d3hr.distillation.solvers import InexactInversion, visited_levels
 from d3hr.errors import NumericalError, SettingsError
 from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
