@@ -127,7 +127,7 @@ def train(prior: d3hr.Prior, images: d3hr.ImageData, minutes: float, learning_ra
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        steps, last = steps + 1, 0.99 * last + 0.01 * float(loss) if steps else float(loss)
+        steps, last = steps + 1, 0.99 * last + 0.01 * loss.item() if steps else loss.item()
         decay = min(EMA, (1 + steps) / (10 + steps))
         with torch.no_grad():
             for name, value in network.named_parameters():

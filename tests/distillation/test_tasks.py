@@ -138,10 +138,3 @@ def test_a_tolerance_stops_where_both_errors_are_below(small: tuple[ImageData, P
     assert distilled.statistics["ant"].count == ant.images
     strict = distill(images, prior, tmp_path / "strict", tolerance=0.01, batch_size=2, **QUICK)
     assert strict.manifest.classes[0].sample == ant.model_copy(update={"images": 20, "mean_error": 0.0, "std_error": 0.0})
-
-
-def test_a_grid_of_one_step_is_taken(small: tuple[ImageData, Prior], tmp_path: Path) -> None:
-    """There is nothing to invert at its only level."""
-    images, prior = small
-    made = distill(images, prior, tmp_path / "set", ipc=1, steps=1, level=0, num_candidates=4)
-    assert made.images.shape[0] == 3
