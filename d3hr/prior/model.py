@@ -186,9 +186,9 @@ class Prior:
         family = family_of(repository)  # refuses other pipelines before their weights are read
         where, precision = device or default_device(), dtype or torch.float32
         prior = cls(
-            family.load(repository, precision).adapted(variant).to(where),
-            family.load_autoencoder(Repository(str(autoencoder)) if autoencoder else repository, precision).to(where),
-            family.scheduler_config(repository),
+            vae=family.load_autoencoder(Repository(str(autoencoder)) if autoencoder else repository, precision).to(where),
+            denoiser=family.load(repository, precision).adapted(variant).to(where),
+            scheduler_config=family.scheduler_config(repository),
             source=str(path_or_hub_id),
             variant=variant,
             licence=repository.licence,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from d3hr.errors import PriorError
 from d3hr.prior.families.denoiser import SCHEDULER_FILE
@@ -61,7 +62,8 @@ class SiT(DiT):
             from diffusers import DiTTransformer2DModel
 
             network = load_network(DiTTransformer2DModel, repository, "transformer", dtype)
-        return cls(network.to(dtype), cls.labels_in(repository))
+        # The network's own `to` warns about parts that should stay in float32, naming none.
+        return cls(nn.Module.to(network, dtype), cls.labels_in(repository))
 
     @classmethod
     def labels_in(cls, repository: Repository) -> tuple[str, ...]:
