@@ -19,7 +19,7 @@ import torch
 
 import d3hr
 from benchmarks.harness import WORK, argument_parser, in_fresh_process, peak_mib, record, write_random_images
-from d3hr.planning.shapes import SHAPES
+from d3hr.planning.known_shapes import SHAPES
 from d3hr.prior.imagenet import imagenet_labels
 from d3hr.prior.networks import SCHEDULER_CONFIG
 
@@ -31,9 +31,9 @@ SETTINGS: dict[str, Any] = {"ipc": 1, "steps": 8, "statistics_level": 4, "denois
 def prepare(work: Path) -> None:
     """Write four random photos and a pipeline of the full shape: its weights by diffusers, its class names as in the Hub's repository."""
     write_random_images(work / "photos", dict.fromkeys(CLASSES, 2), 256)
-    transformer, vae = replace(SHAPES["facebook/DiT-XL-2-256"], dtype=torch.bfloat16).networks("cpu")
+    denoiser, vae = replace(SHAPES["facebook/DiT-XL-2-256"], dtype=torch.bfloat16).parts("cpu")
     scheduler = diffusers.DDIMScheduler.from_config(SCHEDULER_CONFIG)
-    diffusers.DiTPipeline(transformer, vae, scheduler).save_pretrained(work / "prior")
+    diffusers.DiTPipeline(denoiser.network, vae, scheduler).save_pretrained(work / "prior")
     index = json.loads((work / "prior" / "model_index.json").read_text())
     index["id2label"] = {str(number): label for number, label in enumerate(imagenet_labels().values())}
     (work / "prior" / "model_index.json").write_text(json.dumps(index))

@@ -35,7 +35,7 @@ def plan(
 
     Args:
         data: folder of class folders, archive, parquet or .npz file, Hub id, digits, or a recipe file (.yaml), with its settings
-        prior: folder or Hub id of a prior, for a recipe by default its own; facebook/DiT-XL-2-256 and -512 are planned from their shape
+        prior: folder or Hub id of a prior, for a recipe by default its own; well-known ones are planned from their shape, without weights
         ipc: images per class
         preset: paper, fast (a fifth of its calls in inversion), released, mixture (five Gaussians per class), or gentle (for weak priors)
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
@@ -53,8 +53,9 @@ def plan(
     """
     from d3hr.evaluation.evaluate import protocol_of_device
     from d3hr.evaluation.protocols import require_protocol
+    from d3hr.planning.known_shapes import SHAPES
     from d3hr.planning.plan import plan as plan_distillation
-    from d3hr.planning.shapes import SHAPES, PriorShape
+    from d3hr.planning.shapes import PriorShape
     from d3hr.prior.class_matching import read_class_map
     from d3hr.prior.model import PRECISIONS, Prior
 

@@ -42,9 +42,9 @@ class Need:
 
 @dataclass(frozen=True)
 class PriorNeeds:
-    """What a prior takes: its transformer for one noise prediction without guidance, and the bytes of all weights."""
+    """What a prior takes: its network for one prediction without guidance, and the bytes of all weights but those of text encoders."""
 
-    transformer: Need
+    network: Need
     encoder: Need
     decoder: Need
     weights: int
@@ -52,15 +52,14 @@ class PriorNeeds:
 
 def prior_needs(shape: PriorShape) -> PriorNeeds:
     """Count what a prior of this shape takes."""
-    transformer, autoencoder = shape.networks("meta")
-    image = torch.empty(_BATCH, 3, shape.image_size, shape.image_size, device="meta", dtype=shape.dtype)
-    latent = torch.empty(_BATCH, *shape.latent_shape, device="meta", dtype=shape.dtype)
-    number = torch.zeros(_BATCH, dtype=torch.int64, device="meta")
+    denoiser, autoencoder = shape.parts("meta")
+    images, latents, times, inputs = shape.calls(_BATCH)
+    encoded = latents.to(images.dtype)
     return PriorNeeds(
-        transformer=_need(lambda n: transformer(latent[:n], timestep=number[:n], class_labels=number[:n])),
-        encoder=_need(lambda n: autoencoder.encode(image[:n])),
-        decoder=_need(lambda n: autoencoder.decode(latent[:n])),
-        weights=_num_bytes([*transformer.state_dict().values(), *autoencoder.state_dict().values()]),
+        network=_need(lambda n: denoiser(latents[:n], times[:n], {name: value[:n] for name, value in inputs.items()})),
+        encoder=_need(lambda n: autoencoder.encode(images[:n])),
+        decoder=_need(lambda n: autoencoder.decode(encoded[:n])),
+        weights=_num_bytes([*denoiser.network.state_dict().values(), *autoencoder.state_dict().values()]),
     )
 
 

@@ -53,6 +53,10 @@ class Timing:
         """Return the seconds of one call of each of ``sizes``, without :attr:`first`."""
         return sum(self.at(size) for size in sizes)
 
+    def times(self, factor: float) -> Timing:
+        """Return the seconds of every size times a factor."""
+        return Timing({size: factor * value for size, value in self.seconds.items()}, self.first, self.complete)
+
     def scaled(self, other: Timing, factor: float) -> Timing:
         """Return self + factor * (other - self), size by size: a line through two networks of different depth."""
         seconds = {size: value + factor * max(other.at(size) - value, 0.0) for size, value in self.seconds.items()}

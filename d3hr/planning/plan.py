@@ -43,7 +43,7 @@ def plan(
 
     Args:
         counts: real images of each class.
-        prior: the prior; or only its shape, for which random networks of one and two transformer blocks are measured instead.
+        prior: the prior; or only its shape, for which untrained networks are measured instead (:mod:`d3hr.planning.stand_ins`).
         images: the real images, to measure how fast they are read.
         test_images: real images that students are tested on.
         ipc: distilled images per class.
@@ -75,6 +75,8 @@ def plan(
     if isinstance(prior, Prior):
         prior.denoiser.match(list(counts), of="the data", class_map=class_map)
         require_grid(prior.schedule, settings)
+    if shape.condition.key is None:  # given nothing of a class, it is not guided
+        settings = settings.model_copy(update={"inversion_guidance": 1.0, "denoising_guidance": 1.0})
     work = Workload(
         counts,
         settings,
@@ -143,7 +145,7 @@ def _invert(work: Workload, measured: Measured, prior: PriorNeeds, devices: int)
     predictions = num_predictions(settings.inversion_level, settings.inversion_stride, settings.solver) * measured.predictions_per_step
     seconds = [predictions * step.total(sizes) for sizes in work.real_batches.values()]
     calls = round(work.matched * predictions * calls_per_prediction(settings.inversion_guidance))
-    return _shared("invert", seconds, step.first, devices, calls, calls * prior.transformer.flops)
+    return _shared("invert", seconds, step.first, devices, calls, calls * prior.network.flops)
 
 
 def _group(work: Workload, measured: Measured) -> Stage:
@@ -162,7 +164,7 @@ def _denoise(work: Workload, measured: Measured, prior: PriorNeeds, devices: int
     seconds = steps + measured.decode.total(sizes) + settings.ipc * measured.write if sizes else 0.0
     setup = measured.denoising_step.first + measured.decode.first + measured.finish
     calls = work.distilled * predictions * calls_per_prediction(settings.denoising_guidance)
-    flops = calls * prior.transformer.flops + work.distilled * prior.decoder.flops
+    flops = calls * prior.network.flops + work.distilled * prior.decoder.flops
     return _shared("denoise", [seconds] * len(work.counts), setup, devices, calls + work.distilled, flops)
 
 
@@ -191,7 +193,7 @@ def _peak_bytes(work: Workload, measured: Measured, prior: PriorNeeds, student: 
     rows = max(real * calls_per_prediction(settings.inversion_guidance), drawn * calls_per_prediction(settings.denoising_guidance))
     activations = max(
         prior.encoder.memory(real),
-        prior.transformer.memory(rows),
+        prior.network.memory(rows),
         prior.decoder.memory(drawn),
         work.group_memory,
         student.training.memory(work.training_batch),
@@ -203,8 +205,8 @@ def _peak_bytes(work: Workload, measured: Measured, prior: PriorNeeds, student: 
 
 def _notes(work: Workload, measured: Measured) -> list[str]:
     notes = {
-        "times from untrained networks of one and two transformer blocks, extended to the prior's depth": measured.stand_ins,
-        "class names not checked: a shape has none": measured.stand_ins,
+        measured.stand_ins: measured.stand_ins,
+        "class names not checked, and text encoders not counted: of a shape there are none": measured.stand_ins,
         f"{ASSUMED_PREDICTIONS:.0f} predictions a fixed-point step assumed: only the prior's weights can tell": (
             measured.stand_ins and work.settings.solver == "fixed_point"
         ),

@@ -9,7 +9,7 @@ import hashlib
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,7 @@ from d3hr.planning.costs import Workload
 from d3hr.planning.counting import PriorNeeds, StudentNeeds
 from d3hr.planning.measure import LONGEST, Timing, chosen_sizes, measure, seconds_of
 from d3hr.planning.shapes import PriorShape
+from d3hr.planning.stand_ins import StandIns, stand_ins
 from d3hr.prior.conditions import Condition
 from d3hr.prior.model import Prior
 from d3hr.prior.networks import default_device
@@ -58,7 +59,7 @@ class Measured:
     """What the parts of the work take on a device: a :class:`Timing` for batches of n images, or seconds.
 
     Attributes:
-        stand_ins: whether untrained networks were measured in place of the prior.
+        stand_ins: how untrained networks that were measured stand in for the prior, in words; empty for the prior itself.
         weights: bytes of weights of the measured networks.
         resident: bytes held before any call.
         read: reading, decoding and resizing a batch.
@@ -77,7 +78,7 @@ class Measured:
     """
 
     device: str
-    stand_ins: bool
+    stand_ins: str
     weights: int
     resident: int
     read: Timing
@@ -107,9 +108,9 @@ class Measured:
 def probe(
     work: Workload, prior: Prior | PriorShape, images: ImageData | None, prior_needs: PriorNeeds, student_needs: StudentNeeds
 ) -> Measured:
-    """Measure the parts of ``work``: of a shape with untrained networks of one and of two transformer blocks, without images on noise."""
-    networks = [prior] if isinstance(prior, Prior) else [prior.with_layers(layers).untrained() for layers in (1, 2)]
-    network, settings = networks[0], work.settings
+    """Measure the parts of ``work``: of a shape with what stands in for it, without images on noise."""
+    standing = stand_ins(prior)
+    network, settings = standing.priors[0], work.settings
     memory = _MEMORY_SHARE * total_bytes(network.device)
     resident = resident_bytes(network.device)
     real = chosen_sizes(Counter(chain.from_iterable(work.real_batches.values())))
@@ -120,7 +121,7 @@ def probe(
     condition = network.denoiser.example
     empty = ClassGaussian.empty(work.dimensions, work.rank)
     rows = max(calls_per_prediction(settings.inversion_guidance), calls_per_prediction(settings.denoising_guidance))
-    largest = prior_needs.transformer.largest_batch(memory / rows)
+    largest = prior_needs.network.largest_batch(memory / rows)
 
     def step(guidance: float, sizes: list[int]) -> Timing:
         def timing(network: Prior) -> Timing:
@@ -129,10 +130,7 @@ def probe(
 
             return measure(run, sizes, network.device, largest=largest)
 
-        if isinstance(prior, Prior):
-            return timing(prior)
-        one, two = map(timing, networks)
-        return one.scaled(two, prior.layers - 1)
+        return standing.timing(timing)
 
     def encode(n: int) -> ClassGaussian:
         return empty.update(network.encode(pixels[:n]).flatten(1))
@@ -147,8 +145,8 @@ def probe(
     one_step, three_steps, test = _student_runs(work, student_needs, memory)
     return Measured(
         device=device_name(network.device),
-        stand_ins=len(networks) > 1,
-        weights=sum(network.num_bytes for network in networks),
+        stand_ins=standing.about,
+        weights=standing.num_bytes,
         resident=resident,
         read=read,
         encode=encoding,
@@ -164,7 +162,7 @@ def probe(
         three_steps=three_steps,
         test=test,
         hashing=seconds_of(lambda: hashlib.sha256(bytes(_HASHED)), _CPU) / _HASHED,
-        predictions_per_step=_predictions_per_step(work, networks, read_images, inversion_step),
+        predictions_per_step=_predictions_per_step(work, standing, read_images, inversion_step),
         peak=peak_bytes(network.device),
     )
 
@@ -274,21 +272,21 @@ class _PredictionCounter:
         return self.prior.slope(latents, point, condition, guidance_scale)
 
 
-def _predictions_per_step(work: Workload, networks: Sequence[Prior], read: Callable[[int], Tensor], step: Timing) -> float:
+def _predictions_per_step(work: Workload, standing: StandIns, read: Callable[[int], Tensor], step: Timing) -> float:
     """Return the noise predictions of an inversion step, measured on the first levels only if all would take too long."""
     settings = work.settings
     if settings.solver != "fixed_point":
         return 1.0
-    if len(networks) > 1:
+    if standing.about:
         return ASSUMED_PREDICTIONS
     n = min(step.seconds)
     level = max(1, min(settings.statistics_level, int(LONGEST / (ASSUMED_PREDICTIONS * step.at(n)))))
-    counter = _PredictionCounter(networks[0])
-    latents = networks[0].encode(read(n))
+    counter = _PredictionCounter(standing.priors[0])
+    latents = standing.priors[0].encode(read(n))
     invert(
         counter,
         latents,
-        networks[0].denoiser.example,
+        standing.priors[0].denoiser.example,
         level=level,
         steps=settings.steps,
         guidance_scale=settings.inversion_guidance,

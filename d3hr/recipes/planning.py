@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from d3hr.errors import SettingsError
 from d3hr.planning.counting import prior_needs
+from d3hr.planning.known_shapes import SHAPES
 from d3hr.planning.plan import plan
-from d3hr.planning.shapes import SHAPES, PriorShape
+from d3hr.planning.shapes import PriorShape
 from d3hr.planning.stages import Plan, Stage
 from d3hr.prior.model import PRECISIONS, Prior
 from d3hr.recipes.recipe import FitSection, Recipe
@@ -22,7 +23,7 @@ def plan_recipe(recipe: Recipe, *, ipc: int, prior: Prior | None = None, devices
     Args:
         recipe: the recipe.
         ipc: images per class, one of the recipe's.
-        prior: the pretrained prior; by default its shape alone, if it is one of :data:`~d3hr.planning.shapes.SHAPES`.
+        prior: the pretrained prior; by default its shape alone, if it is one of :data:`~d3hr.planning.known_shapes.SHAPES`.
         devices: devices like this one that share the work.
 
     Raises:
@@ -61,9 +62,9 @@ def plan_recipe(recipe: Recipe, *, ipc: int, prior: Prior | None = None, devices
 
 
 def _fit(fit: FitSection, images: int, shape: PriorShape, seconds_per_flop: float, devices: int) -> Stage:
-    """Return the fine-tuning of the transformer as a stage."""
+    """Return the fine-tuning of the network as a stage."""
     passes = _PASSES_CHECKPOINTED if fit.gradient_checkpointing else _PASSES
     calls = fit.steps(images) * fit.batch_size
-    flops = passes * calls * prior_needs(shape).transformer.flops
+    flops = passes * calls * prior_needs(shape).network.flops
     seconds = flops * seconds_per_flop
     return Stage("fit", calls, flops, seconds, seconds / devices)

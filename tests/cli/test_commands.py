@@ -112,6 +112,22 @@ def test_inspect_counts(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert re.search(r"4 +1 +bee", capsys.readouterr().out)
 
 
+def test_inspect_knows_the_classes_of_well_known_priors_offline(
+    image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prompts for a text-to-image prior, ImageNet's rows for DiT and SiT, nothing for a model of pixels; the Hub is not asked."""
+    monkeypatch.setattr("d3hr.prior.repository.Repository._snapshot", lambda *_: pytest.fail("the Hub was asked"))
+    images = str(image_folder({"tench": 2, "goldfish": 2}))
+    shown = {}
+    for prior in ("stabilityai/stable-diffusion-xl-base-1.0", "SiT-XL-2-256", "facebook/DiT-XL-2-256", "google/ddpm-cifar10-32"):
+        assert main(["inspect", images, "--prior", prior, "--json"]) == 0
+        shown[prior] = [match["prior_class"] for match in json.loads(capsys.readouterr().out)["conditioning"]]
+    text, *of_labels, pixels = shown.values()
+    assert text == ["a photo of a goldfish", "a photo of a tench"]
+    assert of_labels == [["goldfish, Carassius auratus", "tench, Tinca tinca"]] * 2
+    assert pixels == ["", ""]
+
+
 def test_inspect_shows_what_a_prior_makes_of_the_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before any work, and without the prior's weights: class, conditioning id, the prior's name, and how they were matched."""
     untrained_prior(("cat, true cat", "dog", "bee", "Ant")).save_pretrained(place / "other")

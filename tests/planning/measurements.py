@@ -4,11 +4,11 @@ from d3hr.planning.counting import Need, PriorNeeds, StudentNeeds
 from d3hr.planning.measure import Timing
 from d3hr.planning.probe import Measured
 
-PRIOR = PriorNeeds(transformer=Need(1000, 10), encoder=Need(200, 40), decoder=Need(300, 50), weights=1_000_000)
+PRIOR = PriorNeeds(network=Need(1000, 10), encoder=Need(200, 40), decoder=Need(300, 50), weights=1_000_000)
 STUDENT = StudentNeeds(test=Need(7, 1), training=Need(20, 3))
 MEASURED = Measured(
     device="an abacus",
-    stand_ins=False,
+    stand_ins="",
     weights=1_000_000,
     predictions_per_step=1.0,
     read=Timing({1: 0.01, 64: 0.64}),

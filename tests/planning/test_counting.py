@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from d3hr.evaluation.students import new_student
 from d3hr.planning.counting import prior_needs, student_needs
-from d3hr.planning.shapes import SHAPES, PriorShape
+from d3hr.planning.known_shapes import SHAPES
+from d3hr.planning.shapes import PriorShape
 from d3hr.prior.networks import new_autoencoder, new_transformer
 from tests.conftest import SMALL, untrained_prior
 
@@ -13,19 +16,19 @@ def test_a_small_transformer() -> None:
     """Width d, n tokens, L blocks: a block takes 12 n d^2 + 2 n^2 d MACs for tokens, and 6 d^2 + d^2 + 256 d for its modulation and
     timestep; patches and output take n d (patch values in + out), the last modulation 2 d^2."""
     shape = PriorShape.of(untrained_prior(("ant", "bee")))
-    config = shape.transformer
+    config = shape.network
     d, blocks, patch = 32, 2, config["patch_size"]
     n = (config["sample_size"] // patch) ** 2
     values = config["in_channels"] * patch**2
     # The output's modulation reads the first block's timestep embedding once more.
     macs = blocks * (12 * n * d**2 + 2 * n**2 * d + 7 * d**2 + 256 * d) + n * d * 2 * values + 2 * d**2 + d**2 + 256 * d
-    assert prior_needs(shape).transformer.flops == pytest.approx(2 * macs, rel=0.01)
+    assert prior_needs(shape).network.flops == pytest.approx(2 * macs, rel=0.01)
 
 
 @pytest.mark.slow
 def test_dit_xl_2_takes_what_its_paper_says() -> None:
     """118.6 GMACs a call at 256 pixels, which the paper (arXiv 2212.09748) calls Gflops."""
-    assert prior_needs(SHAPES["facebook/DiT-XL-2-256"]).transformer.flops == pytest.approx(2 * 118.6e9, rel=0.02)
+    assert prior_needs(SHAPES["facebook/DiT-XL-2-256"]).network.flops == pytest.approx(2 * 118.6e9, rel=0.02)
 
 
 @pytest.mark.slow
@@ -39,9 +42,9 @@ def test_weights_are_those_of_the_real_networks() -> None:
 @pytest.mark.slow
 def test_half_precision_halves_the_bytes() -> None:
     full = PriorShape.of(untrained_prior(("ant", "bee")))
-    half = PriorShape(full.transformer, full.autoencoder, full.image_size, torch.bfloat16)
+    half = replace(full, dtype=torch.bfloat16, autoencoder_dtype=torch.bfloat16)
     assert prior_needs(half).weights == prior_needs(full).weights / 2
-    assert prior_needs(half).transformer.flops == prior_needs(full).transformer.flops
+    assert prior_needs(half).network.flops == prior_needs(full).network.flops
 
 
 def test_a_student() -> None:
@@ -64,16 +67,44 @@ def test_what_an_optimiser_holds_does_not_grow_with_the_batch() -> None:
 
 def test_a_shape_builds_the_networks_it_was_taken_from() -> None:
     transformer, autoencoder = new_transformer(SMALL, (4, 4), 2), new_autoencoder(SMALL, 8)
-    copy = PriorShape.of(untrained_prior(("ant", "bee"))).networks("cpu")
-    for ours, theirs in zip(copy, (transformer, autoencoder), strict=True):
+    denoiser, copy = PriorShape.of(untrained_prior(("ant", "bee"))).parts("cpu")
+    for ours, theirs in ((denoiser.network, transformer), (copy, autoencoder)):
         assert {name: value.shape for name, value in ours.state_dict().items()} == {
             name: value.shape for name, value in theirs.state_dict().items()
         }
 
 
 def test_layers_can_be_changed() -> None:
-    shape = SHAPES["facebook/DiT-XL-2-512"].with_layers(1)
-    assert (shape.layers, shape.latent_shape, shape.dimensions, shape.classes) == (1, (4, 64, 64), 16384, 1000)
+    shape = SHAPES["facebook/DiT-XL-2-512"].with_network(num_layers=1)
+    assert (shape.layers, shape.latent_shape, shape.dimensions, len(shape.class_names)) == (1, (4, 64, 64), 16384, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "millions", "image_size", "latent_shape"),
+    [
+        ("facebook/DiT-XL-2-256", 675 + 75, 256, (4, 32, 32)),  # diffusers repeats DiT's embedding of time and class in every block
+        ("SiT-XL-2-256", 675 + 75, 256, (4, 32, 32)),
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", 860, 512, (4, 64, 64)),
+        ("stabilityai/stable-diffusion-2-1", 866, 768, (4, 96, 96)),
+        ("stabilityai/stable-diffusion-xl-base-1.0", 2567, 1024, (4, 128, 128)),
+        ("stabilityai/stable-diffusion-3-medium-diffusers", 2028, 1024, (16, 128, 128)),
+        ("google/ddpm-cifar10-32", 35.7, 32, (3, 32, 32)),
+    ],
+)
+def test_known_shapes_have_the_parameters_that_are_published(
+    name: str, millions: float, image_size: int, latent_shape: tuple[int, int, int]
+) -> None:
+    shape = SHAPES[name]
+    assert shape.parameters / 1e6 == pytest.approx(millions, rel=0.002)
+    assert (shape.image_size, shape.latent_shape) == (image_size, latent_shape)
+
+
+@pytest.mark.slow
+def test_a_u_net_takes_what_is_published() -> None:
+    """SDXL's 2.98 T and Stable Diffusion 1.5's 0.34 T MACs are of convolutions and linear layers; attention's products come on top."""
+    flops = [prior_needs(SHAPES[f"{name}"]).network.flops for name in ("stable-diffusion-v1-5/stable-diffusion-v1-5",)]
+    assert 2 * 0.339e12 < flops[0] < 1.25 * 2 * 0.339e12
 
 
 @pytest.mark.slow
