@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PRETRAINED, CLASS, FACTOR = "madebyollin/taesd", "AutoencoderTiny", 8
 """The pretrained autoencoder, its class in diffusers, and the side of an image over that of its latent (MIT, 10 MB, 4 channels)."""
+WEIGHTS = "diffusion_pytorch_model*.safetensors"
+"""Its file of weights, next to others that are not needed."""
 LEAST_LATENT = 8
 """Side of the smallest latents for which it is tried: smaller images lose more in it than in one of their own (docs/decisions.md)."""
 LEAST_DB = 20.0
@@ -118,10 +120,10 @@ def _cached() -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(PRETRAINED, local_files_only=True))
+        folder = Path(snapshot_download(PRETRAINED, allow_patterns=["config.json", WEIGHTS], local_files_only=True))
     except Exception:  # the Hub client raises from many unrelated trees
         return None
-    needed = [folder / "config.json", *folder.glob("diffusion_pytorch_model*.safetensors")]
+    needed = [folder / "config.json", *folder.glob(WEIGHTS)]
     return folder if len(needed) > 1 and all(file.is_file() for file in needed) else None
 
 

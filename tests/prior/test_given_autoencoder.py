@@ -2,7 +2,9 @@
 
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,58 @@ def silent_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sock
         yield hub
 
 
+class HubOfOne(BaseHTTPRequestHandler):
+    """The Hub's answers about one repository, whose files lie in ``folder``."""
+
+    folder: Path
+    commit = "b" * 40
+
+    def do_GET(self) -> None:
+        """Answer; to HEAD, without the content."""
+        path, about = self.path.partition("?")[0], f"/api/models/{PRETRAINED}"
+        file = self.folder / path.rpartition("/")[2]
+        if path == f"/{PRETRAINED}/resolve/{self.commit}/{file.name}":
+            content, headers = file.read_bytes(), {"ETag": f'"{file.name}"', "X-Repo-Commit": self.commit}
+        elif path.startswith(f"{about}/tree"):
+            entries = [{"type": "file", "path": each.name, "size": each.stat().st_size, "oid": each.name} for each in self.folder.iterdir()]
+            content, headers = json.dumps(entries).encode(), {}
+        elif path.startswith(about):
+            content, headers = json.dumps({"id": PRETRAINED, "sha": self.commit, "siblings": []}).encode(), {}
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Hub on this machine, and an empty cache; the folder is that of the repository's files."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (HubOfOne,), {"folder": folder}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    yield folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 def taesd(cache: Path) -> diffusers.AutoencoderTiny:
     """Lay a small autoencoder of random weights out in the Hub's cache, as the repository holds it."""
     torch.manual_seed(0)
@@ -103,6 +157,21 @@ def test_offline_without_a_copy_one_is_trained(photos: ImageData, offline: Path,
     name, reason = of_fit(tmp_path / "prior")
     assert name == "own"
     assert "HF_HUB_OFFLINE is set" in str(reason)
+
+
+@pytest.mark.usefixtures("any_quality")
+def test_it_is_downloaded_once(photos: ImageData, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the repository's files those that are needed; afterwards the Hub may be out of reach."""
+    taesd(tmp_path / "elsewhere" / "cache")
+    for file in (tmp_path / "elsewhere" / "cache").rglob("snapshots/*/*"):
+        file.rename(hub / file.name)
+    for name in ("diffusion_pytorch_model.bin", "taesd_decoder.pth"):
+        (hub / name).write_bytes(b"not needed")
+    assert chosen(photos, tmp_path / "prior").name == PRETRAINED
+    names = {file.name for file in (tmp_path / "cache").rglob("snapshots/*/*")}
+    assert names == {"config.json", "diffusion_pytorch_model.safetensors"}
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert chosen(photos, tmp_path / "prior").name == PRETRAINED
 
 
 def test_a_hub_out_of_reach_is_not_waited_for(
