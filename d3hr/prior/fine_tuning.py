@@ -36,17 +36,17 @@ def pretrained_copy(settings: FitSettings, class_names: Sequence[str], init: Pri
         prompts = init.denoiser.match(class_names, of=of, class_map=settings.class_map)
         began_as = {match.class_name: match.prior_class for match in prompts}
         prior = Prior(init.denoiser.around(network), init.vae, init.scheduler_config, licence=init.licence)
-    elif type(init.denoiser) is DiT:
+    elif isinstance(init.denoiser, DiT):  # or a SiT, which is one
         matches = match_classes(class_names, init.class_names, of=of, class_map=settings.class_map, allow_missing=True)
         began_as = {match.class_name: match.prior_class for match in matches}
         rows = {match.class_name: match.conditioning_id for match in matches}
         replace_classes(network, [rows.get(name) for name in class_names])
-        prior = Prior(DiT(network, class_names), init.vae, init.scheduler_config, licence=init.licence)
+        prior = Prior(type(init.denoiser)(network, class_names), init.vae, init.scheduler_config, licence=init.licence)
     else:
         raise SettingsError(
             "A prior of this family cannot be trained further.",
             found=type(init.denoiser).__name__,
-            hint="give --init a DiT with a label table, or a text-to-image prior.",
+            hint="give --init a DiT or SiT with a label table, or a text-to-image prior.",
         )
     network.requires_grad_(True)
     if settings.adapt == "lora":

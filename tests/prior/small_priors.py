@@ -41,6 +41,8 @@ class SmallPrior:
     """Draws an image [1, H, W, C] in [0, 1] by diffusers' own pipeline, of two steps, from a folder; None where diffusers has none."""
     conditional: bool = True
     """Whether its network is given anything of a class."""
+    guided: bool = True
+    """Whether it knows a null condition."""
     pixels: bool = False
     """Whether it diffuses pixels."""
     other_schedule: dict[str, Any] = field(default_factory=lambda: {"beta_end": 0.03})
@@ -151,6 +153,7 @@ SMALL_PRIORS = (
         lambda folder: Prior.from_pretrained(pixel_pipeline(folder / "ddpm", unet())),
         draw_pixels,
         conditional=False,
+        guided=False,
         pixels=True,
     ),
     SmallPrior(
@@ -158,6 +161,7 @@ SMALL_PRIORS = (
         PixelUNet,
         lambda folder: Prior.from_pretrained(pixel_pipeline(folder / "ddpm", unet(rows=3), CLASSES)),
         None,
+        guided=False,
         pixels=True,
     ),
     SmallPrior(

@@ -87,6 +87,7 @@ def test_guidance(prior: Prior, of_class: Condition, small: SmallPrior) -> None:
     """q_null + g (q_class - q_null); nothing where no class is known; refused where only the null condition is missing."""
     z, point = noisy(prior), middle(prior)
     plain = prior.slope(z, point, of_class)
+    assert (of_class.null is not None) == small.guided
     if of_class.null is not None:
         null = prior.slope(z, point, Condition(of_class.key, of_class.null))
         assert not torch.allclose(null, plain, atol=1e-4)
