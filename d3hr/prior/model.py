@@ -164,7 +164,7 @@ class Prior:
         takes its ``.bin`` files. Classes of a label table have the names of ``id2label`` in ``model_index.json``, or else their numbers.
 
         Args:
-            path_or_hub_id: a folder that :meth:`save_pretrained` or diffusers wrote, or a Hub id.
+            path_or_hub_id: a folder that :meth:`save_pretrained` or diffusers wrote, a Hub id, or a checkpoint of SiT, which is a file.
             device: where the networks run; by default CUDA or MPS where there is one, else the CPU.
             dtype: precision of the networks: float32 (the default), bfloat16 or float16.
             autoencoder: folder or Hub id of an autoencoder to use instead of the pipeline's own.

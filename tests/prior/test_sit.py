@@ -1,5 +1,6 @@
 import argparse
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,28 @@ def test_frequencies_of_time_are_those_of_sit(checkpoint: Path, autoencoder: Pat
         output = theirs(z, timestep=torch.tensor([0.5]), class_labels=y).sample[:, :4]
     slope = prior.slope(z, prior.schedule.points(3)[1], y)
     assert 1e-4 < float((slope + output).abs().max()) < 0.1
+
+
+def test_a_dit_by_its_name_is_not_taken_for_a_sit(checkpoint: Path, autoencoder: Path) -> None:
+    """Its tensors have the same names, and its output is noise."""
+    dit = checkpoint.rename(checkpoint.with_name("DiT-XL-2-256x256.pt"))
+    with pytest.raises(PriorError, match="named after DiT"):
+        Prior.from_pretrained(dit, autoencoder=autoencoder)
+
+
+def test_a_checkpoint_travels_to_other_processes(checkpoint: Path, autoencoder: Path) -> None:
+    prior = Prior.from_pretrained(checkpoint, autoencoder=autoencoder)
+    assert pickle.loads(pickle.dumps(prior)).fingerprint == prior.fingerprint
+
+
+def test_a_checkpoint_in_safetensors_is_the_same(checkpoint: Path, autoencoder: Path) -> None:
+    file = checkpoint.with_suffix(".safetensors")
+    save_file(random_checkpoint(), file)
+    expected = Prior.from_pretrained(checkpoint, autoencoder=autoencoder).fingerprint
+    assert Prior.from_pretrained(file, autoencoder=autoencoder).fingerprint == expected
+    file.write_bytes(b"damaged")
+    with pytest.raises(PriorError, match=r"SiT-S-2\.safetensors: "):
+        Prior.from_pretrained(file, autoencoder=autoencoder)
 
 
 @pytest.mark.parametrize("form", ["bare", "ema", "model", "distributed"])
@@ -137,6 +160,7 @@ def without(name: str) -> dict[str, torch.Tensor]:
         (random_checkpoint(width=96), "width 96"),
         ({"ema": random_checkpoint(), "args": argparse.Namespace(path_type="GVP", prediction="velocity")}, "path_type GVP"),
         ({"ema": random_checkpoint(), "args": argparse.Namespace(path_type="Linear", prediction="noise")}, "prediction noise"),
+        ({"ema": random_checkpoint(), "args": argparse.Namespace(model="DiT-XL/2")}, "model DiT-XL/2"),
     ],
 )
 def test_other_files_are_refused(content: Any, words: str, checkpoint: Path, autoencoder: Path) -> None:

@@ -10,6 +10,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ def read_checkpoint(repository: Repository) -> Weights:
         PriorError: it is not such a file, would run code, or says that it was trained on another path or output.
     """
     file = repository.folder
+    if file.stem.lower().startswith("dit"):
+        raise repository.unusable("a file named after DiT, whose tensors have SiT's names; facebook/DiT-XL-2-256 is a DiT on the Hub")
+    if file.suffix == ".safetensors":
+        return _safetensors(file, repository)
     try:
         # The settings of a training are a Namespace; its class is allowed next to tensors, and nothing else is.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -41,9 +46,9 @@ def read_checkpoint(repository: Repository) -> Weights:
     if not isinstance(content, dict):
         raise repository.unusable(f"a checkpoint that holds a {type(content).__name__}")
     trained = vars(content["args"]) if isinstance(content.get("args"), argparse.Namespace) else {}
-    for name, usable in (("path_type", "Linear"), ("prediction", "velocity")):
-        if trained.get(name, usable) != usable:
-            raise repository.unusable(f"a SiT trained with {name} {trained[name]}, where d3hr can use {usable}")
+    for name, usable in (("model", "SiT"), ("path_type", "Linear"), ("prediction", "velocity")):
+        if not str(trained.get(name, usable)).startswith(usable):
+            raise repository.unusable(f"a checkpoint trained with {name} {trained[name]}, where d3hr can use {usable}")
     for key in ("ema", "model", "state_dict"):
         if isinstance(content.get(key), dict):
             content = content[key]
@@ -53,17 +58,21 @@ def read_checkpoint(repository: Repository) -> Weights:
 
 def read_safetensors(repository: Repository) -> Weights:
     """Return the weights of the ``transformer`` of a repository."""
+    repository.fetch("transformer")
+    weights: dict[str, Tensor] = {}
+    for file in sorted((repository.folder / "transformer").glob("*.safetensors")):
+        weights |= _safetensors(file, repository)
+    return weights
+
+
+def _safetensors(file: Path, repository: Repository) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    repository.fetch("transformer")
-    weights: dict[str, Tensor] = {}
     try:
-        for file in sorted((repository.folder / "transformer").glob("*.safetensors")):
-            weights |= load_file(file)
+        return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise repository.unusable(f"transformer: {error}") from error
-    return weights
+        raise repository.unusable(f"{file.name}: {error}") from error
 
 
 def rows_of(weights: Weights) -> int:
