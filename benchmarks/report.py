@@ -387,7 +387,7 @@ CHOSEN_BY = (
 PRETRAINED = (
     "A fitted autoencoder (`compact`, 800 steps: about five minutes of one quiet core) next to TAEF2, the tiny autoencoder of the FLUX.2 "
     "latents: 32 channels at an eighth of the side, where `madebyollin/taesd`, which `--autoencoder auto` takes and which could not be "
-    "had here, has 4. PSNR on 200 held-out photos. There are no larger photos at hand: those at 128 px are the same, enlarged, and say "
+    "had here, has 4. PSNR on 100 held-out photos. There are no larger photos at hand: those at 128 px are the same, enlarged, and say "
     "nothing of real detail at that side. Behind each, a transformer of the same shape was trained for 400 steps, some three quiet "
     "minutes. Ten images per class, students of 32 px, tested on the held-out photos."
 )

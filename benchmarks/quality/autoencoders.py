@@ -26,9 +26,12 @@ from d3hr import ImageData, Prior, fit_prior, load_images
 from d3hr.comparison.matrix import MatrixRow, read_matrix
 from d3hr.comparison.run import compare
 from d3hr.data.showing import contact_sheet
-from d3hr.fileio.atomic import read_json, write_bytes
+from d3hr.fileio.atomic import load_or_make, read_json, write_bytes
 from d3hr.methods.job import MethodInputs
-from d3hr.prior.autoencoder import psnr_db, to_images, to_latents
+from d3hr.prior.autoencoder import downsampling, psnr_db, to_images, to_latents
+from d3hr.prior.families.dit import DiT
+from d3hr.prior.networks import SCHEDULER_CONFIGS, new_transformer
+from d3hr.prior.presets import PRESETS
 from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.progress import OnTerminal
 
@@ -38,12 +41,17 @@ AUTOENCODER_STEPS, STEPS = 800, 400
 """Optimiser steps of 32 and of 128 images: about five quiet minutes for the autoencoder, and three for either transformer."""
 STUDENT_SIDE = 32
 """Pixels that students see: at 64 the trainings would take four times as long."""
-PHOTOS = 200
+PHOTOS = 100
 """Held-out photos whose reconstruction is measured."""
 SPARED = 0.6
 """Share of the training images that transformers and sets do without, to save the time of encoding them."""
 SMALL_SIDES = (16, 32, 48)
 """Sides, below that of the photos, at which the pretrained autoencoder is tried."""
+PARTS = ("reconstruction", "students", "priors")
+REAL = (MatrixRow(method="random_real"), MatrixRow(method="chosen"))
+"""Real photos, and those that are chosen, as all real starts are."""
+THROUGH = MatrixRow(name="chosen", method="real_start", settings={"denoising_level": 1})
+"""Chosen photos that were encoded and decoded: behind a transformer that predicts no noise at all, a level changes nothing."""
 FOLDER = WORK / "autoencoders"
 """Finished work."""
 
@@ -72,8 +80,19 @@ def reconstruction(vae: Any, images: Tensor, enlarge: int = 1) -> float:
         return round(psnr_db(images, torch.cat([through(part) for part in images.split(50)])), 2)
 
 
-def reconstructions(vaes: Mapping[str, Any]) -> dict[str, Any]:
+def untrained(images: ImageData, autoencoder: Path, name: str) -> Prior:
+    """Write, or load, a prior with an autoencoder whose transformer is untrained, so that it predicts zero."""
+    folder = FOLDER / f"{name}-untrained"
+    if not folder.is_dir():
+        vae = load_autoencoder(Repository(str(autoencoder)), torch.float32)
+        transformer = new_transformer(PRESETS[PRESET], (vae.config.latent_channels, SIDE // downsampling(vae)), len(images.class_names))
+        Prior(DiT(transformer, images.class_names), vae, SCHEDULER_CONFIGS["epsilon"]).save_pretrained(folder)
+    return Prior.from_pretrained(folder)
+
+
+def reconstructions(folders: Mapping[str, Path]) -> dict[str, Any]:
     """Return what comes back of the held-out photos, by autoencoder and side."""
+    vaes = {name: load_autoencoder(Repository(str(folder)), torch.float32) for name, folder in folders.items()}
     photos, small = _photos(SIDE), {side: _photos(side) for side in SMALL_SIDES}
     pretrained = vaes["pretrained"]
     return {
@@ -120,10 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="taef2.safetensors; by default D3HR_TAEF2 of the environment")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds of the sets; by default the matrix's")
+    parser.add_argument("--until", choices=PARTS, default=PARTS[-1], help="the last part to measure")
     options = parser.parse_args(arguments)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    pretrained = save_taef2(options.weights, FOLDER / "taef2")
     images, validation = (load_images(str(real_data(DATA)), split=split, image_size=SIDE) for split in ("train", "validation"))
+    folders = {"fitted": fitted_autoencoder(images), "pretrained": save_taef2(options.weights, FOLDER / "taef2")}
+    images = load_images(str(real_data(DATA)), split="train", image_size=SIDE, hold_out=SPARED)
     protocol = HERE / "protocols" / f"{PROTOCOLS[DATA]}.yaml"
     matrix = read_matrix(matrix_file("autoencoders"), {"protocols": [str(protocol)], "distillation_seeds": options.seeds})
     figures: dict[str, Any] = {}
@@ -134,21 +155,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         of_students = {"protocol": protocol.name, "student_side": STUDENT_SIDE, "seeds": matrix.distillation_seeds}
         record(f"{DATA}-autoencoders-validation", sizes | of_students, figures)
 
-    own = fitted_autoencoder(images)
-    images = load_images(str(real_data(DATA)), split="train", image_size=SIDE, hold_out=SPARED)
-    folders = {"fitted": own, "pretrained": pretrained}
-    vaes = {name: load_autoencoder(Repository(str(folder)), torch.float32) for name, folder in folders.items()}
-    keep("reconstruction_psnr_db", reconstructions(vaes))
+    def rows(name: str, prior: Prior | None, methods: Sequence[MatrixRow]) -> list[dict[str, Any]]:
+        part, inputs = matrix.model_copy(update={"methods": tuple(methods)}), MethodInputs(images, SIDE, prior=prior)
+        made = compare(part, inputs, validation, FOLDER / f"{name}-validation", image_size=STUDENT_SIDE, progress=OnTerminal())
+        return [{**row, "name": f"{name}: {row['name']}"} for row in kept_rows(made.rows, "class_names")]
+
+    keep("reconstruction_psnr_db", load_or_make(FOLDER / "reconstruction.json", lambda: reconstructions(folders)))
+    if options.until == "reconstruction":
+        return
+    found = rows("photos", None, REAL)
+    for name, folder in folders.items():
+        found += rows(f"photos through the {name} one", untrained(images, folder, name), [THROUGH])
+        keep("rows", found)
+    if options.until == "students":
+        return
     priors = {name: fitted(images, folder, name) for name, folder in folders.items()}
     keep("fits", {name: about_fit(name) for name in priors})
-    rows: list[dict[str, Any]] = []
-    real = (MatrixRow(method="random_real"),)
-    for name, prior in {"real": None, **priors}.items():
-        part = matrix if prior else matrix.model_copy(update={"methods": real})
-        inputs = MethodInputs(images, SIDE, prior=prior)
-        made = compare(part, inputs, validation, FOLDER / f"{name}-validation", image_size=STUDENT_SIDE, progress=OnTerminal())
-        rows += [{**row, "name": f"{name}: {row['name']}"} for row in kept_rows(made.rows, "class_names")]
-        keep("rows", rows)
+    for name, prior in priors.items():
+        found += rows(name, prior, matrix.methods)
+        keep("rows", found)
     pictures(validation, priors)
 
 
