@@ -90,16 +90,23 @@ def untrained(images: ImageData, autoencoder: Path, name: str) -> Prior:
     return Prior.from_pretrained(folder)
 
 
-def reconstructions(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what comes back of the held-out photos, by autoencoder and side."""
+def reconstructions(folders: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+    """Return what comes back of the held-out photos, by autoencoder and side; what an earlier run has measured is read."""
     vaes = {name: load_autoencoder(Repository(str(folder)), torch.float32) for name, folder in folders.items()}
-    photos, small = _photos(SIDE), {side: _photos(side) for side in SMALL_SIDES}
-    pretrained = vaes["pretrained"]
+    kept = FOLDER / "reconstruction"
+    kept.mkdir(exist_ok=True)
+
+    def found(name: str, side: int, enlarge: int = 1) -> float:
+        def measured() -> dict[str, float]:
+            return {"psnr_db": reconstruction(vaes[name], _photos(side), enlarge)}
+
+        return float(load_or_make(kept / f"{name}-{side}-{enlarge}.json", measured)["psnr_db"])
+
     return {
-        "at_64_px": {name: reconstruction(vae, photos) for name, vae in vaes.items()},
-        "enlarged_to_128_px": {name: reconstruction(vae, photos, enlarge=2) for name, vae in vaes.items()},
-        "pretrained_by_side": {str(side): reconstruction(pretrained, each) for side, each in small.items()},
-        "pretrained_by_side_enlarged": {str(side): reconstruction(pretrained, each, enlarge=2) for side, each in small.items()},
+        "at_64_px": {name: found(name, SIDE) for name in vaes},
+        "enlarged_to_128_px": {name: found(name, SIDE, 2) for name in vaes},
+        "pretrained_by_side": {str(side): found("pretrained", side) for side in SMALL_SIDES},
+        "pretrained_by_side_enlarged": {str(side): found("pretrained", side, 2) for side in SMALL_SIDES},
     }
 
 
@@ -160,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         made = compare(part, inputs, validation, FOLDER / f"{name}-validation", image_size=STUDENT_SIDE, progress=OnTerminal())
         return [{**row, "name": f"{name}: {row['name']}"} for row in kept_rows(made.rows, "class_names")]
 
-    keep("reconstruction_psnr_db", load_or_make(FOLDER / "reconstruction.json", lambda: reconstructions(folders)))
+    keep("reconstruction_psnr_db", reconstructions(folders))
     if options.until == "reconstruction":
         return
     found = rows("photos", None, REAL)
