@@ -34,6 +34,7 @@ from d3hr.prior.networks import SCHEDULER_CONFIGS, new_transformer
 from d3hr.prior.presets import PRESETS
 from d3hr.prior.repository import Repository, load_autoencoder
 from d3hr.progress import OnTerminal
+from d3hr.sets.distilled_set import DistilledSet
 
 DATA, SIDE, PRESET = "tiny_imagenet10", 64, "compact"
 WEIGHTS = os.environ.get("D3HR_TAEF2", "")
@@ -122,15 +123,15 @@ def about_fit(name: str) -> dict[str, Any]:
     return {"noise_loss": round(sum(losses[-10:]) / 10, 4), "training_psnr_db": about["reconstruction_psnr_db"]}
 
 
-def pictures(images: ImageData, priors: Mapping[str, Prior]) -> None:
-    """Write docs/images/autoencoders.png: a held-out photo of each class, what either autoencoder makes of it, and sets that were drawn."""
-    from d3hr.sets.distilled_set import DistilledSet
-
+def pictures(images: ImageData, folders: Mapping[str, Path], priors: Mapping[str, Prior]) -> None:
+    """Write docs/images/autoencoders.png: a held-out photo of each class, what either autoencoder makes of it, and sets behind either."""
     real = torch.cat([images.pick(name, [1]) for name in images.class_names])
     rows = {"photo": real}
-    for name, prior in priors.items():
-        rows[f"{name}: reconstructed"] = prior.decode(prior.encode(real))
-    for row in ("mixture", "real start, level 2", "real start, level 10"):
+    for name, folder in folders.items():
+        vae = load_autoencoder(Repository(str(folder)), torch.float32)
+        with torch.no_grad():
+            rows[name] = to_images(vae, to_latents(vae, real))
+    for row in ("mixture", "real start, level 2", "real start, level 10") if priors else ():
         for name in priors:
             made = DistilledSet.load(FOLDER / f"{name}-validation" / "sets" / f"{row}-ipc10-seed0")
             shown = torch.stack([made.of_class(label)[0] for label in made.class_names])
@@ -168,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return [{**row, "name": f"{name}: {row['name']}"} for row in kept_rows(made.rows, "class_names")]
 
     keep("reconstruction_psnr_db", reconstructions(folders))
+    pictures(validation, folders, {})
     if options.until == "reconstruction":
         return
     found = rows("photos", None, REAL)
@@ -181,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, prior in priors.items():
         found += rows(name, prior, matrix.methods)
         keep("rows", found)
-    pictures(validation, priors)
+    pictures(validation, folders, priors)
 
 
 if __name__ == "__main__":
