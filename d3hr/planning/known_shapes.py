@@ -34,6 +34,8 @@ _SD_SCHEDULER = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
 }
 _FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
 
