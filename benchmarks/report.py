@@ -425,7 +425,7 @@ CHOSEN_BY = (
     "there to compare with. Packed sets have four images at half the side in each stored one, and are compared with each other alone."
 )
 PRETRAINED = (
-    "A fitted autoencoder (`compact`, 800 steps: about five minutes of one quiet core) next to TAEF2, the tiny autoencoder of the FLUX.2 "
+    "A fitted autoencoder (`compact`, 800 steps: some seven minutes of one core) next to TAEF2, the tiny autoencoder of the FLUX.2 "
     "latents. TAEF2 has 32 channels at an eighth of the side; `madebyollin/taesd`, which `--autoencoder auto` takes and which could not "
     "be had here, has 4 and must be expected to do worse. PSNR on 100 held-out photos. There are no larger photos at hand: those at 128 "
     "px are the same, enlarged, and averaged down again afterwards; they say nothing of real detail at that side."
