@@ -39,7 +39,7 @@ from d3hr.sets.distilled_set import DistilledSet
 DATA, SIDE, PRESET = "tiny_imagenet10", 64, "compact"
 WEIGHTS = os.environ.get("D3HR_TAEF2", "")
 AUTOENCODER_STEPS, STEPS = 800, 400
-"""Optimiser steps of 32 and of 128 images: about five quiet minutes for the autoencoder, and three for either transformer."""
+"""Optimiser steps of 32 and of 128 images: some seven minutes of one core for the autoencoder, and two for either transformer."""
 STUDENT_SIDE = 32
 """Pixels that students see: at 64 the trainings would take four times as long."""
 PHOTOS = 100
