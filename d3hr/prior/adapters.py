@@ -8,6 +8,7 @@ from typing import Any
 
 from d3hr.errors import PriorError, SettingsError
 from d3hr.fileio.checksums import digest_of_tensors
+from d3hr.prior.quiet import quiet
 
 _RANKS = (".lora_A.", ".down.", "_lora.down.")
 """What the key of an adapter's first factor has in it, of which each adapted layer has one."""
@@ -57,7 +58,8 @@ class Adapter:
             raise SettingsError("--lora needs the package peft.", found=str(error), hint="pip install 'd3hr[lora]'.") from error
         self.place, self._pipeline = place, pipeline
         try:
-            read = pipeline.lora_state_dict(place, use_safetensors=True, return_lora_metadata=True, unet_config=config)
+            with quiet():
+                read = pipeline.lora_state_dict(place, use_safetensors=True, return_lora_metadata=True, unet_config=config)
         except Exception as error:  # of the file system, of the Hub, of safetensors, of conversions
             raise self._unfit(str(error)) from error
         self._weights, *alphas, self._metadata = read
@@ -100,7 +102,8 @@ class Adapter:
         if not wanted:
             raise self._unfit(f"nothing for the {part}; it has {', '.join(sorted({key.split('.')[0] for key in self._weights}))}")
         try:
-            load()
+            with quiet():
+                load()
         except Exception as error:  # of peft, of diffusers, of torch where shapes differ
             raise self._unfit(str(error)) from error
         found = merge_lora(network)

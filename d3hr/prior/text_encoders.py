@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 
 from d3hr.fileio.atomic import explained
 from d3hr.prior.adapters import Adapter
+from d3hr.prior.quiet import quiet
 from d3hr.prior.repository import Repository, load_network, weight_files
 
 _ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
@@ -47,7 +46,7 @@ class TextEncoders:
             PriorError: one is missing, is damaged or of a class that d3hr does not use.
         """
         parts: dict[str, Any] = {}
-        with _quiet():
+        with quiet():
             for encoder in self.names:
                 tokenizer = _tokenizer_of(encoder)
                 network = load_network(self._class(encoder, _ENCODERS), self._repository, encoder, dtype)
@@ -109,17 +108,3 @@ class TextEncoders:
 
 def _tokenizer_of(encoder: str) -> str:
     return encoder.replace("text_encoder", "tokenizer")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the progress bars of transformers away."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

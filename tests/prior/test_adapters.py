@@ -107,7 +107,7 @@ def test_the_other_families_take_adapters(save: Callable[[Path], Path], kind: An
         torch.testing.assert_close(value, theirs[name])
 
 
-def test_adapters_that_do_not_fit(folder: Path, adapter: Path, tmp_path: Path) -> None:
+def test_adapters_that_do_not_fit(folder: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     weights = load_file(adapter / "pytorch_lora_weights.safetensors")
     wrong = {
         "shapes": {name: value[..., :-1].contiguous() for name, value in weights.items()},
@@ -122,6 +122,7 @@ def test_adapters_that_do_not_fit(folder: Path, adapter: Path, tmp_path: Path) -
     for name in (*wrong, "empty"):
         with pytest.raises(PriorError, match=f"(?s)adapter .*{name} does not fit the prior"):
             Prior.from_pretrained(folder, lora=tmp_path / name)
+    assert not caplog.records  # one error, and nothing that a library says next to it
 
 
 def test_a_label_table_takes_no_adapter(adapter: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Text-to-image priors of more than one text encoder, in the layouts of SDXL and Stable Diffusion 3, against diffusers itself."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from d3hr import Prior, denoise, invert
 from d3hr.errors import PriorError
-from tests.prior.text_models import opened, stable_diffusion_3, stable_diffusion_xl
+from tests.prior.text_models import opened, stable_diffusion_3, stable_diffusion_xl, t5
 
 Save = Callable[..., Path]
 PROMPT = "a photo of a cat"
@@ -88,6 +89,20 @@ def test_sd3_pads_clip_and_has_zeros_for_t5(sd3: Path) -> None:
     assert condition.null is not None
     assert torch.equal(condition.null["encoder_hidden_states"], null[0])
     assert torch.equal(condition.null["pooled_projections"], null_pooled[0])
+
+
+def test_sd3_with_t5_and_a_copy_that_lacks_it(tmp_path: Path) -> None:
+    saved = stable_diffusion_3(tmp_path / "sd3", third=t5())
+    prior, theirs = Prior.from_pretrained(saved), opened(saved).encode_prompt(PROMPT, None, None)
+    inputs = prior.conditions(["cat"])["cat"].inputs
+    torch.testing.assert_close(inputs["encoder_hidden_states"], theirs[0][0].detach())
+    assert inputs["encoder_hidden_states"][16:].any()
+    prior.save_pretrained(tmp_path / "again")
+    assert Prior.from_pretrained(tmp_path / "again").fingerprint == prior.fingerprint
+    shutil.rmtree(saved / "text_encoder_3")
+    without = Prior.from_pretrained(saved)
+    assert not without.conditions(["cat"])["cat"].inputs["encoder_hidden_states"][16:].any()
+    assert without.fingerprint != prior.fingerprint
 
 
 def test_a_step_of_sd3_is_eulers(sd3: Path) -> None:

@@ -97,8 +97,16 @@ def stable_diffusion_xl(folder: Path, *, zeros: bool = True) -> Path:
     return folder
 
 
-def stable_diffusion_3(folder: Path, **changes: Any) -> Path:
-    """Save a ``StableDiffusion3Pipeline`` without T5: a transformer over latents [8, 4, 4], with a schedule shifted by 3."""
+def t5() -> tuple[Any, Any]:
+    """A T5 encoder of one layer and width 32, and its tokenizer of letters."""
+    letters = [(letter, -2.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    words = transformers.T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -1.0), *letters], extra_ids=0)
+    config = transformers.T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=1)
+    return randomised(transformers.T5EncoderModel(config)), words
+
+
+def stable_diffusion_3(folder: Path, *, third: tuple[Any, Any] = (None, None), **changes: Any) -> Path:
+    """Save a ``StableDiffusion3Pipeline``, by default without T5: a transformer over latents [8, 4, 4], with a schedule shifted by 3."""
     config: dict[str, Any] = {
         "sample_size": 4, "patch_size": 2, "in_channels": 8, "out_channels": 8, "num_layers": 1, "attention_head_dim": 8,
         "num_attention_heads": 2, "joint_attention_dim": 32, "caption_projection_dim": 16, "pooled_projection_dim": 32,
@@ -108,6 +116,6 @@ def stable_diffusion_3(folder: Path, **changes: Any) -> Path:
     diffusers.StableDiffusion3Pipeline(
         transformer=randomised(diffusers.SD3Transformer2DModel(**{**config, **changes})), vae=vae(8, scaling_factor=1.5, shift_factor=0.06),
         text_encoder=text_encoder(16, projected=True), tokenizer=words, text_encoder_2=text_encoder(16, projected=True), tokenizer_2=words,
-        text_encoder_3=None, tokenizer_3=None, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder_3=third[0], tokenizer_3=third[1], scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     ).save_pretrained(folder)  # fmt: skip
     return folder

@@ -20,6 +20,7 @@ from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.conditions import Condition, Inputs
 from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.prompts import DEFAULT_PROMPT, match_prompts, prompts_of
+from d3hr.prior.quiet import quiet
 from d3hr.prior.repository import Repository, Variant, load_network, write_pipeline
 from d3hr.prior.text_encoders import TextEncoders
 
@@ -61,7 +62,9 @@ class TextDenoiser(Denoiser):
         config = repository.json(f"{cls.part}/config.json")
         if not isinstance(config.get("sample_size"), int):
             raise repository.unusable(f"{cls.part}: its sample_size is {config.get('sample_size')}; d3hr needs one side, of square images")
-        return cls(load_network(cls.network_class(), repository, cls.part, dtype), repository)
+        with quiet():
+            network = load_network(cls.network_class(), repository, cls.part, dtype)
+        return cls(network, repository)
 
     @classmethod
     def match_in(
@@ -76,7 +79,9 @@ class TextDenoiser(Denoiser):
         if variant.lora is not None:
             import diffusers
 
-            self.encoders.adapter = Adapter(variant.lora, getattr(diffusers, self.pipelines[0]), self.network.config)
+            with quiet():
+                pipeline = getattr(diffusers, self.pipelines[0])
+            self.encoders.adapter = Adapter(variant.lora, pipeline, self.network.config)
             self.encoders.adapter.fuse(self.network, self.part)
         return self
 
@@ -106,7 +111,8 @@ class TextDenoiser(Denoiser):
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> None:
-        pipeline = self.text_pipeline(self.encoders.load(self.weight.dtype, self.weight.device))
+        with quiet():
+            pipeline = self.text_pipeline(self.encoders.load(self.weight.dtype, self.weight.device))
         further = dict.fromkeys(self.further_prompts)
         for prompt in prompts:
             of_class_and_null = pipeline.encode_prompt(
