@@ -49,7 +49,7 @@ def distill(
     Args:
         data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
         out: folder to write the distilled set to, by default DATA-distilled where everything is chosen
-        prior: folder or Hub id of a diffusion prior that knows the classes by name; real candidates need none
+        prior: folder, checkpoint of SiT or Hub id of a diffusion prior of any family (docs/families.md); real candidates need none
         ipc: images per class
         preset: auto (everything is chosen), paper (the default of drawn images), fast, released, mixture, gentle (for weak priors), or
             real (chosen real images)
