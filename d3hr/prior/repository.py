@@ -79,7 +79,9 @@ class Repository:
         self._local = self.is_file or Path(name).is_dir()
         if not self._local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1):
             raise PriorError(
-                f"There is no prior at {name}.", found="no such folder or file", hint="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id."
+                f"There is no prior at {name}.",
+                found="no such folder or file",
+                hint="fit one with 'd3hr fit DATA --out PRIOR', or name a Hub id.",
             )
         self.folder = Path(name) if self._local else self._snapshot(_ABOUT)
 
