@@ -169,7 +169,8 @@ def objectives(page: Page) -> None:
         for fit in fits:
             for row in fit["rows"]:
                 lines.setdefault(f"{fit['objective']}, {row['name']}", []).append((fit["steps"], row))
-        page.plot(f"results-objectives-{data}", f"{title}, 10 images per class", "optimiser steps of the transformer", lines)
+        if len({fit["steps"] for fit in fits}) > 1:
+            page.plot(f"results-objectives-{data}", f"{title}, 10 images per class", "optimiser steps of the transformer", lines)
         page.table(
             ["objective", "steps", *(f"`{row['name']}`, accuracy %" for row in fits[0]["rows"]), "round trip, dB", *OVERLAP, "Frechet"],
             [
@@ -463,7 +464,8 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
         "`d3hr fit --objective`: the same transformer (preset `tiny`) behind the same autoencoder, at 16 pixels, on 1,000 images of each "
         "class; a step of 64 images costs the same whatever is learned, so equal steps are equal minutes. Sets of ten images per class, "
         "without guidance but for `mixture`, at levels of the same σ / α. Drawn images are compared with held-out ones in the features of "
-        "a ConvNet-3. Held-out training images throughout.",
+        "a ConvNet-3. Held-out training images throughout; one fit, one set and one training each, so that accuracies a point or two apart "
+        "are alike.",
         objectives,
     ),
     ("", "", main_matrices),
