@@ -53,6 +53,11 @@ def _module() -> str:
     return spec.name if spec else Path(sys.argv[0]).stem
 
 
+def _without_place(argument: str) -> str:
+    """Return an argument of the command line; an absolute path is of this machine only, and only its name is kept."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
 def _git(*command: str) -> str:
     return subprocess.run(["git", *command], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -76,7 +81,7 @@ def record(name: str, settings: dict[str, Any], figures: Any) -> Path:
     write_json(
         path,
         {
-            "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
+            "command": shlex.join(["python", "-m", _module(), *map(_without_place, sys.argv[1:])]),
             "commit": COMMIT,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
