@@ -444,7 +444,8 @@ FAMILIES = (
     "Digits of 8 x 8 pixels, ten per class, three sets each, the test split. Small networks of each family were trained by one loop for "
     "four minutes of CPU time: `dit` predicts noise and `flow` velocity, with one network, `text` is a Stable Diffusion whose prompt is "
     "`a photo of the digit {name}`, all three in the latents of one autoencoder; `pixels` diffuses pixels and knows no classes, "
-    "`pixels-classes` has a label table. Levels are those of the same ratio of noise to signal."
+    "`pixels-classes` has a label table. Levels are those of the same ratio of noise to signal. Pixel models draw without the clipping of "
+    "their own samplers, which no inversion undoes: from pure noise some of the images of `pixels-classes` stay noise."
 )
 PAPER = (
     "[paper-cifar-bf16](../benchmarks/protocols/paper-cifar-bf16.yaml). The paper has 41.3 % at 10 images per class and 70.8 % at 50: the "
