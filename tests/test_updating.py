@@ -14,7 +14,8 @@ import d3hr
 from d3hr.data.opening import load_images
 from d3hr.errors import DistilledSetError, PriorError
 from d3hr.sets.distilled_set import DistilledSet
-from d3hr.sets.growth import CONTENTS, Change, changes_since, in_order_of
+from d3hr.sets.growth import Change, changes_since, in_order_of
+from d3hr.sets.writer import CONTENTS
 from tests.conftest import MakeFolder, untrained_prior
 
 CLASSES = ("ant", "bee", "cat", "asp")
@@ -103,6 +104,15 @@ def test_chosen_images_stay_and_others_are_chosen(photos: Path, tmp_path: Path) 
     full = distil(photos, tmp_path / "full", None, candidates="real")
     assert images_of(updated.path) == images_of(full.path)
     assert updated.manifest.classes == full.manifest.classes
+
+
+def test_an_expanded_set_can_be_updated(photos: Path, tmp_path: Path) -> None:
+    """Its statistics come from the images that those of the other set came from."""
+    larger = distil(photos, tmp_path / "before").expand(PRIOR, 3, tmp_path / "larger")
+    add(photos, "asp", ["a", "b"])
+    updated = d3hr.update(larger, load_images(photos), PRIOR, tmp_path / "updated")
+    assert torch.equal(updated.of_class("bee"), larger.of_class("bee"))
+    assert updated.counts == {"ant": 3, "bee": 3, "cat": 3, "asp": 3}
 
 
 def test_statistics_alone_are_updated(photos: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, Unpack
 
 import torch
@@ -35,7 +36,7 @@ from d3hr.sets.manifest import CHOOSE_AGAIN, read_manifest, require_inside
 from d3hr.sets.packing import packed_in_words
 from d3hr.sets.sharing import SharedSet
 from d3hr.sets.statistics import read_mixtures, require_size
-from d3hr.sets.writer import write_drawn_set
+from d3hr.sets.writer import CONTENTS, write_drawn_set
 
 MAX_VALUES_PER_PIXEL = 16
 """Most dimensions of a latent that statistics may have per pixel of the set's images; autoencoders give fewer than 1."""
@@ -244,6 +245,8 @@ class DistilledSet(SharedSet):
         with StagedFolder(out, manifest.key()) as stage, execution.session() as session:
             stage.report(progress)
             if not stage.finished:
+                if (contents := require_inside(self.path, self.path / CONTENTS)).is_file():
+                    copyfile(contents, stage.path / CONTENTS)
                 write_drawn_set(
                     stage, manifest, prior, settings, self.mixtures, execution=session, memory_budget=memory_budget, progress=progress
                 )

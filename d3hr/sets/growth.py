@@ -23,11 +23,9 @@ from d3hr.fileio.staging import remove
 from d3hr.progress import Progress
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.entries import ClassEntry
+from d3hr.sets.manifest import require_inside
 from d3hr.sets.statistics import KeptMixtures
-
-CONTENTS = "contents.safetensors"
-"""The file of a set that says which images it was made from: the first 64 bits of the SHA-256 of each (int64 [N]), class by class, and how
-many each class has (int64 [C])."""
+from d3hr.sets.writer import CONTENTS
 
 Kind = Literal["same", "grown", "changed", "new"]
 
@@ -44,7 +42,7 @@ class Change:
 
 
 def write_contents(folder: Path, images: ImageData) -> None:
-    """Write :data:`CONTENTS` into the folder of a set."""
+    """Write :data:`~d3hr.sets.writer.CONTENTS` into the folder of a set."""
     digests = [images.digests(name) for name in images.class_names]
     counts = torch.tensor([len(each) for each in digests])
     write_tensors(folder / CONTENTS, {"digests": torch.from_numpy(np.concatenate(digests)), "counts": counts})
@@ -56,7 +54,7 @@ def changes_since(distilled: DistilledSet, images: ImageData) -> dict[str, Chang
     Raises:
         DistilledSetError: the set does not say which images it was made from, or a class of it has no images any more.
     """
-    file = distilled.path / CONTENTS
+    file = require_inside(distilled.path, distilled.path / CONTENTS)
     if not file.is_file():
         raise DistilledSetError(
             f"{distilled.path} does not say which images it was made from.", found=f"no {CONTENTS} in it", hint="distil anew."

@@ -29,6 +29,9 @@ Images = Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]]
 """From names of classes to each with its images, float [K, 3, H, W] in [-1, 1], in any order."""
 WRITING = "writing classes"
 """Title of the bar of the images."""
+CONTENTS = "contents.safetensors"
+"""The file of a set that says which images it was made from: the first 64 bits of the SHA-256 of each (int64 [N]), class by class, and how
+many each class has (int64 [C])."""
 TEMPORARY = ("statistics", "added", "candidates.json", "chosen")
 """What a staged set may hold, and the finished one does not need."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,8 +39,9 @@ def read_checkpoint(repository: Repository) -> Weights:
     try:
         # The settings of a training are a Namespace; its class is allowed next to tensors, and nothing else is.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+            mapped = zipfile.is_zipfile(file)
+            content = torch.load(file, map_location="cpu", mmap=mapped, weights_only=True)
+    except Exception as error:  # PyTorch's reader of tensors raises from many unrelated trees
         raise repository.unusable(f"no checkpoint of tensors only: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise repository.unusable(f"a checkpoint that holds a {type(content).__name__}")
