@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile
 from typing import Literal
 
 import numpy as np
@@ -109,7 +109,9 @@ def _error(entry: ClassEntry) -> StandardError:
 def _copy_class(source: Path, folder: Path, entry: ClassEntry) -> None:
     partial = folder / "train" / f".{entry.folder}.part"
     remove(partial)
-    copytree(source / "train" / entry.folder, partial)
+    partial.mkdir(parents=True)
+    for file in entry.files(source):
+        copyfile(require_inside(source, file), partial / file.name)
     partial.replace(folder / "train" / entry.folder)
 
 
