@@ -94,6 +94,15 @@ def untrained_prior(class_names: tuple[str, ...], image_size: int = 8) -> Prior:
     return Prior(DiT(transformer, class_names), vae, SCHEDULER_CONFIG)
 
 
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny preset with smaller networks and batches."""
+    training = {
+        name: getattr(SMALL, name).model_copy(update={"batch_size": 16}) for name in ("autoencoder_training", "transformer_training")
+    }
+    monkeypatch.setitem(PRESETS, "tiny", SMALL.model_copy(update=training))
+
+
 @pytest.fixture(autouse=True)
 def messages_of_commands() -> Iterator[None]:
     """Messages are compared as a command shows them, with flags; outside of one they name arguments (tests/test_errors.py)."""

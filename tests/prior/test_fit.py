@@ -13,18 +13,10 @@ import torch
 from d3hr import ImageData, Prior, fit_prior, load_images
 from d3hr.errors import OutputError, SettingsError
 from d3hr.prior import trainer
-from d3hr.prior.presets import PRESETS
-from tests.conftest import SMALL, MakeFolder, tree
+from tests.conftest import MakeFolder, tree
 from tests.processes import kill, start, wait_for
 
-
-@pytest.fixture(autouse=True)
-def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny preset with smaller networks and batches."""
-    training = {
-        name: getattr(SMALL, name).model_copy(update={"batch_size": 16}) for name in ("autoencoder_training", "transformer_training")
-    }
-    monkeypatch.setitem(PRESETS, "tiny", SMALL.model_copy(update=training))
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 def fit(digits: ImageData, out: Path, **changes: Any) -> Prior:

@@ -15,23 +15,15 @@ from d3hr.fileio.atomic import read_json
 from d3hr.prior.fit import training_schedule
 from d3hr.prior.networks import SCHEDULER_CONFIG, SCHEDULER_CONFIGS
 from d3hr.prior.precision import Units, training_precision
-from d3hr.prior.presets import PRESETS
 from d3hr.prior.repository import write_pipeline
 from d3hr.prior.schedules.flow_matching import FlowMatching
 from d3hr.prior.schedules.reading import read_schedule
 from d3hr.prior.settings import Objective, fit_settings
-from tests.conftest import SMALL
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
-@pytest.fixture(autouse=True)
-def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny preset with smaller networks and batches."""
-    training = {
-        name: getattr(SMALL, name).model_copy(update={"batch_size": 16}) for name in ("autoencoder_training", "transformer_training")
-    }
-    monkeypatch.setitem(PRESETS, "tiny", SMALL.model_copy(update=training))
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 def fit(digits: ImageData, out: Path, **changes: Any) -> Prior:
