@@ -86,7 +86,7 @@ class Prior:
     def conditions(
         self, class_names: Sequence[str], *, prompt: str | None = None, class_map: Mapping[str, str] | None = None
     ) -> dict[str, Condition]:
-        """Return the condition of each class, by name: what :func:`~d3hr.invert` and :func:`~d3hr.denoise` take as ``condition``.
+        """Return the condition of each class, by name: what :func:`~d3hr.invert` and :func:`~d3hr.denoise` take as ``labels``.
 
         Args:
             class_names: the classes to generate.
