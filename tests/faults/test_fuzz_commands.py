@@ -38,6 +38,7 @@ BASES = {
     "compare": [["nowhere", "--test", "images", "--out", "out"]],
     "diagnose": [["nowhere"], ["whole", "--data", "nowhere"]],
     "recipe": [["nowhere", "--out", "out", "--ipc", "1"]],
+    "update": [["whole", "images", "--prior", "prior", "--out", "out"], ["whole", "nowhere"], ["images", "images", "--out", "out"]],
     "report": [["whole", "--out", "out/page.html"], ["images", "--out", "out/page.html"], ["nowhere"]],
 }
 """Arguments of each command that take milliseconds, or that end before any work."""
@@ -136,7 +137,7 @@ def run(arguments: list[str]) -> int:
     return code
 
 
-@pytest.mark.parametrize("name", ["distill", "expand", "baseline", "inspect", "report"])
+@pytest.mark.parametrize("name", ["distill", "expand", "update", "baseline", "inspect", "report"])
 def test_the_bases_are_right(place: Path, name: str) -> None:
     """So that what follows tells something."""
     assert run([name, *BASES[name][0]]) == 0

@@ -73,7 +73,8 @@ class HubOfOne(BaseHTTPRequestHandler):
             entries = [{"type": "file", "path": each.name, "size": each.stat().st_size, "oid": each.name} for each in self.folder.iterdir()]
             content, headers = json.dumps(entries).encode(), {}
         elif path.startswith(about):
-            content, headers = json.dumps({"id": PRETRAINED, "sha": self.commit, "siblings": []}).encode(), {}
+            siblings = [{"rfilename": each.name} for each in self.folder.iterdir()]
+            content, headers = json.dumps({"id": PRETRAINED, "sha": self.commit, "siblings": siblings}).encode(), {}
         else:
             self.send_error(404)
             return
@@ -102,7 +103,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    for place in ("constants", "file_download"):  # where older clients keep a copy
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(f"huggingface_hub.{place}.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     yield folder
     server.shutdown()
     thread.join()
