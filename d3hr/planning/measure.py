@@ -20,6 +20,8 @@ REPEAT_SECONDS = 0.4
 """Seconds after which one size is not repeated more than three times."""
 LONGEST = 3.0
 """Seconds that a call may be expected to take; a longer one is extrapolated from a smaller batch."""
+SETTING_UP = 10.0
+"""Seconds that setting a device up takes at most: a first call that takes longer is not repeated."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def measure(run: Callable[[int], Any], sizes: Iterable[int], device: torch.devic
     sizes = sorted(sizes)
     if sizes and sizes[0] > 1 and (once := seconds_of(lambda: run(1), device)) * sizes[-1] > LONGEST:
         # Expensive, unless most of that first call was spent on setting the device up.
-        cost = seconds_of(lambda: run(1), device)
+        cost = once if once > SETTING_UP else seconds_of(lambda: run(1), device)
         first = max(once - cost, 0.0)
         if 2 * cost > LONGEST:
             more = {least: seconds_of(lambda: run(least), device)} if least > 1 else {}
@@ -119,7 +121,7 @@ def _synchronise(device: torch.device) -> None:
 def _repeated(run: Callable[[int], Any], size: int, device: torch.device) -> tuple[float, float]:
     """Return the seconds of the first call and the median of the following ones."""
     warm_up = seconds_of(lambda: run(size), device)
-    taken: list[float] = []
+    taken = [warm_up] if warm_up > SETTING_UP else []
     while not taken or (len(taken) < REPEATS and sum(taken) < (LONGEST / 2 if len(taken) < 3 else REPEAT_SECONDS)):
         taken.append(seconds_of(lambda: run(size), device))
     return warm_up, statistics.median(taken)

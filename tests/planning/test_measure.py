@@ -55,3 +55,13 @@ def test_what_takes_too_long_is_run_on_fewer_images(monkeypatch: pytest.MonkeyPa
     assert sizes == [1, 1]
     assert timed.at(64) == 64.0
     assert not timed.complete
+
+
+@pytest.mark.parametrize("sizes", [[1], [64]])
+def test_a_first_call_of_more_than_setting_up_is_not_repeated(monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
+    clock = iter(range(0, 1000, 11))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    ran: list[int] = []
+    timed = measure(ran.append, sizes, CPU)
+    assert ran == [1]
+    assert timed.seconds == {1: 11.0}
