@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from d3hr.fileio.atomic import read_json
 Row = dict[str, Any]
 Line = list[tuple[float, Row]]
 COLUMNS = 100
+DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "tiny_imagenet10": "Tiny ImageNet"}
 
 
 class Page:
@@ -136,3 +137,15 @@ def points(difference: Difference | None) -> str:
         return f"{100 * difference.mean:+.1f} (one pair)"
     text = f"{100 * difference.mean:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
     return f"**{text}**" if difference.certain else text
+
+
+def measured(matrix: str, on: str) -> Iterator[tuple[str, str, list[Path]]]:
+    """Yield name, title and result files of each data set for which there are files of a matrix."""
+    for data, title in DATA.items():
+        if files := files_of(data, matrix, on):
+            yield data, title, files
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a percentage; nothing where it is not known."""
+    return "" if share is None else f"{100 * share:.0f} %"
