@@ -12,13 +12,14 @@ from typing import Any, Literal, Unpack
 from d3hr.data.codec import require_side
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.distillation.batching import BatchChoice, choose_batch_size
+from d3hr.distillation.chunks import ClassChunks, MergedChunks
 from d3hr.distillation.estimation import StandardError
 from d3hr.distillation.grouping import needs_search
 from d3hr.distillation.levels import MEASURING_LEVELS, LevelChoice, choose_level
 from d3hr.distillation.pool import SEARCHING
 from d3hr.distillation.presets import DistillOptions, ExpandOptions, distill_settings
 from d3hr.distillation.settings import DistillSettings
-from d3hr.distillation.tasks import ChunkStatistics, StatisticsEstimator, require_grid, require_two_images
+from d3hr.distillation.tasks import StatisticsEstimator, require_grid, require_two_images
 from d3hr.errors import SettingsError, require_kind
 from d3hr.evaluation.teachers import Teacher
 from d3hr.execution.base import SERIAL, Execution
@@ -246,22 +247,21 @@ def _measure_statistics(
     """Return the Gaussians of each class, read from its file if an earlier run has finished it."""
     settings = estimator.settings
     finished = KeptMixtures(folder, class_names, settings.modes, settings.rank, progress)
-    chunks = {name: estimator.chunks(name) for name in class_names}
-    tasks = [chunk for name in class_names if name not in finished for chunk in chunks[name]]
-    total = sum(chunk.num_images for name in class_names for chunk in chunks[name])
-    done = total - sum(chunk.num_images for chunk in tasks)
-    unfinished: dict[str, dict[int, ChunkStatistics]] = {}
-    with progress.bar(_measuring(settings), total) as bar:
+    divisions = {name: estimator.division(name) for name in class_names}
+    tasks = ClassChunks({name: divisions[name] for name in class_names if name not in finished})
+    done = sum(divisions[name].images for name in class_names if name in finished)
+    unfinished: dict[str, MergedChunks] = {}
+    with progress.bar(_measuring(settings), sum(division.images for division in divisions.values())) as bar:
         bar.update(done)
         for index, statistics in execution.run(estimator, tasks):
-            name = tasks[index].class_name
-            by_start = unfinished.setdefault(name, {})
-            by_start[tasks[index].start] = statistics
-            done += tasks[index].num_images
+            chunk = tasks[index]
+            name = chunk.class_name
+            merging = unfinished.setdefault(name, MergedChunks())
+            merging.add(chunk, statistics)
+            done += chunk.num_images
             bar.update(done, note=name)
-            if len(by_start) == len(chunks[name]):
-                merged = ChunkStatistics.merge(by_start[chunk.start] for chunk in chunks[name])
-                finished.keep(name, merged.mixture, merged.error, settings.statistics_dtype)
+            if merging.merged is not None and merging.images == divisions[name].images:
+                finished.keep(name, merging.merged.mixture, merging.merged.error, settings.statistics_dtype)
                 del unfinished[name]
     return finished  # read back from the disk, so that groups are drawn from what expand will see
 

@@ -9,7 +9,7 @@ Legend: N images, C h w latent axes, D = C*h*w dimensions, K images in a group, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from d3hr.data.dataset import ImageData
 from d3hr.data.loader import Batches
+from d3hr.distillation.chunks import ChunkStatistics, ClassChunk, Division
 from d3hr.distillation.ddim import check_finite, denoise, forward_noise, invert
-from d3hr.distillation.estimation import ClassEstimate, StandardError
+from d3hr.distillation.estimation import ClassEstimate
 from d3hr.distillation.grouping import draw_mixture, mode_name
 from d3hr.distillation.mixture import ClassMixture, clustering_subset, k_means_centres, nearest_centres
 from d3hr.distillation.settings import DistillSettings, Solver
@@ -29,36 +30,6 @@ from d3hr.prior.schedules.schedule import Schedule
 from d3hr.seeds import derive_seed, generator_for
 
 BATCHES_PER_CHUNK = 8
-
-
-@dataclass(frozen=True)
-class ClassChunk:
-    """Images ``start`` to ``stop`` of one class, in the order in which they are looked at: a task of :class:`StatisticsEstimator`."""
-
-    class_name: str
-    start: int
-    stop: int
-
-    @property
-    def num_images(self) -> int:
-        """Images of the chunk; fewer are looked at where the tolerance is reached before."""
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class ChunkStatistics:
-    """The statistics of the images seen of a class, and their standard error where these are a sample."""
-
-    mixture: ClassMixture
-    error: StandardError
-
-    @classmethod
-    def merge(cls, chunks: Iterable[ChunkStatistics]) -> ChunkStatistics:
-        """Return the statistics of all chunks of a class, in the order given; a class of several chunks is seen whole, without error."""
-        first, *others = chunks
-        if not others:
-            return first
-        return cls(functools.reduce(ClassMixture.merge, (chunk.mixture for chunk in others), first.mixture), StandardError(0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -74,15 +45,14 @@ class StatisticsEstimator:
     conditions: Mapping[str, Condition]
     decoders: int = 0
 
-    def chunks(self, class_name: str) -> list[ClassChunk]:
-        """Return the chunks of a class: a single one where what comes next depends on what came before."""
+    def division(self, class_name: str) -> Division:
+        """Return how a class is divided into chunks: not at all where what comes next depends on what came before."""
         settings, count = self.settings, self.images.counts[class_name]
         sampled = settings.samples(count)
         if settings.max_images_per_class is not None:
             count = min(count, settings.max_images_per_class)
         sequential = sampled or settings.forward_process == "forward_noise" or settings.modes > 1
-        size = count if sequential else BATCHES_PER_CHUNK * settings.batch_size
-        return [ClassChunk(class_name, start, min(start + size, count)) for start in range(0, count, size)]
+        return Division(count, count if sequential else BATCHES_PER_CHUNK * settings.batch_size)
 
     def open(self) -> Callable[[ClassChunk], ChunkStatistics]:
         """Return the function that gives the statistics of a chunk; where a latent is not finite, its error names the class."""

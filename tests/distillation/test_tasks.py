@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from d3hr import ClassGaussian, DistilledSet, ImageData, Prior, distill, expand, invert, load_images
+from d3hr.distillation.chunks import ClassChunk, ClassChunks
 from d3hr.distillation.presets import distill_settings
-from d3hr.distillation.tasks import ClassChunk, StatisticsEstimator
+from d3hr.distillation.tasks import StatisticsEstimator
 from d3hr.errors import OutputError, SettingsError
 from d3hr.execution.base import Result, Task, Work
 from d3hr.execution.processes import WorkerProcesses
@@ -41,9 +42,8 @@ def test_classes_are_cut_into_chunks_of_eight_batches(small: tuple[ImageData, Pr
     images, prior = small
 
     def chunks(**changes: Any) -> list[ClassChunk]:
-        return StatisticsEstimator(images, prior, distill_settings("paper", batch_size=1, **changes), prior.conditions(["ant"])).chunks(
-            "ant"
-        )
+        estimator = StatisticsEstimator(images, prior, distill_settings("paper", batch_size=1, **changes), prior.conditions(["ant"]))
+        return list(ClassChunks({"ant": estimator.division("ant")}))
 
     assert chunks() == [ClassChunk("ant", 0, 8), ClassChunk("ant", 8, 16), ClassChunk("ant", 16, 20)]
     assert chunks(max_images_per_class=12) == [ClassChunk("ant", 0, 12)]

@@ -10,7 +10,8 @@ import pytest
 
 from d3hr import ImageData, Prior, distill, load_images
 from d3hr.distillation import tasks
-from d3hr.distillation.tasks import ChunkStatistics, ClassChunk, StatisticsEstimator
+from d3hr.distillation.chunks import ChunkStatistics, ClassChunk
+from d3hr.distillation.tasks import StatisticsEstimator
 from d3hr.fileio import atomic, staging
 from d3hr.sets import writer
 from tests.conftest import MakeFolder, tree, untrained_prior
