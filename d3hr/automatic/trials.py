@@ -14,6 +14,7 @@ from d3hr.comparison.statistics import Difference, advantages_on
 from d3hr.comparison.trainings import Setting, evaluate_once
 from d3hr.data.dataset import ImageData
 from d3hr.evaluation.choice import Advantage, Trial
+from d3hr.evaluation.images import StudentImages
 from d3hr.evaluation.results import Evaluation, TrainingResult
 from d3hr.evaluation.teachers import Teacher
 from d3hr.fileio.names import class_folders
@@ -54,6 +55,8 @@ class Trials:
     bar: Bar = field(default_factory=Bar)
     _runs: dict[str, list[Evaluation]] = field(default_factory=dict)
     _tried: dict[str, Candidate] = field(default_factory=dict)
+    _seen: dict[str, StudentImages] = field(default_factory=dict)
+    """The images that students are tested on, by their fingerprint: each is decoded once."""
 
     def __post_init__(self) -> None:
         (self.folder / "trainings").mkdir(exist_ok=True)
@@ -101,7 +104,8 @@ class Trials:
         labels = labels or self.labels
         protocol = self.students.protocol(labels, steps=steps)
         setting = Setting(STUDENT, protocol, self.teacher if labels == "soft" else None, self.students.image_size)
-        return replace(evaluate_once(distilled, test, setting, place, self.folder / "trainings", progress), name=name)
+        seen = self._seen.setdefault(test.fingerprint, StudentImages(test))
+        return replace(evaluate_once(distilled, seen, setting, place, self.folder / "trainings", progress), name=name)
 
     def runs(self, candidate: Candidate) -> tuple[TrainingResult, ...]:
         """Return the results of a candidate's students, by place."""

@@ -13,7 +13,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.distillation.settings import USUAL_STEPS
 from d3hr.errors import SettingsError
 from d3hr.evaluation.evaluate import TRAINING_SEEDS, describe_teacher, require_seeds, require_teacher
-from d3hr.evaluation.images import real_images
+from d3hr.evaluation.images import StudentImages
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import own_name
 from d3hr.evaluation.teachers import Teacher
@@ -59,10 +59,12 @@ def compare(
         METHODS[row.method].check(_inputs(row, inputs, side), _settings(row, common))
     for protocol in protocols:
         require_teacher(protocol, inputs.teacher, names)
-    tested = real_images(test, names, image_size or inputs.image_size)
+    seen = StudentImages(test)
+    seen.require_classes(names)
     accuracies = {}
     for network in full_data:
         network.require_classes(names, "the data")
+        tested = seen.tested(names, image_size or inputs.image_size)
         accuracies[network.student] = float(describe_teacher(network, tested)["accuracy"])
     comparison = Comparison((), accuracies)
     done = 0
@@ -75,7 +77,7 @@ def compare(
                 for protocol in matrix.protocols
             ]
             entries = _entries(matrix, common, inputs, side, ipc, folder, progress)
-            rows = compare_entries(entries, test, conditions, folder=folder / "trainings", total=count, progress=Within(bar, done, count))
+            rows = compare_entries(entries, seen, conditions, folder=folder / "trainings", total=count, progress=Within(bar, done, count))
             comparison = Comparison([*comparison.rows, *rows], accuracies)
             comparison.write(folder)
             done += count

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from d3hr.data.dataset import ImageData
 from d3hr.evaluation.evaluate import evaluate
+from d3hr.evaluation.images import StudentImages
 from d3hr.evaluation.protocols import Protocol
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
@@ -35,10 +36,10 @@ _EVALUATION = TypeAdapter(Evaluation)
 
 
 def evaluate_once(
-    distilled: ImageSet, test: ImageData, setting: Setting, seed: int, folder: Path, progress: Progress = SILENT
+    distilled: ImageSet, test: ImageData | StudentImages, setting: Setting, seed: int, folder: Path, progress: Progress = SILENT
 ) -> Evaluation:
     """Return the evaluation of one training: from its file in ``folder``, or by training now and writing it."""
-    about = _about(distilled, test, setting, seed)
+    about = _about(distilled, test.test if isinstance(test, StudentImages) else test, setting, seed)
     name = f"{setting.student}-{setting.protocol.name}"
     path = folder / f"{class_folders([name])[name]}-{digest_of(about)[:12]}.json"  # a protocol's own file may call it anything
     kept = load_if_valid(path, read_json)
@@ -80,7 +81,7 @@ class Entry:
 
 def compare_entries(
     entries: Iterable[Entry],
-    test: ImageData,
+    test: ImageData | StudentImages,
     settings: Sequence[Setting],
     *,
     folder: Path,
@@ -90,9 +91,10 @@ def compare_entries(
     """Evaluate every entry in every setting; entries of one name, IPC and packing form one row per setting, in order of first appearance.
 
     The sets may be made one by one when their turn comes; ``total`` is then the number of trainings. A student whose result is in the
-    folder is not trained again.
+    folder is not trained again. Test images are decoded once, and those of a set are released when its last student is trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    seen = test if isinstance(test, StudentImages) else StudentImages(test)
     rows: dict[tuple[int, str, int, int], Evaluation] = {}
     if total is None:
         entries = list(entries)
@@ -104,7 +106,7 @@ def compare_entries(
                 note = f"{entry.name or entry.distilled.method}, {setting.student}, {setting.protocol.name}"
                 for seed in entry.seeds:
                     bar.update(done, note=note)
-                    evaluation = evaluate_once(entry.distilled, test, setting, seed, folder, Within(bar, done, 1, note))
+                    evaluation = evaluate_once(entry.distilled, seen, setting, seed, folder, Within(bar, done, 1, note))
                     evaluation = replace(evaluation, name=entry.name)
                     key = (index, entry.name or evaluation.method, evaluation.ipc, evaluation.pack)
                     row = rows.get(key)

@@ -157,9 +157,10 @@ class ImageData:
         return torch.cat([self._decode(indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK)])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Return all images, uint8 [N, 3, H, W], class by class, and their labels, int64 [N]."""
+        """Return all images, uint8 [N, 3, H, W], class by class, and their labels, int64 [N]; pixels that are kept are not copied."""
         counts = torch.tensor(list(self.counts.values()))
-        images = torch.cat([self.of_class(name) for name in self.class_names])
+        kept = self._kept  # in this order
+        images = torch.cat([self.of_class(name) for name in self.class_names]) if kept is None else torch.from_numpy(kept)
         return images, torch.repeat_interleave(torch.arange(len(counts)), counts)
 
     def pixels(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:

@@ -1,18 +1,16 @@
 """Evaluates a set: students are trained on it by a protocol, once per seed, and tested on real images."""
 
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.errors import SettingsError, require_kind
-from d3hr.evaluation.images import LabelledImages, real_images, training_images
+from d3hr.evaluation.images import LabelledImages, StudentImages
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import Evaluation
 from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import Targets, hard_targets, online_targets, score, stored_targets, train_and_test
-from d3hr.fileio.checksums import digest_of
 from d3hr.prior.networks import default_device
 from d3hr.progress import BY_DEFAULT, Progress, Within
 from d3hr.sets.image_set import ImageSet, require_images
@@ -25,7 +23,7 @@ TRAINING_SEEDS = (0, 1, 2)
 
 def evaluate(
     distilled: ImageSet,
-    test: ImageData,
+    test: ImageData | StudentImages,
     *,
     student: str = "convnet3",
     protocol: str | Protocol = "hard",
@@ -41,7 +39,8 @@ def evaluate(
 
     Args:
         distilled: a distilled set, or any folder of class folders opened with :func:`d3hr.load_images` and its ``keep_duplicates``.
-        test: real images of the same classes, matched by name.
+        test: real images of the same classes, matched by name; several evaluations decode them once if they are given the same
+            :class:`~d3hr.evaluation.images.StudentImages` of them.
         student: the network.
         protocol: how to train it, or a protocol's name or file.
         teacher: the teacher of soft labels, or its folder; its accuracy on ``test`` is measured before it is used.
@@ -56,11 +55,13 @@ def evaluate(
     """
     require_seeds(seeds)
     require_images(distilled)
-    require_kind("test", test, ImageData, OPEN_IMAGES)
+    if not isinstance(test, StudentImages):
+        require_kind("test", test, ImageData, OPEN_IMAGES)
+        test = StudentImages(test)
     protocol = protocol_named(protocol, ipc=distilled.ipc, classes=len(distilled.class_names))
     seen = distilled.image_size if image_size is None else image_size
-    train = training_images(distilled, None if protocol.crop_stored else seen)
-    tested = real_images(test, train.class_names, seen, protocol.test_crop)
+    train = test.trained(distilled, None if protocol.crop_stored else seen)
+    tested = test.tested(train.class_names, seen, protocol.test_crop)
     teacher = require_teacher(protocol, teacher, train.class_names)
     record = describe_teacher(teacher, tested) if teacher else None
     targets, soft_label_bytes = _targets(train, protocol, teacher, soft_label_file)
@@ -126,7 +127,7 @@ def describe_teacher(teacher: Teacher, test: LabelledImages) -> dict[str, Any]:
 
     A process measures a teacher on the same images once, however many students it trains.
     """
-    key = teacher.fingerprint, digest_of([test.class_names, sha256(test.images.numpy().tobytes()).hexdigest(), test.labels.tolist()])
+    key = teacher.fingerprint, test.digest
     if key not in _MEASURED:
         _MEASURED[key] = score(lambda images: teacher.logits(images, test.class_names), test).accuracy
     return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(_MEASURED[key], 6)}

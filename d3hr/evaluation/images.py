@@ -1,23 +1,31 @@
-"""Training and test images in memory, with labels, at the side that a student sees.
+"""Training and test images, decoded, with labels, at the side that a student sees.
 
 Legend: N images, n images of a batch, H = W image side.
 """
 
+import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from d3hr.data.codec import pixels_at, to_unit_range
 from d3hr.data.dataset import ImageData
+from d3hr.data.decoded import decoded
 from d3hr.errors import ClassMismatch, SettingsError
 from d3hr.sets.image_set import ImageSet, pictures_of
+
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images, uint8 [N, 3, H, W], with labels, int64 [N], in memory; ``class_names`` has the name of each label."""
+    """Decoded images, uint8 [N, 3, H, W], with labels, int64 [N]; ``class_names`` has the name of each label."""
 
     images: Tensor
     labels: Tensor
@@ -34,6 +42,14 @@ class LabelledImages:
     def image_size(self) -> int:
         """Side H = W, in pixels."""
         return self.images.shape[-1]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over class names, labels and pixels."""
+        digest = hashlib.sha256(repr((self.class_names, self.labels.tolist(), tuple(self.images.shape))).encode())
+        for part in self.images.split(_CHUNK):
+            digest.update(part.contiguous().numpy())
+        return digest.hexdigest()
 
     def read(self, positions: Tensor) -> Tensor:
         """Return the images [n, 3, H, W] in [-1, 1] at ``positions``, int64 [n]."""
@@ -56,16 +72,51 @@ def training_images(distilled: ImageSet, image_size: int | None = None) -> Label
 
 
 def real_images(test: ImageData, class_names: Sequence[str], image_size: int, crop: float = 1.0) -> LabelledImages:
-    """Return test images in memory, at a side of ``image_size`` pixels; labels follow the order of ``class_names``, the same classes.
+    """Return test images, decoded, as :meth:`StudentImages.tested` does."""
+    return StudentImages(test).tested(class_names, image_size, crop)
 
-    A share ``crop`` of each side, 0 to 1, is left of an image: it is resized to ``image_size / crop`` pixels and cropped at its centre.
+
+class StudentImages:
+    """The images that the students of a comparison see, decoded once: those they are tested on, and those of the set trained on last.
+
+    Pixels are kept as long as this object is; over 1 GiB of test images at one side are in a temporary file. Another process that it is
+    sent to decodes for itself.
     """
-    names = tuple(class_names)
-    ClassMismatch.unless_same(f"the test set {test.source}", test.class_names, "the training set", names)
-    whole = round(image_size / crop)
-    images, labels = test.at_size(whole).tensors()
-    if whole > image_size:
-        start = (whole - image_size) // 2
-        images = images[..., start : start + image_size, start : start + image_size].clone()
-    label_of = torch.tensor([names.index(name) for name in test.class_names])
-    return LabelledImages(images, label_of[labels], names)
+
+    def __init__(self, test: ImageData) -> None:
+        self.test = test
+        self._tested: dict[tuple[tuple[str, ...], int, float], LabelledImages] = {}
+        self._at: dict[int, tuple[Tensor, Tensor]] = {}
+        self._last: tuple[ImageSet, int | None, LabelledImages] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StudentImages, (self.test,)
+
+    def require_classes(self, class_names: Sequence[str]) -> None:
+        """Refuse (``ClassMismatch``) classes of a training set that are not those of the test images, in whatever order."""
+        ClassMismatch.unless_same(f"the test set {self.test.source}", self.test.class_names, "the training set", class_names)
+
+    def tested(self, class_names: Sequence[str], image_size: int, crop: float = 1.0) -> LabelledImages:
+        """Return the test images at a side of ``image_size`` pixels; labels follow the order of ``class_names``, the same classes.
+
+        A share ``crop`` of each side, 0 to 1, is left of an image: it is resized to ``image_size / crop`` pixels and cropped at its centre.
+        """
+        self.require_classes(class_names)
+        key = names, _, _ = tuple(class_names), image_size, crop
+        if key not in self._tested:
+            whole = round(image_size / crop)
+            if whole not in self._at:
+                self._at[whole] = decoded(self.test.at_size(whole), Path(tempfile.gettempdir())).tensors()
+            images, labels = self._at[whole]
+            start = (whole - image_size) // 2
+            label_of = torch.tensor([names.index(name) for name in self.test.class_names])
+            cropped = images[..., start : start + image_size, start : start + image_size]
+            self._tested[key] = LabelledImages(cropped, label_of[labels], names)
+        return self._tested[key]
+
+    def trained(self, distilled: ImageSet, image_size: int | None) -> LabelledImages:
+        """Return :func:`training_images`; those of another set are released before."""
+        if self._last is None or self._last[0] is not distilled or self._last[1] != image_size:
+            self._last = None
+            self._last = distilled, image_size, training_images(distilled, image_size)
+        return self._last[2]

@@ -125,8 +125,7 @@ class DistilledSet(SharedSet):
         Raises:
             DistilledSetError: only statistics are kept.
         """
-        require_images(self)
-        return torch.cat([self.of_class(name) for name in self.class_names])
+        return self._read()
 
     @cached_property
     def labels(self) -> Tensor:
@@ -135,8 +134,9 @@ class DistilledSet(SharedSet):
         return torch.repeat_interleave(torch.arange(len(counts)), counts)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Return :attr:`images` and :attr:`labels`."""
-        return self.images, self.labels
+        """Return :attr:`images` and :attr:`labels`; images that are read for this are not kept."""
+        read = vars(self).get("images")
+        return (self._read() if read is None else read), self.labels
 
     @property
     def statistics(self) -> dict[str, ClassGaussian]:
@@ -251,6 +251,10 @@ class DistilledSet(SharedSet):
                     stage, manifest, prior, settings, self.mixtures, execution=session, memory_budget=memory_budget, progress=progress
                 )
         return DistilledSet.load(out)
+
+    def _read(self) -> Tensor:
+        require_images(self)
+        return torch.cat([self.of_class(name) for name in self.class_names])
 
     @property
     def _statistics_file(self) -> Path:
