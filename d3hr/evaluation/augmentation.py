@@ -1,6 +1,7 @@
 """Augments a batch of training images: translates or crops and flips them, then mixes them in pairs.
 
-All randomness comes from torch's global generator, which the training seeds for each step.
+All randomness comes from torch's global generator, which the training seeds for each step, on the CPU: where kornia draws, it is not asked
+to apply what it drew, since it looks for the images that are chosen, which a GPU waits for. The pictures are the same as kornia's.
 
 Legend: N images of a batch, H = W image side, C classes.
 """
@@ -43,7 +44,7 @@ def augmentation(protocol: Protocol, image_size: int) -> nn.Module:
 
     Where it crops, images of any side become images of side ``image_size``, antialiased where they shrink.
     """
-    from kornia.augmentation import RandomCrop, RandomHorizontalFlip
+    from kornia.augmentation import RandomCrop
 
     size = (image_size, image_size)
     steps: list[nn.Module] = []
@@ -52,7 +53,7 @@ def augmentation(protocol: Protocol, image_size: int) -> nn.Module:
     if protocol.crop_scale is not None:
         steps.append(_ResizedCrop(image_size, protocol.crop_scale))
     if protocol.flip:
-        steps.append(RandomHorizontalFlip())
+        steps.append(_Flip())
     return nn.Sequential(*steps)
 
 
@@ -67,12 +68,17 @@ def mixing(protocol: Protocol) -> Mix:
     mixer = RandomMixUpV2(data_keys=["input", "class"])  # the uniform share of mixup is Beta(1, 1)
 
     def mix(images: Tensor) -> Mixed:
-        # kornia mixes the positions along with the images, as if they were classes: rows of own, partner's, and the partner's share.
-        mixed, rows = mixer(images, _positions(images))
-        _, partners, shares = rows.reshape(-1, 3).unbind(dim=1)
-        return Mixed(mixed, partners.long(), 1 - shares)
+        drawn = mixer.forward_parameters(images.shape)
+        partners, foreign = drawn["mixup_pairs"].to(images.device), drawn["mixup_lambdas"].to(images)
+        shares = 1 - foreign
+        return Mixed(_each(shares) * images + _each(foreign) * images.index_select(0, partners), partners, shares)
 
     return mix
+
+
+def _each(values: Tensor) -> Tensor:
+    """Return a value for each image, [N], as [N, 1, 1, 1]."""
+    return values[:, None, None, None]
 
 
 def _cutmix(images: Tensor) -> Mixed:
@@ -83,9 +89,24 @@ def _cutmix(images: Tensor) -> Mixed:
     top, bottom, left, end = (min(max(round(at * side + move), 0), side) for at in (down, right) for move in (-half, half))
     partners = torch.randperm(len(images)).to(images.device)
     mixed = images.clone()
-    mixed[..., top:bottom, left:end] = images[partners, :, top:bottom, left:end]
+    mixed[..., top:bottom, left:end] = images[..., top:bottom, left:end].index_select(0, partners)
     share = 1 - (bottom - top) * (end - left) / side**2
     return Mixed(mixed, partners, torch.full((len(images),), share, device=images.device))
+
+
+class _Flip(nn.Module):
+    """Mirrors each image with a probability of a half."""
+
+    def __init__(self) -> None:
+        from kornia.augmentation import RandomHorizontalFlip
+
+        super().__init__()
+        self._flip = RandomHorizontalFlip()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images [N, 3, H, W], some of them mirrored."""
+        chosen = (self._flip.forward_parameters(images.shape)["batch_prob"] > 0.5).to(images.device)
+        return torch.where(_each(chosen), images.flip(-1), images)
 
 
 class _ResizedCrop(nn.Module):

@@ -1,5 +1,8 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from kornia.augmentation import RandomHorizontalFlip, RandomMixUpV2
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,6 +71,50 @@ def test_cutmix_has_one_rectangle_for_a_batch_cut_off_at_the_border() -> None:
         lost.append(1 - float(made.shares[0]))
     assert sum(lost) / len(lost) == pytest.approx(0.320833, abs=0.015)
     assert min(lost) < 0.01 and max(lost) > 0.9
+
+
+NOISE = torch.randn(50, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mixup_and_flips_are_kornias(seed: int) -> None:
+    """Of the same random numbers: the same pictures, partners and shares, bit for bit, and the same random numbers afterwards."""
+
+    def seeded(apply: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(seed)
+        return apply(NOISE), torch.rand(1)
+
+    def mixed(images: Tensor) -> Tensor:
+        made = mixing(PLAIN.model_copy(update={"mix": "mixup"}))(images)
+        rows.append(torch.stack([torch.arange(50), made.partners, 1 - made.shares], dim=1))
+        return made.images
+
+    def mixed_by_kornia(images: Tensor) -> Tensor:
+        made, labels = RandomMixUpV2(data_keys=["input", "class"])(images, torch.arange(50))
+        rows.append(labels.reshape(-1, 3))
+        return torch.as_tensor(made)
+
+    rows = list[Tensor]()
+    flip = augmentation(PLAIN.model_copy(update={"flip": True}), 24)
+    for ours, theirs in ((mixed, mixed_by_kornia), (flip, RandomHorizontalFlip())):
+        for a, b in zip(seeded(ours), seeded(theirs), strict=True):
+            assert torch.equal(a, b)
+    torch.testing.assert_close(*rows)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cutmix_is_a_choice_by_a_mask(seed: int) -> None:
+    """A rectangle that is copied is the same as the partner's pixels wherever both coordinates are inside, from the same random numbers."""
+    torch.manual_seed(seed)
+    made = mixing(PLAIN.model_copy(update={"mix": "cutmix"}))(NOISE)
+    torch.manual_seed(seed)
+    area, down, right = torch.rand(3).tolist()
+    half, place = round(area**0.5 * 24) / 2, torch.arange(24)
+    inside = [(place >= round(at * 24 - half)) & (place < round(at * 24 + half)) for at in (down, right)]
+    mask = inside[0][:, None] & inside[1]
+    partners = torch.randperm(50)
+    assert torch.equal(made.images, torch.where(mask, NOISE[partners], NOISE)) and torch.equal(made.partners, partners)
+    torch.testing.assert_close(made.shares, (1 - mask.float().mean()).expand(50))
 
 
 def test_shares_are_uniform() -> None:
