@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 from benchmarks.harness import RESULTS
 from benchmarks.report.page import DATA, Line, Page, accuracy, measured
@@ -92,38 +96,50 @@ def objectives(page: Page) -> None:
     """Append what new priors learn, by how long they are fitted."""
     for data, title, (file,) in measured("objectives", "validation"):
         result = read_json(file)
-        settings, figures = result["settings"], result["figures"]
-        fits = sorted(figures["priors"], key=lambda fit: (fit["steps"], fit["seed"]))
+        figures = result["figures"]
+        fits = groupby(sorted(figures["priors"], key=_budget), key=_budget)
+        means = {budget: _mean_of_fits(list(same)) for budget, same in fits}
         page.add(f"### {title}: what a new prior learns")
         lines: dict[str, Line] = {}
-        for fit in fits:
+        for (steps, objective), fit in means.items():
             for row in fit["rows"]:
-                lines.setdefault(f"{fit['objective']}, {row['name']}", []).append((fit["steps"], row))
-        if len({fit["steps"] for fit in fits}) > 1:
+                lines.setdefault(f"{objective}, {row['name']}", []).append((steps, row))
+        if len({steps for steps, _ in means}) > 1:
             page.plot(f"results-objectives-{data}", f"{title}, 10 images per class", "optimiser steps of the transformer", lines)
+        first = figures["priors"][0]
+        real = {"rows": [], "round_trip_db": first["autoencoder_db"], "drawn": figures["real"]}
         page.table(
-            ["objective", "steps", *(f"`{row['name']}`, accuracy %" for row in fits[0]["rows"]), "round trip, dB", *OVERLAP, "Frechet"],
+            ["objective", "steps", *(f"`{row['name']}`, accuracy %" for row in first["rows"]), "round trip, dB", *OVERLAP, "Frechet"],
             [
                 *(
-                    [
-                        f"`{fit['objective']}`",
-                        f"{fit['steps']:,}",
-                        *(accuracy(row) for row in fit["rows"]),
-                        f"{fit['round_trip_db']:.1f}",
-                        *(f"{fit['drawn'][name]:.2f}" for name in OVERLAP),
-                        f"{fit['drawn']['frechet']:.2f}",
-                    ]
-                    for fit in fits
+                    [f"`{objective}`", f"{steps:,}", *(accuracy(row) for row in fit["rows"]), *_without_training(fit)]
+                    for (steps, objective), fit in means.items()
                 ),
-                [
-                    "other real images",
-                    *("" for _ in ("steps", *fits[0]["rows"])),
-                    f"{fits[0]['autoencoder_db']:.1f}",
-                    *(f"{figures['real'][name]:.2f}" for name in OVERLAP),
-                    f"{figures['real']['frechet']:.2f}",
-                ],
+                ["other real images", *("" for _ in ("steps", *first["rows"])), *_without_training(real)],
             ],
         )
-        about = settings["teacher"]
+        about = result["settings"]["teacher"]
         page.prose(f"The teacher has {100 * about:.1f} % on the held-out images; the last round trip is that of the autoencoder alone.")
         page.sources([file])
+
+
+def _budget(fit: Mapping[str, Any]) -> tuple[int, str]:
+    return fit["steps"], fit["objective"]
+
+
+def _mean_of_fits(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean figures of fits that differ in their seeds alone, with the deviation of accuracies over fits."""
+    accuracies = [[row["accuracy_mean"] for row in same] for same in zip(*(fit["rows"] for fit in fits), strict=True)]
+    return {
+        "rows": [
+            {**row, "accuracy_mean": mean(values), "accuracy_std": stdev(values) if len(fits) > 1 else 0.0, "seeds": len(fits)}
+            for row, values in zip(fits[0]["rows"], accuracies, strict=True)
+        ],
+        "round_trip_db": mean(fit["round_trip_db"] for fit in fits),
+        "drawn": {name: mean(fit["drawn"][name] for fit in fits) for name in (*OVERLAP, "frechet")},
+    }
+
+
+def _without_training(fit: Mapping[str, Any]) -> list[str]:
+    """Return the cells of the figures that no student is trained for."""
+    return [f"{fit['round_trip_db']:.1f}", *(f"{fit['drawn'][name]:.2f}" for name in OVERLAP), f"{fit['drawn']['frechet']:.2f}"]
