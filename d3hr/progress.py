@@ -57,6 +57,11 @@ class Within(Progress):
         """Open a bar that moves the outer one."""
         yield _Part(self._outer, self._start, self._size, self._note, total)
 
+    def move(self, start: float, note: str = "") -> None:
+        """Let the bars that are opened from now on fill the units from ``start`` on, and show what is under way."""
+        self._start, self._note = start, note
+        self._outer.update(start, note=note)
+
 
 class _Part(Bar):
     def __init__(self, outer: Bar, start: float, size: float, note: str, total: float | None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from d3hr.cli.options import LOADING, READING, Loading, Reading, warn_of_leak
+from d3hr.cli.options import LOADING, READING, RUNNING, Loading, Reading, Running, warn_of_leak
 from d3hr.cli.output import Result
 from d3hr.progress import OnTerminal
 
@@ -31,6 +31,7 @@ def compare(
     test_split: str | None = None,
     loading: Loading = LOADING,
     reading: Reading = READING,
+    running: Running = RUNNING,
 ) -> Result:
     """Compare methods under equal conditions: make every set and train every student on it, each once.
 
@@ -55,6 +56,7 @@ def compare(
         test_split: split of the test images
         loading: how the prior is loaded
         reading: how images are read
+        running: where sets are made, and where students are trained: each is a task
     """
     from d3hr.comparison.matrix import read_matrix
     from d3hr.comparison.run import compare as run
@@ -72,7 +74,7 @@ def compare(
     }
     chosen = read_matrix(matrix, changes)
     require_free_or_ours(out)
-    progress = OnTerminal()
+    execution, progress = running.chosen(), OnTerminal()
     loaded = loading.load(prior, progress) if prior else None
     images, tested = reading.load(data, split, progress), reading.load(test, test_split, progress, test=True)
     warn_of_leak(images, tested, progress)
@@ -85,6 +87,16 @@ def compare(
     )
     networks = [Teacher.load(folder) for folder in full_data]
     progress.say(f"{chosen.trainings} trainings: {len(chosen.methods)} methods, IPC {', '.join(map(str, chosen.ipc))}")
-    comparison = run(chosen, inputs, tested, out, settings=settings, full_data=networks, image_size=student_size, progress=progress)
+    comparison = run(
+        chosen,
+        inputs,
+        tested,
+        out,
+        settings=settings,
+        full_data=networks,
+        image_size=student_size,
+        execution=execution,
+        progress=progress,
+    )
     text = f"{comparison.as_text()}\nKept in {out}/results.json and {out}/results.csv."
     return Result(text, {"out": out, **comparison.as_values()}, Path(out))

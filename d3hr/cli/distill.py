@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from d3hr.cli.options import LOADING, READING, RUNNING, Loading, Reading, Running
+from d3hr.cli.options import LOADING, MEMORY, READING, RUNNING, Loading, Memory, Reading, Running
 from d3hr.cli.output import Result, next_evaluation
 from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
 from d3hr.distillation.presets import distill_settings
@@ -40,6 +40,7 @@ def distill(
     loading: Loading = LOADING,
     reading: Reading = READING,
     running: Running = RUNNING,
+    memory: Memory = MEMORY,
 ) -> Result:
     """Distil a data set into a few images per class.
 
@@ -67,6 +68,7 @@ def distill(
         loading: how the prior is loaded
         reading: how images are read
         running: where the work runs
+        memory: how much memory it may hold
     """
     from d3hr.automatic.entry import is_automatic, require_no_settings, require_nothing_of_choices
     from d3hr.errors import SettingsError
@@ -78,7 +80,7 @@ def distill(
     of_choice = {"minutes": minutes, "labels": labels, "test": test, "test_split": test_split}
     kept = {"image_size": image_size, "decoders": decoders, "shared": shared}
     given = [*(options.keys() - {"seed"}), *(name for name, value in kept.items() if value is not None)]
-    given += [*(["store"] if store != "images" else []), *(["execution"] if running != RUNNING else [])]
+    given += [*(["store"] if store != "images" else []), *(["execution"] if (running, memory) != (RUNNING, MEMORY) else [])]
     if is_automatic(preset, prior is not None, given):
         require_no_settings(given)
         return _chosen(
@@ -103,7 +105,7 @@ def distill(
     settings.require_for(store)
     settings.require_networks(prior=prior is not None, teacher=teacher is not None)
     require_free_or_ours(out)
-    execution, memory = running.chosen(), running.budget()
+    execution, budget = running.chosen(), memory.budget()
     class_map = loading.classes()
     progress = OnTerminal()
     loaded = loading.load(prior, progress) if prior and "prior" in settings.needs else None
@@ -122,7 +124,7 @@ def distill(
         execution=execution,
         decoders=_decoders(loaded.device.type if loaded else "cpu") if decoders is None else decoders,
         shared=shared,
-        memory_budget=memory,
+        memory_budget=budget,
         progress=progress,
         **options,
     )

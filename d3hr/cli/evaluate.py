@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3hr.cli.options import READING, Reading, warn_of_leak
+from d3hr.cli.options import READING, RUNNING, Reading, Running, warn_of_leak
 from d3hr.cli.origins import data_of_set, or_else, prior_named, prior_of_set
 from d3hr.cli.output import Result
 from d3hr.fileio.names import sibling
@@ -25,6 +25,7 @@ def evaluate(
     image_size: int | None = None,
     out: str | None = None,
     reading: Reading = READING,
+    running: Running = RUNNING,
 ) -> Result:
     """Train a student on a distilled set and test it, and likewise on random real images and images drawn from the prior.
 
@@ -43,6 +44,7 @@ def evaluate(
         image_size: side in pixels that students see, in training and in testing, by default the set's own
         out: folder for baselines and results, by default DISTILLED-evaluation
         reading: how images are read
+        running: where students are trained: each is a task
     """
     from d3hr.comparison.run import compare_with_baselines
     from d3hr.comparison.trainings import Setting
@@ -51,7 +53,7 @@ def evaluate(
     from d3hr.sets.distilled_set import open_set
     from d3hr.sets.image_set import require_images
 
-    progress = OnTerminal()
+    progress, execution = OnTerminal(), running.chosen()
     if protocol is None:
         protocol = protocol_of_device()
         progress.say(f"protocol {protocol}, the default on this device; --protocol takes others")
@@ -79,6 +81,7 @@ def evaluate(
         real=real,
         prior=loaded,
         seeds=seeds,
+        execution=execution,
         progress=progress,
     )
     text = f"{comparison.as_text()}\nKept in {folder}/results.json."

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from d3hr.cli.options import RUNNING, Running
+from d3hr.cli.options import MEMORY, RUNNING, Memory, Running
 from d3hr.cli.origins import prior_named, prior_of_set
 from d3hr.cli.output import Result, next_evaluation
 from d3hr.distillation.overrides import AS_THE_SET, ExpandOverrides
@@ -19,6 +19,7 @@ def expand(
     device: str | None = None,
     drawing: ExpandOverrides = AS_THE_SET,
     running: Running = RUNNING,
+    memory: Memory = MEMORY,
 ) -> Result:
     """Make a set of another IPC from the statistics of a distilled set; no real image is needed.
 
@@ -30,12 +31,13 @@ def expand(
         device: where the networks run: cpu, cuda, mps; by default the fastest there is
         drawing: settings of grouping and denoising that differ from those of the set
         running: where the work runs
+        memory: how much memory it may hold
     """
     from d3hr.fileio.staging import require_free_or_ours
     from d3hr.pipeline import expand as expand_set
     from d3hr.sets.distilled_set import DistilledSet
 
-    execution, memory = running.chosen(), running.budget()
+    execution, budget = running.chosen(), memory.budget()
     require_free_or_ours(out)
     source = DistilledSet.load(distilled)
     source.require_statistics()
@@ -44,7 +46,7 @@ def expand(
         raise PriorError("The set does not say which prior it was made with.", found="no prior in its manifest", hint="give --prior.")
     progress = OnTerminal()
     loaded = prior_of_set(source.manifest, where, progress=progress, device=device)
-    expanded = expand_set(source, loaded, out, ipc=ipc, execution=execution, memory_budget=memory, progress=progress, **drawing.options)
+    expanded = expand_set(source, loaded, out, ipc=ipc, execution=execution, memory_budget=budget, progress=progress, **drawing.options)
     values = {"out": out, "ipc": ipc, "classes": list(expanded.class_names), "settings": expanded.manifest.settings}
     text = f"{ipc} image(s) of each of {len(expanded.class_names)} classes in {out} (look at {out}/contact-sheet.png)."
     return Result(f"{text}\n{next_evaluation(out)}", values, Path(out))

@@ -155,14 +155,12 @@ class Running:
         workers: how many tasks to run at once; on Ray as many as there is room for by default
         threads: threads of each worker, 1 by default
         address: Ray cluster to use: auto (the default), host:port, or local for one on this machine alone
-        memory_budget: memory that a group search may hold, and a batch of --batch-size auto: 512MiB, 4GiB, ...
     """
 
     execution: Literal["here", "processes", "ray"] = "here"
     workers: int | None = None
     threads: int | None = None
     address: str | None = None
-    memory_budget: str | None = None
 
     def chosen(self) -> Execution:
         """Return the execution.
@@ -187,6 +185,26 @@ class Running:
             raise SettingsError("--execution processes needs --workers.", found="none given", hint="give one per GPU, or one per core.")
         return WorkerProcesses(self.workers, threads)
 
+    def _refuse(self, flag: str, instead: str) -> None:
+        value = getattr(self, flag)
+        if value is not None:
+            raise SettingsError(
+                f"--{flag} has no part in --execution {self.execution}.",
+                found=f"--{flag} {value}",
+                hint=f"leave it out, or use {instead}.",
+            )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How much memory work may hold: flags of every command that draws sets.
+
+    Args:
+        memory_budget: memory that a group search may hold, and a batch of --batch-size auto: 512MiB, 4GiB, ...
+    """
+
+    memory_budget: str | None = None
+
     def budget(self) -> int | None:
         """Return the memory budget in bytes.
 
@@ -206,22 +224,13 @@ class Running:
                 hint="give bytes with a unit, such as 512MiB or 4GiB.",
             ) from None
 
-    def _refuse(self, flag: str, instead: str) -> None:
-        value = getattr(self, flag)
-        if value is not None:
-            raise SettingsError(
-                f"--{flag} has no part in --execution {self.execution}.",
-                found=f"--{flag} {value}",
-                hint=f"leave it out, or use {instead}.",
-            )
-
 
 @with_fields_of(FitSettings, FitSettings.model_fields.keys() - {"preset", "init", "autoencoder", "class_map"}, optional=False)
 class FitFlags(BaseModel):
     """How the networks are trained: settings of a fit."""
 
 
-READING, LOADING, RUNNING, AS_THE_PRESET = Reading(), Loading(), Running(), FitFlags()
+READING, LOADING, RUNNING, MEMORY, AS_THE_PRESET = Reading(), Loading(), Running(), Memory(), FitFlags()
 GROUPS: dict[str, type[Any]] = {
     "distillation": DistillOverrides,
     "drawing": ExpandOverrides,
@@ -229,6 +238,7 @@ GROUPS: dict[str, type[Any]] = {
     "reading": Reading,
     "loading": Loading,
     "running": Running,
+    "memory": Memory,
 }
 """Parameters of commands that are groups of flags: each field of the class is a flag."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from d3hr.cli.options import READING, RUNNING, Reading, Running
+from d3hr.cli.options import MEMORY, READING, RUNNING, Memory, Reading, Running
 from d3hr.cli.origins import prior_named, prior_of_set
 from d3hr.cli.output import Result, next_evaluation
 from d3hr.fileio.names import sibling
@@ -22,6 +22,7 @@ def update(
     split: str | None = None,
     reading: Reading = READING,
     running: Running = RUNNING,
+    memory: Memory = MEMORY,
 ) -> Result:
     """Make a set anew from data that have grown: classes without new images stay as they are, and labels too.
 
@@ -35,13 +36,14 @@ def update(
         split: train, validation, test, ...; by default that of the set
         reading: how images are read, where it differs from how the set's were
         running: where the work runs
+        memory: how much memory it may hold
     """
     from d3hr.evaluation.teachers import Teacher
     from d3hr.fileio.staging import require_free_or_ours
     from d3hr.sets.distilled_set import DistilledSet
     from d3hr.updating import update as update_set
 
-    place, execution, memory = out or str(sibling(distilled, "-updated")), running.chosen(), running.budget()
+    place, execution, budget = out or str(sibling(distilled, "-updated")), running.chosen(), memory.budget()
     require_free_or_ours(place)
     source = DistilledSet.load(distilled)
     progress = OnTerminal()
@@ -55,7 +57,7 @@ def update(
         place,
         teacher=Teacher.load(teacher, device=device) if teacher else None,
         execution=execution,
-        memory_budget=memory,
+        memory_budget=budget,
         progress=progress,
     )
     text = f"{made.ipc} image(s) of each of {len(made.class_names)} classes in {place} (look at {place}/contact-sheet.png)."

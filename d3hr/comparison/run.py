@@ -17,6 +17,7 @@ from d3hr.evaluation.images import StudentImages
 from d3hr.evaluation.protocols import Protocol, protocol_named
 from d3hr.evaluation.results import own_name
 from d3hr.evaluation.teachers import Teacher
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.staging import lock_workdir
 from d3hr.methods.job import MethodInputs
 from d3hr.methods.prior_only import prior_only
@@ -35,6 +36,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     full_data: Sequence[Teacher] = (),
     image_size: int | None = None,
+    execution: Execution = SERIAL,
     progress: Progress = BY_DEFAULT,
 ) -> Comparison:
     """Make every set of a matrix, train every student on it, and return the rows in the order of IPC, student, protocol and method.
@@ -47,6 +49,7 @@ def compare(
         full_data: networks trained on all the real images, from which HLR follows for students of the same name.
         image_size: side in pixels that students see; by default that of the sets. Sets of real pixels are made at this side, so that their
             images are resized once, from the real ones, as the test images are; see :func:`side_of_real` where a protocol crops.
+        execution: where sets are made and students are trained, each training a task of its own; the table does not depend on it.
     """
     common = dict(settings or {})
     unused = common.keys() - {name for row in matrix.methods for name in METHODS[row.method].options}
@@ -68,7 +71,12 @@ def compare(
         accuracies[network.student] = float(describe_teacher(network, tested)["accuracy"])
     comparison = Comparison((), accuracies)
     done = 0
-    with lock_workdir(folder, _key(inputs, test)), progress.bar("training students", matrix.trainings) as bar:
+    trainings = folder / "trainings"
+    with (
+        lock_workdir(folder, _key(inputs, test)),
+        execution.session() as place,
+        progress.bar("training students", matrix.trainings) as bar,
+    ):
         for ipc in matrix.ipc:
             count = matrix.trainings_at(ipc)
             conditions = [
@@ -76,8 +84,8 @@ def compare(
                 for student in matrix.students
                 for protocol in matrix.protocols
             ]
-            entries = _entries(matrix, common, inputs, side, ipc, folder, progress)
-            rows = compare_entries(entries, seen, conditions, folder=folder / "trainings", total=count, progress=Within(bar, done, count))
+            entries = _entries(matrix, common, inputs, side, ipc, folder, place, progress)
+            rows = compare_entries(entries, seen, conditions, folder=trainings, execution=place, progress=Within(bar, done, count))
             comparison = Comparison([*comparison.rows, *rows], accuracies)
             comparison.write(folder)
             done += count
@@ -85,16 +93,30 @@ def compare(
 
 
 def _entries(
-    matrix: Matrix, common: Mapping[str, Any], inputs: MethodInputs, side: int, ipc: int, folder: Path, progress: Progress
+    matrix: Matrix,
+    common: Mapping[str, Any],
+    inputs: MethodInputs,
+    side: int,
+    ipc: int,
+    folder: Path,
+    execution: Execution,
+    progress: Progress,
 ) -> Iterator[Entry]:
-    """Make the sets of one IPC, each when it is its turn to be trained on."""
+    """Make the sets of one IPC."""
     for place, seed in enumerate(matrix.distillation_seeds):
         for row in matrix.methods_at(ipc):
             made_from = _inputs(row, inputs, side)
             sized = "" if made_from is inputs else f"-{made_from.image_size}px"
             out = folder / "sets" / f"{quote(row.label, safe=' ,')}-ipc{ipc}{sized}-seed{seed}"
             distilled = METHODS[row.method].make(
-                made_from, out, ipc=ipc, seed=seed, shared=folder / "shared", progress=progress, **_settings(row, common)
+                made_from,
+                out,
+                ipc=ipc,
+                seed=seed,
+                shared=folder / "shared",
+                execution=execution,
+                progress=progress,
+                **_settings(row, common),
             )
             yield Entry(distilled, matrix.seeds_of_set(place), row.label)
 
@@ -139,6 +161,7 @@ def compare_with_baselines(
     real: ImageData | None,
     prior: Prior | None,
     seeds: Sequence[int] = TRAINING_SEEDS,
+    execution: Execution = SERIAL,
     progress: Progress = BY_DEFAULT,
 ) -> Comparison:
     """Evaluate a set, random real images, and images drawn from its prior, all of the same IPC and at the same side.
@@ -148,6 +171,7 @@ def compare_with_baselines(
     One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it. Real images are
     resized once, to the side that students see; the prior draws on the grid, and with the guidance, of the set. A baseline without its
     images or prior, or with too few images of a class, is left out. Baselines and results of an earlier run in ``out`` are used again.
+    Students are trained where ``execution`` says; the table does not depend on it.
     """
     require_seeds(seeds)
     with lock_workdir(out, {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}):
@@ -158,7 +182,8 @@ def compare_with_baselines(
         drawn = _baselines(subject, out / "baselines", setting, real=real, prior=prior, seeds=seeds)
         own = Entry(subject, seeds, own_name(subject.method))
         entries = [*drawn, own] if own.name else [own, *drawn]
-        comparison = Comparison(compare_entries(entries, test, [setting], folder=out / "trainings", progress=progress))
+        rows = compare_entries(entries, test, [setting], folder=out / "trainings", execution=execution, progress=progress)
+        comparison = Comparison(rows)
         comparison.write(out)
         return comparison
 

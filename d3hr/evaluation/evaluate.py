@@ -1,6 +1,7 @@
 """Evaluates a set: students are trained on it by a protocol, once per seed, and tested on real images."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ from d3hr.data.dataset import OPEN_IMAGES, ImageData
 from d3hr.errors import SettingsError, require_kind
 from d3hr.evaluation.images import LabelledImages, StudentImages
 from d3hr.evaluation.protocols import Protocol, protocol_named
-from d3hr.evaluation.results import Evaluation
+from d3hr.evaluation.results import Evaluation, TrainingResult
+from d3hr.evaluation.tasks import Training, Trainings
 from d3hr.evaluation.teachers import Teacher
-from d3hr.evaluation.training import Targets, hard_targets, online_targets, score, stored_targets, train_and_test
+from d3hr.evaluation.training import score
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.prior.networks import default_device
 from d3hr.progress import BY_DEFAULT, Progress, Within
 from d3hr.sets.image_set import ImageSet, require_images
@@ -31,6 +34,7 @@ def evaluate(
     seeds: Sequence[int] = TRAINING_SEEDS,
     image_size: int | None = None,
     soft_label_file: Path | None = None,
+    execution: Execution = SERIAL,
     progress: Progress = BY_DEFAULT,
 ) -> Evaluation:
     """Train a student on a distilled set, once per seed, and test it on real images.
@@ -47,6 +51,7 @@ def evaluate(
         seeds: training seeds.
         image_size: side in pixels that the student sees, in training and in testing; by default the set's own.
         soft_label_file: file of stored soft labels; by default they are not kept.
+        execution: where students are trained, each seed a task of its own (:mod:`d3hr.execution`); the result does not depend on it.
         progress: where to report.
 
     Raises:
@@ -59,39 +64,48 @@ def evaluate(
         require_kind("test", test, ImageData, OPEN_IMAGES)
         test = StudentImages(test)
     protocol = protocol_named(protocol, ipc=distilled.ipc, classes=len(distilled.class_names))
-    seen = distilled.image_size if image_size is None else image_size
-    train = test.trained(distilled, None if protocol.crop_stored else seen)
-    tested = test.tested(train.class_names, seen, protocol.test_crop)
-    teacher = require_teacher(protocol, teacher, train.class_names)
-    record = describe_teacher(teacher, tested) if teacher else None
-    targets, soft_label_bytes = _targets(train, protocol, teacher, soft_label_file)
-    runs = []
+    first = Training(distilled, student, protocol, seeds[0], image_size)
+    task, record = prepared(first, test, teacher, soft_label_file)
+    runs: dict[int, TrainingResult] = {}
     with progress.bar(f"training {student}", len(seeds)) as bar:
-        for done, seed in enumerate(seeds):
-            run = train_and_test(
-                train,
-                tested,
-                student=student,
-                protocol=protocol,
-                targets=targets,
-                seed=seed,
-                distillation_seed=distilled.seed,
-                progress=Within(bar, done, 1),
-            )
-            runs.append(run)
-            bar.update(len(runs))
+        within = Within(bar, 0, 1)
+        for index, run in execution.run(Trainings(test, progress=within), [replace(task, seed=seed) for seed in seeds]):
+            runs[index] = run
+            within.move(len(runs))
     return Evaluation(
         distilled.method,
         distilled.ipc,
         student,
         protocol,
-        tuple(runs),
+        tuple(runs[index] for index in range(len(seeds))),
         image_size,
-        class_names=train.class_names,
+        class_names=distilled.class_names,
         teacher=record,
-        soft_label_bytes=soft_label_bytes,
+        soft_label_bytes=task.soft_label_bytes,
         pack=distilled.pack,
     )
+
+
+def prepared(
+    task: Training, images: StudentImages, teacher: Teacher | str | Path | None = None, file: Path | None = None
+) -> tuple[Training, dict[str, Any] | None]:
+    """Return a task with what its protocol needs of a teacher, and what :func:`describe_teacher` says of the teacher, if there is one.
+
+    Soft labels are stored in ``file``, if one is given, and found there again.
+
+    Raises:
+        ClassMismatch: the classes of set, test images and teacher differ.
+        SettingsError: soft labels without a teacher, or too small images.
+    """
+    names = task.distilled.class_names
+    images.require_classes(names)
+    loaded = require_teacher(task.protocol, teacher, names)
+    if loaded is None:
+        return task, None
+    record = describe_teacher(loaded, images.tested(names, task.seen, task.protocol.test_crop))
+    if task.protocol.labels == "online":
+        return replace(task, teacher=loaded), record
+    return replace(task, soft_labels=loaded.soft_labels(images.trained(task.distilled, task.given), file)), record
 
 
 def protocol_of_device() -> str:
@@ -131,14 +145,3 @@ def describe_teacher(teacher: Teacher, test: LabelledImages) -> dict[str, Any]:
     if key not in _MEASURED:
         _MEASURED[key] = score(lambda images: teacher.logits(images, test.class_names), test).accuracy
     return {"source": teacher.source, "student": teacher.student, "fingerprint": teacher.fingerprint, "accuracy": round(_MEASURED[key], 6)}
-
-
-def _targets(train: LabelledImages, protocol: Protocol, teacher: Teacher | None, file: Path | None) -> tuple[Targets, int]:
-    """Return the target probabilities of each image, and the bytes of stored soft labels."""
-    device = default_device()
-    if teacher is None:
-        return hard_targets(train.labels.to(device), len(train.class_names), protocol.label_smoothing), 0
-    if protocol.labels == "online":
-        return online_targets(lambda images: teacher.logits(images, train.class_names), protocol.temperature), 0
-    logits = teacher.soft_labels(train, file)
-    return stored_targets(logits.to(device), protocol.temperature), logits.nbytes

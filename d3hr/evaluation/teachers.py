@@ -8,6 +8,7 @@ Legend: N images, H = W image side, F features, C classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from d3hr.errors import ClassMismatch, DataError
 from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.students import Student, new_student
 from d3hr.evaluation.training import TEST_BATCH
+from d3hr.execution.worker import device_here, name_elsewhere
 from d3hr.fileio.atomic import load_if_valid, read_tensors, write_json, write_tensors
 from d3hr.fileio.checksums import fingerprint, verify
 from d3hr.fileio.names import composed_names
@@ -75,6 +77,13 @@ class Teacher:
     """What its network takes: RGB in [0, 1], less this mean, over ``std``; None is [-1, 1], as d3hr's own."""
     std: Channels | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Weights travel on the CPU: another process has a device of its own, whose number may be another one.
+        device = self.device
+        network = self.network if device.type == "cpu" else copy.deepcopy(self.network).cpu()
+        rest = self.student, self.class_names, self.image_size, self.about, self.source, self.mean, self.std
+        return _moved, (name_elsewhere(device), network, *rest)
+
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None) -> Teacher:
         """Load a teacher from its folder, whose files must be what :meth:`save` wrote."""
@@ -109,6 +118,11 @@ class Teacher:
                 "std": self.std,
             },
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its network runs."""
+        return next(self.network.parameters()).device
 
     @cached_property
     def fingerprint(self) -> str:
@@ -153,7 +167,7 @@ class Teacher:
 
     def _parts(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the images in batches as the network takes them: on its device, at the side and in the range that it was trained on."""
-        device = next(self.network.parameters()).device
+        device = self.device
         return (self._in_range(resized(part, self.image_size)) for part in images.to(device).split(TEST_BATCH))
 
     def _in_range(self, images: Tensor) -> Tensor:
@@ -161,3 +175,8 @@ class Teacher:
             return images
         mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
         return ((images + 1) / 2 - mean) / std
+
+
+def _moved(device: str, network: Student, *rest: Any) -> Teacher:
+    """Return the teacher that another process has sent, on the device that this process has now."""
+    return Teacher(network.to(device_here(device)), *rest)

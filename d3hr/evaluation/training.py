@@ -57,13 +57,14 @@ def train_and_test(
     targets: Targets,
     seed: int,
     distillation_seed: int = 0,
+    device: torch.device | None = None,
     progress: Progress = SILENT,
 ) -> TrainingResult:
     """Train a student on ``train`` and test it on ``test``, at whose side it works; ``distillation_seed`` is for the record.
 
     The labels of both mean the same classes. Images of another side are for a protocol that crops them to that of ``test``.
     """
-    network = seeded_student(student, len(train.class_names), test.image_size, seed)
+    network = seeded_student(student, len(train.class_names), test.image_size, seed, device)
     checks, scores = check_steps(protocol, train.stored), list[Score]()
 
     def check(done: int) -> None:
@@ -143,10 +144,10 @@ def train_student(
     ).run()
 
 
-def seeded_student(name: str, num_classes: int, image_size: int, seed: int) -> Student:
-    """Return an untrained student, on the fastest device, whose weights follow from the seed."""
+def seeded_student(name: str, num_classes: int, image_size: int, seed: int, device: torch.device | None = None) -> Student:
+    """Return an untrained student, on a device, by default the fastest, whose weights follow from the seed."""
     with seeded(derive_seed(seed, "student")):
-        return new_student(name, num_classes, image_size).to(default_device())
+        return new_student(name, num_classes, image_size).to(device or default_device())
 
 
 def check_steps(protocol: Protocol, count: int) -> frozenset[int]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from d3hr.distillation.overrides import PresetOverrides
 from d3hr.distillation.settings import Network
 from d3hr.errors import SettingsError, settings_error
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.methods.job import Job, MethodInputs
 from d3hr.progress import SILENT, Progress
 from d3hr.sets.distilled_set import DistilledSet
@@ -126,6 +127,7 @@ class Method(Generic[S]):
         ipc: int,
         seed: int = 0,
         shared: str | Path,
+        execution: Execution = SERIAL,
         progress: Progress = SILENT,
         **settings: Any,
     ) -> DistilledSet:
@@ -137,6 +139,7 @@ class Method(Generic[S]):
             ipc: images per class.
             seed: seed of the method's random draws.
             shared: folder for what depends neither on ``ipc`` nor on ``seed``: computed once, and found again by what decides it.
+            execution: where work that is divided into tasks runs; the set does not depend on it.
             progress: where to report.
             settings: settings that differ from :attr:`options`.
 
@@ -148,4 +151,4 @@ class Method(Generic[S]):
             NumericalError: a latent or a pixel is not finite.
         """
         parsed = self.check(inputs, settings)
-        return self.write(Job(self.name, inputs, Path(out), ipc, seed, Path(shared), progress), parsed)
+        return self.write(Job(self.name, inputs, Path(out), ipc, seed, Path(shared), progress, execution), parsed)

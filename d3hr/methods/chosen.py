@@ -75,6 +75,7 @@ def write_chosen(job: Job, settings: ChosenSettings | RealStartSettings | MixedS
         preset=settings.preset,
         class_map=job.inputs.class_map,
         shared=job.shared,
+        execution=job.execution,
         progress=job.progress,
         seed=job.seed,
         **{**settings.options, **settings.fixed},

@@ -4,7 +4,7 @@
 decodes groups as they are drawn. Grouping is the same. The statistics are measured once for all sets that are drawn from them.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from d3hr.distillation.overrides import with_fields_of
 from d3hr.distillation.presets import DistillOptions, ExpandOptions, GroupOptions
@@ -64,7 +64,6 @@ def write_from_gaussians(job: Job, settings: LatentGaussianSettings) -> Distille
         "settings": measured,
     }
     folder = job.shared_folder("statistics", key)
-    statistics = distill(
-        job.images, job.prior, folder, store="statistics", class_map=job.inputs.class_map, progress=job.progress, **measured
-    )
-    return expand(statistics, job.prior, job.out, ipc=job.ipc, seed=job.seed, progress=job.progress, **drawn)
+    where: dict[str, Any] = {"execution": job.execution, "progress": job.progress}
+    statistics = distill(job.images, job.prior, folder, store="statistics", class_map=job.inputs.class_map, **where, **measured)
+    return expand(statistics, job.prior, job.out, ipc=job.ipc, seed=job.seed, **where, **drawn)

@@ -12,6 +12,7 @@ from d3hr.data.dataset import ImageData
 from d3hr.distillation.settings import Network
 from d3hr.errors import require_at_least
 from d3hr.evaluation.teachers import Teacher
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.staging import StagedFolder, folder_of_key, kept_tensors
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
@@ -69,6 +70,7 @@ class Job:
         seed: seed of the method's random draws.
         shared: folder for what depends neither on ``ipc`` nor on ``seed``; all sets of one comparison share it.
         progress: where to report.
+        execution: where work that is divided into tasks runs.
 
     Raises:
         SettingsError: ``ipc`` is below 1.
@@ -81,6 +83,7 @@ class Job:
     seed: int
     shared: Path
     progress: Progress
+    execution: Execution = SERIAL
 
     def __post_init__(self) -> None:
         require_at_least("--ipc", self.ipc)

@@ -68,6 +68,9 @@ class DistilledSet(SharedSet):
         verify(folder)  # last: by now no links lead out of it, and no file is larger than a set's
         return distilled
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DistilledSet, (self.path.absolute(), self.manifest)  # other processes read for themselves what they need of it
+
     def __repr__(self) -> str:
         classes, packed = len(self.class_names), f", {packed_in_words(self.pack)}" if self.pack > 1 else ""
         images = f"{self.ipc} images of each of {classes} classes, {self.image_size} px"

@@ -223,7 +223,7 @@ def test_the_side_of_training_images_is_the_protocols(
     def sides_as_accuracies(train: LabelledImages, tested: LabelledImages, **options: Any) -> TrainingResult:
         return TrainingResult(train.image_size / 100, tested.image_size / 100)
 
-    monkeypatch.setattr("d3hr.evaluation.evaluate.train_and_test", sides_as_accuracies)
+    monkeypatch.setattr("d3hr.evaluation.tasks.train_and_test", sides_as_accuracies)
     colours = load_images(two_colours(tmp_path / "train", ("down", "up")))
     protocol = SHORT.model_copy(update={"crop_scale": (0.5, 1.0), "crop_stored": stored})
     made = evaluate(colours, colours, student="convnet1", protocol=protocol, seeds=(0,), image_size=4)

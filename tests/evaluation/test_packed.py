@@ -106,7 +106,7 @@ def test_crops_are_of_the_stored_tiles(packed: DistilledSet, monkeypatch: pytest
         sides.append((train.image_size, test.image_size))
         return train_and_test(train, test, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("d3hr.evaluation.evaluate.train_and_test", spied)
+    monkeypatch.setattr("d3hr.evaluation.tasks.train_and_test", spied)
     protocol = EPOCHS.model_copy(update={"epochs": 1, "crop_scale": (0.5, 1.0), "crop_stored": True})
     for side in (None, 12):
         evaluate(packed, load_images(packed.path / "train"), student="convnet1", protocol=protocol, seeds=(0,), image_size=side)

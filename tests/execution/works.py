@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from d3hr.errors import ClassMismatch
+from d3hr.execution.base import Result, Task, Work
+from d3hr.execution.worker import pickle_outcome, pickle_work, unpickle_outcome
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,23 @@ class Echo:
 
     def open(self) -> Callable[[bytes], bytes]:
         return bytes
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Runs tasks in this process as another would: everything is pickled on its way, and the last task is first; ends after ``most``."""
+
+    most: int | None = None
+
+    def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        run_task = pickle.loads(pickle_work(work)).open()
+        for index in list(reversed(range(len(tasks))))[: self.most]:
+            yield index, unpickle_outcome(pickle_outcome(partial(run_task, pickle.loads(pickle.dumps(tasks[index])))))
+        if self.most is not None:
+            raise KeyboardInterrupt
+
+    def session(self) -> AbstractContextManager[Elsewhere]:
+        return nullcontext(self)
 
 
 def alive(process: int) -> bool:
