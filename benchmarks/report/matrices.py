@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.harness import DOCS, RESULTS
-from benchmarks.report.page import Line, Page, accuracy, measured, percent, rows_of
+from benchmarks.report.page import DATA, Line, Page, accuracy, measured, percent, rows_of
 from d3hr.fileio.atomic import read_json
 
 PAIRS = [
@@ -197,3 +197,32 @@ def spoiled(page: Page) -> None:
             ),
         )
         page.sources([file])
+
+
+def predictors(page: Page) -> None:
+    """Append which properties of sets go with what students learn from them."""
+    for data, title in DATA.items():
+        if not (file := RESULTS / f"{data}-predictors.json").is_file():
+            continue
+        groups: dict[str, Any] = read_json(file)["figures"]["groups"]
+        names = list(dict.fromkeys(name for group in groups.values() for name in group["correlations"]))
+        page.add(f"### {title}")
+        page.table(
+            ["sets", *names],
+            (
+                [
+                    f"{heading} ({group['rows']} rows, {group['sets']} sets)",
+                    *(_correlation(group["correlations"].get(name)) for name in names),
+                ]
+                for heading, group in groups.items()
+            ),
+        )
+        page.sources([file])
+
+
+def _correlation(found: Mapping[str, float] | None) -> str:
+    """Return a rank correlation with its interval; bold where the interval leaves out zero."""
+    if found is None:
+        return ""
+    text = f"{found['rank_correlation']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+    return f"**{text}**" if found["low"] * found["high"] > 0 else text
