@@ -91,12 +91,12 @@ PAPER = (
     "best test accuracy of the last epochs, with a ResNet-18 of 93.9 % as its teacher."
 )
 PREDICTORS = (
-    "Spearman's rank correlation of a property of a set, measured per class before anything is trained, with the accuracy of students, "
-    "over sets of one size and kind of labels; the 95 % intervals come from drawing rows anew. Precision, recall, density, coverage and the "
-    "Frechet distance compare a class with held-out images in a teacher's features, diversity is the mean distance of two images, "
-    "separation how much farther the nearest other class's centre is than the own, confidence and entropy are of the teacher's answers. "
-    "All of these sets are chosen real images. The rules that were compared differ in how easy the images are that they take, and so "
-    "does every property: what goes with accuracy here is not shown to cause it."
+    "Spearman's rank correlation of a property of a set, measured per class before anything is trained, with the accuracy of "
+    "students, over sets of one size and kind of labels; the 95 % intervals come from drawing rows anew. Precision, recall, density, "
+    "coverage and the Frechet distance compare a class with held-out images in a teacher's features, diversity is the mean distance "
+    "of two images, separation how much farther the nearest other class's centre is than the own, confidence and entropy are of the "
+    "teacher's answers. All of these sets are chosen real images. The rules that were compared differ in how easy the images are that "
+    "they take, and so does every property: what goes with accuracy here is not shown to cause it."
 )
 DROPPED = "The second-order solver and stratified draws were measured and dropped; d3hr no longer has them."
 SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
