@@ -1,18 +1,40 @@
 """Folders of class folders: finds the class folders, which may lie deeper or in splits, and the images of each."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
+from itertools import compress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from d3hr.data.listed_files import ListedFiles
-from d3hr.data.listing import dangling_in, files_below, folders_in, holds_images, images_in, is_image, litter_in, may_be_image
+from d3hr.data.listed_files import ListedFiles, Names
+from d3hr.data.listing import (
+    dangling_in,
+    files_below,
+    folders_below,
+    folders_in,
+    has_images_in,
+    holds_images,
+    images_in,
+    is_image_in,
+    litter_in,
+    may_be_image,
+)
 from d3hr.data.splits import chosen_split, split_kinds, split_of, splits_around, splits_below
 from d3hr.errors import DataError, listed, printable
 from d3hr.fileio.names import composed_names
 
 _DEEPEST = 8
 """Most folders within one another that are entered to find the class folders."""
+
+
+class _Run(NamedTuple):
+    """Images of a class that are next to one another in the list: in or below one folder in the class folder, or in itself."""
+
+    label: int
+    inner: str
+    start: int
+    stop: int
 
 
 class ClassFolders(ListedFiles):
@@ -27,21 +49,28 @@ class ClassFolders(ListedFiles):
     """
 
     def __init__(self, root: Path, split: str | None = None) -> None:
-        self._root = root
+        super().__init__(root, Names())
         self._left_out: list[Path] = []
         self.notes: list[str] = []
         self.splits: tuple[str, ...] = ()
         self.split: str | None = None
         classes = self._class_folders(self._find(root, split))
-        found = {name: list(files_below(folder, self._left_out)) for name, folder in classes.items()}
-        images = {name: [file for file in files if is_image(file)] for name, files in found.items()}
-        self._left_out += [file for files in found.values() for file in files if not is_image(file)]
+        self.class_names = in_order(classes)
+        runs = [run for label, name in enumerate(self.class_names) for run in self._list(label, classes[name])]
         if not self.splits:
-            images = self._only_split(classes, images, split)
-        self.class_names = in_order(images)
-        self.labels = np.repeat(np.arange(len(images), dtype=np.int64), [len(images[name]) for name in self.class_names])
-        super().__init__(root, (str(file.relative_to(root)) for name in self.class_names for file in images[name]))
+            runs = self._only_split(runs, split)
+        self.labels = np.repeat(np.array([run.label for run in runs], dtype=np.int64), [run.stop - run.start for run in runs])
         self.ignored = tuple(map(self._name, sorted(set(self._left_out))))
+
+    def _list(self, label: int, folder: Path) -> Iterator[_Run]:
+        """List the images of a class, and yield where those of each folder in it are in the list."""
+        for below in folders_below(folder, self._left_out, stamped=True):
+            images = [is_image_in(below.folder, name) for name in below.names]
+            self._left_out += [below.folder / name for name, image in zip(below.names, images, strict=True) if not image]
+            start = len(self.files)
+            self.files.extend(f"{below.folder.relative_to(self._root)}/", compress(below.names, images), compress(below.stamps, images))
+            if len(self.files) > start:
+                yield _Run(label, (*below.folder.relative_to(folder).parts, "")[0], start, len(self.files))
 
     def _name(self, path: Path) -> str:
         """Return the path in the folder; a folder's ends with a slash."""
@@ -73,14 +102,18 @@ class ClassFolders(ListedFiles):
                 hint="restore what they lead to, or remove them: each may be the folder of a class.",
             )
 
-    def _only_split(self, classes: Mapping[str, Path], images: dict[str, list[Path]], split: str | None) -> dict[str, list[Path]]:
-        """Return the images to read of each class, where the folders of splits lie in the class folders; all, where there are none."""
-        inside = {name: [file.relative_to(classes[name]) for file in files] for name, files in images.items()}
-        below = splits_below(self._root, inside)
+    def _only_split(self, runs: list[_Run], split: str | None) -> list[_Run]:
+        """Return the images to read, where the folders of splits lie in the class folders; all, where there are none."""
+        inner: dict[str, set[str]] = {}
+        for run in runs:
+            inner.setdefault(self.class_names[run.label], set()).add(run.inner)
+        below = splits_below(self._root, inner)
         if not below and split is None:
-            return images
+            return runs
         self.splits, self.split = below, chosen_split(self._root, below, split)
-        return {name: [file for file in files if split_of(file.relative_to(classes[name])) == self.split] for name, files in images.items()}
+        chosen = [run for run in runs if split_of(run.inner) == self.split]
+        self.files = self.files.only([(run.start, run.stop) for run in chosen])
+        return chosen
 
     def _class_folders(self, folder: Path) -> dict[str, Path]:
         """Return class -> folder. A folder without images is named and left out, unless it is empty, or has images of another kind."""
@@ -88,12 +121,12 @@ class ClassFolders(ListedFiles):
         bare = [entry for entry in folders if not holds_images(entry) and _is_other(entry)]
         self.notes += [f"left out, without images: {self._name(entry)}" for entry in bare]
         classes = [entry for entry in folders if entry not in bare]
-        loose = images_in(folder)
         if not classes:
+            loose = sum(1 for _ in images_in(folder))
             empty = f"{len(bare)} folder(s) without images" if bare else "no folder in it"
             raise DataError(
                 f"{folder} has no class folders.",
-                found=f"{len(loose)} image(s) directly in it" if loose else empty,
+                found=f"{loose} image(s) directly in it" if loose else empty,
                 hint="put the images of each class into a folder named after the class.",
             )
         if unnameable := [printable(entry.name) for entry in classes if not _is_text(entry.name)]:
@@ -113,7 +146,7 @@ def _innermost(given: Path) -> Path:
         inner = [entry for entry in folders if holds_images(entry)]
         if len(inner) > 1 or split_kinds(entry.name for entry in inner):
             return folder
-        if not inner or images_in(folder) or not all(_is_other(entry) for entry in folders if entry not in inner):
+        if not inner or has_images_in(folder) or not all(_is_other(entry) for entry in folders if entry not in inner):
             break
         folder = inner[0]
     return given
@@ -127,8 +160,12 @@ def in_order(class_names: Collection[str]) -> tuple[str, ...]:
 
 def _is_other(folder: Path) -> bool:
     """Return whether there are files below a folder, and none that could be an image of any kind."""
-    files = list(files_below(folder))
-    return bool(files) and not any(map(may_be_image, files))
+    some = False
+    for file in files_below(folder):
+        if may_be_image(file):
+            return False
+        some = True
+    return some
 
 
 def _is_text(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from d3hr.data.codec import content_of
 from d3hr.data.formats import IMAGE_SUFFIXES
 from d3hr.data.labels import Labelled, LabelledFiles, relative
-from d3hr.data.listing import files_below, folders_in, holds_images, images_in, is_image
+from d3hr.data.listing import files_below, folders_in, has_images_in, holds_images, is_image
 from d3hr.data.splits import chosen_split, split_kinds
 from d3hr.errors import DataError, listed, printable
 
@@ -81,13 +81,13 @@ def find_table(root: Path, split: str | None, image_column: str | None, label_co
                 chosen = chosen_split(folder, sorted(inside), split)
                 return inside[chosen][0], chosen
         present = [name for name in _NAMES if (folder / name).exists()]
-        if present and not inner and images_in(folder):
+        if present and not inner and has_images_in(folder):
             raise DataError(
                 f"{folder / present[0]} is next to images, and does not say what they are.",
                 found=f"columns: {listed(list(next(iter(_rows(folder / present[0], headed=True)), {})))}",
                 hint="name the columns of files and of labels with --image-column and --label-column.",
             )
-        if len(inner) != 1 or images_in(folder):
+        if len(inner) != 1 or has_images_in(folder):
             return None
         folder = inner[0]
     return None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from d3hr.data.folders import in_order
-from d3hr.data.listed_files import ListedFiles
+from d3hr.data.listed_files import ListedFiles, Names
 from d3hr.data.listing import files_below, is_image
 from d3hr.data.splits import chosen_split, split_kinds
 from d3hr.errors import DataError, SettingsError, listed, printable
@@ -46,7 +46,7 @@ class LabelledFiles(ListedFiles):
         label_of = {name: label for label, name in enumerate(self.class_names)}
         read.sort(key=lambda row: (label_of[row.label], row.file))
         self.labels = np.array([label_of[row.label] for row in read], dtype=np.int64)
-        super().__init__(root, (row.file for row in read))
+        super().__init__(root, Names(row.file for row in read))
         self.ignored = tuple(map(printable, others))
 
 

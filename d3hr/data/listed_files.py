@@ -1,6 +1,10 @@
-"""Encoded images that are files of a folder, on the disk or in an archive, whose names take little memory."""
+"""Encoded images that are files of a folder, on the disk or in an archive, whose names take little memory.
+
+Legend: N images.
+"""
 
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -9,16 +13,45 @@ import numpy as np
 
 from d3hr.data.archives import Member
 from d3hr.data.codec import content_of
+from d3hr.data.stamps import Stamps, stamps_at
 from d3hr.errors import printable
 
 
 class Names(Sequence[str]):
-    """File names in one buffer: as many bytes as they have, and 8 more each, where a list of strings has about 60 more."""
+    """File names in one buffer, which grows: as many bytes as they have, and 8 more each, where a list of strings has about 60 more.
 
-    def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode(errors="surrogateescape") for name in names]
-        self._ends = np.cumsum([0, *map(len, encoded)])
-        self._buffer = b"".join(encoded)
+    With a stamp each, if there are any, which take 8 more.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._buffer, self._ends, self._stamps = bytearray(), array("Q", [0]), array("Q")
+        self.extend("", names)
+
+    def extend(self, folder: str, names: Iterable[str], stamps: Iterable[int] = ()) -> None:
+        """Add the names of files in a folder, whose path ends with a slash, and their stamps, if they are known."""
+        place, end = folder.encode(errors="surrogateescape"), self._ends[-1]
+        for name in names:
+            encoded = place + name.encode(errors="surrogateescape")
+            end += len(encoded)
+            self._buffer += encoded
+            self._ends.append(end)
+        self._stamps.extend(stamps)
+
+    @property
+    def stamps(self) -> Stamps | None:
+        """The stamps [N]; None where they are not known."""
+        return np.frombuffer(self._stamps, dtype=np.uint64) if len(self._stamps) == len(self) else None
+
+    def only(self, runs: Iterable[tuple[int, int]]) -> "Names":
+        """Return the names from ``start`` to ``stop`` of each run, in the order of the runs."""
+        chosen = Names()
+        for start, stop in runs:
+            first, last = self._ends[start], self._ends[stop]
+            shift = chosen._ends[-1] - first
+            chosen._buffer += self._buffer[first:last]
+            chosen._ends.extend(end + shift for end in self._ends[start + 1 : stop + 1])
+            chosen._stamps.extend(self._stamps[start:stop])
+        return chosen
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -36,21 +69,25 @@ class ListedFiles:
         files: path of each image in it, with slashes.
     """
 
-    def __init__(self, root: Path, files: Iterable[str]) -> None:
-        self._root, self._files = root, Names(files)
+    def __init__(self, root: Path, files: Names) -> None:
+        self._root, self.files = root, files
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the encoded images at ``indices``; one that is no plain file, or cannot be read, is empty."""
-        return [content_of(self._root / self._files[index]) for index in indices]
+        return [content_of(self._root / self.files[index]) for index in indices]
 
-    def paths(self) -> Iterator[str | Member]:
-        """Yield the place of each image."""
+    def stamps(self) -> Stamps:
+        """Return the stamp of each image, [N]: as it was listed, or else as it is now."""
+        known = self.files.stamps
+        return stamps_at(self._places(), len(self.files)) if known is None else known
+
+    def _places(self) -> Iterator[str | Member]:
         inside = cast(object, self._root)
         if isinstance(inside, Member):
-            return (inside / file for file in self._files)
+            return (inside / file for file in self.files)
         root = os.fspath(self._root)
-        return (f"{root}/{file}" for file in self._files)  # a Path for each of a million files takes long
+        return (f"{root}/{file}" for file in self.files)  # a Path for each of a million files takes long
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its path in the folder."""
-        return printable(self._files[index])
+        return printable(self.files[index])

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from d3hr.data.codec import Found, examine
 from d3hr.data.depth import FULL, shown_bits
 from d3hr.data.formats import refused_kind
-from d3hr.data.scan_cache import Facts, ScanCache, stamps_of
+from d3hr.data.scan_cache import Facts, ScanCache
 from d3hr.data.sources import Source
+from d3hr.data.stamps import stamps_of
 from d3hr.errors import DataError, listed
 from d3hr.progress import Progress
 

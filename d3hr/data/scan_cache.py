@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from d3hr.data.archives import Member
 from d3hr.fileio.atomic import load_if_valid, read_checkpoint, write_tensors
 from d3hr.fileio.locking import locked
 from d3hr.progress import Progress
@@ -34,33 +32,6 @@ Facts = NDArray[Any]
 """Structured array [N] of :data:`FACTS`; a stamp of 0 is that of a file which is not known."""
 RACE_NS = 2_000_000_000
 """A file that changed so shortly before it is looked at may change again without another time of change: it is not kept."""
-
-
-@runtime_checkable
-class Files(Protocol):
-    """A source whose images are files, or members of archives."""
-
-    def paths(self) -> Iterator[str | Member]:
-        """Yield the place of each image, in order."""
-
-
-def stamps_of(images: object, total: int) -> NDArray[np.uint64]:
-    """Return a number [N] for each image that changes when its file does; 0 where that cannot be told."""
-    if not isinstance(images, Files):
-        return np.zeros(total, dtype=np.uint64)
-    now = time.time_ns()
-    return np.fromiter((_stamp(path, now) for path in images.paths()), dtype=np.uint64, count=total)
-
-
-def _stamp(path: str | Member, now: int) -> int:
-    try:
-        status = os.stat(path.archive.path if isinstance(path, Member) else path)  # noqa: PTH116 (a Path for each of a million takes long)
-    except (OSError, ValueError):
-        return 0
-    if max(status.st_mtime_ns, status.st_ctime_ns) > now - RACE_NS:
-        return 0
-    text = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}".encode(errors="surrogateescape")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ They lie around the class folders (``train/cat``, ``Test/cat``) or below them (`
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from d3hr.data.listing import folders_in, holds_images, images_in
+from d3hr.data.listing import folders_in, has_images_in, holds_images, images_in
 from d3hr.errors import DataError, listed, printable
 from d3hr.formatting import composed
 
@@ -88,14 +88,16 @@ def splits_around(folder: Path, split: str | None) -> Splits | None:
     kinds = split_kinds(folders)
     classes = {name: frozenset(composed(entry.name) for entry in folders_in(folders[name]) if holds_images(entry)) for name in kinds}
     splits = [name for name in folders if classes.get(name)]
-    loose = [name for name in kinds if not classes[name] and images_in(folders[name])]
+    loose = [name for name in kinds if not classes[name] and has_images_in(folders[name])]
     others = [name for name in folders if name not in kinds and holds_images(folders[name])]
     if not splits and (others or len(loose) < 2):
         return None
     if not splits:
-        _ask(folder, [f"{name} ({len(images_in(folders[name]))} images)" for name in loose], "put class folders into each of them")
+        _ask(
+            folder, [f"{name} ({sum(1 for _ in images_in(folders[name]))} images)" for name in loose], "put class folders into each of them"
+        )
     if others and len({kinds[name] for name in splits}) == 1:
-        if any(images_in(folders[name]) for name in splits):
+        if any(has_images_in(folders[name]) for name in splits):
             return None
         if split is None:
             shown = [*(f"{name} ({_few(classes[name])})" for name in splits), *others]
@@ -107,22 +109,21 @@ def splits_around(folder: Path, split: str | None) -> Splits | None:
     return Splits(tuple(splits), tuple(map(printable, left_out)))
 
 
-def splits_below(source: object, classes: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+def splits_below(source: object, inner: Mapping[str, Collection[str]]) -> tuple[str, ...]:
     """Return the kinds of splits that lie below every class folder; nothing where none do.
 
     Args:
         source: where they lie, for messages.
-        classes: class -> its images, relative to the class folder.
+        inner: class -> the different folders in the class folder in or below which it has images, empty for itself; one at least.
 
     Raises:
         DataError: some class folders hold several splits, but not all alike.
     """
-    inner = {name: {file.parts[0] if len(file.parts) > 1 else "" for file in files} for name, files in classes.items() if files}
     kinds = {name: split_kinds(parts) for name, parts in inner.items()}
     found = {name: frozenset(kinds[name].values()) for name in inner}
     if not any(found.values()):
         return ()
-    whole = all(set(kinds[name]) == inner[name] for name in inner)
+    whole = all(set(kinds[name]) == set(inner[name]) for name in inner)
     if whole and len(set(found.values())) == 1:
         return tuple(sorted(next(iter(found.values()))))
     mixed = [f"{name} ({_few(kinds[name])})" for name in inner if len(found[name]) > 1]
@@ -131,9 +132,9 @@ def splits_below(source: object, classes: Mapping[str, Sequence[Path]]) -> tuple
     return ()
 
 
-def split_of(file: Path) -> str | None:
-    """Return the kind of the split in which an image lies, relative to its class folder."""
-    return next(iter(split_kinds(file.parts[:-1][:1]).values()), None)
+def split_of(folder: str) -> str | None:
+    """Return the kind of the split that a folder in a class folder is."""
+    return split_kinds([folder]).get(folder)
 
 
 def _ask(source: object, seen: Sequence[str], how: str) -> NoReturn:

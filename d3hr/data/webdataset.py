@@ -12,6 +12,7 @@ from d3hr.data.codec import content_of
 from d3hr.data.folders import in_order
 from d3hr.data.listing import files_below, is_image
 from d3hr.data.splits import chosen_split, split_kinds
+from d3hr.data.stamps import Stamps, stamps_at
 from d3hr.errors import DataError, listed, printable
 
 _LABELS = ("cls", "label.txt", "class", "json")
@@ -77,9 +78,9 @@ class Shards:
         """Return the encoded images at ``indices``."""
         return [content_of(self._images[index]) for index in indices]
 
-    def paths(self) -> Iterator[str | Member]:
-        """Yield the place of each image."""
-        return (cast(Member, image) for image in self._images)
+    def stamps(self) -> Stamps:
+        """Return the stamp of each image, [N]."""
+        return stamps_at((cast(Member, image) for image in self._images), len(self._images))
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its shard, and its name in it."""

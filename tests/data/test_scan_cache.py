@@ -26,7 +26,7 @@ OLD = 1_700_000_000
 def photos(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of two classes whose files seem to have changed long ago, and a cache of its own."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr("d3hr.data.scan_cache.RACE_NS", -1)
+    monkeypatch.setattr("d3hr.data.stamps.RACE_NS", -1)
     return Path(image_folder({"ant": 3, "bee": 2}))
 
 
@@ -96,7 +96,7 @@ def test_new_and_removed_files_leave_the_others_known(photos: Path) -> None:
 
 def test_a_file_that_may_still_change_is_not_kept(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files written a moment ago could change again with the same times."""
-    monkeypatch.setattr("d3hr.data.scan_cache.RACE_NS", 3600 * 10**9)
+    monkeypatch.setattr("d3hr.data.stamps.RACE_NS", 3600 * 10**9)
     load_images(photos)
     assert cache_files() == []
 

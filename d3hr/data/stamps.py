@@ -1,0 +1,62 @@
+"""Stamps of files: numbers that change when a file does, by its path, its size and the times of its last changes.
+
+``make`` and ``git`` know files again likewise. Legend: N images.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d3hr.data.archives import Member
+
+RACE_NS = 2_000_000_000
+"""A file that changed so shortly before it is looked at may change again without another time of change: it is not known again."""
+Stamps = NDArray[np.uint64]
+"""[N]; 0 is the stamp of a file of which it cannot be told whether it changes."""
+
+
+@runtime_checkable
+class Files(Protocol):
+    """A source whose images are files, or members of archives."""
+
+    def stamps(self) -> Stamps:
+        """Return the stamp of each image, [N]."""
+
+
+def stamps_of(images: object, total: int) -> Stamps:
+    """Return the stamps [N] of the images of a source; zeros where they are no files."""
+    return images.stamps() if isinstance(images, Files) else np.zeros(total, dtype=np.uint64)
+
+
+def stamp_of(path: str, status: Any, now: int) -> int:
+    """Return the stamp of a file.
+
+    Args:
+        path: where it is.
+        status: its ``os.stat_result``.
+        now: a time, in nanoseconds, at which ``status`` had not yet been asked for.
+    """
+    changed, entry_changed = status.st_mtime_ns, status.st_ctime_ns
+    if changed > now - RACE_NS or entry_changed > now - RACE_NS:
+        return 0
+    text = f"{path}\0{status.st_size}\0{changed}\0{entry_changed}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def stamps_at(places: Iterable[str | Member], total: int) -> Stamps:
+    """Return the stamps [N] of files on the disk, or in archives, whose members are known again by the archive."""
+    now = time.time_ns()
+    return np.fromiter((_stamp_at(place, now) for place in places), dtype=np.uint64, count=total)
+
+
+def _stamp_at(place: str | Member, now: int) -> int:
+    try:
+        status = os.stat(place.archive.path if isinstance(place, Member) else place)  # noqa: PTH116 (a Path for each of a million takes long)
+    except (OSError, ValueError):
+        return 0
+    return stamp_of(str(place), status, now)
