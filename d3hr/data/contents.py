@@ -5,7 +5,6 @@ Pictures are the same if their encoded contents are, byte for byte. Legend: N im
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +38,21 @@ class Contents:
             labels: the class of each image.
             order: indices of the images that are compared.
         """
-        compared = digests[order]
-        _, first = np.unique(np.stack([compared, labels[order].astype(np.int64)], axis=1), axis=0, return_index=True)
-        values, counts = np.unique(compared, return_counts=True)
-        groups = defaultdict(list)
-        for index in order[np.isin(compared, values[counts > 1])]:
-            groups[int(digests[index])].append(int(index))
-        contradictions = tuple(tuple(group) for group in groups.values() if len(set(labels[group])) > 1)
-        return cls(digests, np.delete(order, first), contradictions)
+        values = np.sort(digests[order])
+        several = np.unique(values[1:][values[1:] == values[:-1]])
+        del values
+        nearest = np.searchsorted(several, digests[order]).clip(max=max(len(several) - 1, 0))
+        places = np.flatnonzero(several[nearest] == digests[order]) if len(several) else nearest[:0]
+        del nearest
+        pictures, classes = digests[order[places]], labels[order[places]]
+        by_picture = np.lexsort((places, classes, pictures))
+        same_picture = pictures[by_picture][1:] == pictures[by_picture][:-1]
+        same_class = same_picture & (classes[by_picture][1:] == classes[by_picture][:-1])
+        repeats = order[np.sort(places[by_picture[1:][same_class]])]
+        groups = np.concatenate([[0], np.cumsum(~same_picture)])[: len(places)]
+        contradictory = np.unique(groups[1:][same_picture & ~same_class])
+        found = [np.sort(places[by_picture[slice(*np.searchsorted(groups, [group, group + 1]))]]) for group in contradictory]
+        return cls(digests, repeats, tuple(tuple(order[group].tolist()) for group in sorted(found, key=lambda group: int(group[0]))))
 
     def remarks(self, images: Source, *, kept: bool) -> tuple[str, ...]:
         """Return what is to be said, a line each; ``kept`` tells whether repeats are kept all the same."""

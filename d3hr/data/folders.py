@@ -16,7 +16,6 @@ from d3hr.data.listing import (
     has_images_in,
     holds_images,
     images_in,
-    is_image_in,
     litter_in,
     may_be_image,
 )
@@ -65,7 +64,7 @@ class ClassFolders(ListedFiles):
     def _list(self, label: int, folder: Path) -> Iterator[_Run]:
         """List the images of a class, and yield where those of each folder in it are in the list."""
         for below in folders_below(folder, self._left_out, stamped=True):
-            images = [is_image_in(below.folder, name) for name in below.names]
+            images = below.images()
             self._left_out += [below.folder / name for name, image in zip(below.names, images, strict=True) if not image]
             start = len(self.files)
             self.files.extend(f"{below.folder.relative_to(self._root)}/", compress(below.names, images), compress(below.stamps, images))

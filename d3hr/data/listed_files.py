@@ -6,6 +6,7 @@ Legend: N images.
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import cast
 
@@ -29,12 +30,9 @@ class Names(Sequence[str]):
 
     def extend(self, folder: str, names: Iterable[str], stamps: Iterable[int] = ()) -> None:
         """Add the names of files in a folder, whose path ends with a slash, and their stamps, if they are known."""
-        place, end = folder.encode(errors="surrogateescape"), self._ends[-1]
-        for name in names:
-            encoded = place + name.encode(errors="surrogateescape")
-            end += len(encoded)
-            self._buffer += encoded
-            self._ends.append(end)
+        encoded = [(folder + name).encode(errors="surrogateescape") for name in names]
+        self._buffer += b"".join(encoded)
+        self._ends.extend(accumulate(map(len, encoded[1:]), initial=self._ends[-1] + len(encoded[0])) if encoded else ())
         self._stamps.extend(stamps)
 
     @property

@@ -109,6 +109,11 @@ class Listed(NamedTuple):
     names: list[str]
     stamps: list[int]
 
+    def images(self) -> list[bool]:
+        """Return which of the files are read as images."""
+        usual = {suffix for suffix in {name[name.rfind(".") :] for name in self.names} if suffix.lower() in formats.IMAGE_SUFFIXES}
+        return [name[name.rfind(".") :] in usual or is_image_in(self.folder, name) for name in self.names]
+
 
 def folders_below(folder: Path, litter: list[Path] | None = None, *, stamped: bool = False) -> Iterator[Listed]:
     """Yield a folder and all folders below it, each with its files; a folder that several links lead to is entered once.
@@ -136,18 +141,14 @@ def folders_below(folder: Path, litter: list[Path] | None = None, *, stamped: bo
 
 def _listed(folder: Path, stamped: bool) -> tuple[list[str], Listed, list[str]]:
     """Return the names of the folders in a folder on the disk, its files, and the names of litter."""
-    inner, left, files = list[str](), list[str](), list[os.DirEntry[str]]()
+    inner, left, files = list[os.DirEntry[str]](), list[os.DirEntry[str]](), list[os.DirEntry[str]]()
     now, place = time.time_ns(), os.fspath(folder)
     with os.scandir(place) as entries:
         for entry in entries:
-            if is_litter(entry.name):
-                left.append(entry.name)
-            elif _is_folder(entry):
-                inner.append(entry.name)
-            else:
-                files.append(entry)
+            (left if is_litter(entry.name) else inner if _is_folder(entry) else files).append(entry)
     files.sort(key=attrgetter("name"))
-    return inner, Listed(folder, [file.name for file in files], [_stamp(place, file, now) for file in files] if stamped else []), left
+    listed = Listed(folder, [file.name for file in files], [_stamp(place, file, now) for file in files] if stamped else [])
+    return [entry.name for entry in inner], listed, [entry.name for entry in left]
 
 
 def _stamp(folder: str, file: os.DirEntry[str], now: int) -> int:

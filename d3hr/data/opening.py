@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from d3hr.data.codec import Fit, require_side
 from d3hr.data.contents import Contents
@@ -80,12 +81,12 @@ def load_images(
     if unreadable and on_bad_image == "error":
         raise UnreadableImages(name, unreadable)
     order = np.argsort(images.labels, kind="stable")
-    order = order[np.isin(order, list(found.bad), invert=True)]
+    order = order[_outside(order, [*found.bad])]
     require_every_class(images, name, order, found.bad)
     contents = Contents.of(found.digests, images.labels, order)
     unusual: dict[str, str] = {"fit": fit} if fit != "crop" else {}
     if len(contents.repeats) and not keep_duplicates:
-        order = order[np.isin(order, contents.repeats, invert=True)]
+        order = order[_outside(order, contents.repeats)]
         unusual["duplicates"] = "left out"
     sizes = found.sizes(order)
     data = ImageData(
@@ -106,3 +107,10 @@ def load_images(
         _order=order,
     )
     return data.divided(hold_out)[0] if hold_out else data
+
+
+def _outside(order: NDArray[np.int64], left_out: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of the indices of images are not ``left_out``."""
+    inside = np.ones(int(order.max(initial=-1)) + 1, dtype=bool)
+    inside[np.asarray(left_out, dtype=np.int64)] = False
+    return inside[order]

@@ -22,10 +22,12 @@ from d3hr.data.scan_cache import Facts, ScanCache
 from d3hr.data.sources import Source
 from d3hr.data.stamps import stamps_of
 from d3hr.errors import DataError, listed
-from d3hr.progress import Progress
+from d3hr.progress import Bar, Progress
 
 CHUNK = 512
 """How many encoded images are held at once."""
+PART = 2**16
+"""How many images are scanned before what was found is kept."""
 DECODERS = min(8, os.cpu_count() or 1)
 """Threads that decode images."""
 
@@ -36,64 +38,94 @@ class Scan:
 
     Attributes:
         fingerprint: SHA-256 over class names and the contents of all images in order.
-        facts: what each image is, structured array [N]; zero for those that cannot be read.
+        digests: the first 8 bytes of the SHA-256 of each image, [N]; zero for those that cannot be read.
+        shapes: width and height of each image in pixels, int32 [N, 2]; likewise.
         bad: index -> why the image cannot be read, for each that cannot.
+        deep: how many 16-bit pictures have files that do not tell their range.
+        peak: the largest value of these; -1 where there are none.
+        frames: how many images have several frames.
+        first_of_frames: the index of the first of them.
     """
 
     fingerprint: str
-    facts: Facts
+    digests: NDArray[np.int64]
+    shapes: NDArray[np.int32]
     bad: dict[int, str]
-
-    @property
-    def digests(self) -> NDArray[np.int64]:
-        """The first 8 bytes of the SHA-256 of each image, [N]."""
-        return np.ascontiguousarray(self.facts["content"][:, :8]).view("<i8")[:, 0]
+    deep: int
+    peak: int
+    frames: int
+    first_of_frames: int
 
     def sizes(self, indices: NDArray[np.int64]) -> dict[tuple[int, int], int]:
         """Return how often each (width, height) occurs among the images at ``indices``."""
-        pairs = np.stack([self.facts["width"][indices], self.facts["height"][indices]], axis=1)
-        sizes, counts = np.unique(pairs, axis=0, return_counts=True)
-        return {(int(width), int(height)): int(count) for (width, height), count in zip(sizes, counts, strict=True)}
+        sizes = Counter[tuple[int, int]]()
+        for part in _parts(len(indices)):
+            pairs, counts = np.unique(self.shapes[indices[part]].view("<i8"), return_counts=True)  # as numbers: rows are sorted slowly
+            for (width, height), count in zip(pairs.view("<i4").reshape(-1, 2).tolist(), counts.tolist(), strict=True):
+                sizes[width, height] += count
+        return dict(sorted(sizes.items()))
 
     @property
     def bits(self) -> int:
         """How many bits count in 16-bit pictures whose files do not tell: as many as the largest value of all needs, 8, 12 or 16."""
-        return shown_bits(int(self.facts["peak"].max())) if self._deep else FULL
-
-    @property
-    def _deep(self) -> int:
-        return int((self.facts["peak"] >= 0).sum())
+        return shown_bits(self.peak) if self.deep else FULL
 
     def remarks(self, images: Source) -> tuple[str, ...]:
         """Return what is read otherwise than one may expect, a line each."""
         lines = []
         if self.bits < FULL:
-            lines.append(f"{self._deep} 16-bit picture(s) hold no value above {self.facts['peak'].max():,}: read as {self.bits} bits")
-        if (frames := np.flatnonzero(self.facts["frames"])).size:
-            example = images.name(int(frames[0]))
-            lines.append(f"{len(frames)} image(s) of several frames or pages, such as {example}: the first of each is read")
+            lines.append(f"{self.deep} 16-bit picture(s) hold no value above {self.peak:,}: read as {self.bits} bits")
+        if self.frames:
+            example = images.name(self.first_of_frames)
+            lines.append(f"{self.frames} image(s) of several frames or pages, such as {example}: the first of each is read")
         return tuple(lines)
 
 
 def scan(images: Source, name: str, progress: Progress, cache: ScanCache) -> Scan:
-    """Decode every image that the cache does not know once, and return what was found."""
-    with cache.locked():
-        stamps = stamps_of(images, len(images.labels))
-        facts = cache.lookup(stamps, progress)
-        unknown = np.flatnonzero(facts["stamp"] == 0)
-        bad = _examine(images, unknown, facts, name, progress)
-        read = np.delete(unknown, np.flatnonzero(np.isin(unknown, list(bad))))
-        facts["stamp"][read] = stamps[read]
-        if stamps[read].any():
-            cache.keep(facts)
+    """Decode every image that the cache does not know once, and return what was found; what is found is kept part by part."""
+    total = len(images.labels)
     digest = hashlib.sha256(repr(images.class_names).encode())
-    digest.update(images.labels.tobytes())
-    digest.update(np.delete(facts["content"], list(bad), axis=0).tobytes())
-    return Scan(digest.hexdigest(), facts, bad)
+    digest.update(np.ascontiguousarray(images.labels).data)
+    digests, shapes = np.zeros(total, dtype=np.int64), np.zeros((total, 2), dtype="<i4")
+    bad: dict[int, str] = {}
+    deep, peak, frames, first_of_frames = 0, -1, 0, -1
+    with cache.locked(), progress.bar(f"checking {name}", total) as bar:
+        stamps = stamps_of(images, total)
+        for part in _parts(total):
+            facts = cache.lookup(stamps[part], progress)
+            unknown = np.flatnonzero(facts["stamp"] == 0)
+            known = part.start + len(facts) - len(unknown)
+            bar.update(known)
+            unread = _examine(images, part.start + unknown, facts, part.start, bar, known)
+            bad |= unread
+            readable = np.ones(len(facts), dtype=bool)
+            readable[np.array([*unread], dtype=np.int64) - part.start] = False
+            unknown = unknown[readable[unknown]]
+            facts["stamp"][unknown] = stamps[part][unknown]
+            if len(unknown) or not cache.has(stamps[part]):
+                cache.keep(stamps[part], facts)
+            digest.update(np.ascontiguousarray(facts["content"][readable]).data)
+            digests[part] = np.ascontiguousarray(facts["content"][:, :8]).view("<i8")[:, 0]
+            shapes[part] = np.stack([facts["width"], facts["height"]], axis=1)
+            deep, peak = deep + int((facts["peak"] >= 0).sum()), max(peak, int(facts["peak"].max()))
+            several = np.flatnonzero(facts["frames"])
+            if len(several) and not frames:
+                first_of_frames = part.start + int(several[0])
+            frames += len(several)
+        cache.forget_others([stamps[part] for part in _parts(total)])
+    return Scan(digest.hexdigest(), digests, shapes, bad, deep, peak, frames, first_of_frames)
 
 
-def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, name: str, progress: Progress) -> dict[int, str]:
-    """Write into ``facts`` what the images at ``indices`` are, and return why others cannot be read; chunks are read ahead."""
+def _parts(total: int) -> list[slice]:
+    """Return the parts of so many images: consecutive ones."""
+    return [slice(start, min(start + PART, total)) for start in range(0, total, PART)]
+
+
+def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, first: int, bar: Bar, done: int) -> dict[int, str]:
+    """Write what the images at ``indices`` are into ``facts``, those of the images from ``first``; return why others cannot be read.
+
+    Chunks are read ahead; ``done`` images are known before.
+    """
     bad = {}
 
     def check(blob: bytes) -> tuple[bytes, Found | str]:
@@ -103,9 +135,7 @@ def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, name: str
             return b"", str(error)
 
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
-    with progress.bar(f"checking {name}", len(facts)) as bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(DECODERS) as pool:
-        done = len(facts) - len(indices)
-        bar.update(done)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(DECODERS) as pool:
         ahead = [reader.submit(images.read, chunk.tolist()) for chunk in chunks[:1]]
         for chunk, following in zip_longest(chunks, chunks[1:]):
             blobs = ahead.pop().result()
@@ -116,7 +146,7 @@ def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, name: str
                     bad[index] = found
                 else:
                     peak = -1 if found.peak is None else found.peak
-                    facts[index] = (0, np.frombuffer(content, dtype=np.uint8), *found.size, peak, found.frames)
+                    facts[index - first] = (0, np.frombuffer(content, dtype=np.uint8), *found.size, peak, found.frames)
             done += len(chunk)
             bar.update(done)
     return bad

@@ -42,7 +42,7 @@ def stamp_of(path: str, status: Any, now: int) -> int:
         now: a time, in nanoseconds, at which ``status`` had not yet been asked for.
     """
     changed, entry_changed = status.st_mtime_ns, status.st_ctime_ns
-    if changed > now - RACE_NS or entry_changed > now - RACE_NS:
+    if (changed if changed > entry_changed else entry_changed) > now - RACE_NS:
         return 0
     text = f"{path}\0{status.st_size}\0{changed}\0{entry_changed}".encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from d3hr import load_images
 from d3hr.__main__ import main
 from d3hr.data.codec import to_pixels
+from d3hr.data.contents import Contents
 from d3hr.errors import SettingsError
 from tests.data.test_reading import build, draw
 
@@ -131,3 +134,14 @@ def test_real_images_are_fitted_like_those_of_the_set(
     assert "is not what the set was made from" not in said
     assert "drops" not in said
     assert "the test images are the training images" in said
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=12))
+def test_the_same_pictures_are_found_in_any_order(images: list[tuple[int, int]]) -> None:
+    digests, labels = np.array(images, dtype=np.int64).reshape(-1, 2).T
+    order = np.argsort(labels, kind="stable")
+    found = Contents.of(digests, labels, order)
+    seen = [(digests[index], labels[index]) for index in order]
+    assert found.repeats.tolist() == [int(order[place]) for place in range(len(order)) if seen[place] in seen[:place]]
+    pictures = {picture: [int(index) for index in order if digests[index] == picture] for picture in dict.fromkeys(digests[order].tolist())}
+    assert found.contradictions == tuple(tuple(group) for group in pictures.values() if len({labels[index] for index in group}) > 1)

@@ -1,9 +1,10 @@
 """What a scan found in files is kept, and used as long as they have not changed."""
 
 import os
+import shutil
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from d3hr.data.dataset import ImageData
+from d3hr.data.listed_files import ListedFiles
 from d3hr.data.opening import load_images
 from d3hr.data.scan_cache import CACHE_VARIABLE, FACTS, ScanCache, cache_folder
 from d3hr.errors import UnreadableImages
@@ -32,14 +34,14 @@ def photos(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def kept(photos: Path) -> Path:
     (file,) = cache_files()
-    assert ScanCache.of(str(photos), None).file == file
+    assert ScanCache.of(str(photos), None).folder == file.parent
     return file
 
 
 def cache_files() -> list[Path]:
     folder = cache_folder()
     assert folder is not None
-    return sorted(folder.rglob("facts.safetensors"))
+    return sorted(folder.rglob("*.safetensors"))
 
 
 def change(photos: Path, make: Callable[[np.ndarray], None]) -> None:
@@ -137,7 +139,7 @@ def test_without_a_folder_nothing_is_kept(photos: Path, monkeypatch: pytest.Monk
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "a file" / "below"))
     assert load_images(photos).fingerprint == expected
-    assert ScanCache.of("digits", None).file is None
+    assert ScanCache.of("digits", None).folder is None
 
 
 def test_processes_that_look_at_once_find_the_same(photos: Path) -> None:
@@ -149,3 +151,63 @@ def test_processes_that_look_at_once_find_the_same(photos: Path) -> None:
         look.join()
     assert len({images.fingerprint for images in found}) == 1
     assert len(ScanCache.of(str(photos), None).lookup(np.zeros(1, dtype=np.uint64), SILENT)) == 1
+
+
+@pytest.fixture
+def in_parts(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The photos, which are scanned two at a time."""
+    monkeypatch.setattr("d3hr.data.scan.PART", 2)
+    return photos
+
+
+def test_parts_give_what_the_whole_gives(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "bee" / "again.png").write_bytes(next((photos / "bee").iterdir()).read_bytes())
+    (photos / "ant" / "also.png").write_bytes(next((photos / "bee").iterdir()).read_bytes())
+    whole = load_images(photos)
+    monkeypatch.setattr("d3hr.data.scan.PART", 2)
+    for _ in range(2):
+        again = load_images(photos)
+        assert (again.fingerprint, again.sizes, again.notes) == (whole.fingerprint, whole.sizes, whole.notes)
+    assert (len(whole.contents.repeats), len(whole.contents.contradictions)) == (1, 1)
+
+
+def test_a_scan_that_was_stopped_goes_on(in_parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found before is kept: the images of the first parts are not read again."""
+    expected = load_images(in_parts).fingerprint
+    shutil.rmtree(cache_files()[0].parent)
+    read = ListedFiles.read
+    seen: list[int] = []
+
+    def stops(self: ListedFiles, indices: Sequence[int]) -> list[bytes]:
+        if 4 in indices and not seen:
+            raise KeyboardInterrupt
+        return read(self, indices)
+
+    def counts(self: ListedFiles, indices: Sequence[int]) -> list[bytes]:
+        seen.extend(indices)
+        return read(self, indices)
+
+    monkeypatch.setattr(ListedFiles, "read", stops)
+    with pytest.raises(KeyboardInterrupt):
+        load_images(in_parts)
+    monkeypatch.setattr(ListedFiles, "read", counts)
+    assert load_images(in_parts).fingerprint == expected
+    assert seen == [4]
+
+
+def test_a_file_that_moves_all_others_to_other_parts_is_the_only_one_read(in_parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_images(in_parts)
+    Image.new("RGB", (9, 9), "blue").save(in_parts / "ant" / "!.png")
+    read = ListedFiles.read
+    seen: list[int] = []
+
+    def counts(self: ListedFiles, indices: Sequence[int]) -> list[bytes]:
+        seen.extend(indices)
+        return read(self, indices)
+
+    monkeypatch.setattr(ListedFiles, "read", counts)
+    first = load_images(in_parts)
+    assert seen == [0]
+    assert load_images(in_parts).fingerprint == first.fingerprint
+    assert seen == [0]
+    assert len(cache_files()) == 3  # those of the parts as they were are gone
