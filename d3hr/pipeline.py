@@ -73,7 +73,7 @@ def distill(
         class_map: class -> prior's class, for classes whose names do not match (see :func:`~d3hr.prior.class_matching.match_classes`).
         execution: where the work runs: in this process, in worker processes, or on a cluster (:mod:`d3hr.execution`); the set does not
             depend on it.
-        decoders: processes that read and decode images ahead, per worker; 0 decodes images when they are needed.
+        decoders: processes that read and decode images ahead, per worker; with 0 a thread decodes the next batch.
         shared: folder where what does not depend on the IPC, such as how sure networks are of each real image, is kept for other sets of
             the same data; by default nowhere.
         memory_budget: bytes that a search may hold (256 MiB by default), and a batch of ``batch_size="auto"`` (by default what is free).

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from d3hr.data.ahead import decoding_threads
 from d3hr.data.codec import Fit, open_upright, require_side, to_pixels, to_unit_range
 from d3hr.data.contents import Contents
 from d3hr.data.record import DataRecord
-from d3hr.data.scan import CHUNK, DECODERS
+from d3hr.data.scan import CHUNK
 from d3hr.data.showing import SHOWN_CLASSES, SHOWN_IMAGES, notebook_page
 from d3hr.data.sources import Source
 from d3hr.errors import DataError, SettingsError, listed, require_class
@@ -158,10 +159,8 @@ class ImageData:
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return all images, uint8 [N, 3, H, W], class by class, and their labels, int64 [N]; pixels that are kept are not copied."""
-        counts = torch.tensor(list(self.counts.values()))
-        kept = self._kept  # in this order
-        images = torch.cat([self.of_class(name) for name in self.class_names]) if kept is None else torch.from_numpy(kept)
-        return images, torch.repeat_interleave(torch.arange(len(counts)), counts)
+        images = torch.cat([self.of_class(name) for name in self.class_names]) if self._kept is None else torch.from_numpy(self._kept)
+        return images, torch.from_numpy(self._images.labels[self._order])
 
     def pixels(self, class_name: str, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the images uint8 [n, 3, H, W] at ``indices`` of one class; index 0 is its first image."""
@@ -175,10 +174,11 @@ class ImageData:
         """Return the images [n, 3, H, W] in [-1, 1] at ``indices`` of one class; index 0 is its first image."""
         return to_unit_range(self.pixels(class_name, indices))
 
-    def gather(self, positions: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(images [n, 3, H, W] in [-1, 1], labels [n])`` at ``positions``; position 0 is the first image of the first class."""
+    def gather(self, positions: Sequence[int] | Tensor, *, as_pixels: bool = False) -> tuple[Tensor, Tensor]:
+        """Return ``(images [n, 3, H, W] in [-1, 1], or uint8, labels [n])`` at ``positions`` in the order of the classes."""
         indices = self._order[np.asarray(positions)]
-        return to_unit_range(self._decode(indices)), torch.from_numpy(self._images.labels[indices])
+        images = self._decode(indices)
+        return images if as_pixels else to_unit_range(images), torch.from_numpy(self._images.labels[indices])
 
     @overload
     def __getitem__(self, position: int) -> tuple[Tensor, int]: ...
@@ -285,7 +285,7 @@ class ImageData:
         if self._kept is not None:
             return torch.from_numpy(self._kept[self._positions[np.asarray(indices)]])
         rows = [int(index) for index in indices]
-        with ThreadPoolExecutor(DECODERS) as pool:
+        with ThreadPoolExecutor(decoding_threads()) as pool:
             pixels = list(pool.map(self._pixels, rows, self._images.read(rows)))
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 

@@ -4,7 +4,6 @@ Legend: N images.
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import NDArray
 
+from d3hr.data.ahead import decoding_threads
 from d3hr.data.codec import Found, examine
 from d3hr.data.depth import FULL, shown_bits
 from d3hr.data.formats import refused_kind
@@ -28,8 +28,6 @@ CHUNK = 512
 """How many encoded images are held at once."""
 PART = 2**16
 """How many images are scanned before what was found is kept."""
-DECODERS = min(8, os.cpu_count() or 1)
-"""Threads that decode images."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, first: in
             return b"", str(error)
 
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(DECODERS) as pool:
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(decoding_threads()) as pool:
         ahead = [reader.submit(images.read, chunk.tolist()) for chunk in chunks[:1]]
         for chunk, following in zip_longest(chunks, chunks[1:]):
             blobs = ahead.pop().result()

@@ -56,7 +56,7 @@ class StatisticsEstimator:
 
     def open(self) -> Callable[[ClassChunk], ChunkStatistics]:
         """Return the function that gives the statistics of a chunk; where a latent is not finite, its error names the class."""
-        return functools.partial(self._estimate, batches=Batches(self.images, self.decoders))
+        return functools.partial(self._estimate, batches=Batches(self.images, self.decoders, self.prior.device))
 
     def _estimate(self, chunk: ClassChunk, batches: Batches) -> ChunkStatistics:
         name, settings = chunk.class_name, self.settings

@@ -134,7 +134,7 @@ def _judged(images: ImageData, training: Tensor, student: str, protocol: Protoco
     labels = torch.repeat_interleave(torch.arange(len(counts)), counts)[inside].to(device)
     train_student(
         network,
-        lambda positions: images.gather(inside[positions])[0],
+        lambda positions: images.gather(inside[positions], as_pixels=True)[0],
         len(inside),
         protocol=protocol,
         targets=hard_targets(labels, len(counts), protocol.label_smoothing),

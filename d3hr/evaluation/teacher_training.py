@@ -97,7 +97,7 @@ def train_teacher(
 
         train_student(
             network,
-            lambda positions: kept.gather(positions)[0],
+            lambda positions: kept.gather(positions, as_pixels=True)[0],
             len(images),
             protocol=protocol,
             targets=_targets(images, protocol),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d3hr.data.codec import to_unit_range
+from d3hr.data.transfer import to_device
 from d3hr.evaluation.augmentation import Mixed, augmentation, mixing
 from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.protocols import Protocol
@@ -27,6 +28,7 @@ from d3hr.seeds import derive_seed, seeded
 TEST_BATCH = 500
 """Images per batch of a test."""
 TOP = 5
+_CPU = torch.device("cpu")
 Targets = Callable[[Mixed, Tensor], Tensor]
 """From a mixed batch and the positions, int64 [n], of its images in the set to target probabilities [n, C]."""
 
@@ -73,7 +75,7 @@ def train_and_test(
 
     train_student(
         network,
-        train.read,
+        lambda positions: train.images[positions],
         train.stored,
         of_each=train.of_each,
         protocol=protocol.for_student(student),
@@ -106,7 +108,7 @@ def train_student(
     """Train a network in place by a protocol.
 
     Args:
-        read: returns the images, float [n, 3, H, W] in [-1, 1], at positions, int64 [n].
+        read: returns the images at positions, int64 [n]: float [n, 3, H, W] in [-1, 1], or their pixels, uint8; called in a thread.
         count: number of stored images, which decides steps and learning rate.
         title: what is trained, for progress and errors.
         of_each: number of images that each of them holds, N / count.
@@ -122,7 +124,9 @@ def train_student(
         return read(positions), positions
 
     def loss(batch: tuple[Tensor, Tensor], step: int) -> Tensor:
-        images, positions = (part.to(device) for part in batch)
+        images, positions = (to_device(part, device) for part in batch)
+        if images.dtype == torch.uint8:
+            images = to_unit_range(images)
         with seeded(derive_seed(seed, "step", step), device):
             mixed = mix(augment(images))
             probabilities = targets(mixed, positions)
@@ -211,11 +215,11 @@ def student_loss(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
 
 
 @torch.no_grad()
-def score(predict: Callable[[Tensor], Tensor], test: LabelledImages) -> Score:
-    """Return the score of a function from images [n, 3, H, W] in [-1, 1] to logits [n, C]."""
+def score(predict: Callable[[Tensor], Tensor], test: LabelledImages, device: torch.device = _CPU) -> Score:
+    """Return the score of a function from images [n, 3, H, W] in [-1, 1], on a device, to logits [n, C]."""
     ranks, predictions = [], []
     for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
-        logits = predict(to_unit_range(images)).float().cpu()
+        logits = predict(to_unit_range(to_device(images, device))).float().cpu()
         predictions.append(logits.argmax(dim=1))
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(dim=1))
     classes, predicted = len(test.class_names), torch.cat(predictions)
@@ -232,6 +236,6 @@ def score_network(network: nn.Module, test: LabelledImages) -> Score:
     """Return the score of a network; it is tested in evaluation mode and left in the mode it was in."""
     device, training = next(network.parameters()).device, network.training
     network.eval()
-    result = score(lambda images: network(images.to(device)), test)
+    result = score(network, test, device)
     network.train(training)
     return result

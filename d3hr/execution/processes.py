@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any
 
+from d3hr.data.ahead import decoders_of_each
 from d3hr.errors import ExecutionError, require_at_least
 from d3hr.execution.base import Execution, Result, Task, Work
 from d3hr.execution.worker import cuda_devices, pickle_outcome, pickle_work, set_threads, thread_environment, unpickle_outcome
@@ -114,7 +115,7 @@ class _Session:
         if number not in self._workers:
             device = self._devices[number % len(self._devices)] if self._devices else None
             with _interrupts_blocked():
-                self._workers[number] = _Worker(number, self._threads, device)
+                self._workers[number] = _Worker(number, self._threads, decoders_of_each(self._size), device)
         return self._workers[number]
 
 
@@ -125,12 +126,12 @@ class _Worker:
     CUDA_VISIBLE_DEVICES that it sees, or None to leave them as they are; ``ready`` is whether it has started.
     """
 
-    def __init__(self, number: int, threads: int, device: str | None) -> None:
+    def __init__(self, number: int, threads: int, decoders: int, device: str | None) -> None:
         self.number, self.ready = number, False
         self._work: bytes | None = None
         self.connection, theirs = _CONTEXT.Pipe()
         self.process = _CONTEXT.Process(target=_serve, args=(theirs, threads), name=f"d3hr worker {number}")
-        environment = thread_environment(threads) | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
+        environment = thread_environment(threads, decoders) | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
         with theirs, _environment(environment):
             self.process.start()
 

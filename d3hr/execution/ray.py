@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import signal
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TextIO, cast
 
+from d3hr.data.ahead import MOST_DECODERS
 from d3hr.errors import ExecutionError, SettingsError, require_at_least
 from d3hr.execution.base import Result, Task, Work
 from d3hr.execution.processes import RETRIES
@@ -66,7 +68,7 @@ class RayCluster:
                 max_calls=0,
                 max_retries=RETRIES,
                 retry_exceptions=True,  # of Ray's own calls, which break where a node goes: those of the work are in the outcome
-                runtime_env={"env_vars": thread_environment(self.threads) | (_DEVICES_UNCHANGED if gpus else {})},
+                runtime_env={"env_vars": thread_environment(self.threads, self._decoders(gpus)) | (_DEVICES_UNCHANGED if gpus else {})},
             )(_run_task)
             shared, waiting = [ray.put(pickled_work)], iter(range(len(tasks)))
             running: dict[Any, int] = {}  # Ray's reference to an outcome -> index of its task
@@ -104,6 +106,13 @@ class RayCluster:
                 hint="use fewer --threads, or start nodes that have as much.",
             )
         return gpus
+
+    def _decoders(self, gpus: float) -> int:
+        """Return how many threads of a task decode images, so that the tasks of a node fill its processors once."""
+        nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+        able = [(node["CPU"], node["GPU"] / gpus if gpus else math.inf) for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU")]
+        shares = [cpus / min(cpus / self.threads, most, self.workers or math.inf) for cpus, most in able]
+        return max(1, min(MOST_DECODERS, int(min(shares, default=self.threads))))
 
     def _window(self, gpus: float) -> int:
         """Return how many tasks to have submitted at a time, by what the cluster has now."""

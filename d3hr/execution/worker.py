@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from d3hr.data.ahead import DECODERS
 from d3hr.errors import ExecutionError, SettingsError
 
 if TYPE_CHECKING:
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """Return environment variables that limit numerical libraries to ``threads`` threads; libraries read them when they are imported."""
-    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
+def thread_environment(threads: int, decoders: int) -> dict[str, str]:
+    """Return environment variables that limit numerical libraries to ``threads`` threads, which they read when they are imported, and the
+    decoding of images to ``decoders`` threads.
+    """
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {DECODERS: str(decoders)}
 
 
 def set_threads(threads: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from d3hr.data.dataset import ImageData
+from d3hr.data.transfer import to_device
 from d3hr.prior.fit_context import FitContext
 from d3hr.prior.presets import TrainingSettings
 from d3hr.prior.trainer import Curve
@@ -62,7 +63,7 @@ def train_autoencoder(
     batches = context.batches("autoencoder", len(images), settings)
 
     def loss(network: nn.Module, batch: Tensor, noise: torch.Generator) -> Tensor:
-        return torch.as_tensor(network(batch.to(context.process.device), noise))
+        return torch.as_tensor(network(to_device(batch, context.process.device), noise))
 
     network = _Loss(vae.to(memory_format=torch.channels_last).train().requires_grad_(True), kl_weight)
     curve = context.train("autoencoder", network, lambda step: images.gather(batches(step))[0], loss, settings, max_seconds)

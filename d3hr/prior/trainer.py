@@ -19,6 +19,7 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from d3hr.data.transfer import pinned
 from d3hr.errors import DamagedFile, NumericalError
 from d3hr.fileio.atomic import load_if_valid, read_checkpoint, write_tensors
 from d3hr.progress import SILENT, Progress
@@ -149,6 +150,7 @@ class Trainer(Generic[Batch]):
     def __post_init__(self) -> None:
         self._curve = Curve()
         self._weights = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+        self._device = next(iter(self._weights.values())).device
         self._average = {} if self.ema_decay is None else {name: value.detach().clone() for name, value in self._weights.items()}
         self._unread: list[Tensor] = []
         self._losses: list[float] = []
@@ -159,7 +161,7 @@ class Trainer(Generic[Batch]):
 
         On CUDA it trains by :func:`reproducible` algorithms.
         """
-        with reproducible(next(iter(self._weights.values())).device):
+        with reproducible(self._device):
             return self._run()
 
     def _run(self) -> Curve:
@@ -169,11 +171,11 @@ class Trainer(Generic[Batch]):
         saved, pause = time.monotonic(), CHECKPOINT_SECONDS
         total = self.steps if self.max_seconds is None else None
         with self.progress.bar(self.title, total) as bar, ThreadPoolExecutor(1) as ahead:
-            upcoming = ahead.submit(self.load, curve.steps)
+            upcoming = ahead.submit(self._load, curve.steps)
             fraction = self._fraction_done()
             while fraction < 1:
                 batch = upcoming.result()
-                upcoming = ahead.submit(self.load, curve.steps + 1)
+                upcoming = ahead.submit(self._load, curve.steps + 1)
                 self._step(batch, fraction)
                 before, fraction = fraction, self._fraction_done()
                 point_due = fraction >= 1 or int(fraction * _CURVE_POINTS) > int(before * _CURVE_POINTS)
@@ -197,6 +199,11 @@ class Trainer(Generic[Batch]):
             for name, value in self._average.items():
                 self._weights[name].copy_(value)
         return curve
+
+    def _load(self, step: int) -> Batch:
+        """Return the batch of a step, in memory that the device copies from while it computes."""
+        batch: Batch = pinned(self.load(step), self._device)
+        return batch
 
     def _step(self, batch: Batch, fraction: float) -> None:
         """Make one step, and move the average of the weights."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from d3hr.data.transfer import to_device
 from d3hr.prior.adapters import add_lora
 from d3hr.prior.conditions import Condition
 from d3hr.prior.families.denoiser import Denoiser
@@ -58,7 +59,7 @@ def train_transformer(
         return latents.gather(positions) * scale, label_at[positions]
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor], noise: torch.Generator) -> Tensor:
-        z, y = (part.to(device) for part in batch)
+        z, y = (to_device(part, device) for part in batch)
         t, alpha, sigma = schedule.random_times(len(z), noise, z.device)
         eps = torch.randn(z.shape, generator=noise, device=z.device)
         drop = torch.rand(len(z), generator=noise, device=z.device) < LABEL_DROPOUT
