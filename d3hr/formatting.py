@@ -75,13 +75,13 @@ def in_words(value: Any) -> str:
     return str(value)
 
 
-def size_in_words(count: int, *, binary: bool = False) -> str:
+def size_in_words(count: float, *, binary: bool = False) -> str:
     """Return bytes with a decimal unit, ``12.3 kB``, as is usual for files; or a binary one, ``1.2 GiB``, as is usual for memory."""
-    base, units = (1024, ["B", "KiB", "MiB", "GiB", "TiB"]) if binary else (1000, ["B", "kB", "MB", "GB"])
+    base, units = (1024, ["B", "KiB", "MiB", "GiB", "TiB"]) if binary else (1000, ["B", "kB", "MB", "GB", "TB", "PB"])
     size = float(count)
     while size >= base and len(units) > 1:
         size, units = size / base, units[1:]
-    return f"{count} B" if units[0] == "B" else f"{size:,.1f} {units[0]}"
+    return f"{count:.0f} B" if units[0] == "B" else f"{size:,.1f} {units[0]}"
 
 
 def time_in_words(seconds: float) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from d3hr.distillation.overrides import DistillOverrides, ExpandOverrides, with_fields_of
 from d3hr.errors import SettingsError, listed
 from d3hr.formatting import percent
+from d3hr.planning.machines import Machines
 from d3hr.prior.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ GROUPS: dict[str, type[Any]] = {
     "loading": Loading,
     "running": Running,
     "memory": Memory,
+    "machines": Machines,
 }
 """Parameters of commands that are groups of flags: each field of the class is a flag."""
 

@@ -12,7 +12,7 @@ from argparse import SUPPRESS, Action
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from inspect import signature
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
@@ -70,6 +70,9 @@ def command_parser(name: str) -> Parser:
     general = parser._action_groups[-1]
     groups = flag_groups(function)
     parser.add_function_arguments(function, as_positional=True, skip=set(groups))
+    for place in [name for name, parameter in signature(function).parameters.items() if _may_be_left_out(parameter)]:
+        action = parser._option_string_actions.pop(f"--{place}")
+        action.option_strings, action.nargs = [], "?"
     own = parser._action_groups[-1]
     own.title, more = "most used", parser.add_argument_group("more")
     flags = [action for action in own._group_actions if action.option_strings]
@@ -88,6 +91,11 @@ def command_parser(name: str) -> Parser:
     parser._action_groups = [group for group in parser._action_groups if group._group_actions and group is not general] + [general]
     parser.usage = _usage(name, parser._actions)
     return parser
+
+
+def _may_be_left_out(parameter: Parameter) -> bool:
+    """Return whether an argument is named by its place and may be missing: it has no default, and may be None."""
+    return parameter.default is Parameter.empty and type(None) in get_args(parameter.annotation)
 
 
 def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> tuple[Parser, dict[str, Parser]]:
@@ -166,7 +174,8 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # jsonargparse is not typed
 
 def _usage(name: str, actions: Sequence[Action]) -> str:
     """Return the command with what it cannot do without."""
-    positionals = [action.dest.upper() for action in actions if not action.option_strings]
+    places = [action for action in actions if not action.option_strings]
+    positionals = [f"[{action.dest.upper()}]" if action.nargs == "?" else action.dest.upper() for action in places]
     required = [
         f"{with_hyphens(action.option_strings[0])} {_metavar(action)}" for action in actions if action.option_strings and action.required
     ]

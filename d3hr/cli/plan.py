@@ -1,19 +1,27 @@
 """``d3hr plan``: what a distillation will cost."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from d3hr.cli.options import LOADING, READING, Loading, Precision, Reading
 from d3hr.cli.output import Result
 from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
 from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError, flag
+from d3hr.planning.machines import MOST_IMAGES, THESE_MACHINES, Machines
 from d3hr.progress import OnTerminal
+
+if TYPE_CHECKING:
+    from d3hr.planning.shapes import PriorShape
+
+DEFAULT_PRIOR = "facebook/DiT-XL-2-256"
+"""Prior of a plan without data, unless another is named: the paper's."""
 
 
 def plan(
-    data: str,
+    data: str | None,
     *,
     prior: str | None = None,
     ipc: int = 10,
@@ -28,13 +36,17 @@ def plan(
     test_images: int = 0,
     evaluation_runs: int = 9,
     devices: int = 1,
+    images: float | None = None,
+    classes: int | None = None,
     distillation: DistillOverrides = NO_CHANGES,
     reading: Reading = READING,
+    machines: Machines = THESE_MACHINES,
 ) -> Result:
     """Say what distilling and evaluating will cost, in time and memory, before anything runs. Settings left out are the preset's.
 
     Args:
-        data: folder of class folders, archive, parquet or .npz file, Hub id, digits, or a recipe file (.yaml), with its settings
+        data: folder of class folders, archive, parquet or .npz file, Hub id, digits, or a recipe file (.yaml), with its settings; left out
+            with --images and --classes
         prior: folder or Hub id of a prior, for a recipe by default its own; well-known ones are planned from their shape, without weights
         ipc: images per class
         preset: paper, fast (a fifth of its calls in inversion), released, mixture (five Gaussians per class), or gentle (for weak priors)
@@ -47,19 +59,25 @@ def plan(
         protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs); by default as evaluate does
         test_images: real images that students are tested on
         evaluation_runs: students to train; by default as evaluate does, three on each of set, random real images and images of the prior
-        devices: devices like this one that share the work, a class at a time
+        devices: devices like this one that share the work, a class at a time; with --images as --device-flops says
+        images: number of images of data that are not at hand, such as 1e9
+        classes: number of their classes
         distillation: settings that differ from the preset's
         reading: how images are read
+        machines: machines that are not at hand, for data that are not
     """
     from d3hr.evaluation.evaluate import protocol_of_device
     from d3hr.evaluation.protocols import require_protocol
-    from d3hr.planning.known_shapes import SHAPES
     from d3hr.planning.plan import plan as plan_distillation
-    from d3hr.planning.shapes import PriorShape
     from d3hr.prior.class_matching import read_class_map
-    from d3hr.prior.model import PRECISIONS, Prior
 
     options = distillation.options
+    if data is None or images is not None or classes is not None:
+        return _plan_beyond(data, images, classes, prior, devices, ipc, preset, precision, machines, options)
+    if machines != THESE_MACHINES:
+        raise SettingsError(
+            "Flags of machines are for data that are not at hand.", found=f"data {data}", hint="give --images and --classes."
+        )
     if data.endswith((".yaml", ".yml")):
         return _plan_recipe(data, ipc=ipc, prior=prior, devices=devices, given=list(options))
     if prior is None:
@@ -69,17 +87,13 @@ def plan(
     require_protocol(protocol)
     prior_classes = read_class_map(class_map) if class_map else None
     progress = OnTerminal()
-    loaded: Prior | PriorShape
-    if prior in SHAPES and not Path(prior).is_dir():
-        loaded = replace(SHAPES[prior], dtype=PRECISIONS[precision])
-    else:
-        loaded = Loading(autoencoder=autoencoder, precision=precision).load(prior, progress)
-    images = reading.load(data, split, progress)
+    loaded = _known_shape(prior, precision) or Loading(autoencoder=autoencoder, precision=precision).load(prior, progress)
+    real = reading.load(data, split, progress)
     progress.say("measuring this device")
     planned = plan_distillation(
-        images.counts,
+        real.counts,
         loaded,
-        images=images,
+        images=real,
         test_images=test_images,
         ipc=ipc,
         preset=preset,
@@ -91,6 +105,48 @@ def plan(
         devices=devices,
         **options,
     )
+    return Result(planned.as_text(), planned.as_values())
+
+
+def _known_shape(prior: str, precision: Precision) -> "PriorShape | None":
+    """Return the shape of a prior that is known without its weights."""
+    from d3hr.planning.known_shapes import SHAPES
+    from d3hr.prior.model import PRECISIONS
+
+    return None if prior not in SHAPES or Path(prior).is_dir() else replace(SHAPES[prior], dtype=PRECISIONS[precision])
+
+
+def _plan_beyond(
+    data: str | None,
+    images: float | None,
+    classes: int | None,
+    prior: str | None,
+    devices: int,
+    ipc: int,
+    preset: str,
+    precision: Precision,
+    machines: Machines,
+    options: Mapping[str, Any],
+) -> Result:
+    """Plan for data that are not at hand, by default with the prior of the paper."""
+    from d3hr.planning.beyond import plan_beyond
+    from d3hr.planning.shapes import PriorShape
+
+    if data is not None or images is None or classes is None:
+        found = "both" if data is not None else "neither" if images is None and classes is None else "one of the two numbers"
+        raise SettingsError(
+            "A plan is of DATA, or of --images and --classes.",
+            found=found,
+            hint="give PHOTOS, or --images 1e9 --classes 20000.",
+        )
+    distill_settings(preset, ipc=ipc, **options)
+    if not 1 <= images <= MOST_IMAGES:
+        raise SettingsError("--images is a number of images.", found=f"{images:g}", hint=f"give 1 to {MOST_IMAGES:g}.")
+    progress = OnTerminal()
+    name = prior or DEFAULT_PRIOR
+    shape = _known_shape(name, precision) or PriorShape.of(Loading(precision=precision).load(name, progress))
+    progress.say(f"counting what {name} takes, and measuring this machine")
+    planned = plan_beyond(round(images), classes, shape, devices=devices, ipc=ipc, preset=preset, machines=machines, **options)
     return Result(planned.as_text(), planned.as_values())
 
 

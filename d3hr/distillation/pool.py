@@ -48,7 +48,7 @@ _CACHED_VALUES = 2**18
 """Values whose moments a CPU takes at once: few enough to stay in its cache."""
 _MIN_CUBED_STD = 1e-36
 """Replaces the cubed std of a dimension without spread, which counts as without skewness."""
-_BLOCKS_PER_TASK = 32
+BLOCKS_PER_TASK = 32
 """Blocks that one task of a shared search covers."""
 _SCORING_BLOCKS = 4
 """Memory that scoring a block takes at most, in blocks: the block itself, and three terms of its candidates at K = 1."""
@@ -163,7 +163,7 @@ class PoolSearch:
     def tasks(self) -> list[range]:
         """Return the ranges of blocks that together are the pool."""
         blocks = range(number_of_blocks(self.settings, len(self.variances)))
-        return [blocks[start : start + _BLOCKS_PER_TASK] for start in blocks[::_BLOCKS_PER_TASK]]
+        return [blocks[start : start + BLOCKS_PER_TASK] for start in blocks[::BLOCKS_PER_TASK]]
 
     def open(self) -> Callable[[range], BestCandidates]:
         """Return :meth:`search` on the device that the name means in this process."""

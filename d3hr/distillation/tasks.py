@@ -46,13 +46,8 @@ class StatisticsEstimator:
     decoders: int = 0
 
     def division(self, class_name: str) -> Division:
-        """Return how a class is divided into chunks: not at all where what comes next depends on what came before."""
-        settings, count = self.settings, self.images.counts[class_name]
-        sampled = settings.samples(count)
-        if settings.max_images_per_class is not None:
-            count = min(count, settings.max_images_per_class)
-        sequential = sampled or settings.forward_process == "forward_noise" or settings.modes > 1
-        return Division(count, count if sequential else BATCHES_PER_CHUNK * settings.batch_size)
+        """Return how a class is divided into chunks."""
+        return division(self.images.counts[class_name], self.settings)
 
     def open(self) -> Callable[[ClassChunk], ChunkStatistics]:
         """Return the function that gives the statistics of a chunk; where a latent is not finite, its error names the class."""
@@ -159,6 +154,15 @@ class ImageGenerator:
                 batch_size=self.settings.batch_size,
                 solver=self.settings.solver,
             )
+
+
+def division(count: int, settings: DistillSettings) -> Division:
+    """Return how a class of ``count`` images is divided into chunks: not at all where what comes next depends on what came before."""
+    sampled = settings.samples(count)
+    if settings.max_images_per_class is not None:
+        count = min(count, settings.max_images_per_class)
+    sequential = sampled or settings.forward_process == "forward_noise" or settings.modes > 1
+    return Division(count, count if sequential else BATCHES_PER_CHUNK * settings.batch_size)
 
 
 def require_two_images(counts: Mapping[str, int]) -> None:

@@ -46,7 +46,7 @@ from d3hr.sets.writer import write_set
 
 ASSUMED_PREDICTIONS = 10.0
 """Noise predictions of a ``fixed_point`` step if the prior has no weights to measure them with."""
-_MEMORY_SHARE = 1 / 4
+MEMORY_SHARE = 1 / 4
 """No batch is run that would take more than this share of the memory there is."""
 _CPU = torch.device("cpu")
 _HASHED = 2**25
@@ -111,7 +111,7 @@ def probe(
     """Measure the parts of ``work``: of a shape with what stands in for it, without images on noise."""
     standing = stand_ins(prior)
     network, settings = standing.priors[0], work.settings
-    memory = _MEMORY_SHARE * total_bytes(network.device)
+    memory = MEMORY_SHARE * total_bytes(network.device)
     resident = resident_bytes(network.device)
     real = chosen_sizes(Counter(chain.from_iterable(work.real_batches.values())))
     drawn = chosen_sizes(Counter(work.drawn_batches))

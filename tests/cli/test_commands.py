@@ -69,6 +69,16 @@ def test_plan_says_what_it_costs_and_writes_nothing(place: Path, capsys: pytest.
     assert tree(place) == before
 
 
+def test_plan_needs_no_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts alone; two levels, guidance 4: 2 * 2 calls an image. A file of settings may hold the rates of machines."""
+    (place / "cluster.yaml").write_text("device_flops: 4.0e+14\nstorage_rate: 2.0e+9\n")
+    assert main(["plan", "--images", "1e9", "--classes", "20000", "--prior", "prior", *FAST, "--config", "cluster.yaml", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["images"], values["distilled"]) == (10**9, 200_000)
+    assert (values["rates"]["device_flops"], values["machines"]["storage_rate"], values["machines"]["network_rate"]) == (4e14, 2e9, 1e9)
+    assert values["limits"][0]["broken"]
+
+
 def test_fit_writes_a_prior(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "images", "--out", "fitted", "--steps", "2", "--autoencoder-steps", "2"]) == 0
     assert "d3hr distill images --prior fitted" in capsys.readouterr().out
@@ -261,6 +271,11 @@ DISTILL = ["distill", "images", "--prior", "prior", "--out", "set"]
         (["compare", "images", "--test", "images", "--out", "set", "--methods", "[magic]"], "unknown method"),
         (["plan", "images", "--prior", "nowhere"], "no prior at nowhere"),
         (["plan", "images", "--prior", "prior", "--devices", "0"], "--devices"),
+        (["plan"], "A plan is of DATA, or of --images and --classes"),
+        (["plan", "--images", "1e9"], "one of the two numbers"),
+        (["plan", "images", "--images", "1e9", "--classes", "5"], "both"),
+        (["plan", "--images", "1e20", "--classes", "5"], "--images"),
+        (["plan", "images", "--prior", "prior", "--node-memory", "2e12"], "data that are not at hand"),
         (["plan", "images", "--prior", "other", *FAST], "not classes of the prior: ant, cat"),
         (["fit", "images", "--out", "set", "--preset", "huge"], "tiny, compact, small, base"),
     ],
