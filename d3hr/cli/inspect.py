@@ -20,9 +20,12 @@ def inspect(
     split: str | None = None,
     test: str | None = None,
     test_split: str | None = None,
+    verify: bool = False,
     reading: Reading = READING,
 ) -> Result:
-    """Read every image once and say what is there: classes, counts, sizes, files that cannot be read, what a prior makes of the classes.
+    """Say what is there: classes, counts, sizes, files that cannot be read, duplicates, what a prior makes of the classes.
+
+    Every image is decoded, unless over 10,000 are not known from an earlier look: then only headers are read.
 
     Args:
         data: folder of class folders, archive, parquet or .npz file, Hub id, or digits
@@ -32,6 +35,7 @@ def inspect(
         split: train, validation, test, ...; train by default
         test: images to test on; says how many of them are among the data
         test_split: split of the test images
+        verify: decode every image, however many there are, and so find damaged ones and duplicates
         reading: how images are read
     """
     from d3hr.planning.known_shapes import SHAPES
@@ -49,7 +53,8 @@ def inspect(
             "--test-split is for --test.", found="no --test", hint="give the test images too, which may be the same source."
         )
     progress = OnTerminal()
-    images = reading.load(data, split, progress)
+    decode = True if verify or test else None
+    images = reading.load(data, split, progress, verify=decode)
     values: dict[str, Any] = {
         "source": images.source,
         "split": images.split,
@@ -60,12 +65,13 @@ def inspect(
         "similar_names": [list(group) for group in images.similar_names],
         "sizes": {f"{width}x{height}": count for (width, height), count in sorted(images.sizes.items())},
         "cropped": round(images.cropped, 4),
-        "duplicates": len(images.contents.repeats),
-        "conflicting_duplicates": len(images.contents.contradictions),
+        "verified": images.contents.known,
+        "duplicates": len(images.contents.repeats) if images.contents.known else None,
+        "conflicting_duplicates": len(images.contents.contradictions) if images.contents.known else None,
         "skipped": list(images.skipped),
         "notes": list(images.notes),
         "ignored": list(images.ignored),
-        "fingerprint": images.fingerprint,
+        "fingerprint": images.fingerprint if images.contents.known else None,
     }
     if (Path(data) / "manifest.json").is_file():
         manifest = read_manifest(Path(data))

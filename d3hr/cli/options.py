@@ -64,7 +64,14 @@ class Reading:
         return tuple(words)
 
     def load(
-        self, source: str, split: str | None, progress: Progress, *, test: bool = False, record: DataRecord | None = None
+        self,
+        source: str,
+        split: str | None,
+        progress: Progress,
+        *,
+        test: bool = False,
+        record: DataRecord | None = None,
+        verify: bool | None = True,
     ) -> ImageData:
         """Open a source and report what is in it.
 
@@ -74,6 +81,7 @@ class Reading:
             progress: where to report.
             test: whether accuracy is measured on the images: duplicates stay, so that the test set is the published one.
             record: what the manifest of a set says of its images, which these must be fitted like.
+            verify: whether to decode every image; None for the headers alone where there are many.
         """
         from d3hr.data.opening import load_images
 
@@ -90,6 +98,7 @@ class Reading:
             config=self.data_config,
             label_pattern=self.label_pattern,
             class_names=self.class_names,
+            verify=verify,
             progress=progress,
         )
         progress.say(_about(images))

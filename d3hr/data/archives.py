@@ -24,8 +24,8 @@ from threading import Lock
 from types import SimpleNamespace
 from typing import IO, Any, cast
 
-from d3hr.data.codec import MAX_BYTES
 from d3hr.data.formats import START
+from d3hr.data.headers import MAX_BYTES
 from d3hr.errors import DataError, listed, printable
 
 _COMPRESSED: dict[bytes, Callable[[Path, Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}

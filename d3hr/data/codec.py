@@ -4,83 +4,27 @@ Legend: N images, H = W image side.
 """
 
 import io
-import stat
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
 from d3hr.data.depth import FULL, deep_values, is_deep, refusal, stated_bits, swap_bytes, to_eight_bits
-from d3hr.data.formats import READ, START, MissingReader, kind_of, what_else
+from d3hr.data.headers import MAX_BYTES, MIN_SIDE, ORIENTATION, Found, open_header
 from d3hr.errors import SettingsError
 
-MAX_PIXELS = 89_478_485
-"""Largest width x height that is decoded (Pillow's own limit against decompression bombs, here an error)."""
-MAX_BYTES = 2**28
-"""Largest encoded image that is read: 256 MiB, over what :data:`MAX_PIXELS` of any photograph take."""
 Fit = Literal["crop", "pad", "stretch"]
 """What becomes of pictures that are not square."""
-MIN_SIDE = 4
-"""Smallest side, in pixels, that counts as a picture."""
 _DRAFT = 2
 """Side of a JPEG that is decoded at a fraction of its size, at least, in sides of the picture that it is resized to."""
-_ORIENTATION = 0x0112
-"""The EXIF tag of how an image is rotated or mirrored."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last chunk of every PNG file, with its checksum, which Pillow does not check."""
-
-
-class NoContent(bytes):
-    """Empty content in place of an image that was not read, and the reason."""
-
-    reason: str
-
-    def __new__(cls, reason: str) -> Self:
-        """Return empty bytes with a reason."""
-        content = super().__new__(cls)
-        content.reason = reason
-        return content
-
-
-def content_of(path: Path) -> bytes:
-    """Return the content of a plain file of at most :data:`MAX_BYTES`; empty bytes for anything else."""
-    try:
-        status = path.stat()
-        return path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES else b""
-    except (OSError, ValueError):
-        return b""
-
-
-def start_of(path: Path) -> bytes:
-    """Return the first bytes of a plain file, as many as tell its kind; empty bytes for anything else."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return b""
-        with path.open("rb") as file:
-            return file.read(START)
-    except (OSError, ValueError):
-        return b""
-
-
-class Found(NamedTuple):
-    """What one image is, found by decoding it.
-
-    Attributes:
-        size: width and height in pixels, upright.
-        peak: largest value of a 16-bit picture whose file does not tell its range, 0 to 65,535; None for any other.
-        frames: whether it has several frames or pages, of which the first is read.
-    """
-
-    size: tuple[int, int]
-    peak: int | None
-    frames: bool
 
 
 def examine(blob: bytes) -> Found:
@@ -140,38 +84,11 @@ def _low_bytes(blob: bytes) -> Image.Image:
     return upright(header)
 
 
-def open_header(blob: bytes) -> ImageFile:
-    """Read the header of one encoded image; its pixels are not decoded.
-
-    Raises:
-        ValueError: it is empty, is no image of a kind that is read, its header is damaged, or its size is too small or too large.
-    """
-    if isinstance(blob, NoContent):
-        raise ValueError(blob.reason)
-    if not blob:
-        raise ValueError(f"no content: an empty file, none at all, one that may not be read, or over {MAX_BYTES:,} bytes")
-    kind = kind_of(blob[:START])
-    if kind is None:
-        raise ValueError(what_else(blob[:START]) or f"not an image of a kind that is read: {READ}")
-    try:
-        image = kind.reader(io.BytesIO(blob))
-    except MissingReader as error:
-        raise ValueError(str(error)) from error
-    except Exception as error:  # Pillow's readers raise from many unrelated trees
-        raise ValueError(f"damaged: {error}") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS:,}")
-    if min(width, height) < MIN_SIDE:
-        raise ValueError(f"{width} x {height} pixels, under {MIN_SIDE} a side")
-    return image
-
-
 def upright(image: Image.Image) -> Image.Image:
     """Return an image rotated and mirrored as its EXIF data say; damaged EXIF data are ignored, and the picture is not refused."""
     image.load()
     try:
-        turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
     except Exception:  # damaged EXIF data: any error
         return image
     return ImageOps.exif_transpose(image) if turned else image

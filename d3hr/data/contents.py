@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3hr.data.sources import Source
+from d3hr.errors import SettingsError
 
 _Indices = NDArray[np.int64]
 
@@ -22,12 +23,25 @@ class Contents:
     Attributes:
         digests: the first 64 bits of each image's SHA-256, [N]: two of a million images agree by chance once in 37 million data sets.
         repeats: indices of images that their class has already.
+        known: whether the images were decoded; otherwise only headers were read, and nothing was looked for.
         contradictions: for each picture that several classes have, the indices of its images.
     """
 
     digests: _Indices
     repeats: _Indices
     contradictions: tuple[tuple[int, ...], ...]
+    known: bool = True
+
+    @property
+    def required(self) -> Contents:
+        """These contents.
+
+        Raises:
+            SettingsError: the images were not decoded.
+        """
+        if not self.known:
+            raise SettingsError("The images were not decoded.", found="their headers alone are known", hint="open them with verify=True.")
+        return self
 
     @classmethod
     def of(cls, digests: _Indices, labels: _Indices, order: _Indices) -> Contents:
@@ -53,6 +67,11 @@ class Contents:
         contradictory = np.unique(groups[1:][same_picture & ~same_class])
         found = [np.sort(places[by_picture[slice(*np.searchsorted(groups, [group, group + 1]))]]) for group in contradictory]
         return cls(digests, repeats, tuple(tuple(order[group].tolist()) for group in sorted(found, key=lambda group: int(group[0]))))
+
+    @classmethod
+    def not_looked_for(cls) -> Contents:
+        """Return the contents of images that were not decoded."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), (), known=False)
 
     def remarks(self, images: Source, *, kept: bool) -> tuple[str, ...]:
         """Return what is to be said, a line each; ``kept`` tells whether repeats are kept all the same."""

@@ -105,14 +105,14 @@ class ImageData:
 
     @property
     def record(self) -> DataRecord:
-        """What the manifest of a set that is made from these images says of them."""
+        """What the manifest of a set that is made from these images says of them; errors are those of :attr:`Contents.required`."""
         return DataRecord(
             source=self.source,
             split=self.split,
             fingerprint=self.fingerprint,
             images=len(self),
             skipped=self.skipped,
-            duplicates=len(self.contents.repeats),
+            duplicates=len(self.contents.required.repeats),
             conflicting_duplicates=len(self.contents.contradictions),
             keep_duplicates=bool(np.isin(self.contents.repeats, self._order).any()),
             hold_out=self.hold_out,
@@ -132,12 +132,12 @@ class ImageData:
         return dropped / sum(self.sizes.values()) if self.fit == "crop" else 0.0
 
     def digests(self, class_name: str) -> _Indices:
-        """Return the first 64 bits of the SHA-256 of each image of a class, int64 [N]."""
-        return self.contents.digests[self._indices(class_name)]
+        """Return the first 64 bits of the SHA-256 of each image of a class, int64 [N]; errors likewise."""
+        return self.contents.required.digests[self._indices(class_name)]
 
     def overlap(self, test: ImageData) -> int:
-        """Return how many of the test images are among these, byte for byte."""
-        return int(np.isin(test.contents.digests[test._order], self.contents.digests[self._order]).sum())
+        """Return how many of the test images are among these, byte for byte; errors are those of :attr:`record`."""
+        return int(np.isin(test.contents.required.digests[test._order], self.contents.required.digests[self._order]).sum())
 
     def __len__(self) -> int:
         return len(self._order)

@@ -4,9 +4,8 @@ Pillow's own choice among its readers is never asked: it has some that start oth
 years. A file is given to the one reader that this table names, or to none.
 """
 
-import io
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -28,7 +27,7 @@ class MissingReader(ValueError):
     """A kind of images needs a package that is not installed."""
 
 
-def _heic(file: io.BytesIO) -> ImageFile:
+def _heic(file: IO[bytes]) -> ImageFile:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
@@ -50,7 +49,7 @@ class Kind(NamedTuple):
     name: str
     suffixes: tuple[str, ...]
     begins: Callable[[bytes], bool]
-    reader: Callable[[io.BytesIO], ImageFile]
+    reader: Callable[[IO[bytes]], ImageFile]
 
 
 def _brand(*brands: bytes) -> Callable[[bytes], bool]:

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from d3hr.data.arrays import ArrayImages, flat_labels, numbered, pixels_of, tiff_of
-from d3hr.data.codec import NoContent, content_of, png_of, upright
+from d3hr.data.codec import png_of, upright
+from d3hr.data.headers import NoContent, content_of
 from d3hr.data.splits import chosen_split
 from d3hr.data.tables import Table, choose_table
 from d3hr.errors import DataError, SettingsError, printable

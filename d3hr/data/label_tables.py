@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from d3hr.data.codec import content_of
 from d3hr.data.formats import IMAGE_SUFFIXES
+from d3hr.data.headers import content_of
 from d3hr.data.labels import Labelled, LabelledFiles, relative
 from d3hr.data.listing import files_below, folders_in, has_images_in, holds_images, is_image
 from d3hr.data.splits import chosen_split, split_kinds

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 
 from d3hr.data import formats
 from d3hr.data.archives import Member
-from d3hr.data.codec import start_of
+from d3hr.data.headers import start_of
 from d3hr.data.stamps import stamp_of
 from d3hr.errors import printable
 

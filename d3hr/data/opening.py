@@ -18,6 +18,8 @@ from d3hr.data.sources import Request, is_hub_id, open_source, require_classes
 from d3hr.errors import SettingsError, UnreadableImages
 from d3hr.progress import SILENT, Progress
 
+_HEADERS = "headers were read, pictures not decoded: damaged ones and duplicates are not looked for (--verify decodes every image)"
+
 
 def load_images(
     source: str | Path | Any,
@@ -34,6 +36,7 @@ def load_images(
     config: str | None = None,
     label_pattern: str | None = None,
     class_names: str | Path | Sequence[str] | None = None,
+    verify: bool | None = True,
     progress: Progress = SILENT,
 ) -> ImageData:
     """Open a data set; every image is read and checked once before anything else is done with it.
@@ -59,11 +62,13 @@ def load_images(
         label_pattern: a regular expression whose group ``label`` finds the class in the path of each image, relative to the source.
         class_names: a file that gives the classes other names: YAML or JSON "label: name", or one name per line for 0, 1, ... in a .txt.
             Or a list of the names of 0, 1, ....
+        verify: decode every image; False reads headers alone, which is enough to count images and sizes, and finds neither duplicates nor
+            damaged pixels; None decodes unless over 10,000 images are not known from before.
         progress: where to report the scan.
 
     Raises:
         DataError: the source is missing, empty, has fewer than two classes, a class without images, or classes of similar names.
-        UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.codec.MAX_PIXELS`.
+        UnreadableImages: some images are damaged, smaller than 4 pixels, or larger than :data:`~d3hr.data.headers.MAX_PIXELS`.
         SettingsError: an argument is out of range.
     """
     for flag, value, choices in (("--on-bad-image", on_bad_image, ("error", "skip")), ("--fit", fit, get_args(Fit))):
@@ -76,14 +81,14 @@ def load_images(
     request = Request(split, image_column, label_column, config, label_pattern, class_names)
     images, found_split, splits, notes = open_source(name, request, source if in_memory else None)
     require_classes(images, name, keep_similar_names)
-    found = scan(images, name, progress, ScanCache.of(name, found_split).opened())
+    found = scan(images, name, progress, ScanCache.of(name, found_split).opened(), verify)
     unreadable = {images.name(index): reason for index, reason in found.bad.items()}
     if unreadable and on_bad_image == "error":
         raise UnreadableImages(name, unreadable)
     order = np.argsort(images.labels, kind="stable")
     order = order[_outside(order, [*found.bad])]
     require_every_class(images, name, order, found.bad)
-    contents = Contents.of(found.digests, images.labels, order)
+    contents = Contents.of(found.digests, images.labels, order) if found.verified else Contents.not_looked_for()
     unusual: dict[str, str] = {"fit": fit} if fit != "crop" else {}
     if len(contents.repeats) and not keep_duplicates:
         order = order[_outside(order, contents.repeats)]
@@ -98,7 +103,7 @@ def load_images(
         skipped=tuple(f"{file}: {reason}" for file, reason in unreadable.items()),
         ignored=images.ignored,
         splits=splits,
-        notes=(*notes, *found.remarks(images), *contents.remarks(images, kept=keep_duplicates)),
+        notes=(*notes, *([] if found.verified else [_HEADERS]), *found.remarks(images), *contents.remarks(images, kept=keep_duplicates)),
         fit=fit,
         contents=contents,
         bits=found.bits,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from d3hr.data.codec import start_of
+from d3hr.data.headers import start_of
 from d3hr.data.listing import files_below, holds_images
 from d3hr.errors import DataError
 

@@ -5,22 +5,24 @@ Legend: N images.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d3hr.data.ahead import decoding_threads
-from d3hr.data.codec import Found, examine
+from d3hr.data.codec import examine
 from d3hr.data.depth import FULL, shown_bits
 from d3hr.data.formats import refused_kind
-from d3hr.data.scan_cache import Facts, ScanCache
+from d3hr.data.headers import Found, examine_header
+from d3hr.data.scan_cache import FACTS, Facts, ScanCache
 from d3hr.data.sources import Source
-from d3hr.data.stamps import stamps_of
+from d3hr.data.stamps import Stamps, stamps_of
 from d3hr.errors import DataError, listed
 from d3hr.progress import Bar, Progress
 
@@ -28,6 +30,11 @@ CHUNK = 512
 """How many encoded images are held at once."""
 PART = 2**16
 """How many images are scanned before what was found is kept."""
+QUICK = 10_000
+"""How many images are decoded where headers would do: seconds for small pictures, half a minute for photos, and duplicates are found."""
+
+_NOTHING = np.array([(0, np.zeros(32, dtype=np.uint8), 0, 0, -1, False)], dtype=FACTS)[0]
+"""The facts of an image that is not known."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,9 @@ class Scan:
     """What was found in N images.
 
     Attributes:
-        fingerprint: SHA-256 over class names and the contents of all images in order.
-        digests: the first 8 bytes of the SHA-256 of each image, [N]; zero for those that cannot be read.
+        verified: whether every image was decoded; otherwise its header was read.
+        fingerprint: SHA-256 over class names and the contents of all images in order; if not verified, over what headers and stamps say.
+        digests: the first 8 bytes of the SHA-256 of each image, [N]; zero for those that cannot be read, and for all if not verified.
         shapes: width and height of each image in pixels, int32 [N, 2]; likewise.
         bad: index -> why the image cannot be read, for each that cannot.
         deep: how many 16-bit pictures have files that do not tell their range.
@@ -45,6 +53,7 @@ class Scan:
         first_of_frames: the index of the first of them.
     """
 
+    verified: bool
     fingerprint: str
     digests: NDArray[np.int64]
     shapes: NDArray[np.int32]
@@ -79,22 +88,41 @@ class Scan:
         return tuple(lines)
 
 
-def scan(images: Source, name: str, progress: Progress, cache: ScanCache) -> Scan:
-    """Decode every image that the cache does not know once, and return what was found; what is found is kept part by part."""
+@runtime_checkable
+class OnDisk(Protocol):
+    """A source whose images are files, of which a part can be read."""
+
+    def places(self, indices: Sequence[int]) -> list[Path]:
+        """Return where the images at ``indices`` are."""
+
+
+def scan(images: Source, name: str, progress: Progress, cache: ScanCache, verify: bool | None = True) -> Scan:
+    """Decode every image that the cache does not know once, and return what was found; what is found is kept part by part.
+
+    Args:
+        images: the images.
+        name: what they are called.
+        progress: where to report.
+        cache: what is known.
+        verify: False to read headers alone; None to decode unless more than :data:`QUICK` images would have to be.
+    """
     total = len(images.labels)
-    digest = hashlib.sha256(repr(images.class_names).encode())
-    digest.update(np.ascontiguousarray(images.labels).data)
     digests, shapes = np.zeros(total, dtype=np.int64), np.zeros((total, 2), dtype="<i4")
     bad: dict[int, str] = {}
     deep, peak, frames, first_of_frames = 0, -1, 0, -1
     with cache.locked(), progress.bar(f"checking {name}", total) as bar:
         stamps = stamps_of(images, total)
+        if verify is None:
+            verify = _is_quick(cache, stamps, progress)
+        digest = hashlib.sha256(repr(images.class_names).encode() + (b"" if verify else b"headers"))
+        digest.update(np.ascontiguousarray(images.labels).data)
         for part in _parts(total):
             facts = cache.lookup(stamps[part], progress)
-            unknown = np.flatnonzero(facts["stamp"] == 0)
+            unknown = np.flatnonzero(_unknown(facts, verify))
+            facts[unknown] = _NOTHING
             known = part.start + len(facts) - len(unknown)
             bar.update(known)
-            unread = _examine(images, part.start + unknown, facts, part.start, bar, known)
+            unread = _examine(images, part.start + unknown, facts, part.start, bar, known, verify)
             bad |= unread
             readable = np.ones(len(facts), dtype=bool)
             readable[np.array([*unread], dtype=np.int64) - part.start] = False
@@ -102,7 +130,7 @@ def scan(images: Source, name: str, progress: Progress, cache: ScanCache) -> Sca
             facts["stamp"][unknown] = stamps[part][unknown]
             if len(unknown) or not cache.has(stamps[part]):
                 cache.keep(stamps[part], facts)
-            digest.update(np.ascontiguousarray(facts["content"][readable]).data)
+            digest.update(np.ascontiguousarray(facts["content"][readable] if verify else facts).data)
             digests[part] = np.ascontiguousarray(facts["content"][:, :8]).view("<i8")[:, 0]
             shapes[part] = np.stack([facts["width"], facts["height"]], axis=1)
             deep, peak = deep + int((facts["peak"] >= 0).sum()), max(peak, int(facts["peak"].max()))
@@ -111,7 +139,23 @@ def scan(images: Source, name: str, progress: Progress, cache: ScanCache) -> Sca
                 first_of_frames = part.start + int(several[0])
             frames += len(several)
         cache.forget_others([stamps[part] for part in _parts(total)])
-    return Scan(digest.hexdigest(), digests, shapes, bad, deep, peak, frames, first_of_frames)
+    return Scan(verify, digest.hexdigest(), digests, shapes, bad, deep, peak, frames, first_of_frames)
+
+
+def _is_quick(cache: ScanCache, stamps: Stamps, progress: Progress) -> bool:
+    """Return whether decoding what the cache does not know takes seconds."""
+    unknown = 0
+    for part in _parts(len(stamps)):
+        unknown += int(_unknown(cache.lookup(stamps[part], progress), verify=True).sum())
+        if unknown > QUICK:
+            return False
+    return True
+
+
+def _unknown(facts: Facts, verify: bool) -> NDArray[np.bool_]:
+    """Return which images are not known [R], or only by their headers, which have no content hash."""
+    known: NDArray[np.bool_] = facts["stamp"] != 0
+    return ~(known & facts["content"].any(axis=1)) if verify else ~known
 
 
 def _parts(total: int) -> list[slice]:
@@ -119,26 +163,30 @@ def _parts(total: int) -> list[slice]:
     return [slice(start, min(start + PART, total)) for start in range(0, total, PART)]
 
 
-def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, first: int, bar: Bar, done: int) -> dict[int, str]:
+def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, first: int, bar: Bar, done: int, verify: bool) -> dict[int, str]:
     """Write what the images at ``indices`` are into ``facts``, those of the images from ``first``; return why others cannot be read.
 
     Chunks are read ahead; ``done`` images are known before.
     """
     bad = {}
 
-    def check(blob: bytes) -> tuple[bytes, Found | str]:
+    def check(content: bytes | Path) -> tuple[bytes, Found | str]:
         try:
-            return hashlib.sha256(blob).digest(), examine(blob)
+            if verify:
+                assert isinstance(content, bytes)
+                return hashlib.sha256(content).digest(), examine(content)
+            return bytes(32), examine_header(content)
         except ValueError as error:
             return b"", str(error)
 
+    get: Callable[[Sequence[int]], Sequence[bytes | Path]] = images.places if not verify and isinstance(images, OnDisk) else images.read
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(decoding_threads()) as pool:
-        ahead = [reader.submit(images.read, chunk.tolist()) for chunk in chunks[:1]]
+        ahead = [reader.submit(get, chunk.tolist()) for chunk in chunks[:1]]
         for chunk, following in zip_longest(chunks, chunks[1:]):
             blobs = ahead.pop().result()
             if following is not None:
-                ahead.append(reader.submit(images.read, following.tolist()))
+                ahead.append(reader.submit(get, following.tolist()))
             for index, (content, found) in zip(chunk.tolist(), pool.map(check, blobs), strict=True):
                 if isinstance(found, str):
                     bad[index] = found

@@ -10,10 +10,10 @@ import numpy as np
 from d3hr.data.archives import is_archive, open_archive
 from d3hr.data.arrays import idx_files, is_idx, open_idx, open_npz
 from d3hr.data.class_names import names_of_labels, renamed
-from d3hr.data.codec import start_of
 from d3hr.data.digits import Digits
 from d3hr.data.folders import ClassFolders
 from d3hr.data.formats import kind_of, what_else
+from d3hr.data.headers import start_of
 from d3hr.data.in_memory import open_in_memory
 from d3hr.data.label_tables import LABEL_SUFFIXES, by_table, find_table, read_table
 from d3hr.data.labels import LabelledFiles, by_pattern

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from d3hr.data.codec import MAX_BYTES, NoContent, content_of
+from d3hr.data.headers import MAX_BYTES, NoContent, content_of
 from d3hr.data.hub import quiet_client, unreachable
 from d3hr.data.listing import holds_images
 from d3hr.data.splits import chosen_split, split_kinds

@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 
 from d3hr.data.archives import Member, open_archive
-from d3hr.data.codec import content_of
 from d3hr.data.folders import in_order
+from d3hr.data.headers import content_of
 from d3hr.data.listing import files_below, is_image
 from d3hr.data.splits import chosen_split, split_kinds
 from d3hr.data.stamps import Stamps, stamps_at

@@ -19,7 +19,8 @@ import torch
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 from torch import Tensor
 
-from d3hr.data.codec import MAX_PIXELS, resized
+from d3hr.data.codec import resized
+from d3hr.data.headers import MAX_PIXELS
 from d3hr.errors import ClassMismatch, DataError
 from d3hr.evaluation.images import LabelledImages
 from d3hr.evaluation.students import Student, new_student

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from d3hr.data.codec import MAX_PIXELS
+from d3hr.data.headers import MAX_PIXELS
 from d3hr.data.record import DataRecord
 from d3hr.distillation.presets import distill_settings
 from d3hr.distillation.settings import USUAL_STEPS, DistillSettings, StatisticsSettings

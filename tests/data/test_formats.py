@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d3hr import load_images
-from d3hr.data.codec import MAX_PIXELS, examine, open_upright
+from d3hr.data.codec import examine, open_upright
 from d3hr.data.formats import IMAGE_SUFFIXES, START, kind_of, what_else
+from d3hr.data.headers import MAX_PIXELS
 from d3hr.errors import DataError, UnreadableImages
 from tests.conftest import MakeFolder
 
