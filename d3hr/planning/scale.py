@@ -32,7 +32,7 @@ from d3hr.planning.rates import SMALL_FEATURES, Rates
 TASKS_PER_DEVICE = 100
 """Tasks of a stage that a device gets, in the design: few enough for one process to give out, many enough to even out."""
 INDEX_BYTES, NAME_BYTES = 40, 32
-"""Bytes that a process holds of each image of a folder: label, place, digest, stamp and where its name ends; and the name, of this length."""
+"""Bytes that a process holds of each image of a folder: label, place, digest, stamp and the end of its name; and the name, this long."""
 
 Who = Literal["one machine", "every machine", "every core", "every device", "one process"]
 
