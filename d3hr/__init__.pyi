@@ -22,6 +22,7 @@ from .pipeline import expand as expand
 from .planning.plan import plan as plan
 from .prior.fit import fit_prior as fit_prior
 from .prior.model import Prior as Prior
+from .prior.networks import on_device as on_device
 from .report.report import write_report as write_report
 from .sets.distilled_set import DistilledSet as DistilledSet
 from .updating import update as update

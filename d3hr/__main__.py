@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from typing import Any
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with in_command(), _stopped_by_signals() as received:
         try:
             _require_no_nul(settings)
-            result = function(**options.as_dict())
+            with _on_device(settings.get("device")):
+                result = function(**options.as_dict())
             if not is_first_process():
                 return 0
             if result.folder is not None and result.folder.is_dir():
@@ -57,6 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return BAD_INPUT
     print(json.dumps(result.values, indent=2, ensure_ascii=False) if as_json else printable(result.text, keep="\n"))
     return 0
+
+
+def _on_device(name: str | None) -> AbstractContextManager[None]:
+    """Return a context in which all of a command computes on its --device: its priors, students and teachers, and what it measures."""
+    if name is None:
+        return nullcontext()
+    from d3hr.prior.networks import on_device
+
+    return on_device(name)
 
 
 @contextmanager

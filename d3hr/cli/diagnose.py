@@ -29,6 +29,7 @@ def diagnose(
     space: Literal["pixel", "latent", "teacher"] | None = None,
     levels: int = 6,
     seed: int = 0,
+    device: str | None = None,
     out: str | None = None,
     reading: Reading = READING,
 ) -> Result:
@@ -44,6 +45,7 @@ def diagnose(
         space: the space in which images are compared; by default the teacher's features, else the prior's latents, else pixels
         levels: number of levels at which normality is tested
         seed: seed of samples and projections
+        device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         out: folder for the result, by default DISTILLED-diagnosis
         reading: how images are read
     """

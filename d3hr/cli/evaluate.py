@@ -23,6 +23,7 @@ def evaluate(
     teacher: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     image_size: int | None = None,
+    device: str | None = None,
     out: str | None = None,
     reading: Reading = READING,
     running: Running = RUNNING,
@@ -42,6 +43,7 @@ def evaluate(
         teacher: folder of a teacher, for protocols of soft labels
         seeds: training seeds; each baseline is drawn anew for each
         image_size: side in pixels that students see, in training and in testing, by default the set's own
+        device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         out: folder for baselines and results, by default DISTILLED-evaluation
         reading: how images are read
         running: where students are trained: each is a task
@@ -69,7 +71,7 @@ def evaluate(
     if real is None:
         progress.say("no row of random real images: give the real training images with --data")
     with or_else("--prior", "The prior-only row needs the prior that the set was made with."):
-        loaded = prior_of_set(manifest, where, progress=progress) if manifest and where else None
+        loaded = prior_of_set(manifest, where, progress=progress, device=device) if manifest and where else None
     tested = reading.load(test, test_split, progress, test=True, record=manifest.data if manifest else None)
     if real is not None:
         warn_of_leak(real, tested, progress)

@@ -28,7 +28,7 @@ def expand(
         out: folder to write the new set to
         ipc: images per class
         prior: folder or Hub id of the prior, by default where it was when the set was made; precision and autoencoder are the set's
-        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         drawing: settings of grouping and denoising that differ from those of the set
         running: where the work runs
         memory: how much memory it may hold

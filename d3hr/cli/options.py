@@ -116,7 +116,7 @@ class Loading:
         negative_prompt: what guidance leads away from, for text-to-image priors; by default nothing in particular
         lora: folder or Hub id of a LoRA adapter in diffusers' format, for text-to-image priors
         precision: arithmetic of the prior's networks; statistics are float64 in any case
-        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         compile: translate the transformer by torch.compile: minutes at first; meant for GPUs, no gain measured on CPUs
     """
 

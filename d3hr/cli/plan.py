@@ -35,6 +35,7 @@ def plan(
     protocol: str | None = None,
     test_images: int = 0,
     evaluation_runs: int = 9,
+    device: str | None = None,
     devices: int = 1,
     images: float | None = None,
     classes: int | None = None,
@@ -59,6 +60,7 @@ def plan(
         protocol: hard (1,000 steps), quick (200 steps) or paper-hard (the paper's, 1,000 to 2,000 epochs); by default as evaluate does
         test_images: real images that students are tested on
         evaluation_runs: students to train; by default as evaluate does, three on each of set, random real images and images of the prior
+        device: the device to measure: cpu, cuda, cuda:1, mps; by default the fastest there is
         devices: devices like this one that share the work, a class at a time; with --images as --device-flops says
         images: number of images of data that are not at hand, such as 1e9
         classes: number of their classes

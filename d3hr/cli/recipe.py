@@ -27,7 +27,7 @@ def recipe(
         test: the test images likewise, by default those of --data
         prior: folder or Hub id of the pretrained prior, instead of the recipe's
         teacher: folder of a teacher (d3hr train-teacher): students learn from its soft labels, by the paper's protocol
-        device: where the prior runs in distillation: cpu, cuda, mps; by default the fastest there is
+        device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
     """
     from d3hr.recipes.recipe import read_recipe
     from d3hr.recipes.running import run_recipe

@@ -17,6 +17,7 @@ def train_teacher(
     image_size: int | None = None,
     seed: int = 0,
     at_epochs: list[int] | None = None,
+    device: str | None = None,
     split: str | None = None,
     test_split: str | None = None,
     reading: Reading = READING,
@@ -32,6 +33,7 @@ def train_teacher(
         image_size: side in pixels that it sees, by default the images' own
         seed: seed of weights, order and augmentation
         at_epochs: passes over the images after which the teacher is also kept, such as '[1, 2, 5]', in OUT/epochs/1, ...
+        device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         split: train, validation, test, ...; train by default
         test_split: split of the test images
         reading: how images are read

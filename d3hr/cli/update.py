@@ -32,7 +32,7 @@ def update(
         out: folder to write the new set to, by default SET-updated
         prior: folder or Hub id of the prior, by default where it was when the set was made
         teacher: folder of the teacher that images were chosen by, if there was one
-        device: where the networks run: cpu, cuda, mps; by default the fastest there is
+        device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         split: train, validation, test, ...; by default that of the set
         reading: how images are read, where it differs from how the set's were
         running: where the work runs

@@ -54,22 +54,23 @@ def device_here(name: str) -> torch.device:
     """Return the device that a name of :func:`name_elsewhere` means in this process now; ``cuda`` is the one in use, with its number.
 
     Raises:
-        SettingsError: there is no GPU of that number.
+        SettingsError: there is no device of that name, or no GPU of that number.
     """
     import torch
 
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingsError("Unknown device.", found=repr(name), hint="use cpu, cuda, cuda:1, ... or mps.") from None
     if device.type != "cuda":
         return device
-    if name == "cuda":
-        return torch.device("cuda", torch.cuda.current_device())
-    if device.index >= (count := torch.cuda.device_count()):
+    if (device.index or 0) >= (count := torch.cuda.device_count()):
         raise SettingsError(
             f"There is no device {name} here.",
             found=f"{count} CUDA device{'' if count == 1 else 's'} in this process",
             hint="leave --device out where workers share the work: each has a device of its own, and CUDA_VISIBLE_DEVICES chooses them.",
         )
-    return device
+    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
 
 
 class RemoteTraceback(Exception):

@@ -1,11 +1,15 @@
 """Untrained networks of a preset, for an image size and a number of classes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import nn
 
 from d3hr.errors import SettingsError
+from d3hr.execution.worker import device_here
 from d3hr.prior.presets import PriorPreset
 from d3hr.prior.settings import Objective
 
@@ -136,7 +140,32 @@ def new_transformer(preset: PriorPreset, latent_shape: tuple[int, int], num_clas
     return transformer
 
 
+_CHOSEN: ContextVar[torch.device | None] = ContextVar("device", default=None)
+
+
+@contextmanager
+def on_device(name: str | None) -> Iterator[None]:
+    """Let everything inside the context compute on a device, such as ``cuda:1``, unless it is given one of its own; None changes nothing.
+
+    Raises:
+        SettingsError: there is no such device.
+    """
+    if name is None:
+        yield
+        return
+    token = _CHOSEN.set(device_here(name))
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
 def default_device() -> torch.device:
+    """Return the device of :func:`on_device`; by default the fastest."""
+    return _CHOSEN.get() or fastest_device()
+
+
+def fastest_device() -> torch.device:
     """Return CUDA or MPS where there is one, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")

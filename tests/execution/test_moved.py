@@ -1,4 +1,4 @@
-"""A process of Ray that is given another GPU computes there, with the prior and the teacher that it had on the first."""
+"""Where networks go: to the GPU that a process of Ray is given, wherever the work began, and to the device that a person names."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -11,11 +11,16 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from d3hr import Prior
+from d3hr import Prior, load_images, on_device
+from d3hr.errors import SettingsError
+from d3hr.evaluation.images import StudentImages
 from d3hr.evaluation.students import new_student
+from d3hr.evaluation.tasks import Trainings
 from d3hr.evaluation.teachers import Teacher
+from d3hr.evaluation.training import seeded_student
 from d3hr.execution import ray as execution_ray
 from d3hr.execution.worker import pickle_work, unpickle_outcome
+from d3hr.prior.networks import default_device, fastest_device
 from tests.conftest import untrained_prior
 
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
@@ -102,3 +107,24 @@ def test_a_process_that_is_moved_computes_on_its_new_gpu(saved: Path, cards: Fak
         assigned.append(card)
         found.append(unpickle_outcome(execution_ray._run_task("key", [work], pickle.dumps(0), torch.get_num_threads())))
     assert found == [{"cuda:0"}, {"cuda:1"}, {"cuda:1"}, {"cuda:0"}]
+
+
+@pytest.mark.usefixtures("to_any_device")
+def test_what_is_loaded_or_made_goes_to_the_device_that_is_named(saved: Path, cards: FakeCards, tmp_path: Path) -> None:
+    """The second card, where the first one is in use; and outside of the context to neither, where there is no fast device."""
+    Teacher(new_student("convnet1", 2, 8), "convnet1", ("ant", "bee"), 8, {}).save(tmp_path)
+
+    def places() -> set[str]:
+        prior, student = Prior.from_pretrained(saved), seeded_student("convnet1", 2, 8, seed=0)
+        parts = prior.denoiser.weight, next(prior.vae.parameters()), next(student.parameters())
+        return {str(part.device) for part in (*parts, Teacher.load(tmp_path))}
+
+    assert cards.current == 0
+    with on_device("cuda:1"):
+        assert places() == {"cuda:1"}
+        assert Trainings(StudentImages(load_images("digits"))).device == "cuda:1"
+        with on_device(None):
+            assert str(default_device()) == "cuda:1"
+    assert places() == {str(fastest_device())} == {"cpu"}
+    with pytest.raises(SettingsError, match="no device cuda:2 here"), on_device("cuda:2"):
+        pass

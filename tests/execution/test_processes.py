@@ -190,3 +190,8 @@ def test_devices_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(SettingsError, match=r"(?s)no device cuda:1 here.*1 CUDA device in this process"):
         device_here("cuda:1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(SettingsError, match=r"(?s)no device cuda here.*0 CUDA devices in this process"):
+        device_here("cuda")
+    with pytest.raises(SettingsError, match=r"(?s)Unknown device.*gpu.*cuda:1"):
+        device_here("gpu")

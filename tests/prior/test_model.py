@@ -252,6 +252,7 @@ def test_a_process_that_is_given_another_gpu_loads_the_prior_there(tmp_path: Pat
     prior = load(tmp_path / "prior")
     with monkeypatch.context() as fake:
         fake.setattr(Prior, "device", torch.device("cuda:0"))
+        fake.setattr("torch.cuda.device_count", lambda: 2)
         fake.setattr("torch.cuda.current_device", lambda: current[0])
         sent = pickle.dumps(prior)
         fake.setattr(Prior, "from_pretrained", load_on)
