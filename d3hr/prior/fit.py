@@ -40,6 +40,9 @@ from d3hr.seeds import derive_seed, seeded
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_LEAST_SECONDS = 1e-3
+"""Seconds for the transformer, at least."""
+
 
 def fit_prior(
     images: ImageData,
@@ -195,7 +198,8 @@ def _train(
             kl_weight=settings.networks.kl_weight,
             max_seconds=seconds and AUTOENCODER_SHARE * seconds,
         )
-        seconds = seconds and seconds - curves["autoencoder"].seconds
+        # One slow step may have taken longer than all the time, and a time below zero would have no end.
+        seconds = seconds and max(seconds - curves["autoencoder"].seconds, _LEAST_SECONDS)
         vae.register_to_config(scaling_factor=1.0)
     latents = Latents(images, vae.to(context.process.device), latent_cache, context.process, context.progress)
     if settings.init is None:

@@ -85,6 +85,17 @@ def test_time_limit_ends_the_fit(digits: ImageData, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
+def test_a_time_that_the_autoencoder_has_used_up_ends_the_fit(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_networks: None
+) -> None:
+    """A step of a large autoencoder may take longer than all the time, and must end all the same."""
+    clock = itertools.count()
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: 0.1 * next(clock)))
+    fit_prior(digits, tmp_path / "prior", max_minutes=0.001, steps=20)
+    assert json.loads((tmp_path / "prior" / "fit.json").read_text())["steps"]["transformer"] < 2
+
+
+@pytest.mark.slow
 def test_bf16_fits(digits: ImageData, tmp_path: Path) -> None:
     assert torch.isfinite(fit(digits, tmp_path / "prior", precision="bf16").encode(digits[0][0][None])).all()
 
