@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from d3hr.cli.options import LOADING, MEMORY, READING, RUNNING, Loading, Memory, Reading, Running
 from d3hr.cli.output import Result, next_evaluation
+from d3hr.data.ahead import decoders_of_each
 from d3hr.distillation.overrides import NO_CHANGES, DistillOverrides
 from d3hr.distillation.presets import distill_settings
 from d3hr.progress import OnTerminal, Progress
@@ -62,7 +62,7 @@ def distill(
         image_size: side in pixels of real images, by default their own
         store: images with the statistics next to them, or the statistics alone, for expand
         split: train, validation, test, ...; train by default
-        decoders: processes that read and decode images ahead, for each worker; by default none on a CPU, up to 8 with a GPU
+        decoders: processes that read and decode images ahead, for each worker; by default none on a CPU or on Ray, up to 8 with a GPU
         shared: folder for what does not depend on the IPC where real images are chosen; sets of the same data find it again there
         distillation: settings that differ from the preset's
         loading: how the prior is loaded
@@ -122,7 +122,7 @@ def distill(
         store=store,
         class_map=class_map,
         execution=execution,
-        decoders=_decoders(loaded.device.type if loaded else "cpu") if decoders is None else decoders,
+        decoders=_decoders(loaded.device.type if loaded else "cpu", running) if decoders is None else decoders,
         shared=shared,
         memory_budget=budget,
         progress=progress,
@@ -230,6 +230,9 @@ def _about_samples(manifest: Manifest) -> str:
     return f"\nStatistics come from {sum(sample.images for sample in samples):,} images; largest standard error {errors}."
 
 
-def _decoders(device: str) -> int:
-    """Return how many processes decode images by default: none on a CPU, where the networks need the cores."""
-    return 0 if device == "cpu" else min(8, max(1, (os.cpu_count() or 1) - 1))
+def _decoders(device: str, running: Running) -> int:
+    """Return how many processes of each worker decode images by default, so that all together fill the machine once.
+
+    None on a CPU, where the networks need the cores, and on Ray, which does not count them: there threads do it.
+    """
+    return 0 if device == "cpu" or running.execution == "ray" else decoders_of_each(running.workers or 1)

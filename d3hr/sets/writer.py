@@ -3,12 +3,15 @@
 A set appears whole or not at all: it is built as ``OUT.partial``, where a finished class folder is never made again.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from d3hr.data.ahead import decoding_threads
 from d3hr.data.codec import is_sound_png, png_of_pixels, read_square, to_uint8
 from d3hr.data.showing import MAX_CLASSES, MAX_COLUMNS, contact_sheet
 from d3hr.distillation.grouping import search_mixtures
@@ -128,14 +131,29 @@ def _write_images(folder: Path, manifest: Manifest, draw: Images, progress: Prog
     train.mkdir(exist_ok=True)
     folders = {entry.name: train / entry.folder for entry in manifest.classes}
     missing = [entry.name for entry in manifest.classes if not _is_kept(folders[entry.name], entry.images, progress)]
-    with progress.bar(WRITING, len(folders)) as bar:
+    threads = decoding_threads()
+    with progress.bar(WRITING, len(folders)) as bar, ThreadPoolExecutor(threads) as writers:
         bar.update(len(folders) - len(missing))
-        for done, (name, images) in enumerate(draw(missing), start=len(folders) - len(missing) + 1):
-            _write_class(folders[name], to_uint8(images))
+        written = _written(draw(missing), folders, writers, threads)
+        for done, _ in enumerate(written, start=len(folders) - len(missing) + 1):
             bar.update(done)
     shown = {entry.name: entry.files(folder)[:MAX_COLUMNS] for entry in manifest.classes[:MAX_CLASSES]}
     rows = {name: torch.stack([read_square(file, manifest.image_size) for file in files]) for name, files in shown.items()}
     write_bytes(folder / "contact-sheet.png", contact_sheet(rows))
+
+
+def _written(drawn: Iterable[tuple[str, Tensor]], folders: Mapping[str, Path], writers: ThreadPoolExecutor, ahead: int) -> Iterator[None]:
+    """Write classes while the next ones are drawn, and yield for each that is written; no more than ``ahead`` wait while one is drawn.
+
+    What was drawn is written in any case: whoever ends ``writers`` waits for it.
+    """
+    waiting = deque[Future[None]]()
+    for name, images in drawn:
+        waiting.append(writers.submit(_write_class, folders[name], to_uint8(images)))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    for each in waiting:
+        yield each.result()
 
 
 def _is_kept(folder: Path, count: int, progress: Progress) -> bool:
