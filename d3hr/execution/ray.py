@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from d3hr.execution.worker import cuda_devices, pickle_outcome, pickle_work, set
 
 _AHEAD = 2
 """Tasks submitted for each that the cluster can run at once, so that no process waits for its next task."""
+_ASK_EVERY = 0.5
+"""Seconds for which what the cluster has is remembered: asking takes about 1 ms, a third of all that a task costs."""
 _DEVICES_UNCHANGED = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
 """Ray would change CUDA_VISIBLE_DEVICES from task to task, but CUDA reads it only once: we choose among all devices instead."""
 
@@ -72,9 +75,12 @@ class RayCluster:
             )(_run_task)
             shared, waiting = [ray.put(pickled_work)], iter(range(len(tasks)))
             running: dict[Any, int] = {}  # Ray's reference to an outcome -> index of its task
+            window, asked = 0, -math.inf
             try:
                 while True:
-                    for index in islice(waiting, max(0, self._window(gpus) - len(running))):
+                    if (now := time.monotonic()) - asked > _ASK_EVERY:
+                        window, asked = self._window(gpus), now
+                    for index in islice(waiting, max(0, window - len(running))):
                         task = pickle.dumps(tasks[index], pickle.HIGHEST_PROTOCOL)
                         running[remote.remote(key, shared, task, self.threads)] = index
                     if not running:
