@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 import d3hr
 from d3hr.comparison.tables import Comparison
@@ -138,6 +138,29 @@ def write_random_images(root: Path, counts: Mapping[str, int], side: int) -> Non
         (root / name).mkdir(parents=True)
         for index in range(count):
             Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(root / name / f"{index}.png", compress_level=1)
+
+
+def write_photos(root: Path, counts: Mapping[str, int], size: tuple[int, int] = (500, 375)) -> None:
+    """Write a folder of class folders of JPEG files as a camera's, reduced, would be: shapes of all sizes, some 60 kB each.
+
+    Args:
+        root: the folder to make.
+        counts: class name -> number of photos.
+        size: width and height in pixels.
+    """
+    rng = np.random.default_rng(0)
+    scenes = []
+    for _ in range(8):
+        pixels = np.zeros((size[1], size[0], 3))
+        for cells in (4, 16, 64, 256):
+            noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+            pixels += np.asarray(noise.resize(size, Image.Resampling.BICUBIC)) * 2 / cells**0.5
+        scenes.append(Image.fromarray((pixels * 255 / pixels.max()).astype(np.uint8)))
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            here, there = (ImageChops.offset(scenes[rng.integers(8)], int(rng.integers(size[0]))) for _ in range(2))
+            Image.blend(here, there, float(rng.uniform(0.0, 0.5))).save(root / name / f"{index:05d}.jpg", quality=90)
 
 
 def write_digits(root: Path, *, split: str = "train", classes: Iterable[str] | None = None, per_class: int | None = None) -> d3hr.ImageData:
