@@ -4,12 +4,15 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 DECODERS = "D3HR_DECODERS"
 """Environment variable: how many threads of a process decode images. Processes that share a machine are given their share."""
 MOST_DECODERS = 8
 """Threads of one process that are of use: what surrounds each image is Python, which one thread at a time runs."""
+_LEAST = 4
+"""Items for which a thread is worth while."""
 T = TypeVar("T")
 
 
@@ -45,3 +48,22 @@ def ahead(calls: Iterable[Callable[[], T]], threads: int = 1) -> Iterator[T]:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def in_parts(run: Callable[[slice], object], total: int) -> None:
+    """Call ``run`` with slices that together are 0 to ``total``, in as many threads as decode images; few items are one slice.
+
+    The threads are those of earlier calls: starting some for a batch takes as long as decoding a small picture.
+    """
+    threads = decoding_threads()
+    parts = max(1, min(threads, total // _LEAST))
+    slices = [slice(total * part // parts, total * (part + 1) // parts) for part in range(parts)]
+    if parts == 1:
+        run(slices[0])
+    else:
+        list(_kept_threads(os.getpid(), threads).map(run, slices))
+
+
+@cache
+def _kept_threads(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from d3hr.data.ahead import decoding_threads
 from d3hr.data.codec import Fit, open_upright, require_side, to_pixels, to_unit_range
 from d3hr.data.contents import Contents
+from d3hr.data.decoding import HELD, decode_each
 from d3hr.data.record import DataRecord
-from d3hr.data.scan import CHUNK
 from d3hr.data.showing import SHOWN_CLASSES, SHOWN_IMAGES, notebook_page
 from d3hr.data.sources import Source
 from d3hr.errors import DataError, SettingsError, listed, require_class
@@ -155,7 +153,7 @@ class ImageData:
     def of_class(self, class_name: str, count: int | None = None) -> Tensor:
         """Return the first ``count`` images of a class, by default all of them, uint8 [K, 3, H, W]; encoded images are read in chunks."""
         indices = self._indices(class_name)[:count]
-        return torch.cat([self._decode(indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK)])
+        return torch.cat([self._decode(indices[start : start + HELD]) for start in range(0, len(indices), HELD)])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return all images, uint8 [N, 3, H, W], class by class, and their labels, int64 [N]; pixels that are kept are not copied."""
@@ -284,10 +282,7 @@ class ImageData:
     def _decode(self, indices: Sequence[int] | _Indices) -> Tensor:
         if self._kept is not None:
             return torch.from_numpy(self._kept[self._positions[np.asarray(indices)]])
-        rows = [int(index) for index in indices]
-        with ThreadPoolExecutor(decoding_threads()) as pool:
-            pixels = list(pool.map(self._pixels, rows, self._images.read(rows)))
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        return decode_each(self._images, [int(index) for index in indices], self.image_size, self._pixels)
 
     def _pixels(self, index: int, blob: bytes) -> NDArray[np.uint8]:
         try:

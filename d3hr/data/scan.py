@@ -5,18 +5,17 @@ Legend: N images.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d3hr.data.ahead import decoding_threads
+from d3hr.data.ahead import ahead, decoding_threads
 from d3hr.data.codec import examine
+from d3hr.data.decoding import HELD, OnDisk
 from d3hr.data.depth import FULL, shown_bits
 from d3hr.data.formats import refused_kind
 from d3hr.data.headers import Found, examine_header
@@ -26,8 +25,6 @@ from d3hr.data.stamps import Stamps, stamps_of
 from d3hr.errors import DataError, listed
 from d3hr.progress import Bar, Progress
 
-CHUNK = 512
-"""How many encoded images are held at once."""
 PART = 2**16
 """How many images are scanned before what was found is kept."""
 QUICK = 10_000
@@ -86,14 +83,6 @@ class Scan:
             example = images.name(self.first_of_frames)
             lines.append(f"{self.frames} image(s) of several frames or pages, such as {example}: the first of each is read")
         return tuple(lines)
-
-
-@runtime_checkable
-class OnDisk(Protocol):
-    """A source whose images are files, of which a part can be read."""
-
-    def places(self, indices: Sequence[int]) -> list[Path]:
-        """Return where the images at ``indices`` are."""
 
 
 def scan(images: Source, name: str, progress: Progress, cache: ScanCache, verify: bool | None = True) -> Scan:
@@ -166,36 +155,47 @@ def _parts(total: int) -> list[slice]:
 def _examine(images: Source, indices: NDArray[np.int64], facts: Facts, first: int, bar: Bar, done: int, verify: bool) -> dict[int, str]:
     """Write what the images at ``indices`` are into ``facts``, those of the images from ``first``; return why others cannot be read.
 
-    Chunks are read ahead; ``done`` images are known before.
+    ``done`` images are known before.
     """
     bad = {}
 
-    def check(content: bytes | Path) -> tuple[bytes, Found | str]:
-        try:
-            if verify:
-                assert isinstance(content, bytes)
-                return hashlib.sha256(content).digest(), examine(content)
-            return bytes(32), examine_header(content)
-        except ValueError as error:
-            return b"", str(error)
-
-    get: Callable[[Sequence[int]], Sequence[bytes | Path]] = images.places if not verify and isinstance(images, OnDisk) else images.read
-    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(decoding_threads()) as pool:
-        ahead = [reader.submit(get, chunk.tolist()) for chunk in chunks[:1]]
-        for chunk, following in zip_longest(chunks, chunks[1:]):
-            blobs = ahead.pop().result()
-            if following is not None:
-                ahead.append(reader.submit(get, following.tolist()))
-            for index, (content, found) in zip(chunk.tolist(), pool.map(check, blobs), strict=True):
-                if isinstance(found, str):
-                    bad[index] = found
-                else:
-                    peak = -1 if found.peak is None else found.peak
-                    facts[index - first] = (0, np.frombuffer(content, dtype=np.uint8), *found.size, peak, found.frames)
-            done += len(chunk)
-            bar.update(done)
+    chunks = [indices[start : start + HELD] for start in range(0, len(indices), HELD)]
+    for chunk, results in zip(chunks, _looked(images, chunks, verify), strict=True):
+        for index, (content, found) in zip(chunk.tolist(), results, strict=True):
+            if isinstance(found, str):
+                bad[index] = found
+            else:
+                peak = -1 if found.peak is None else found.peak
+                facts[index - first] = (0, np.frombuffer(content, dtype=np.uint8), *found.size, peak, found.frames)
+        done += len(chunk)
+        bar.update(done)
     return bad
+
+
+def _looked(images: Source, chunks: Sequence[NDArray[np.int64]], verify: bool) -> Iterator[list[tuple[bytes, Found | str]]]:
+    """Yield the SHA-256 and what was found, or why it cannot be read, of the images of each chunk; threads are some chunks ahead.
+
+    Files are read by the threads that decode them, other sources by one thread, since not all can be read by several.
+    """
+
+    def look(contents: Sequence[bytes | Path]) -> list[tuple[bytes, Found | str]]:
+        return [_look(content, verify) for content in contents]
+
+    threads = decoding_threads()
+    if isinstance(images, OnDisk):
+        get: Callable[[Sequence[int]], Sequence[bytes | Path]] = images.read if verify else images.places
+        return ahead((partial(lambda chunk: look(get(chunk)), chunk.tolist()) for chunk in chunks), threads)
+    return ahead((partial(look, blobs) for blobs in ahead(partial(images.read, chunk.tolist()) for chunk in chunks)), threads)
+
+
+def _look(content: bytes | Path, verify: bool) -> tuple[bytes, Found | str]:
+    try:
+        if verify:
+            assert isinstance(content, bytes)
+            return hashlib.sha256(content).digest(), examine(content)
+        return bytes(32), examine_header(content)
+    except ValueError as error:
+        return b"", str(error)
 
 
 def median_side(sizes: Mapping[tuple[int, int], int]) -> int:

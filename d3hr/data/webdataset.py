@@ -78,6 +78,10 @@ class Shards:
         """Return the encoded images at ``indices``."""
         return [content_of(self._images[index]) for index in indices]
 
+    def places(self, indices: Sequence[int]) -> list[Path]:
+        """Return where the images at ``indices`` are."""
+        return [self._images[index] for index in indices]
+
     def stamps(self) -> Stamps:
         """Return the stamp of each image, [N]."""
         return stamps_at((cast(Member, image) for image in self._images), len(self._images))
