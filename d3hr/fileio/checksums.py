@@ -38,8 +38,13 @@ def digest_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        digest.update(_bytes_of(value))
+        digest.update(bytes_of(value))
     return digest.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor on the CPU, row by row, of which no copy is made if it is contiguous."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def fingerprint(networks: Iterable[nn.Module], about: Any) -> str:
@@ -48,7 +53,7 @@ def fingerprint(networks: Iterable[nn.Module], about: Any) -> str:
     for network in networks:
         for name, value in sorted(network.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(_bytes_of(value.cpu()))
+            digest.update(bytes_of(value.cpu()))
     return digest.hexdigest()
 
 
@@ -106,10 +111,6 @@ def verify(folder: str | Path) -> None:
     wrong = [f"{name} ({why})" for name, why in _wrong(root, lines.decode(errors="surrogateescape"))]
     if wrong:
         raise DamagedFile(f"{root} is damaged: {len(wrong)} of its files are not what was written.", found=listed(wrong), hint=advice)
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _line(folder: Path, name: str) -> str:

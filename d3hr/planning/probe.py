@@ -41,7 +41,7 @@ from d3hr.prior.model import Prior
 from d3hr.prior.networks import default_device
 from d3hr.prior.schedules.schedule import Point
 from d3hr.sets.manifest import Manifest
-from d3hr.sets.statistics import read_mixtures, write_mixtures
+from d3hr.sets.statistics import StoredMixtures, write_mixtures
 from d3hr.sets.writer import write_set
 
 ASSUMED_PREDICTIONS = 10.0
@@ -206,7 +206,7 @@ def _files(work: Workload, image: Tensor) -> tuple[float, float, float]:
 
         def keep() -> None:
             write_mixtures(folder / "statistics", [mixture])
-            read_mixtures(folder / "statistics", modes=modes, rank=work.rank)
+            StoredMixtures(folder / "statistics", ["a class"], modes=modes, rank=work.rank)
 
         count = min(work.settings.ipc, _WRITTEN)
         images = image.expand(count, -1, -1, -1)

@@ -11,6 +11,7 @@ Sets are written by :mod:`d3hr.sets.writer`.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,7 @@ from d3hr.sets.image_set import ImageSet, require_images
 from d3hr.sets.manifest import CHOOSE_AGAIN, read_manifest, require_inside
 from d3hr.sets.packing import packed_in_words
 from d3hr.sets.sharing import SharedSet
-from d3hr.sets.statistics import read_mixtures, require_size
+from d3hr.sets.statistics import StoredMixtures, require_size
 from d3hr.sets.writer import CONTENTS, write_drawn_set
 
 MAX_VALUES_PER_PIXEL = 16
@@ -64,7 +65,7 @@ class DistilledSet(SharedSet):
         if missing:
             found = f"no {missing[0]}, of {distilled.ipc} images"
             raise DistilledSetError(f"{len(missing)} class(es) of {folder} lack images.", found=found, hint="make the set again.")
-        require_size(distilled._statistics_file, **distilled._sizes)
+        require_size(distilled._statistics_file, classes=len(distilled.class_names), **distilled._sizes)
         verify(folder)  # last: by now no links lead out of it, and no file is larger than a set's
         return distilled
 
@@ -133,8 +134,7 @@ class DistilledSet(SharedSet):
     @cached_property
     def labels(self) -> Tensor:
         """Labels int64 [N] of :attr:`images`."""
-        counts = torch.tensor(list(self.counts.values()))
-        return torch.repeat_interleave(torch.arange(len(counts)), counts)
+        return torch.repeat_interleave(torch.arange(len(self.class_names)), torch.tensor(list(self.counts.values())))
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return :attr:`images` and :attr:`labels`; images that are read for this are not kept."""
@@ -151,8 +151,8 @@ class DistilledSet(SharedSet):
         return {name: mixture.pooled for name, mixture in self.mixtures.items()}
 
     @cached_property
-    def mixtures(self) -> dict[str, ClassMixture]:
-        """The Gaussian of each mode of each class; empty for a set without statistics.
+    def mixtures(self) -> Mapping[str, ClassMixture]:
+        """The Gaussian of each mode of each class, read from the file at each look-up; empty for a set without statistics.
 
         Raises:
             DistilledSetError: the file is damaged, or does not fit the manifest.
@@ -166,7 +166,7 @@ class DistilledSet(SharedSet):
                 found=f"statistics of a set of method {self.method!r}, without the settings or the prior that they were made with",
                 hint="make the set again.",
             )
-        return dict(zip(self.class_names, read_mixtures(file, **self._sizes), strict=True))
+        return StoredMixtures(file, self.class_names, **self._sizes)
 
     def require_statistics(self) -> None:
         """Raise :class:`DistilledSetError` for a set that has no statistics to draw from."""
@@ -265,10 +265,10 @@ class DistilledSet(SharedSet):
 
     @property
     def _sizes(self) -> dict[str, int]:
-        """Classes, modes and rank of the statistics, by the manifest, and the most dimensions that latents of such images may have."""
+        """Modes and rank of the statistics, by the manifest, and the most dimensions that latents of such images may have."""
         settings, most = self.manifest.distill_settings, MAX_VALUES_PER_PIXEL * self.image_size**2
         modes, rank = (settings.modes, settings.rank) if settings else (1, 0)
-        return {"classes": len(self.class_names), "modes": modes, "rank": rank, "most": most}
+        return {"modes": modes, "rank": rank, "most": most}
 
     def _missing(self, entry: ClassEntry) -> Path | None:
         """Return the first missing image of a class, if any; the time that this takes depends on the files, not on the manifest."""

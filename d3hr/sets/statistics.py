@@ -4,18 +4,21 @@ Gaussians of rank R also have loadings [C, R, D]. Mixtures of m modes have a sec
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from d3hr.distillation.estimation import StandardError
 from d3hr.distillation.gaussian import ClassGaussian
 from d3hr.distillation.mixture import ClassMixture
 from d3hr.distillation.settings import StatisticsDtype
 from d3hr.errors import DistilledSetError
-from d3hr.fileio.atomic import load_if_valid, read_tensors, write_tensors
+from d3hr.fileio.atomic import load_if_valid, read_tensors
+from d3hr.fileio.rows import RowLayout, write_rows
 from d3hr.progress import Progress
 
 _DTYPES = {"mean": ("F32", "F16"), "std": ("F32", "F16"), "count": ("I64",), "loadings": ("F32", "F16"), "standard_error": ("F64",)}
@@ -29,51 +32,78 @@ def write_mixtures(
     """Write classes of equally many modes in float32, or in float16 at half the size and a relative error of 5e-4.
 
     Gaussians of a rank have as many loadings (:meth:`~d3hr.distillation.mixture.ClassMixture.truncate_rank`), written as they are: what
-    was read is written again to the same bytes. Classes are taken one after the other: memory holds all of them only in the precision
-    of the file. ``errors`` has an entry for each class, or none.
+    was read is written again to the same bytes. Classes are taken one after the other, and memory holds one at a time. ``errors`` has an
+    entry for each class, or none.
     """
     first = next(iter(mixtures))
-    shape, rank, kind = (len(mixtures), len(first.modes), first.dimensions), first.rank, getattr(torch, dtype)
-    tensors = {name: torch.empty(shape, dtype=kind) for name in ("mean", "std")} | {"count": torch.empty(shape[:2], dtype=torch.int64)}
-    if rank:
-        tensors["loadings"] = torch.empty(*shape[:2], rank, shape[2], dtype=kind)
-    for row, mixture in enumerate(mixtures):
-        for mode, gaussian in enumerate(mixture.modes):
-            for name, tensor in tensors.items():
-                tensor[row, mode] = getattr(gaussian, name)
-    if shape[1] == 1:
-        tensors = {name: tensor.squeeze(1) for name, tensor in tensors.items()}
+    kind = getattr(torch, dtype)
+    axes = (len(mixtures), len(first.modes)) if len(first.modes) > 1 else (len(mixtures),)
+    layouts = {name: RowLayout(kind, (*axes, first.dimensions)) for name in ("mean", "std")} | {"count": RowLayout(torch.int64, axes)}
+    if first.rank:
+        layouts["loadings"] = RowLayout(kind, (*axes, first.rank, first.dimensions))
     if errors:
-        tensors["standard_error"] = torch.tensor([[error.mean, error.std] for error in errors], dtype=torch.float64)
-    write_tensors(path, tensors)
+        layouts["standard_error"] = RowLayout(torch.float64, (len(mixtures), 2))
+    write_rows(path, layouts, (_row(*each) for each in zip_longest(mixtures, errors)))
 
 
-def read_mixtures(path: Path, *, classes: int = 1, modes: int = 1, rank: int = 0, most: int | None = None) -> list[ClassMixture]:
-    """Read what :func:`write_mixtures` wrote, as float64; the header is checked before any value is loaded.
+def _row(mixture: ClassMixture, error: StandardError | None) -> dict[str, Tensor]:
+    """Return the row of a class in each tensor of a file."""
+    row = {name: torch.stack([getattr(mode, name) for mode in mixture.modes]) for name in ("mean", "std")}
+    row["count"] = torch.tensor(mixture.counts)
+    if mixture.rank:
+        row["loadings"] = torch.stack([mode.loadings for mode in mixture.modes if mode.loadings is not None])
+    if error is not None:
+        row["standard_error"] = torch.tensor([error.mean, error.std], dtype=torch.float64)
+    return row
 
-    It must have C classes of m modes, each of ``rank`` loadings, or of D if that is less, in at most ``most`` dimensions D.
+
+class StoredMixtures(Mapping[str, ClassMixture]):
+    """What :func:`write_mixtures` wrote, as float64, read class by class at each look-up: memory holds none of them.
+
+    The header is checked before any value is loaded, and the values of every class before the first is used. There must be a class of
+    ``modes`` modes for each name, each of ``rank`` loadings, or of D if that is less, in at most ``most`` dimensions D.
 
     Raises:
         DistilledSetError: the file is damaged, of other classes or too many dimensions, or its values are not statistics.
         DamagedFile: its checksum does not fit.
     """
-    if most is not None:
-        require_size(path, classes=classes, modes=modes, rank=rank, most=most)  # safetensors maps the whole file into memory
-    try:
-        with safe_open(path, framework="pt") as file:
-            _check_header({name: file.get_slice(name) for name in file.keys()}, (classes, modes, rank), most)  # noqa: SIM118 (no mapping)
-        tensors = read_tensors(path)
-        mean, std, count = (tensors[name] for name in ("mean", "std", "count"))
-        loadings = tensors.get("loadings", mean.new_empty(*mean.shape[:-1], 0, mean.shape[-1]))
-        if not (mean.isfinite().all() and std.isfinite().all() and loadings.isfinite().all() and (std >= 0).all() and (count >= 0).all()):
+
+    def __init__(self, path: Path, class_names: Sequence[str], *, modes: int = 1, rank: int = 0, most: int | None = None) -> None:
+        self._path, self._rows = path, {name: row for row, name in enumerate(class_names)}
+        if most is not None:
+            require_size(path, classes=len(class_names), modes=modes, rank=rank, most=most)  # safetensors maps the whole file into memory
+        try:
+            with safe_open(path, framework="pt") as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                self.dimensions = _check_header(slices, (len(class_names), modes, rank), most)
+            read_tensors(path)  # compares the checksum
+            for row in range(len(class_names)):
+                self._read(row)
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            raise DistilledSetError(f"{path} is damaged.", found=str(error), hint="make the set again.") from error
+
+    def __getitem__(self, class_name: str) -> ClassMixture:
+        return self._read(self._rows[class_name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _read(self, row: int) -> ClassMixture:
+        with safe_open(self._path, framework="pt") as file:
+            mean, std = (file.get_slice(name)[row].double() for name in ("mean", "std"))
+            count = file.get_slice("count")[row].reshape(-1).tolist()
+            loadings = file.get_slice("loadings")[row].double() if "loadings" in file.keys() else mean.new_empty(0)  # noqa: SIM118
+        if not (mean.isfinite().all() and std.isfinite().all() and loadings.isfinite().all() and (std >= 0).all() and min(count) >= 0):
             raise ValueError("a mean or spread that is not finite, or a negative spread or count")
-        if not count.view(classes, modes).any(dim=1).all():
+        if not any(count):
             raise ValueError("a class of no latents")
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DistilledSetError(f"{path} is damaged.", found=str(error), hint="make the set again.") from error
-    every = zip(mean.flatten(0, -2).double(), std.flatten(0, -2).double(), count.flatten().tolist(), loadings.flatten(0, -3), strict=True)
-    rows = [ClassGaussian(mean, std, count, len(some), some.double() if len(some) else None) for mean, std, count, some in every]
-    return [ClassMixture(tuple(rows[start : start + modes])) for start in range(0, len(rows), modes)]
+        of_modes = loadings.reshape(len(count), -1, mean.shape[-1])
+        every = zip(mean.reshape(len(count), -1), std.reshape(len(count), -1), count, of_modes, strict=True)
+        modes = [ClassGaussian(mean, std, seen, len(some), some if len(some) else None) for mean, std, seen, some in every]
+        return ClassMixture(tuple(modes))
 
 
 def require_size(path: Path, *, classes: int, modes: int = 1, rank: int = 0, most: int) -> None:
@@ -84,7 +114,8 @@ def require_size(path: Path, *, classes: int, modes: int = 1, rank: int = 0, mos
         raise DistilledSetError(f"{path} is damaged.", found=found, hint="make the set again.")
 
 
-def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int | None) -> None:
+def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int | None) -> int:
+    """Return the number of dimensions."""
     classes, modes, rank = sizes
     rows = (classes,) if modes == 1 else (classes, modes)
     shapes = {name: tuple(each.get_shape()) for name, each in slices.items()}
@@ -101,6 +132,7 @@ def _check_header(slices: dict[str, Any], sizes: tuple[int, int, int], most: int
             raise ValueError(f"{name} of type {each.get_dtype()}")
     if dimensions < 1 or (most is not None and dimensions > most):
         raise ValueError(f"{dimensions:,} dimensions, of at most {most:,}" if most else "no dimensions")
+    return int(dimensions)
 
 
 class KeptMixtures(Mapping[str, ClassMixture]):
@@ -130,7 +162,7 @@ class KeptMixtures(Mapping[str, ClassMixture]):
         file = self._files[class_name]
         if not file.is_file():
             raise KeyError(class_name)
-        return read_mixtures(file, modes=self._modes, rank=self._rank)[0]
+        return StoredMixtures(file, [class_name], modes=self._modes, rank=self._rank)[class_name]
 
     def __contains__(self, class_name: object) -> bool:
         return class_name in self._files and self._files[str(class_name)].is_file()

@@ -17,7 +17,7 @@ from d3hr.execution.base import Execution
 from d3hr.execution.processes import WorkerProcesses
 from d3hr.pipeline import expand
 from d3hr.seeds import derive_seed
-from d3hr.sets.statistics import read_mixtures, write_mixtures
+from d3hr.sets.statistics import StoredMixtures, write_mixtures
 from tests.conftest import MakeFolder, tree, untrained_prior
 
 QUICK: dict[str, Any] = {"steps": 6, "statistics_level": 3, "denoising_level": 3, "num_candidates": 50, "inversion_guidance": 1.0}
@@ -177,7 +177,7 @@ def test_statistics_read_are_written_again_to_the_same_bytes(tmp_path: Path) -> 
     mixture = ClassMixture.empty(40, 2, rank=9).update(latents, torch.arange(60) % 2).truncate_rank()
     first, second = tmp_path / "first", tmp_path / "second"
     write_mixtures(first, [mixture])
-    write_mixtures(second, read_mixtures(first, modes=2, rank=9))
+    write_mixtures(second, StoredMixtures(first, ["a class"], modes=2, rank=9).values())
     assert first.read_bytes() == second.read_bytes()
 
 

@@ -12,7 +12,7 @@ from d3hr import ImageData, Prior, distill, load_images
 from d3hr.distillation import tasks
 from d3hr.distillation.chunks import ChunkStatistics, ClassChunk
 from d3hr.distillation.tasks import StatisticsEstimator
-from d3hr.fileio import atomic, staging
+from d3hr.fileio import rows, staging
 from d3hr.sets import writer
 from tests.conftest import MakeFolder, tree, untrained_prior
 from tests.processes import finish, start
@@ -26,7 +26,7 @@ def dies(target: str, count: int, folder: Path, prior: Path, out: Path) -> int:
     """Distil, and die by SIGKILL at the n-th call of a function, half-way through it where it writes a file."""
     points: dict[str, tuple[Any, str, Callable[..., object]]] = {
         "invert": (tasks, "invert", lambda *_: None),
-        "statistics": (atomic, "save_file", lambda tensors, path, metadata: Path(path).write_bytes(b"half")),
+        "statistics": (rows, "safe_open", lambda path: Path(path).write_bytes(b"half")),
         "search": (writer, "search_mixtures", lambda *_: None),
         "image": (Path, "write_bytes", lambda path, content: path.open("wb").write(content[: len(content) // 2])),
         "publish": (staging.StagedFolder, "commit", lambda *_, **__: None),
