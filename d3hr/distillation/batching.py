@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from d3hr.distillation.ddim import num_predictions
 from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import SettingsError
 from d3hr.execution.memory import HeldMemory, is_out_of_memory, release_unused
@@ -57,7 +58,7 @@ class BatchChoice:
 
 
 def find_batch_size(
-    run: Callable[[int], object],
+    run: Callable[[int], float | None],
     *,
     held: Callable[[Callable[[], None]], int],
     largest: int = 1024,
@@ -71,7 +72,7 @@ def find_batch_size(
     N <= (1 - g) a / (2 g b).
 
     Args:
-        run: processes a number of images, and returns when it has finished.
+        run: processes a number of images, and returns when it has finished: the seconds that count for them, or None for those it took.
         largest: no larger size is tried.
         memory_budget: bytes that a run may hold. A run of twice as many images is assumed to hold twice as much, and is not tried if that
             exceeds the budget. None tries until the device is out of memory.
@@ -90,7 +91,7 @@ def find_batch_size(
             break
         try:
             trial = _try(run, size, held, clock)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             reason = f"{size:,} images at once do not fit into the device's memory"
@@ -110,8 +111,9 @@ def find_batch_size(
 def choose_batch_size(prior: Prior, settings: DistillSettings, *, memory_budget: int | None = None, largest: int = 1024) -> BatchChoice:
     """Find the batch size, at most ``largest``, at which a prior inverts the most images per second.
 
-    Random pixels are encoded and their noise is predicted once, with the guidance of inversion, or that of denoising if images are not
-    inverted. Decoding is not measured: no more than ``ipc`` images are decoded at once. A batch may hold ``memory_budget`` bytes
+    Random pixels are encoded, their noise is predicted, with the guidance of inversion, or that of denoising if images are not inverted,
+    and as many as are decoded at once, at most ``ipc``, are decoded. Each is measured once, and counts as often as it occurs: encoding once
+    an image, predictions once a step, decoding for memory alone, as it is done for few images. A batch may hold ``memory_budget`` bytes
     in addition to the weights; by default half of the available memory on a CPU, and no limit but the device's memory on CUDA.
     """
     if memory_budget is None and prior.device.type != "cuda":
@@ -120,22 +122,33 @@ def choose_batch_size(prior: Prior, settings: DistillSettings, *, memory_budget:
     image = torch.rand(1, 3, prior.image_size, prior.image_size, generator=generator_for("batch size")) * 2 - 1
     point = prior.schedule.points(settings.steps)[settings.statistics_level]
 
-    def run(n: int) -> None:
+    predictions = num_predictions(settings.inversion_level, settings.inversion_stride, settings.solver)
+
+    def run(n: int) -> float:
+        start = time.perf_counter()
         latents = prior.encode(image.repeat(n, 1, 1, 1))
-        prior.slope(latents, point, prior.denoiser.example, guidance).cpu()  # waits for the device
+        latents.cpu()  # waits for the device
+        encoded = time.perf_counter()
+        prior.slope(latents, point, prior.denoiser.example, guidance).cpu()
+        predicted = time.perf_counter()
+        prior.decode(latents[: settings.ipc]).cpu()
+        return (encoded - start) + predictions * (predicted - encoded)
 
     return find_batch_size(run, largest=largest, memory_budget=memory_budget, held=HeldMemory(prior.device))
 
 
-def _try(run: Callable[[int], object], size: int, held: Callable[[Callable[[], None]], int], clock: Callable[[], float]) -> BatchTrial:
-    seconds: list[float] = []
+def _try(
+    run: Callable[[int], float | None], size: int, held: Callable[[Callable[[], None]], int], clock: Callable[[], float]
+) -> BatchTrial:
+    seconds, spent = list[float](), list[float]()
 
     def once() -> None:
         start = clock()
-        run(size)
-        seconds.append(clock() - start)
+        counted = run(size)
+        spent.append(clock() - start)
+        seconds.append(spent[-1] if counted is None else counted)
 
     held_bytes = held(once)
-    while len(seconds) < REPEATS and sum(seconds) < PATIENCE:
+    while len(spent) < REPEATS and sum(spent) < PATIENCE:
         once()
     return BatchTrial(size, min(seconds), size / min(seconds), held_bytes)

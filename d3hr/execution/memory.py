@@ -38,10 +38,16 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error says that a device has no more memory: CUDA has a class for it, MPS and the CPU have a message."""
-    messages = ("MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "std::bad_alloc")
+"""What other backends than CUDA's allocator say, in lower case: MPS, XPU and CUDA's driver; the CPU on Linux and on Windows; cuBLAS, cuDNN
+and cuFFT, whose workspaces do not fit; C++."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that a device has no more memory: CUDA's allocator and Python have a class for it, others a message."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _OUT_OF_MEMORY)
 
 
 def release_unused(device_type: str) -> None:

@@ -1,11 +1,12 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
+from d3hr import Prior
 from d3hr.distillation.batching import BatchChoice, choose_batch_size, find_batch_size
 from d3hr.distillation.presets import distill_settings
 from d3hr.errors import SettingsError
@@ -83,6 +84,10 @@ def test_a_device_that_runs_out_of_memory_ends_the_search() -> None:
     [
         ("MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 2.1 MB, max allowed: 9.07 GB).", True),
         ("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.", True),
+        ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("XPU out of memory. Tried to allocate 2.00 GiB.", True),
+        ("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.", True),
         ("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)", False),
     ],
 )
@@ -138,6 +143,64 @@ def test_held_memory_sees_what_was_held_meanwhile() -> None:
             ones.square_()
 
     assert held(work) == pytest.approx(2**26, rel=0.1)
+
+
+def test_python_runs_out_of_memory_too() -> None:
+    machine = Machine(1.0, 0.01)
+
+    def run(n: int) -> None:
+        if n > 64:
+            raise MemoryError
+        machine.run(n)
+
+    assert find_batch_size(run, held=machine.held, clock=machine.clock).batch_size == 64
+
+
+def test_what_counts_is_what_a_run_says() -> None:
+    """Runs take ever longer, but say that 0.1 + 0.01 N seconds count: the choice is that of such a machine, 128."""
+    machine = Machine(0.0, 0.001)
+
+    def run(n: int) -> float:
+        machine.run(n)
+        return 0.1 + 0.01 * n
+
+    assert find_batch_size(run, held=machine.held, clock=machine.clock, largest=4096).batch_size == 128
+
+
+class TimedPrior:
+    """A prior that takes a stated time for each call, and counts its calls."""
+
+    def __init__(self, clock: list[float], encode: float, slope: float) -> None:
+        prior = untrained_prior(("ant", "bee"))
+        self.device, self.image_size, self.schedule, self.denoiser = prior.device, prior.image_size, prior.schedule, prior.denoiser
+        self._clock, self._encode, self._slope = clock, encode, slope
+        self.decoded = list[int]()
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        self._clock[0] += self._encode * len(images)
+        return torch.zeros(len(images), 4, 4, 4)
+
+    def slope(self, latents: torch.Tensor, *rest: object) -> torch.Tensor:
+        self._clock[0] += self._slope
+        return latents
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self._clock[0] += 100.0
+        self.decoded.append(len(latents))
+        return latents
+
+
+def test_each_call_counts_as_often_as_it_occurs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second for encoding each image, one for a prediction of any batch, of which there are 31: N images take N + 31 seconds, so that
+    doubling pays up to N* = 0.95 * 31 / 0.1 = 295, and the choice is 512. Weighed alike it would be N* = 9.5, and 16. At most ipc images
+    are decoded at once, and their time does not count."""
+    now = [0.0]
+    monkeypatch.setattr("d3hr.distillation.batching.time.perf_counter", lambda: now[0])
+    prior = TimedPrior(now, 1.0, 1.0)
+    choice = choose_batch_size(cast(Prior, prior), distill_settings("paper", ipc=5))
+    assert [row.seconds for row in choice.evidence] == [row.batch_size + 31 for row in choice.evidence]
+    assert choice.batch_size == 512
+    assert max(prior.decoded) == 5
 
 
 @pytest.mark.slow

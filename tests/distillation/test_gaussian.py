@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -6,6 +9,19 @@ from d3hr.distillation.gaussian import ClassGaussian, leading_directions
 from d3hr.distillation.mixture import nearest_centres
 from d3hr.prior.autoencoder import psnr_db
 from tests.conftest import GaussianPrior, MetalTensor
+
+SOURCES = sorted((Path(__file__).parents[2] / "d3hr").rglob("*.py"))
+_ON_THE_DEVICE = re.compile(
+    r"""(double\(\)|float64\))\.(cpu\(\)|to\(["']cpu)|\.to\((torch\.device\()?["']cpu["']\)?, (dtype=)?torch\.float64"""
+)
+"""A cast to float64 before, or in one call with, the move to the CPU: PyTorch then casts on the device."""
+
+
+def test_nothing_is_cast_to_float64_before_it_is_on_the_cpu() -> None:
+    wrong = ['x.to("cpu", torch.float64)', "x.double().cpu()", "x.to(torch.float64).cpu()", 'x.to(torch.device("cpu"), torch.float64)']
+    assert all(_ON_THE_DEVICE.search(line) for line in wrong)
+    assert not _ON_THE_DEVICE.search("x.detach().cpu().double()")
+    assert [file.name for file in SOURCES if _ON_THE_DEVICE.search(file.read_text(encoding="utf-8"))] == []
 
 
 def test_streaming_equals_the_whole() -> None:
