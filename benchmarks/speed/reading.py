@@ -1,8 +1,8 @@
 """Images per second of the loader that feeds inversion, against those of Pillow alone on the same files with as many threads.
 
 The same JPEG files, made out of real pictures, lie in a folder, a zip file, a tar file, WebDataset shards and a parquet file. The bare
-decoder reads files, decodes them and keeps the pixels of one batch; the loader also orders, checks and scales them. Both take turns, and the
-best of several rounds of each counts, in seconds of the clock; seconds of the processor are kept too, which other work disturbs less.
+decoder reads files, decodes them and keeps the pixels of a batch; the loader also orders, checks and scales them. Both take turns, and
+the best of several rounds of each counts, in seconds of the clock; seconds of the processor are kept too, which other work disturbs less.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def containers(work: Path, count: int, side: int) -> dict[str, Path]:
                 info = tarfile.TarInfo(f"{number:06d}.cls")
                 info.size = len(label)
                 tar.addfile(info, io.BytesIO(label))
-    rows = {"image": [{"bytes": file.read_bytes(), "path": None} for file in files], "label": [file.parent.name for file in files]}
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=sorted(set(rows["label"])))})
+    labels = [file.parent.name for file in files]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=sorted(set(labels)))})
+    rows = {"image": [{"bytes": file.read_bytes(), "path": None} for file in files], "label": labels}
     (work / "parquet").mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(work / "parquet" / "train.parquet")
     names = {"folder": folder, "zip": work / "images.zip", "tar": work / "images.tar", "webdataset": work / "shards"}
@@ -120,9 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "of_bare": round(ratio, 3),
             "of_bare_by_processor": round(of_processor, 3),
         }
-        print(
-            f"{name:>10}: {given.images / min(clock[name]):8,.0f} images/s, {ratio:.2f} of the bare decoder, by processor {of_processor:.2f}"
-        )
+        rate = round(given.images / min(clock[name]))
+        print(f"{name:>10}: {rate:8,} images/s, {ratio:.2f} of the bare decoder, by processor {of_processor:.2f}")
     print(f"goal: at least {GOAL}")
     record("reading", {"images": given.images, "side": given.side, "batch": BATCH, "threads": decoding_threads()}, figures)
 

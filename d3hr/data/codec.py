@@ -140,7 +140,7 @@ def pixels_at(pixels: Tensor, image_size: int) -> Tensor:
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     """Return images [N, 3, H, W] in [-1, 1] of ``pixels`` uint8 [N, 3, H, W]."""
-    return pixels.float().div_(127.5).sub_(1)
+    return (pixels.float() / 127.5).sub_(1)
 
 
 def to_uint8(images: Tensor) -> Tensor:
