@@ -1,45 +1,38 @@
-"""Zip and tar files, read in place: their members look like paths, so that the rules for folders hold for them too.
-
-Nothing is extracted, and no name in an archive becomes a path on the disk.
-"""
+"""Zip and tar files, read in place: nothing is extracted, and no name in an archive becomes a path on the disk."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
+import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from functools import cached_property, total_ordering
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from types import SimpleNamespace
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
+from d3hr.data.archive_index import Index
 from d3hr.data.formats import START
 from d3hr.data.headers import MAX_BYTES
-from d3hr.errors import DataError, listed, printable
+from d3hr.errors import DataError, printable
 
-_COMPRESSED: dict[bytes, Callable[[Path, Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+COMPRESSED: dict[bytes, Callable[[Path, Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 """First bytes of a compressed file -> what decompresses it."""
+_ZIP_HEADER = 30
+"""Bytes before the name in the local header of a file."""
+_MORE_THAN_UNPACKED = 2**20
+"""Bytes by which a file that does not shrink may grow when it is packed."""
 _MOST_EXPANSION = 100
 """How many times its own size a compressed tar may have when unpacked: images hardly shrink, and bombs a thousand times."""
-
-
-@dataclass
-class _File:
-    """A file in an archive: its place, and its size in bytes."""
-
-    size: int
-    where: Any
 
 
 class Archive:
@@ -48,45 +41,66 @@ class Archive:
     Attributes:
         path: the archive.
         links: members that are links or no plain files, which are not read.
+        index: the files, each with its size in bytes and where it is.
     """
+
+    columns: ClassVar[int]
+    """Numbers that are kept of each file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.links: list[str] = []
         self._lock = Lock()
-        self.files: dict[str, _File] = {}
-        self.folders: dict[str, set[str]] = {"": set()}
-        for name, file in self._members():
-            parts = PurePosixPath(name.replace("\\", "/")).parts
-            if not parts or ".." in parts or parts[0] == "/" or parts[0].endswith(":"):
-                if parts:
-                    raise DataError(
-                        f"{path} holds names that lead out of it.", found=printable(name), hint="do not use it: it was made to do harm."
-                    )
-                continue
-            for depth in range(1, len(parts) + (file is None)):
-                self.folders.setdefault("/".join(parts[:depth]), set())
-                self.folders["/".join(parts[: depth - 1])].add(parts[depth - 1])
-            if file is not None:
-                self.folders["/".join(parts[:-1])].add(parts[-1])
-                self.files["/".join(parts)] = file
+        folders: list[str] = []
+        self.index = Index(self._files(folders), folders, self.columns)
 
-    def _members(self) -> Iterator[tuple[str, _File | None]]:
-        """Yield the name of each plain file with the file, and of each folder with None."""
+    def _files(self, folders: list[str]) -> Iterator[tuple[str, Sequence[int]]]:
+        """Yield the parts of the name of each file, with slashes, and its numbers; add the names of folders to ``folders``."""
+        for name, numbers in self._members():
+            parts = PurePosixPath(name.replace("\\", "/")).parts
+            if parts and (".." in parts or parts[0] == "/" or parts[0].endswith(":")):
+                raise DataError(
+                    f"{self.path} holds names that lead out of it.", found=printable(name), hint="do not use it: it was made to do harm."
+                )
+            if not parts:
+                continue
+            if numbers is None:
+                folders.append("/".join(parts))
+            else:
+                yield "/".join(parts), numbers
+
+    def _members(self) -> Iterator[tuple[str, Sequence[int] | None]]:
+        """Yield the name of each plain file with its size in bytes and what else :meth:`_read` needs, and of each folder with None."""
         raise NotImplementedError
 
-    def _read(self, file: _File) -> bytes:
+    def _read(self, numbers: Sequence[int]) -> bytes:
         """Return the content of a file, of as many bytes as it claims to have."""
         raise NotImplementedError
 
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        """The archive, open."""
+        file = self.path.open("rb")
+        weakref.finalize(self, file.close)
+        return file
+
+    def _at(self, offset: int, size: int) -> bytes:
+        """Return so many bytes of the archive, or as many as there are."""
+        if size > MAX_BYTES + _MORE_THAN_UNPACKED:
+            return b""
+        if hasattr(os, "pread"):  # several threads can read at once
+            return os.pread(self._file.fileno(), size, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(size)
+
     def content(self, name: str) -> bytes:
         """Return a file; empty bytes for one that cannot be read, or is over :data:`MAX_BYTES`."""
-        file = self.files.get(name)
-        if file is None or file.size > MAX_BYTES:
+        numbers = self.index.numbers(name)
+        if numbers is None or numbers[0] > MAX_BYTES:
             return b""
         try:
-            with self._lock:
-                return self._read(file)
+            return self._read(numbers)
         except Exception:  # the decompressors raise from many unrelated trees
             return b""
 
@@ -100,12 +114,11 @@ class Archive:
 class ZipArchive(Archive):
     """A zip file."""
 
-    @cached_property
-    def _zip(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
+    columns = 4
 
-    def _members(self) -> Iterator[tuple[str, _File | None]]:
-        infos = self._zip.infolist()
+    def _members(self) -> Iterator[tuple[str, Sequence[int] | None]]:
+        with zipfile.ZipFile(self.path) as file:
+            infos = file.infolist()
         if locked := [info.filename for info in infos if info.flag_bits & 1]:
             raise DataError(
                 f"{self.path} is encrypted.",
@@ -115,12 +128,23 @@ class ZipArchive(Archive):
         for info in infos:
             if stat.S_ISLNK(info.external_attr >> 16):
                 self.links.append(info.filename)
+            elif info.is_dir():
+                yield _zip_name(info), None
             else:
-                yield _zip_name(info), None if info.is_dir() else _File(info.file_size, info)
+                yield _zip_name(info), (info.file_size, info.header_offset, info.compress_size, info.CRC << 16 | info.compress_type)
 
-    def _read(self, file: _File) -> bytes:
-        with self._zip.open(file.where) as member:
-            return member.read(file.size)
+    def _read(self, numbers: Sequence[int]) -> bytes:
+        """As ``zipfile`` does, which takes as long to prepare for a small file as decoding it takes."""
+        size, offset, packed_size, how = numbers
+        if how & 0xFFFF not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            with zipfile.ZipFile(self.path) as file:
+                return file.read(next(info for info in file.infolist() if info.header_offset == offset))
+        header = self._at(offset, _ZIP_HEADER)
+        skipped = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        content = self._at(offset + _ZIP_HEADER + skipped, packed_size)
+        if how & 0xFFFF == zipfile.ZIP_DEFLATED:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size) if size else b""
+        return content if header.startswith(b"PK\3\4") and zlib.crc32(content) == how >> 16 else b""
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -134,29 +158,32 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 class TarArchive(Archive):
     """A tar file; one that is compressed, which cannot be read at random, is unpacked once into a temporary file without a name."""
 
+    columns = 2
+
     @cached_property
     def _file(self) -> IO[bytes]:
         with self.path.open("rb") as file:
             start = file.read(START)
-        opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
+        opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
         tar = self.path.open("rb") if opener is None else _unpacked(self.path, cast(IO[bytes], opener(self.path, "rb")))
         weakref.finalize(self, tar.close)
         return tar
 
-    def _members(self) -> Iterator[tuple[str, _File | None]]:
+    def _members(self) -> Iterator[tuple[str, Sequence[int] | None]]:
         self._file.seek(0)
         with tarfile.open(fileobj=self._file, mode="r:") as tar:
-            for member in tar:
+            while member := tar.next():
+                cast(Any, tar).members.clear()  # they would all be kept
                 if member.isfile() and not member.issparse():
-                    yield member.name, _File(member.size, member.offset_data)
+                    yield member.name, (member.size, member.offset_data)
                 elif member.isdir():
                     yield member.name, None
                 else:
                     self.links.append(member.name)
 
-    def _read(self, file: _File) -> bytes:
-        self._file.seek(file.where)
-        return self._file.read(file.size)
+    def _read(self, numbers: Sequence[int]) -> bytes:
+        size, offset = numbers
+        return self._at(offset, size)
 
 
 def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
@@ -178,113 +205,3 @@ def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
             file.write(piece)
         unless_whole.pop_all()
         return cast(IO[bytes], file)
-
-
-@total_ordering
-@dataclass(frozen=True)
-class Member:
-    """A file or folder in an archive, with the methods of ``pathlib.Path`` that reading a folder needs."""
-
-    archive: Archive
-    path: PurePosixPath
-
-    @property
-    def name(self) -> str:
-        """The last part."""
-        return self.path.name
-
-    @property
-    def suffix(self) -> str:
-        """The ending of the name, with the dot."""
-        return self.path.suffix
-
-    @property
-    def parents(self) -> tuple[Member, ...]:
-        """The folders it lies in, the innermost first."""
-        return tuple(Member(self.archive, parent) for parent in self.path.parents)
-
-    @property
-    def _key(self) -> str:
-        return "" if self.path == PurePosixPath() else str(self.path)
-
-    def __truediv__(self, other: str | PurePosixPath) -> Member:
-        return Member(self.archive, self.path / other)
-
-    def __lt__(self, other: Member) -> bool:
-        return self.path < other.path
-
-    def __str__(self) -> str:
-        return str(self.archive.path / self.path)
-
-    def relative_to(self, other: Member) -> PurePosixPath:
-        """Return the path from another member."""
-        return self.path.relative_to(other.path)
-
-    def iterdir(self) -> Iterator[Member]:
-        """Yield what lies directly in a folder."""
-        return (self / name for name in self.archive.folders[self._key])
-
-    def walk(self) -> Iterator[tuple[Member, list[str], list[str]]]:
-        """Yield each folder with the names of the folders and of the files in it; names removed from the former are not entered."""
-        names = sorted(self.archive.folders.get(self._key, ()))
-        folders = [name for name in names if (self / name).is_dir()]
-        yield self, folders, [name for name in names if name not in folders]
-        for name in folders:
-            yield from (self / name).walk()
-
-    def is_dir(self) -> bool:
-        """Return whether it is a folder."""
-        return self._key in self.archive.folders
-
-    def is_file(self) -> bool:
-        """Return whether it is a plain file."""
-        return self._key in self.archive.files
-
-    def exists(self) -> bool:
-        """Return whether it is there."""
-        return self.is_dir() or self.is_file()
-
-    def is_symlink(self) -> bool:
-        """Return False: links in archives are not followed."""
-        return False
-
-    def stat(self) -> SimpleNamespace:
-        """Return mode, size, and what tells folders apart."""
-        file = self.archive.files.get(self._key)
-        mode = stat.S_IFDIR if file is None else stat.S_IFREG
-        return SimpleNamespace(st_mode=mode, st_size=file.size if file else 0, st_dev=0, st_ino=self._key)
-
-    def read_bytes(self) -> bytes:
-        """Return the content of a file."""
-        return self.archive.content(self._key)
-
-    def open(self, mode: str) -> IO[bytes]:
-        """Open a file for reading its bytes."""
-        assert mode == "rb"
-        return io.BytesIO(self.read_bytes())
-
-
-def is_archive(path: Path) -> bool:
-    """Return whether a file is a zip or tar file, or one that is compressed and may hold a tar."""
-    with path.open("rb") as file:
-        start = file.read(START)
-    return zipfile.is_zipfile(path) or any(map(start.startswith, _COMPRESSED)) or tarfile.is_tarfile(path)
-
-
-def open_archive(path: Path) -> Path:
-    """Return the inside of a zip or tar file, in the place of a folder: a :class:`Member`.
-
-    Raises:
-        DataError: it is damaged, encrypted, made to do harm, or no archive.
-    """
-    try:
-        archive = ZipArchive(path) if zipfile.is_zipfile(path) else TarArchive(path)
-    except (DataError, MemoryError, FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # the decompressors raise from many unrelated trees
-        raise DataError(
-            f"{path} is damaged.", found=f"{type(error).__name__}: {error}", hint="fetch it again, or make it again from its folder."
-        ) from error
-    if not archive.files:
-        raise DataError(f"{path} holds no files.", found=listed(archive.links) or "an empty archive", hint="give another.")
-    return cast(Path, Member(archive, PurePosixPath()))

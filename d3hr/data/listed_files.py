@@ -12,8 +12,8 @@ from typing import cast
 
 import numpy as np
 
-from d3hr.data.archives import Member
-from d3hr.data.headers import content_at, content_of
+from d3hr.data.headers import content_at
+from d3hr.data.members import Member
 from d3hr.data.stamps import Stamps, stamps_at
 from d3hr.errors import printable
 
@@ -72,8 +72,8 @@ class ListedFiles:
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the encoded images at ``indices``; one that is no plain file, or cannot be read, is empty."""
-        if isinstance(cast(object, self._root), Member):
-            return [content_of(self._root / self.files[index]) for index in indices]
+        if isinstance(inside := cast(object, self._root), Member):
+            return [inside.content_below(self.files[index]) for index in indices]
         root = os.fspath(self._root)
         return [content_at(f"{root}/{self.files[index]}") for index in indices]
 

@@ -7,14 +7,13 @@ import mimetypes
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from d3hr.data import formats
-from d3hr.data.archives import Member
 from d3hr.data.headers import start_of
+from d3hr.data.members import Member
 from d3hr.data.stamps import stamp_of
 from d3hr.errors import printable
 
@@ -82,7 +81,7 @@ def holds_images(folder: Path) -> bool:
 def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
     """Yield the name of each file and folder directly in a folder, and whether it is a folder; in the order of the disk."""
     if isinstance(inside := cast(object, folder), Member):
-        yield from ((member.name, member.is_dir()) for member in inside.iterdir())
+        yield from inside.entries()
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -167,8 +166,8 @@ def _listed_member(folder: Path, stamped: bool) -> tuple[list[str], Listed, list
     now, stamps = time.time_ns(), list[int]()
     if stamped:
         inside = cast(Member, folder)
-        stamp = partial(stamp_of, status=inside.archive.path.stat(), now=now)
-        stamps = [stamp(str(inside / name)) for name in files]
+        place, status = str(inside), inside.archive.path.stat()
+        stamps = [stamp_of(f"{place}/{name}", status, now) for name in files]
     return inner, Listed(folder, files, stamps), left
 
 

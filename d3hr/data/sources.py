@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from d3hr.data.archives import is_archive, open_archive
 from d3hr.data.arrays import idx_files, is_idx, open_idx, open_npz
 from d3hr.data.class_names import names_of_labels, renamed
 from d3hr.data.digits import Digits
@@ -17,6 +16,7 @@ from d3hr.data.headers import start_of
 from d3hr.data.in_memory import open_in_memory
 from d3hr.data.label_tables import LABEL_SUFFIXES, by_table, find_table, read_table
 from d3hr.data.labels import LabelledFiles, by_pattern
+from d3hr.data.members import is_archive, open_archive
 from d3hr.data.pickles import refuse_pickles
 from d3hr.data.tables import open_table, saved_by_datasets
 from d3hr.data.webdataset import Shards, is_shard, shards_in

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from d3hr.data.archives import Member
+from d3hr.data.members import Member
 
 RACE_NS = 2_000_000_000
 """A file that changed so shortly before it is looked at may change again without another time of change: it is not known again."""

@@ -1,16 +1,18 @@
 """Shards of WebDataset: tar files in which the files of one example share their name up to the first dot, ``0001.jpg`` and ``0001.cls``."""
 
 import json
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 import numpy as np
 
-from d3hr.data.archives import Member, open_archive
 from d3hr.data.folders import in_order
 from d3hr.data.headers import content_of
+from d3hr.data.listed_files import Names
 from d3hr.data.listing import files_below, is_image
+from d3hr.data.members import Member, open_archive
 from d3hr.data.splits import chosen_split, split_kinds
 from d3hr.data.stamps import Stamps, stamps_at
 from d3hr.errors import DataError, listed, printable
@@ -52,43 +54,55 @@ class Shards:
         self.splits = tuple(sorted(set(kinds.values()) - {""})) if all(kinds.values()) else ()
         self.split = chosen_split(paths[0].parents[0], self.splits, split) if len(self.splits) > 1 or split is not None else None
         read = [path for path in paths if self.split is None or kinds[path] == self.split]
-        self._images: list[Path] = []
-        self._shards = {path: open_archive(path) for path in read}
-        texts = []
-        for path, image, label in self._labelled():
-            if not label:
-                raise DataError(
-                    f"An example of {path} has no label.",
-                    found=printable(image.name),
-                    hint=f"give each a file with the same name, and one of the endings {listed(['.' + ending for ending in _LABELS])}.",
-                )
-            self._images.append(image)
-            texts.append(label)
-        self.class_names = in_order(set(texts))
+        self._shards = [cast(Member, open_archive(path)) for path in read]
+        self._files = Names()
+        firsts, found, codes = [0], dict[str, int](), array("q")
+        for shard in self._shards:
+            for image, label in _labelled(shard):
+                codes.append(found.setdefault(label, len(found)))
+                self._files.extend("", [image])
+            firsts.append(len(codes))
+        self._firsts = np.array(firsts)
+        self.class_names = in_order(found)
         label_of = {name: label for label, name in enumerate(self.class_names)}
-        self.labels = np.array([label_of[text] for text in texts], dtype=np.int64)
+        self.labels = np.array([label_of[name] for name in found], dtype=np.int64)[np.frombuffer(codes, dtype=np.int64)]
         self.ignored: tuple[str, ...] = ()
 
-    def _labelled(self) -> Iterator[tuple[Path, Path, str]]:
-        for path, inside in self._shards.items():
-            for image, label in _examples(inside).values():
-                yield path, image, "" if label is None else _label(label)
+    def _shard(self, index: int) -> Member:
+        return self._shards[int(np.searchsorted(self._firsts, index, side="right")) - 1]
 
     def read(self, indices: Sequence[int]) -> list[bytes]:
         """Return the encoded images at ``indices``."""
-        return [content_of(self._images[index]) for index in indices]
+        return [self._shard(index).content_below(self._files[index]) for index in indices]
 
     def places(self, indices: Sequence[int]) -> list[Path]:
         """Return where the images at ``indices`` are."""
-        return [self._images[index] for index in indices]
+        return [cast(Path, self._shard(index) / self._files[index]) for index in indices]
 
     def stamps(self) -> Stamps:
         """Return the stamp of each image, [N]."""
-        return stamps_at((cast(Member, image) for image in self._images), len(self._images))
+        return stamps_at((self._shard(index) / file for index, file in enumerate(self._files)), len(self._files))
 
     def name(self, index: int) -> str:
         """Return the name of an image for messages: its shard, and its name in it."""
-        return printable(str(self._images[index]))
+        return printable(str(self._shard(index) / self._files[index]))
+
+
+def _labelled(shard: Member) -> Iterator[tuple[str, str]]:
+    """Yield the path of each image in a shard, and its label.
+
+    Raises:
+        DataError: an example has no label.
+    """
+    for image, label in _examples(cast(Path, shard)).values():
+        text = "" if label is None else _label(label)
+        if not text:
+            raise DataError(
+                f"An example of {shard} has no label.",
+                found=printable(image.name),
+                hint=f"give each a file with the same name, and one of the endings {listed(['.' + ending for ending in _LABELS])}.",
+            )
+        yield str(image.relative_to(cast(Path, shard))), text
 
 
 def _examples(inside: Path) -> dict[str, tuple[Path, Path | None]]:

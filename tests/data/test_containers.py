@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d3hr import load_images
-from d3hr.data.archives import open_archive
+from d3hr.data.members import open_archive
 from d3hr.errors import D3hrError, DataError, SettingsError
 from tests.data.test_reading import draw
 
