@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from d3hr.cli.options import LOADING, READING, Reading
+from d3hr.cli.options import LOADING, READING, RUNNING, Reading, Running
 from d3hr.cli.origins import data_of_set, prior_named, prior_of_set
 from d3hr.cli.output import Result, evaluation_folders
 from d3hr.errors import PriorError, SettingsError
@@ -32,6 +32,7 @@ def diagnose(
     device: str | None = None,
     out: str | None = None,
     reading: Reading = READING,
+    running: Running = RUNNING,
 ) -> Result:
     """Say what is wrong with a distilled set: diversity, drift, transfer, cost, copies, normality of its latents.
 
@@ -48,13 +49,14 @@ def diagnose(
         device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         out: folder for the result, by default DISTILLED-diagnosis
         reading: how images are read
+        running: where images are compared, inverted and drawn: each class is a task
     """
     from d3hr.diagnostics.diagnose import diagnose_once
     from d3hr.evaluation.results import read_results
     from d3hr.evaluation.teachers import Teacher
     from d3hr.sets.distilled_set import open_set
 
-    progress = OnTerminal()
+    execution, progress = running.chosen(), OnTerminal()
     subject = open_set(distilled)
     manifest = subject.manifest
     images = data_of_set(distilled, subject, data, split, reading, progress)
@@ -72,6 +74,7 @@ def diagnose(
         space=space,
         levels=levels,
         seed=seed,
+        execution=execution,
         progress=progress,
     )
     return Result(f"{diagnosis.as_text()}\nKept in {folder}.", {"out": str(folder), **diagnosis.as_values()}, folder)

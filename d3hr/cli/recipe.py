@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from d3hr.cli.options import RUNNING, Running
 from d3hr.cli.output import Result
 from d3hr.progress import OnTerminal
 
@@ -16,6 +17,7 @@ def recipe(
     prior: str | None = None,
     teacher: str | None = None,
     device: str | None = None,
+    running: Running = RUNNING,
 ) -> Result:
     """Fit, distil and evaluate as a recipe file says, such as recipes/cifar10.yaml; finished steps are not repeated.
 
@@ -28,12 +30,23 @@ def recipe(
         prior: folder or Hub id of the pretrained prior, instead of the recipe's
         teacher: folder of a teacher (d3hr train-teacher): students learn from its soft labels, by the paper's protocol
         device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
+        running: where the work of each step after the fit runs
     """
     from d3hr.recipes.recipe import read_recipe
     from d3hr.recipes.running import run_recipe
 
+    execution = running.chosen()
     comparison = run_recipe(
-        read_recipe(file), out, ipc=ipc, progress=OnTerminal(), data=data, test=test, prior=prior, teacher=teacher, device=device
+        read_recipe(file),
+        out,
+        ipc=ipc,
+        execution=execution,
+        progress=OnTerminal(),
+        data=data,
+        test=test,
+        prior=prior,
+        teacher=teacher,
+        device=device,
     )
     folder = Path(out) / f"ipc{ipc}-evaluation"
     text = f"{comparison.as_text()}\nThe set is in {out}/ipc{ipc}, the table in {folder}/results.json."

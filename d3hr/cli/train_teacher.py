@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from d3hr.cli.options import READING, Reading, warn_of_leak
+from d3hr.cli.options import READING, RUNNING, Reading, Running, warn_of_leak
 from d3hr.cli.output import Result
+from d3hr.errors import SettingsError
 from d3hr.progress import OnTerminal
 
 
@@ -21,6 +22,7 @@ def train_teacher(
     split: str | None = None,
     test_split: str | None = None,
     reading: Reading = READING,
+    running: Running = RUNNING,
 ) -> Result:
     """Train a network on a whole training set: a teacher for soft labels, and the accuracy on full data.
 
@@ -37,11 +39,18 @@ def train_teacher(
         split: train, validation, test, ...; train by default
         test_split: split of the test images
         reading: how images are read
+        running: where it is trained: in this process
     """
     from d3hr.evaluation.protocols import require_protocol
     from d3hr.evaluation.teacher_training import train_teacher as train
     from d3hr.fileio.staging import require_free_or_ours
 
+    if running != RUNNING:
+        raise SettingsError(
+            "A teacher is one training, and one process does it.",
+            found=f"--execution {running.execution}",
+            hint="leave it out; for several teachers start several commands, each with a --device of its own.",
+        )
     require_protocol(protocol)
     require_free_or_ours(out)
     progress = OnTerminal()

@@ -16,7 +16,7 @@ from d3hr.diagnostics.neighbours import COPY_THRESHOLD, Support, diversity, labe
 from d3hr.diagnostics.normality import Normality, normality_by_level
 from d3hr.diagnostics.result import ClassFigures, Copying, Coverage, Diagnosis, Diversity, ExaminedSet, NearestImages, RealImages
 from d3hr.diagnostics.roundtrip import RoundTrip, round_trip
-from d3hr.diagnostics.sampling import ClassSample, class_samples, embedding, reference_draws
+from d3hr.diagnostics.sampling import ClassSample, ClassSampler, class_samples, embedding, reference_draws
 from d3hr.diagnostics.spaces import Array, SpaceName, feature_space, mean_of_known
 from d3hr.distillation.levels import MIN_IMAGES, LatentSample
 from d3hr.distillation.presets import distill_settings
@@ -24,6 +24,7 @@ from d3hr.distillation.settings import DistillSettings
 from d3hr.errors import ClassMismatch, require_at_least, require_kind
 from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.teachers import Teacher
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.checksums import verify
 from d3hr.fileio.locking import locked
 from d3hr.fileio.names import class_folders
@@ -45,6 +46,7 @@ def diagnose(
     space: SpaceName | None = None,
     levels: int = 6,
     seed: int = 0,
+    execution: Execution = SERIAL,
     progress: Progress = BY_DEFAULT,
 ) -> Diagnosis:
     """Compare a distilled set with the real images that it was made from.
@@ -65,6 +67,7 @@ def diagnose(
             a prior, else ``pixel``.
         levels: at how many levels normality is tested.
         seed: seed of samples and projections.
+        execution: where images are embedded, inverted and drawn, each class a task (:mod:`d3hr.execution`); no figure depends on it.
         progress: where to report.
 
     Raises:
@@ -78,7 +81,11 @@ def diagnose(
     settings = distilled.manifest.distill_settings if distilled.manifest else None
     pictures = pictures_of(distilled)
     sized = images.at_size(pictures.image_size)
-    samples = class_samples(pictures, sized, where, seed, progress)
+    with execution.session() as place:
+        samples = class_samples(ClassSampler(pictures, sized, where, seed), place, progress)
+        normality, trip, interpolated, gate = _through_the_prior(
+            distilled, settings, images, prior, teacher, levels, seed, execution=place, progress=progress
+        )
     real = np.concatenate([sample.real for sample in samples])
     ours = np.concatenate([sample.distilled for sample in samples])
     with progress.bar("measuring distances", 2) as bar:
@@ -93,7 +100,6 @@ def diagnose(
         real=mean_of_known(figures.diversity_real for figures in per_class.values()),
     )
     labels = label_agreement([sample.real for sample in samples])
-    normality, trip, interpolated, gate = _through_the_prior(distilled, settings, images, prior, teacher, levels, seed, progress)
     verdicts = (
         transfer([ResultRow.model_validate(row) for row in rows], distilled.method, distilled.ipc, distilled.pack),
         diversity_loss(spread.distilled, spread.real, covered, reference),
@@ -141,6 +147,7 @@ def diagnose_once(
     prior: Prior | None = None,
     *,
     rows: Sequence[ResultRow] = (),
+    execution: Execution = SERIAL,
     progress: Progress = BY_DEFAULT,
     **choices: Unpack[Choices],
 ) -> Diagnosis:
@@ -150,7 +157,7 @@ def diagnose_once(
     """
     with StagedFolder(folder, _key(distilled, images, prior, **choices)) as stage:
         if not stage.finished:
-            diagnose(distilled, images, prior, rows=rows, progress=progress, **choices).write(stage)
+            diagnose(distilled, images, prior, rows=rows, execution=execution, progress=progress, **choices).write(stage)
     verify(folder)
     with locked(folder, wait=True):
         kept = Diagnosis.read(folder)
@@ -229,6 +236,8 @@ def _through_the_prior(
     teacher: Teacher | None,
     levels: int,
     seed: int,
+    *,
+    execution: Execution,
     progress: Progress,
 ) -> tuple[Normality | None, RoundTrip | None, Interpolation | None, Verdict | None]:
     """Return what needs a prior, computed with the set's own settings or, if it has none, the paper's, and the verdict on the prior.
@@ -247,12 +256,12 @@ def _through_the_prior(
     settings = settings or distill_settings("paper")
     sized = images.at_size(prior.image_size)
     sample = LatentSample.choose(sized, prior, conditioning)
-    normality = normality_by_level(sample, prior, settings, levels, seed, progress) if sample else None
+    normality = normality_by_level(sample, prior, settings, levels, seed, execution, progress) if sample else None
     with progress.bar("drawing from the prior", 1) as bar:
-        gate = prior_gate(prior, sized, conditioning=conditioning, teacher=teacher, seed=seed)
+        gate = prior_gate(prior, sized, conditioning=conditioning, teacher=teacher, seed=seed, execution=execution)
         bar.update(1)
     with progress.bar("denoising from between inverted images", 1) as bar:
-        interpolated = interpolation_test(sized, prior, conditioning, settings, teacher, seed)
+        interpolated = interpolation_test(sized, prior, conditioning, settings, teacher, seed, execution)
         bar.update(1)
     return normality, round_trip(sized, prior, conditioning, settings), interpolated, gate
 

@@ -6,9 +6,10 @@ drawn for. The second and third are held against the same figures of as many oth
 Legend: N images, D features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from d3hr.distillation.presets import distill_settings
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError
 from d3hr.evaluation.teachers import Teacher
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import write_json
 from d3hr.fileio.structured import validated_json
 from d3hr.prior.class_matching import Conditioning
@@ -80,6 +82,7 @@ def prior_gate(
     teacher: Teacher | None = None,
     per_class: int = PER_CLASS,
     seed: int = 0,
+    execution: Execution = SERIAL,
 ) -> Verdict:
     """Say whether a prior is good enough to draw a set from, and what to do where it is not.
 
@@ -91,15 +94,24 @@ def prior_gate(
             the prior's latents, and named like the nearest of 5 real ones there.
         per_class: images drawn of each class, at most.
         seed: seed of samples and noise.
+        execution: where images are drawn, each class a task.
     """
+    given: dict[str, Any] = {"conditioning": conditioning, "teacher": teacher, "per_class": per_class, "seed": seed}
     try:
-        return judged(measured(prior, images, conditioning=conditioning, teacher=teacher, per_class=per_class, seed=seed))
+        return judged(measured(prior, images, **given, execution=execution))
     except NumericalError as error:
         return Verdict(SIGNATURE, "failure", f"It computes numbers that are not finite: {error.what} {_REMEDY}", error.found)
 
 
 def measured(
-    prior: Prior, images: ImageData, *, conditioning: Sequence[Conditioning], teacher: Teacher | None, per_class: int, seed: int
+    prior: Prior,
+    images: ImageData,
+    *,
+    conditioning: Sequence[Conditioning],
+    teacher: Teacher | None,
+    per_class: int,
+    seed: int,
+    execution: Execution = SERIAL,
 ) -> PriorFigures:
     """Return the figures of :func:`prior_gate`, whose arguments these are."""
     images = images.at_size(prior.image_size)
@@ -107,7 +119,8 @@ def measured(
     trip = round_trip(images, prior, conditioning, distill_settings("gentle", steps=STEPS, level=level))
     chosen = [conditioning[place] for place in np.linspace(0, len(conditioning) - 1, min(CLASSES, len(conditioning))).round().astype(int)]
     most = min(per_class, IN_ALL // len(chosen))
-    samples = [_sample(prior, images, match, most, seed) for match in chosen]
+    found = dict(execution.run(GateSampler(prior, images, most, seed), chosen))
+    samples = [found[index] for index in range(len(chosen))]
     reference, others, drawn = (torch.cat(parts) for parts in zip(*samples, strict=True))
     if len(reference) < LEAST:
         return PriorFigures(trip)
@@ -122,19 +135,32 @@ def measured(
     return PriorFigures(trip, support(real, ours), support(real, theirs), named, named_real, len(chosen))
 
 
-def _sample(prior: Prior, images: ImageData, match: Conditioning, most: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return real images of a class, as many others, and as many drawn ones, at most ``most``, float [n, 3, H, W] in [-1, 1]."""
-    name = match.class_name
-    count = min(most, images.counts[name] // 2)
-    if count == 0:
-        nothing = torch.empty(0, 3, prior.image_size, prior.image_size)
-        return nothing, nothing, nothing
-    order = torch.randperm(images.counts[name], generator=generator_for(seed, "gate", name))
-    real = images.pick(name, order[: 2 * count])
-    noise = prior.schedule.noise_scale * torch.randn(count, *prior.latent_shape, generator=generator_for(seed, "gate noise", name))
-    with NumericalError.naming(name):
-        drawn = generate_images(prior, noise, prior.denoiser.conditions([match])[name], level=STEPS - 1, steps=STEPS, guidance_scale=1.0)
-    return real[:count], real[count:], drawn
+@dataclass(frozen=True)
+class GateSampler:
+    """Samples real images of a class and draws as many, at most ``most``, as work whose tasks are classes."""
+
+    prior: Prior
+    images: ImageData
+    most: int
+    seed: int
+
+    def open(self) -> Callable[[Conditioning], tuple[Tensor, Tensor, Tensor]]:
+        """Return the function that gives real images of a class, as many others, and as many drawn ones, float [n, 3, H, W] in [-1, 1]."""
+        return self._sample
+
+    def _sample(self, match: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
+        prior, images, name = self.prior, self.images, match.class_name
+        count = min(self.most, images.counts[name] // 2)
+        if count == 0:
+            nothing = torch.empty(0, 3, prior.image_size, prior.image_size)
+            return nothing, nothing, nothing
+        order = torch.randperm(images.counts[name], generator=generator_for(self.seed, "gate", name))
+        real = images.pick(name, order[: 2 * count])
+        noise = prior.schedule.noise_scale * torch.randn(count, *prior.latent_shape, generator=generator_for(self.seed, "gate noise", name))
+        condition = prior.denoiser.conditions([match])[name]
+        with NumericalError.naming(name):
+            drawn = generate_images(prior, noise, condition, level=STEPS - 1, steps=STEPS, guidance_scale=1.0)
+        return real[:count], real[count:], drawn
 
 
 def _named_by_neighbours(real: Array, labels: Array, points: Array) -> float:

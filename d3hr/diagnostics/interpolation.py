@@ -9,7 +9,7 @@ Legend: N latents, C h w latent axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,7 @@ from d3hr.distillation.settings import DistillSettings
 from d3hr.distillation.tasks import generate_images, invert_by_settings
 from d3hr.errors import NumericalError
 from d3hr.evaluation.teachers import Teacher
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.seeds import generator_for
@@ -59,6 +60,64 @@ class Interpolation:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Interpolating:
+    """Inverts images of a class to a level and denoises from between them, as work whose tasks are classes.
+
+    Attributes:
+        images: real images at the prior's size.
+        prior: the prior.
+        settings: those of the set.
+        level: the level.
+        most: real images of a class to compare with, at most.
+        inverted: images of a class to invert, at most.
+        seed: seed of sample and noise.
+    """
+
+    images: ImageData
+    prior: Prior
+    settings: DistillSettings
+    level: int
+    most: int
+    inverted: int
+    seed: int
+
+    def open(self) -> Callable[[Conditioning], tuple[Tensor, Tensor, Tensor, float] | str]:
+        """Return the function that gives real images of a class, those from between inverted latents, as many from noise, and the mean
+        square of inverted latents; or why it could not.
+        """
+        return self._sample
+
+    def _sample(self, match: Conditioning) -> tuple[Tensor, Tensor, Tensor, float] | str:
+        prior, settings, name = self.prior, self.settings, match.class_name
+        count = min(self.most, self.images.counts[name] // 2)
+        order = torch.randperm(self.images.counts[name], generator=generator_for(self.seed, "interpolation", name))[: 2 * count]
+        of_class, made = self.images.pick(name, order), list[Tensor]()
+        condition = prior.denoiser.conditions([match])[name]
+        others = of_class[count:][: self.inverted].split(_BATCH)
+        try:
+            with NumericalError.naming(name):
+                inverted = torch.cat([invert_by_settings(prior, prior.encode(part), condition, settings, self.level) for part in others])
+                generator = generator_for(self.seed, "interpolation noise", name)
+                noise = torch.randn(inverted.shape, generator=generator) * prior.schedule.noise_scale
+                for latents in (spherical_middle(inverted, inverted.roll(1, dims=0)), noise):
+                    pictures = generate_images(
+                        prior,
+                        latents,
+                        condition,
+                        level=self.level,
+                        steps=settings.steps,
+                        guidance_scale=1.0,
+                        batch_size=_BATCH,
+                        solver=settings.solver,
+                    )
+                    made.append(pictures)
+        except NumericalError as error:
+            return f"{error.what} {error.found}"
+        between, drawn = made
+        return of_class[:count].clone(), between, drawn, float(inverted.square().mean())
+
+
 def interpolation_test(
     images: ImageData,
     prior: Prior,
@@ -66,6 +125,7 @@ def interpolation_test(
     settings: DistillSettings,
     teacher: Teacher | None = None,
     seed: int = 0,
+    execution: Execution = SERIAL,
 ) -> Interpolation | None:
     """Invert real images of the classes to noise, with guidance, solver and grid of the settings, and denoise from between every two.
 
@@ -79,6 +139,7 @@ def interpolation_test(
         settings: those of the set.
         teacher: a network trained on such images.
         seed: seed of sample and noise.
+        execution: where images are inverted and denoised, each class a task.
     """
     places = np.linspace(0, len(conditioning) - 1, min(CLASSES, len(conditioning))).round().astype(int)
     chosen = [conditioning[place] for place in places]
@@ -86,35 +147,13 @@ def interpolation_test(
     if settings.inversion_level == 0 or sum(min(most, images.counts[match.class_name] // 2) for match in chosen) < LEAST:
         return None
     level = settings.steps - 1 if prior.schedule.points(settings.steps)[-1].alpha > 0 or prior.schedule.kappa else settings.steps - 2
-    real, between, drawn, squares = list[Tensor](), list[Tensor](), list[Tensor](), list[float]()
-    for match in chosen:
-        name, count = match.class_name, min(most, images.counts[match.class_name] // 2)
-        if count < 2:
-            continue
-        order = torch.randperm(images.counts[name], generator=generator_for(seed, "interpolation", name))[: 2 * count]
-        of_class = images.pick(name, order)
-        condition = prior.denoiser.conditions([match])[name]
-        others = of_class[count:][: max(2, INVERTED // len(chosen))].split(_BATCH)
-        try:
-            with NumericalError.naming(name):
-                inverted = torch.cat([invert_by_settings(prior, prior.encode(part), condition, settings, level) for part in others])
-                noise = torch.randn(inverted.shape, generator=generator_for(seed, "interpolation noise", name)) * prior.schedule.noise_scale
-                for kind, latents in ((between, spherical_middle(inverted, inverted.roll(1, dims=0))), (drawn, noise)):
-                    pictures = generate_images(
-                        prior,
-                        latents,
-                        condition,
-                        level=level,
-                        steps=settings.steps,
-                        guidance_scale=1.0,
-                        batch_size=_BATCH,
-                        solver=settings.solver,
-                    )
-                    kind.append(pictures)
-        except NumericalError as error:
-            return Interpolation(error=f"{error.what} {error.found}")
-        squares.append(float(inverted.square().mean()))
-        real.append(of_class[:count])
+    work = Interpolating(images, prior, settings, level, most, max(2, INVERTED // len(chosen)), seed)
+    found = dict(execution.run(work, [match for match in chosen if images.counts[match.class_name] >= 4]))
+    samples = [found[index] for index in range(len(found))]
+    for sample in samples:
+        if isinstance(sample, str):
+            return Interpolation(error=sample)
+    real, between, drawn, squares = zip(*(sample for sample in samples if not isinstance(sample, str)), strict=True)
     space = feature_space(prior=prior, teacher=teacher)
     points, ours, theirs = (space.points(torch.cat(kind)) for kind in (real, between, drawn))
     spread = float(np.mean(squares)) ** 0.5 / prior.schedule.noise_scale

@@ -5,7 +5,7 @@ The method describes a class by one Gaussian at one level. If the latents are no
 Legend: N images, D dimensions, d dimensions of a group.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from d3hr.diagnostics.spaces import Array
 from d3hr.distillation.levels import SIGNIFICANCE, LatentSample, shapiro_pvalues
 from d3hr.distillation.settings import DistillSettings
+from d3hr.execution.base import SERIAL, Execution
+from d3hr.prior.class_matching import Conditioning
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
 from d3hr.seeds import derive_seed, generator_for
@@ -59,22 +61,47 @@ class Normality:
     classes: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LevelTests:
+    """Inverts the sample of a class and tests its latents at some levels, as work whose tasks are the classes."""
+
+    sample: LatentSample
+    prior: Prior
+    settings: DistillSettings
+    levels: Sequence[int]
+    seed: int
+
+    def open(self) -> Callable[[Conditioning], list[dict[str, float]]]:
+        """Return the function that gives the shares of each level."""
+        return self._shares
+
+    def _shares(self, match: Conditioning) -> list[dict[str, float]]:
+        latents_of_levels = enumerate(self.sample.latents_by_level(match, self.prior, self.settings, self.levels[-1]))
+        generator = generator_for(self.seed, "henze-zirkler", match.class_name)
+        groups = [torch.randperm(len(self.sample.indices), generator=generator)[:GROUP_DIMENSIONS] for _ in range(GROUPS)]
+        return [shares(latents, groups, self.seed) for level, latents in latents_of_levels if level in self.levels]
+
+
 def normality_by_level(
-    sample: LatentSample, prior: Prior, settings: DistillSettings, levels: int, seed: int = 0, progress: Progress = SILENT
+    sample: LatentSample,
+    prior: Prior,
+    settings: DistillSettings,
+    levels: int,
+    seed: int = 0,
+    execution: Execution = SERIAL,
+    progress: Progress = SILENT,
 ) -> Normality:
     """Test a sample of latents, inverted by ``settings``, at so many :func:`levels <spread_levels>`.
 
     The seed is that of the groups of dimensions and of the Anderson-Darling test's null distribution.
     """
     chosen = spread_levels(settings, levels)
-    by_class: dict[str, list[dict[str, float]]] = {}
+    found: dict[int, list[dict[str, float]]] = {}
     with progress.bar("testing normality by level", len(sample.classes)) as bar:
-        for done, match in enumerate(sample.classes, start=1):
-            latents_of_levels = enumerate(sample.latents_by_level(match, prior, settings, chosen[-1]))
-            generator = generator_for(seed, "henze-zirkler", match.class_name)
-            groups = [torch.randperm(len(sample.indices), generator=generator)[:GROUP_DIMENSIONS] for _ in range(GROUPS)]
-            by_class[match.class_name] = [shares(latents, groups, seed) for level, latents in latents_of_levels if level in chosen]
-            bar.update(done, note=match.class_name)
+        for index, of_class in execution.run(LevelTests(sample, prior, settings, chosen, seed), sample.classes):
+            found[index] = of_class
+            bar.update(len(found), note=sample.classes[index].class_name)
+    by_class = {match.class_name: found[index] for index, match in enumerate(sample.classes)}
     grid = [point.t for point in prior.schedule.points(settings.steps)]
     rows = []
     for level, at_level in zip(chosen, zip(*by_class.values(), strict=True), strict=True):

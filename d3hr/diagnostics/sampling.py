@@ -3,8 +3,9 @@
 Legend: N real points, K distilled points, D features.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from d3hr.data.codec import to_unit_range
 from d3hr.data.dataset import ImageData
 from d3hr.diagnostics.neighbours import nearest
 from d3hr.diagnostics.spaces import Array, FeatureSpace, scaling
+from d3hr.execution.base import Execution
 from d3hr.progress import Progress
 from d3hr.seeds import generator_for
 from d3hr.sets.image_set import ImageSet
@@ -49,24 +51,43 @@ class ClassSample:
     """Number of real images that were searched."""
 
 
-def class_samples(distilled: ImageSet, images: ImageData, space: FeatureSpace, seed: int, progress: Progress) -> tuple[ClassSample, ...]:
-    """Return the sample of every class, scaled so that the real images have mean 0 and mean squared norm 1.
+@dataclass(frozen=True)
+class ClassSampler:
+    """Takes the sample of a class, in the space as it is, as work whose tasks are class names.
 
     The choice of a class's real images depends on the seed and on the class's name.
     """
-    starts = dict(zip(images.class_names, accumulate(images.counts.values(), initial=0), strict=False))
-    samples = []
-    with progress.bar(f"comparing in {space.name} space", len(distilled.class_names)) as bar:
-        for done, name in enumerate(distilled.class_names, start=1):
-            ours = space.points(to_unit_range(distilled.of_class(name)))
-            order = torch.randperm(images.counts[name], generator=generator_for(seed, "diagnosis", name))[:SEARCHED]
-            real = np.concatenate([space.points(images.gather(part)[0]) for part in (starts[name] + order).split(_BATCH)])
-            neighbours = nearest(real, ours)
-            kept = max(2 * len(ours), min(KEPT, KEPT_IN_ALL // len(distilled.class_names)))
-            indices = order.numpy()
-            positions = starts[name] + indices[neighbours.rows]
-            samples.append(ClassSample(name, real[:kept].copy(), indices[:kept], ours, positions, neighbours.ratios, searched=len(real)))
-            bar.update(done, note=name)
+
+    distilled: ImageSet
+    images: ImageData
+    space: FeatureSpace
+    seed: int
+
+    def open(self) -> Callable[[str], ClassSample]:
+        """Return the function that gives the sample of a class."""
+        starts = accumulate(self.images.counts.values(), initial=0)
+        return partial(self._sample, starts=dict(zip(self.images.class_names, starts, strict=False)))
+
+    def _sample(self, name: str, starts: Mapping[str, int]) -> ClassSample:
+        images, space = self.images, self.space
+        ours = space.points(to_unit_range(self.distilled.of_class(name)))
+        order = torch.randperm(images.counts[name], generator=generator_for(self.seed, "diagnosis", name))[:SEARCHED]
+        real = np.concatenate([space.points(images.gather(part)[0]) for part in (starts[name] + order).split(_BATCH)])
+        neighbours = nearest(real, ours)
+        kept = max(2 * len(ours), min(KEPT, KEPT_IN_ALL // len(self.distilled.class_names)))
+        indices = order.numpy()
+        positions = starts[name] + indices[neighbours.rows]
+        return ClassSample(name, real[:kept].copy(), indices[:kept].copy(), ours, positions, neighbours.ratios, searched=len(real))
+
+
+def class_samples(sampler: ClassSampler, execution: Execution, progress: Progress) -> tuple[ClassSample, ...]:
+    """Return the sample of every class, scaled so that the real images have mean 0 and mean squared norm 1."""
+    names, found = sampler.distilled.class_names, dict[int, ClassSample]()
+    with progress.bar(f"comparing in {sampler.space.name} space", len(names)) as bar:
+        for index, sample in execution.run(sampler, names):
+            found[index] = sample
+            bar.update(len(found), note=sample.name)
+    samples = [found[index] for index in range(len(names))]
     scaled = scaling(np.concatenate([sample.real for sample in samples]))
     return tuple(replace(sample, real=scaled(sample.real), distilled=scaled(sample.distilled)) for sample in samples)
 

@@ -5,6 +5,7 @@ Legend: N images, H = W image side, D features.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,7 +27,10 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """How images become points: ``embed`` maps images [N, 3, H, W] in [-1, 1] to features [N, D]; ``about`` names the space in words."""
+    """How images become points: ``embed`` maps images [N, 3, H, W] in [-1, 1] to features [N, D]; ``about`` names the space in words.
+
+    It travels to other processes.
+    """
 
     name: SpaceName
     about: str
@@ -48,17 +52,23 @@ def feature_space(name: SpaceName | None = None, *, prior: Prior | None = None, 
         return FeatureSpace(
             "pixel",
             f"colours at most {PIXEL_SIDE} pixels a side",
-            lambda images: resized(images, min(images.shape[-1], PIXEL_SIDE)).clamp(-1, 1),
+            _small,
         )
     if chosen == "latent":
         if prior is None:
             raise SettingsError("Latent space needs a prior.", found="none", hint="give --prior, or take --space pixel.")
-        return FeatureSpace(
-            "latent", "clean latents of the prior", lambda images: prior.encode(resized(images, prior.image_size).clamp(-1, 1))
-        )
+        return FeatureSpace("latent", "clean latents of the prior", partial(_latents, prior))
     if teacher is None:
         raise SettingsError("Teacher space needs a teacher.", found="none", hint="give --teacher, or take --space pixel.")
     return FeatureSpace("teacher", f"features of the teacher, {teacher.student}", teacher.embed)
+
+
+def _small(images: Tensor) -> Tensor:
+    return resized(images, min(images.shape[-1], PIXEL_SIDE)).clamp(-1, 1)
+
+
+def _latents(prior: Prior, images: Tensor) -> Tensor:
+    return prior.encode(resized(images, prior.image_size).clamp(-1, 1))
 
 
 def scaling(real: Array) -> Callable[[Array], Array]:

@@ -11,6 +11,7 @@ from d3hr.data.opening import load_images
 from d3hr.errors import DataError, listed
 from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.teachers import Teacher
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.pipeline import distill, expand
 from d3hr.prior.fit import fit_prior
 from d3hr.prior.model import PRECISIONS, Prior
@@ -23,6 +24,7 @@ def run_recipe(
     out: str | Path,
     *,
     ipc: int,
+    execution: Execution = SERIAL,
     progress: Progress = SILENT,
     data: str | Path | None = None,
     test: str | Path | None = None,
@@ -39,6 +41,7 @@ def run_recipe(
         recipe: the recipe.
         out: folder to write.
         ipc: images per class, one of the recipe's.
+        execution: where distillation, drawing and trainings run; a fit is of this process, or of those that ``accelerate`` starts.
         progress: where to report.
         data: the training images, instead of the recipe's source: a folder or Hub id with the same columns and class names.
         test: the test images likewise, in the recipe's test split; by default ``data`` if that is given, else the recipe's source.
@@ -68,10 +71,11 @@ def run_recipe(
         preset=section.preset,
         store="statistics",
         class_map=recipe.class_map if recipe.fit is None else None,
+        execution=execution,
         progress=progress,
         **section.options,
     )
-    distilled = expand(statistics, generator, folder / f"ipc{ipc}", ipc=ipc, progress=progress)
+    distilled = expand(statistics, generator, folder / f"ipc{ipc}", ipc=ipc, execution=execution, progress=progress)
     protocol = recipe.evaluate.soft_protocol if labeller else recipe.evaluate.protocol
     chosen = protocol_named(protocol, ipc=ipc, classes=len(distilled.class_names))
     return compare_with_baselines(
@@ -82,6 +86,7 @@ def run_recipe(
         real=images,
         prior=generator,
         seeds=recipe.evaluate.seeds,
+        execution=execution,
         progress=progress,
     )
 

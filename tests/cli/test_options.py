@@ -44,6 +44,12 @@ def test_contradictions_are_refused_by_the_flag(name: Any, flags: dict[str, Any]
         Running(name, **flags).chosen()
 
 
+def test_a_teacher_is_one_training(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train-teacher", "digits", "--test", "digits", "--out", "nowhere", "--execution", "processes", "--workers", "2"]
+    assert main(arguments) == 2
+    assert "one training" in (text := capsys.readouterr().err) and "--device" in text
+
+
 def test_ray_that_is_not_installed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r"pip install 'd3hr\[ray\]'"):

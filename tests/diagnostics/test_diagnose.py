@@ -1,6 +1,7 @@
 """Whole diagnoses: of a fair set, a bad one, a small one, and through the command."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from d3hr.evaluation.protocols import protocol_named
 from d3hr.evaluation.results import ResultRow
 from d3hr.evaluation.students import new_student
 from d3hr.evaluation.teachers import Teacher
+from d3hr.execution.base import SERIAL
 from d3hr.fileio.atomic import read_json
 from d3hr.methods.job import MethodInputs
 from d3hr.methods.registry import METHODS
 from d3hr.sets.image_set import pictures_of
-from tests.conftest import MakeFolder, tree
+from tests.conftest import MakeFolder, tree, untrained_prior
+from tests.execution.works import Elsewhere
 
 KEYS = "set data space normality distances coverage diversity labels copying round_trip interpolation per_class embedding verdicts notes"
 
@@ -155,9 +158,26 @@ def test_spaces(digits: ImageData, digits_prior: Prior) -> None:
     both = feature_space(prior=digits_prior, teacher=teacher)
     assert both.name == "teacher" and np.allclose(both.points(images), network.embed(images).detach().numpy(), atol=1e-6)
     assert feature_space("pixel", prior=digits_prior).name == "pixel"
+    for space in (feature_space(), feature_space(prior=digits_prior), both):
+        assert np.array_equal(pickle.loads(pickle.dumps(space)).points(images), space.points(images))
     for missing in ("latent", "teacher"):
         with pytest.raises(SettingsError, match="needs a"):
             feature_space(missing)
+
+
+@pytest.mark.slow
+def test_a_diagnosis_is_the_same_anywhere(image_folder: MakeFolder, tmp_path: Path) -> None:
+    """Where every class is sent to another process, the last one first; every figure and nearest image is the same."""
+    names = ("ant", "bee", "cat")
+    untrained_prior(names).save_pretrained(tmp_path / "prior")
+    images, prior = load_images(image_folder(dict.fromkeys(names, 14))), Prior.from_pretrained(tmp_path / "prior")
+    chosen = random_real(images, tmp_path / "set", ipc=2, image_size=8)
+    teacher = Teacher(new_student("convnet1", 3, 8).eval(), "convnet1", names, 8, {})
+    elsewhere = Elsewhere()
+    for name, execution in (("here", SERIAL), ("there", elsewhere)):
+        d3hr.diagnose(chosen, images, prior, teacher=teacher, levels=2, execution=execution).save(tmp_path / name)
+    assert tree(tmp_path / "here") == tree(tmp_path / "there")
+    assert elsewhere.works == ["ClassSampler", "LevelTests", "GateSampler", "Interpolating"]
 
 
 def test_other_classes_are_refused(image_folder: MakeFolder) -> None:

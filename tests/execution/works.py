@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -200,8 +200,11 @@ class Elsewhere:
     """Runs tasks in this process as another would: everything is pickled on its way, and the last task is first; ends after ``most``."""
 
     most: int | None = None
+    works: list[str] = field(default_factory=list)
+    """What was run, by the names of its classes."""
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        self.works.append(type(work).__name__)
         run_task = pickle.loads(pickle_work(work)).open()
         for index in list(reversed(range(len(tasks))))[: self.most]:
             yield index, unpickle_outcome(pickle_outcome(partial(run_task, pickle.loads(pickle.dumps(tasks[index])))))

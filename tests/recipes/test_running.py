@@ -19,6 +19,7 @@ from d3hr.evaluation.training import seeded_student
 from d3hr.prior.imagenet import imagenet_labels
 from d3hr.recipes.recipe import Recipe, read_recipe
 from d3hr.recipes.running import corrected, run_recipe
+from tests.execution.works import Elsewhere
 from tests.recipes.test_recipe import FOLDER, ONE_QUICKLY
 
 NAMES = {  # some of the classes, called and ordered as the data set has them
@@ -118,7 +119,9 @@ def test_a_recipe_runs_from_images_to_table(file: Path, dit: Path, tmp_path: Pat
     before = times(out)
     assert run_recipe(small, out, ipc=IPC, data=data, prior=dit) == comparison
     assert times(out) == before
-    run_recipe(small, out, ipc=1, data=data, prior=dit)
+    elsewhere = Elsewhere()
+    run_recipe(small, out, ipc=1, execution=elsewhere, data=data, prior=dit)
+    assert elsewhere.works[-2:] == ["ImageGenerator", "Trainings"]
     assert {path: when for path, when in times(out).items() if path in before} == before
     assert len(DistilledSet.load(out / "ipc1").images) == len(names)
 
