@@ -1,7 +1,8 @@
 """Folders of class folders: finds the class folders, which may lie deeper or in splits, and the images of each."""
 
-from collections.abc import Collection, Iterator
-from itertools import compress
+import os
+from collections.abc import Collection, Iterator, Sequence
+from itertools import compress, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from d3hr.data.listing import (
     litter_in,
     may_be_image,
 )
+from d3hr.data.plain_folders import plain_folders
 from d3hr.data.splits import chosen_split, split_kinds, split_of, splits_around, splits_below
 from d3hr.errors import DataError, listed, printable
 from d3hr.fileio.names import composed_names
@@ -55,14 +57,26 @@ class ClassFolders(ListedFiles):
         self.split: str | None = None
         classes = self._class_folders(self._find(root, split))
         self.class_names = in_order(classes)
-        runs = [run for label, name in enumerate(self.class_names) for run in self._list(label, classes[name])]
+        runs = list(self._list([classes[name] for name in self.class_names]))
         if not self.splits:
             runs = self._only_split(runs, split)
         self.labels = np.repeat(np.array([run.label for run in runs], dtype=np.int64), [run.stop - run.start for run in runs])
         self.ignored = tuple(map(self._name, sorted(set(self._left_out))))
 
-    def _list(self, label: int, folder: Path) -> Iterator[_Run]:
-        """List the images of a class, and yield where those of each folder in it are in the list."""
+    def _list(self, folders: Sequence[Path]) -> Iterator[_Run]:
+        """List the images of the classes, and yield where those of each folder in a class folder are in the list."""
+        places = [(os.fspath(folder), os.fsencode(f"{folder.relative_to(self._root)}/")) for folder in folders if isinstance(folder, Path)]
+        for label, (folder, plain) in enumerate(zip_longest(folders, plain_folders(places))):
+            start = len(self.files)
+            if plain is None:
+                yield from self._list_below(label, folder)
+            else:
+                self.files.add(plain)
+                if len(self.files) > start:
+                    yield _Run(label, "", start, len(self.files))
+
+    def _list_below(self, label: int, folder: Path) -> Iterator[_Run]:
+        """List the images of a class, which has other files too, or folders in its folder."""
         for below in folders_below(folder, self._left_out, stamped=True):
             images = below.images()
             self._left_out += [below.folder / name for name, image in zip(below.names, images, strict=True) if not image]

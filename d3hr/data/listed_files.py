@@ -14,6 +14,7 @@ import numpy as np
 
 from d3hr.data.headers import content_at
 from d3hr.data.members import Member
+from d3hr.data.plain_folder import Plain
 from d3hr.data.stamps import Stamps, stamps_at
 from d3hr.errors import printable
 
@@ -34,6 +35,14 @@ class Names(Sequence[str]):
         self._buffer += b"".join(encoded)
         self._ends.extend(accumulate(map(len, encoded[1:]), initial=self._ends[-1] + len(encoded[0])) if encoded else ())
         self._stamps.extend(stamps)
+
+    def add(self, plain: Plain) -> None:
+        """Add the names of files in a plain folder, and their stamps."""
+        names, lengths, stamps = plain
+        ends = self._ends[-1] + np.cumsum(np.frombuffer(lengths, dtype=np.uint32), dtype=np.uint64)
+        self._buffer += names
+        self._ends.frombytes(ends.astype(np.uint64).tobytes())
+        self._stamps.frombytes(stamps)
 
     @property
     def stamps(self) -> Stamps | None:

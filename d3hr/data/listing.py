@@ -5,7 +5,6 @@ A folder may hold a million files: they are listed once, one folder at a time, a
 
 import mimetypes
 import os
-import time
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import NamedTuple, cast
 from d3hr.data import formats
 from d3hr.data.headers import start_of
 from d3hr.data.members import Member
-from d3hr.data.stamps import stamp_of
+from d3hr.data.plain_folder import stamp_of
+from d3hr.data.stamps import latest_change
 from d3hr.errors import printable
 
 _LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin", "lost+found"})
@@ -141,18 +141,18 @@ def folders_below(folder: Path, litter: list[Path] | None = None, *, stamped: bo
 def _listed(folder: Path, stamped: bool) -> tuple[list[str], Listed, list[str]]:
     """Return the names of the folders in a folder on the disk, its files, and the names of litter."""
     inner, left, files = list[os.DirEntry[str]](), list[os.DirEntry[str]](), list[os.DirEntry[str]]()
-    now, place = time.time_ns(), os.fspath(folder)
+    latest, place = latest_change(), os.fspath(folder)
     with os.scandir(place) as entries:
         for entry in entries:
             (left if is_litter(entry.name) else inner if _is_folder(entry) else files).append(entry)
     files.sort(key=attrgetter("name"))
-    listed = Listed(folder, [file.name for file in files], [_stamp(place, file, now) for file in files] if stamped else [])
+    listed = Listed(folder, [file.name for file in files], [_stamp(place, file, latest) for file in files] if stamped else [])
     return [entry.name for entry in inner], listed, [entry.name for entry in left]
 
 
-def _stamp(folder: str, file: os.DirEntry[str], now: int) -> int:
+def _stamp(folder: str, file: os.DirEntry[str], latest: int) -> int:
     try:
-        return stamp_of(f"{folder}/{file.name}", file.stat(), now)
+        return stamp_of(f"{folder}/{file.name}", file.stat(), latest)
     except OSError:
         return 0
 
@@ -163,11 +163,11 @@ def _listed_member(folder: Path, stamped: bool) -> tuple[list[str], Listed, list
     for name, is_folder in _entries(folder):
         (left if is_litter(name) else inner if is_folder else files).append(name)
     files.sort()
-    now, stamps = time.time_ns(), list[int]()
+    latest, stamps = latest_change(), list[int]()
     if stamped:
         inside = cast(Member, folder)
         place, status = str(inside), inside.archive.path.stat()
-        stamps = [stamp_of(f"{place}/{name}", status, now) for name in files]
+        stamps = [stamp_of(f"{place}/{name}", status, latest) for name in files]
     return inner, Listed(folder, files, stamps), left
 
 

@@ -3,16 +3,16 @@
 ``make`` and ``git`` know files again likewise. Legend: N images.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d3hr.data.members import Member
+from d3hr.data.plain_folder import stamp_of
 
 RACE_NS = 2_000_000_000
 """A file that changed so shortly before it is looked at may change again without another time of change: it is not known again."""
@@ -33,30 +33,20 @@ def stamps_of(images: object, total: int) -> Stamps:
     return images.stamps() if isinstance(images, Files) else np.zeros(total, dtype=np.uint64)
 
 
-def stamp_of(path: str, status: Any, now: int) -> int:
-    """Return the stamp of a file.
-
-    Args:
-        path: where it is.
-        status: its ``os.stat_result``.
-        now: a time, in nanoseconds, at which ``status`` had not yet been asked for.
-    """
-    changed, entry_changed = status.st_mtime_ns, status.st_ctime_ns
-    if (changed if changed > entry_changed else entry_changed) > now - RACE_NS:
-        return 0
-    text = f"{path}\0{status.st_size}\0{changed}\0{entry_changed}".encode(errors="surrogateescape")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+def latest_change() -> int:
+    """Return the time, in nanoseconds, until which a file must have changed last to have a stamp."""
+    return time.time_ns() - RACE_NS
 
 
 def stamps_at(places: Iterable[str | Member], total: int) -> Stamps:
     """Return the stamps [N] of files on the disk, or in archives, whose members are known again by the archive."""
-    now = time.time_ns()
-    return np.fromiter((_stamp_at(place, now) for place in places), dtype=np.uint64, count=total)
+    latest = latest_change()
+    return np.fromiter((_stamp_at(place, latest) for place in places), dtype=np.uint64, count=total)
 
 
-def _stamp_at(place: str | Member, now: int) -> int:
+def _stamp_at(place: str | Member, latest: int) -> int:
     try:
         status = os.stat(place.archive.path if isinstance(place, Member) else place)  # noqa: PTH116 (a Path for each of a million takes long)
     except (OSError, ValueError):
         return 0
-    return stamp_of(str(place), status, now)
+    return stamp_of(str(place), status, latest)
