@@ -1,6 +1,6 @@
 """A set that grows with its data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -12,7 +12,9 @@ from PIL import Image
 
 import d3hr
 from d3hr.data.opening import load_images
+from d3hr.distillation.grouping import search_mixtures
 from d3hr.errors import DistilledSetError, PriorError
+from d3hr.sets import writer
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.growth import Change, changes_since, in_order_of
 from d3hr.sets.writer import CONTENTS
@@ -86,6 +88,39 @@ def test_only_added_images_are_inverted(photos: Path, tmp_path: Path) -> None:
     with PRIOR.network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0]))):
         d3hr.update(before, load_images(photos), PRIOR, tmp_path / "updated", progress=d3hr.progress.SILENT)
     assert sizes == [2] * 3 + [2] * 3  # three levels up for two images, three down for the two of the set
+
+
+def test_groups_are_searched_for_classes_that_have_changed_alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = distil(photos, tmp_path / "before")
+    add(photos, "bee", ["zz1"])
+    add(photos, "asp", ["a", "b"])
+    searched: list[list[str]] = []
+
+    def watched(mixtures: Any, settings: Any, names: Sequence[str], **options: Any) -> dict[str, int]:
+        searched.append(list(names))
+        return search_mixtures(mixtures, settings, names, **options)
+
+    monkeypatch.setattr(writer, "search_mixtures", watched)
+    updated = d3hr.update(before, load_images(photos), PRIOR, tmp_path / "updated")
+    full = distil(photos, tmp_path / "full")
+    assert searched == [["bee", "asp"], ["ant", "asp", "bee", "cat"]]
+    assert torch.equal(updated.of_class("asp"), full.of_class("asp"))
+
+
+def test_a_class_that_is_damaged_after_its_search_is_drawn_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that was taken over has no candidate of this run; where its picture is lost before the end, one is searched for."""
+    before = distil(photos, tmp_path / "before")
+    add(photos, "asp", ["a", "b"])
+    images = load_images(photos)
+    expected = d3hr.update(before, images, PRIOR, tmp_path / "expected")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "contact_sheet", stop)
+        with pytest.raises(KeyboardInterrupt):
+            d3hr.update(before, images, PRIOR, tmp_path / "updated")
+    monkeypatch.setattr("d3hr.pipeline.reuse_classes", lambda *_: None)
+    next((tmp_path / "updated.partial" / "train").glob("*bee*/*.png")).write_bytes(b"half")
+    updated = d3hr.update(before, images, PRIOR, tmp_path / "updated")
+    assert images_of(updated.path) == images_of(expected.path)
 
 
 def test_a_class_with_several_modes_is_measured_anew(photos: Path, tmp_path: Path) -> None:

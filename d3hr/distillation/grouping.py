@@ -7,7 +7,7 @@ several modes divides the images of its group between them, and each mode draws 
 Legend: M candidate groups, K images in a group, D dimensions, r loadings.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Unpack
 
 import torch
@@ -152,17 +152,22 @@ def mode_name(class_name: str, index: int) -> str:
     return f"{class_name}\0{index}" if index else class_name
 
 
-def search_mixtures(mixtures: Mapping[str, ClassMixture], settings: GroupSettings, **options: Unpack[SearchOptions]) -> dict[str, int]:
+def search_mixtures(
+    mixtures: Mapping[str, ClassMixture],
+    settings: GroupSettings,
+    class_names: Sequence[str] | None = None,
+    **options: Unpack[SearchOptions],
+) -> dict[str, int]:
     """Return the index of each mode's best candidate, by :func:`mode_name`, in the pool of groups of as many images as the mode gets.
 
-    The mixtures, all of the same D, are looked up one after the other.
+    Those of some classes, by default of all. The mixtures, all of the same D, are looked up one after the other.
 
     Raises:
         DataError: the Gaussians differ in D, no latent of a class was seen, or at temperature 0 a class has fewer modes than images.
     """
     variances: dict[int, dict[str, Tensor]] = {}
-    for class_name, mixture in mixtures.items():
-        for name, gaussian, mode_settings in _mode_draws(class_name, mixture, settings):
+    for class_name in mixtures if class_names is None else class_names:
+        for name, gaussian, mode_settings in _mode_draws(class_name, mixtures[class_name], settings):
             if needs_search(mode_settings):
                 variances.setdefault(mode_settings.ipc, {})[name] = class_variances(name, gaussian, mode_settings)
     candidates: dict[str, int] = {}

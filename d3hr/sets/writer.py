@@ -3,6 +3,7 @@
 A set appears whole or not at all: it is built as ``OUT.partial``, where a finished class folder is never made again.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from d3hr.distillation.settings import DistillSettings, StatisticsDtype
 from d3hr.distillation.tasks import GenerateTasks, ImageGenerator
 from d3hr.execution.base import Execution
 from d3hr.execution.worker import name_elsewhere
-from d3hr.fileio.atomic import load_or_make, write_bytes, write_json
+from d3hr.fileio.atomic import load_if_valid, read_json, write_bytes, write_json
 from d3hr.fileio.staging import StagedFolder, remove
 from d3hr.prior.model import Prior
 from d3hr.progress import SILENT, Progress
@@ -97,20 +98,26 @@ def drawn_images(
 ) -> Images:
     """Return a function that draws ``settings.ipc`` images of each class from class statistics, as :func:`write_set` takes it.
 
-    What a search finds is kept in ``folder``, under one of the names of :data:`TEMPORARY`. A mixture is looked up when its turn comes. A
-    search may hold ``memory_budget`` bytes, by default 256 MiB.
+    Groups are searched for the classes that are asked for, and for no others; what is found is kept in ``folder``, under one of the names
+    of :data:`TEMPORARY`. A mixture is looked up when its turn comes. A search may hold ``memory_budget`` bytes, by default 256 MiB.
     """
+    file, device = folder / "candidates.json", name_elsewhere(prior.device)
 
-    def search() -> dict[str, dict[str, int]]:
-        device = name_elsewhere(prior.device)
-        candidates = search_mixtures(mixtures, settings, progress=progress, memory_budget=memory_budget, device=device, execution=execution)
-        return {"candidates": candidates}
+    def candidates(names: Sequence[str]) -> dict[str, int]:
+        kept = load_if_valid(file, read_json, progress) or {}
+        known, searched = dict[str, int](kept.get("candidates", {})), dict.fromkeys(kept.get("classes", []))
+        if more := [name for name in names if name not in searched]:
+            known |= search_mixtures(
+                mixtures, settings, more, progress=progress, memory_budget=memory_budget, device=device, execution=execution
+            )
+            write_json(file, {"classes": [*searched, *more], "candidates": known})
+        return known
 
-    kept = load_or_make(folder / "candidates.json", search, progress) if manifest.ipc else {"candidates": {}}
     generator = ImageGenerator(prior, settings, prior.denoiser.conditions(manifest.conditioning))
 
     def draw(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        return ((names[index], images) for index, images in execution.run(generator, GenerateTasks(names, mixtures, kept["candidates"])))
+        tasks = GenerateTasks(names, mixtures, candidates(names))
+        return ((names[index], images) for index, images in execution.run(generator, tasks))
 
     return draw
 
@@ -118,12 +125,11 @@ def drawn_images(
 def _joined(first: Images, then: Images) -> Images:
     """Return a function that gives the images of both, class by class."""
 
-    def both(names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        for name, images in then(names):
-            ((_, before),) = first([name])
-            yield name, torch.cat([before, images])
+    def joined(name: str, images: Tensor) -> tuple[str, Tensor]:
+        ((_, before),) = first([name])
+        return name, torch.cat([before, images])
 
-    return both
+    return lambda names: itertools.starmap(joined, then(names))
 
 
 def _write_images(folder: Path, manifest: Manifest, draw: Images, progress: Progress) -> None:
@@ -131,10 +137,11 @@ def _write_images(folder: Path, manifest: Manifest, draw: Images, progress: Prog
     train.mkdir(exist_ok=True)
     folders = {entry.name: train / entry.folder for entry in manifest.classes}
     missing = [entry.name for entry in manifest.classes if not _is_kept(folders[entry.name], entry.images, progress)]
+    drawn = draw(missing) if missing else []  # before the bar: a search has one of its own
     threads = decoding_threads()
     with progress.bar(WRITING, len(folders)) as bar, ThreadPoolExecutor(threads) as writers:
         bar.update(len(folders) - len(missing))
-        written = _written(draw(missing), folders, writers, threads)
+        written = _written(drawn, folders, writers, threads)
         for done, _ in enumerate(written, start=len(folders) - len(missing) + 1):
             bar.update(done)
     shown = {entry.name: entry.files(folder)[:MAX_COLUMNS] for entry in manifest.classes[:MAX_CLASSES]}
