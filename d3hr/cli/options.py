@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 3
 """Unreadable images that are named of those that are left out; the manifest names them all."""
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ class Loading:
         prompt: prompt of each class, {name} its name, for text-to-image priors; by default 'a photo of a {name}'
         negative_prompt: what guidance leads away from, for text-to-image priors; by default nothing in particular
         lora: folder or Hub id of a LoRA adapter in diffusers' format, for text-to-image priors
-        precision: arithmetic of the prior's networks; statistics are float64 in any case
+        precision: arithmetic of the prior's networks; auto is bf16 where the device has units for it, else fp32; statistics are float64 in
+            any case
         device: where everything is computed: cpu, cuda, cuda:1, mps; by default on the fastest there is
         compile: translate the transformer by torch.compile: minutes at first; meant for GPUs, no gain measured on CPUs
     """
@@ -125,7 +126,7 @@ class Loading:
     prompt: str | None = None
     negative_prompt: str | None = None
     lora: str | None = None
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     device: str | None = None
     compile: bool = False
 
@@ -136,13 +137,15 @@ class Loading:
         prior = Prior.from_pretrained(
             name,
             device=self.device,
-            dtype=PRECISIONS[self.precision],
+            dtype="auto" if self.precision == "auto" else PRECISIONS[self.precision],
             autoencoder=self.autoencoder,
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
             lora=self.lora,
             compile=self.compile,
         )
+        if self.precision == "auto" and prior.precision != "fp32":
+            progress.say(f"precision {prior.precision}, for which {prior.device.type} has units; --precision fp32 computes in float32")
         say_licence(prior, progress)
         for note in prior.denoiser.notes:
             progress.say(f"{prior.source}: {note}")

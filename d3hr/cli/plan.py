@@ -28,7 +28,7 @@ def plan(
     preset: str = "paper",
     class_map: str | None = None,
     autoencoder: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     store: Literal["images", "statistics"] = "images",
     split: str | None = None,
     student: str = "convnet3",
@@ -53,7 +53,7 @@ def plan(
         preset: paper, fast (a fifth of its calls in inversion), released, mixture (five Gaussians per class), or gentle (for weak priors)
         class_map: YAML file of lines "class: class of the prior", for classes whose names do not match
         autoencoder: folder or Hub id of an autoencoder to use instead of the prior's own
-        precision: arithmetic of the networks
+        precision: arithmetic of the networks; auto is bf16 where this machine's device has units for it, else fp32
         store: images with the statistics next to them, or the statistics alone
         split: train, validation, test, ...; train by default
         student: network to evaluate with
@@ -114,8 +114,11 @@ def _known_shape(prior: str, precision: Precision) -> "PriorShape | None":
     """Return the shape of a prior that is known without its weights."""
     from d3hr.planning.known_shapes import SHAPES
     from d3hr.prior.model import PRECISIONS
+    from d3hr.prior.networks import default_device
+    from d3hr.prior.precision import dtype_held
 
-    return None if prior not in SHAPES or Path(prior).is_dir() else replace(SHAPES[prior], dtype=PRECISIONS[precision])
+    dtype = dtype_held("auto", default_device()) if precision == "auto" else PRECISIONS[precision]
+    return None if prior not in SHAPES or Path(prior).is_dir() else replace(SHAPES[prior], dtype=dtype)
 
 
 def _plan_beyond(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from d3hr.prior.conditions import Condition, Inputs
 from d3hr.prior.families.denoiser import Denoiser
 from d3hr.prior.families.registry import family_of
 from d3hr.prior.networks import default_device
+from d3hr.prior.precision import dtype_held
 from d3hr.prior.repository import PriorRecord, Repository, Variant
 from d3hr.prior.schedules.schedule import Point, Prediction
 from d3hr.prior.schedules.variance_preserving import VariancePreserving
@@ -151,7 +152,7 @@ class Prior:
         path_or_hub_id: str | Path,
         *,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | Literal["auto"] | None = None,
         autoencoder: str | Path | None = None,
         prompt: str | None = None,
         negative_prompt: str | None = None,
@@ -166,7 +167,7 @@ class Prior:
         Args:
             path_or_hub_id: a folder that :meth:`save_pretrained` or diffusers wrote, a Hub id, or a checkpoint of SiT, which is a file.
             device: where the networks run; by default CUDA or MPS where there is one, else the CPU.
-            dtype: precision of the networks: float32 (the default), bfloat16 or float16.
+            dtype: precision of the networks: float32 (the default), bfloat16, float16, or "auto" (see :func:`dtype_held`).
             autoencoder: folder or Hub id of an autoencoder to use instead of the pipeline's own.
             prompt: of a text-to-image prior, the template of the classes' prompts; by default "a photo of a {name}".
             negative_prompt: of a text-to-image prior, what guidance leads away from; by default nothing in particular.
@@ -178,13 +179,12 @@ class Prior:
             DamagedFile: a folder that d3hr finished is not what was written.
             SettingsError: an unknown precision, or no compiler that works.
         """
-        if dtype is not None and dtype not in PRECISIONS.values():
-            raise SettingsError("Unknown precision.", found=f"{dtype}", hint="use float32, bfloat16 or float16.")
         verify(path_or_hub_id)
         variant = Variant(str(autoencoder) if autoencoder else None, prompt, negative_prompt, str(lora) if lora else None)
         repository = Repository(str(path_or_hub_id))
         family = family_of(repository)  # refuses other pipelines before their weights are read
-        where, precision = device or default_device(), dtype or torch.float32
+        where = torch.device(device or default_device())
+        precision = dtype_held(dtype, where, repository.width)
         prior = cls(
             vae=family.load_autoencoder(Repository(str(autoencoder)) if autoencoder else repository, precision).to(where),
             denoiser=family.load(repository, precision).adapted(variant).to(where),

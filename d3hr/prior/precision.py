@@ -1,9 +1,11 @@
-"""Whether a device computes in bfloat16 as fast as it should: by units of its own, not by conversions before and after each product."""
+"""Which precision to compute in: bfloat16 where the device has units of its own for it, not conversions before and after each product."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+from d3hr.errors import SettingsError
 
 AMPERE = 8
 """The first major compute capability of CUDA whose tensor cores take bfloat16."""
@@ -36,6 +38,21 @@ class Units:
         if device.type != "cpu":
             return cls(device.type)
         return cls("cpu", avx512_bf16=torch.cpu._is_avx512_bf16_supported(), amx=torch.cpu._is_amx_tile_supported())
+
+
+def dtype_held(asked: torch.dtype | str | None, device: torch.device, width: int | None = None) -> torch.dtype:
+    """Return the precision to hold a prior in that inverts and draws.
+
+    It is what was asked for, by default float32; for "auto" it follows from the units by the rule of :func:`training_precision`, for a
+    network of ``width`` channels, if that is known. Anything else than float32, bfloat16 and float16 is a ``SettingsError``.
+    """
+    if asked == "auto":
+        return torch.bfloat16 if training_precision(Units.of(device), width or WIDE) == "bf16" else torch.float32
+    if asked is None:
+        return torch.float32
+    if not isinstance(asked, torch.dtype) or asked not in (torch.float32, torch.bfloat16, torch.float16):
+        raise SettingsError("Unknown precision.", found=f"{asked}", hint='use float32, bfloat16, float16 or "auto".')
+    return asked
 
 
 def training_precision(units: Units, width: int) -> Literal["fp32", "bf16"]:

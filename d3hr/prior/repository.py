@@ -140,6 +140,15 @@ class Repository:
         return tuple(labels[key] for key in sorted(labels, key=int))
 
     @property
+    def width(self) -> int | None:
+        """Channels of a transformer with a label table, by its configuration; None for another network."""
+        if not (self.folder / "transformer" / "config.json").is_file():
+            return None
+        config = self.json("transformer/config.json")
+        heads, channels = config.get("num_attention_heads"), config.get("attention_head_dim")
+        return heads * channels if isinstance(heads, int) and isinstance(channels, int) else None
+
+    @property
     def reconstruction_psnr_db(self) -> float | None:
         """PSNR of the autoencoder on the training images, in dB, which ``d3hr fit`` measured; None for a prior of another origin."""
         if not (self.folder / "fit.json").is_file():

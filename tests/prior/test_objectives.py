@@ -9,16 +9,19 @@ import pytest
 import torch
 
 from d3hr import ImageData, Prior, fit_prior
+from d3hr.cli.options import Loading
 from d3hr.distillation.ddim import denoise, invert
 from d3hr.errors import SettingsError
 from d3hr.fileio.atomic import read_json
 from d3hr.prior.fit import training_schedule
+from d3hr.prior.model import PRECISIONS
 from d3hr.prior.networks import SCHEDULER_CONFIG, SCHEDULER_CONFIGS
 from d3hr.prior.precision import Units, training_precision
 from d3hr.prior.repository import write_pipeline
 from d3hr.prior.schedules.flow_matching import FlowMatching
 from d3hr.prior.schedules.reading import read_schedule
 from d3hr.prior.settings import Objective, fit_settings
+from tests.conftest import RecordingProgress, untrained_prior
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
@@ -118,6 +121,29 @@ def test_a_scheduler_keeps_its_class_unless_diffusers_has_none_of_that_name(tmp_
 )
 def test_the_precision_follows_from_the_units(units: Units, width: int, expected: str) -> None:
     assert training_precision(units, width) == expected
+
+
+@pytest.mark.parametrize(
+    ("units", "precision"),
+    [(Units("cpu"), "fp32"), (Units("cpu", amx=True), "fp32"), (Units("cuda", (8, 0)), "bf16"), (Units("cuda", (7, 5)), "fp32")],
+)
+def test_a_prior_is_held_in_what_the_device_has_units_for(
+    units: Units, precision: str, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``auto`` is the same prior as the precision that it comes to, and a set says which that is. This network is too narrow for a CPU."""
+    folder = tmp_path / "prior"
+    untrained_prior(digits.class_names).save_pretrained(folder)
+    monkeypatch.setattr(Units, "of", classmethod(lambda _, device: units))
+    chosen = Prior.from_pretrained(folder, device="cpu", dtype="auto")
+    stated = Prior.from_pretrained(folder, device="cpu", dtype=PRECISIONS[precision])
+    assert chosen.precision == chosen.record.precision == precision
+    assert chosen.fingerprint == stated.fingerprint
+    assert Prior.from_pretrained(folder, device="cpu").precision == "fp32"
+    progress = RecordingProgress()
+    assert Loading(device="cpu").load(str(folder), progress).precision == precision
+    assert any("--precision fp32" in line for line in progress.lines) == (precision == "bf16")
+    with pytest.raises(SettingsError, match="Unknown precision"):
+        Prior.from_pretrained(folder, dtype=torch.float64)
 
 
 def test_units_are_those_of_this_machine() -> None:
