@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.per_class} images, {chance['mean_in_sigma']:.3f} and {chance['std_share']:.1%}",
             flush=True,
         )
-    record("precision", vars(options), figures)
+    record("precision", {**vars(options), "prior": Path(options.prior).name, "images": Path(options.images).name}, figures)
 
 
 if __name__ == "__main__":
