@@ -96,10 +96,10 @@ def inversion_path(
     _require_solver(solver)
     if stride < 1 or (stride > 1 and solver == "fixed_point"):
         raise SettingsError("This stride cannot be taken.", found=f"stride {stride}, solver {solver}", hint="use 1, or more with ddim.")
-    schedule, grid = prior.schedule, prior.schedule.path(level, steps)
+    schedule, grid, condition = prior.schedule, prior.schedule.path(level, steps), labels.to(latents.device)
 
     def predict(z: Tensor, point: Point) -> Tensor:
-        return prior.slope(z, point, labels, guidance_scale)
+        return prior.slope(z, point, condition, guidance_scale)
 
     if solver == "ddim":
         path = ddim_path(predict, schedule, latents, grid, stride)
@@ -142,10 +142,10 @@ def denoise(
         NumericalError: a latent is not finite.
     """
     _require_solver(solver)
-    schedule, descent = prior.schedule, prior.schedule.path(level, steps)[::-1]
+    schedule, descent, condition = prior.schedule, prior.schedule.path(level, steps)[::-1], labels.to(latents.device)
 
     def predict(z: Tensor, point: Point) -> Tensor:
-        return prior.slope(z, point, labels, guidance_scale)
+        return prior.slope(z, point, condition, guidance_scale)
 
     path = (midpoint_path if solver == "midpoint" else denoising_path)(predict, schedule, latents, descent)
     z = latents

@@ -6,7 +6,7 @@ Legend: N images.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,11 @@ class Condition:
     """Arguments of the network for one image of the class, without the axis of images."""
     null: Inputs | None = None
     """The arguments that guidance leads away from: those of no class in particular. None where the prior knows none."""
+
+    def to(self, device: torch.device) -> Condition:
+        """Return the same with its arguments on a device, so that they are not copied there at each call of the network."""
+        null = self.null and {name: value.to(device) for name, value in self.null.items()}
+        return replace(self, inputs={name: value.to(device) for name, value in self.inputs.items()}, null=null)
 
     def batch(self, count: int, *, guided: bool = False) -> dict[str, Tensor]:
         """Return the arguments for ``count`` images; if ``guided``, for as many again of no class.
