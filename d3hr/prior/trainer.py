@@ -28,10 +28,13 @@ from d3hr.seeds import generator_for
 CHECKPOINT_SECONDS = 30.0
 """Seconds between two checkpoints; where saving one takes s > 1 seconds, s times as many."""
 _CURVE_POINTS = 200
-_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _READ_EVERY = 50
 """Steps after which losses are read from the device, which waits for it, and checked; also before a checkpoint and at curve points."""
 Batch = TypeVar("Batch")
+
+# cuBLAS gives the same bits only with a workspace of fixed size, and PyTorch looks for that setting at the first product of a process and
+# never again: it is made when networks are first imported, not when they are trained.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @dataclass
@@ -93,15 +96,15 @@ def even_batches(size: int, batch_size: int, seed: int, of_each: int = 1) -> Cal
 def reproducible(device: torch.device) -> Iterator[None]:
     """Let CUDA compute by algorithms that give the same bits each time, inside the context; other devices do so anyway.
 
-    Where PyTorch has no such algorithm for an operation, it warns, and the weights of a second training may differ in their last bits.
+    Where PyTorch has no such algorithm for an operation, or as for attention takes none unless errors replace warnings, it warns, and the
+    weights of a second training may differ in their last bits.
     """
     if device.type != "cuda":
         yield
         return
-    cudnn, workspace = torch.backends.cudnn, os.environ.get(_WORKSPACE)
+    cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     of_cudnn = cudnn.benchmark, cudnn.deterministic
-    os.environ.setdefault(_WORKSPACE, ":4096:8")  # cuBLAS gives the same bits only with a workspace of fixed size
     torch.use_deterministic_algorithms(True, warn_only=True)
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
@@ -109,8 +112,6 @@ def reproducible(device: torch.device) -> Iterator[None]:
     finally:
         cudnn.benchmark, cudnn.deterministic = of_cudnn
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        if workspace is None:
-            del os.environ[_WORKSPACE]
 
 
 @dataclass

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -154,21 +156,27 @@ def determinism() -> tuple[object, ...]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         cudnn.benchmark,
         cudnn.deterministic,
-        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     )
 
 
-@pytest.mark.parametrize("workspace", [None, ":16:8"])
-def test_cuda_is_deterministic_inside_the_context_alone(workspace: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's own workspace is kept; afterwards all is as before, also after an error. The CPU needs nothing."""
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    if workspace:
-        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "own"), [("d3hr.prior.model", None), ("d3hr.evaluation.teachers", ":16:8")])
+def test_cublas_has_a_fixed_workspace_before_its_first_product(module: str, own: str | None) -> None:
+    """PyTorch asks for it once in a process, so it is there as soon as networks can be; the user's own is kept."""
+    inherited = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    code = f"import os, {module}; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    given = {"CUBLAS_WORKSPACE_CONFIG": own} if own else {}
+    done = subprocess.run([sys.executable, "-c", code], env={**inherited, **given}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (own or ":4096:8")
+
+
+def test_cuda_is_deterministic_inside_the_context_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards all is as before, also after an error. The CPU needs nothing."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = determinism()
-    assert before == (False, False, True, False, workspace)
+    assert before == (False, False, True, False)
     with pytest.raises(KeyboardInterrupt), reproducible(torch.device("cuda:1")):
-        assert determinism() == (True, True, False, True, workspace or ":4096:8")
+        assert determinism() == (True, True, False, True)
         raise KeyboardInterrupt
     assert determinism() == before
     with reproducible(torch.device("cpu")):
