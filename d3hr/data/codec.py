@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from d3hr.data.depth import FULL, deep_values, is_deep, refusal, stated_bits, swap_bytes, to_eight_bits
-from d3hr.data.headers import MAX_BYTES, MIN_SIDE, ORIENTATION, Found, open_header
+from d3hr.data.headers import MAX_BYTES, MIN_SIDE, ORIENTATION, Found, may_be_turned, open_header
 from d3hr.errors import SettingsError
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -52,7 +52,7 @@ def open_upright(blob: bytes, bits: int = FULL, least: int | None = None) -> Ima
             image = to_eight_bits(values, stated or bits)
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise from many unrelated trees
         raise ValueError(f"damaged: {error}") from error
 
@@ -88,7 +88,7 @@ def upright(image: Image.Image) -> Image.Image:
     """Return an image rotated and mirrored as its EXIF data say; damaged EXIF data are ignored, and the picture is not refused."""
     image.load()
     try:
-        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+        turned = may_be_turned(image) and image.getexif().get(ORIENTATION, 1) in range(2, 9)
     except Exception:  # damaged EXIF data: any error
         return image
     return ImageOps.exif_transpose(image) if turned else image

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -20,6 +21,8 @@ MIN_SIDE = 4
 """Smallest side, in pixels, that counts as a picture."""
 ORIENTATION = 0x0112
 """The EXIF tag of how an image is rotated or mirrored."""
+_TELL_ORIENTATION = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+"""Names, in Pillow, of the data of an image in which it looks for its orientation."""
 _EMPTY = f"no content: an empty file, none at all, one that may not be read, or over {MAX_BYTES:,} bytes"
 
 
@@ -143,13 +146,18 @@ def examine_header(content: bytes | Path) -> Found:
     raise ValueError(_EMPTY)
 
 
+def may_be_turned(image: Image) -> bool:
+    """Return whether an image has data that may tell its orientation: reading EXIF data where there are none takes as long as a header."""
+    return isinstance(image, TiffImageFile) or not image.info.keys().isdisjoint(_TELL_ORIENTATION)
+
+
 def _stated(header: ImageFile) -> Found:
     if why := refusal(header):
         raise ValueError(why)
     width, height = header.size
     try:
-        # A TIFF's size is upright as it is; without EXIF data, getexif of a PNG would decode the whole picture to find some.
-        turned = "exif" in header.info and not isinstance(header, TiffImageFile) and header.getexif().get(ORIENTATION, 1) in range(5, 9)
+        # A TIFF's size is upright as it is.
+        turned = not isinstance(header, TiffImageFile) and may_be_turned(header) and header.getexif().get(ORIENTATION, 1) in range(5, 9)
         frames = bool(getattr(header, "is_animated", False))
     except Exception:  # damaged EXIF data or frames: any error
         turned = frames = False

@@ -1,5 +1,6 @@
 """Opens sources of encoded images: the built-in digits, folders, archives, single files, and tables of the Hugging Face Hub."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from d3hr.data.headers import start_of
 from d3hr.data.in_memory import open_in_memory
 from d3hr.data.label_tables import LABEL_SUFFIXES, by_table, find_table, read_table
 from d3hr.data.labels import LabelledFiles, by_pattern
+from d3hr.data.listing import folders_in
 from d3hr.data.members import is_archive, open_archive
 from d3hr.data.pickles import refuse_pickles
 from d3hr.data.tables import open_table, saved_by_datasets
@@ -104,7 +106,7 @@ def _open(name: str, request: Request) -> Opened:
 
 def _open_folder(path: Path, request: Request) -> Opened:
     """Open a folder on the disk."""
-    if any(path.glob("*.parquet")) or any(path.glob("[!.]*/*.parquet")):
+    if any(name.endswith(".parquet") for folder in (path, *folders_in(path)) for name in os.listdir(folder)):  # noqa: PTH208 (a million)
         return _open_table(str(path.resolve()), request)
     if saved_by_datasets(path):
         return _open_table(str(path.resolve()), request)

@@ -1,6 +1,7 @@
 """Names of a million files in one buffer."""
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,13 @@ def test_a_listed_file_has_the_stamp_that_it_has_by_its_path(tmp_path: Path, mon
     assert listed.names == ["a.jpg", "gone.png", "ä b.png"]
     assert listed.stamps == stamps.tolist()
     assert (listed.stamps[1], 0 in listed.stamps[::2]) == (0, False)
+
+
+def test_names_travel_in_little_memory() -> None:
+    """What a worker is sent of a file is its name and less than twenty bytes more."""
+    names = Names()
+    for label in range(20):
+        names.extend(f"n{label:08d}/", [f"n{label:08d}_{index}.JPEG" for index in range(100)], range(100))
+    sent = pickle.dumps(ListedFiles(Path("images"), names), pickle.HIGHEST_PROTOCOL)
+    assert len(sent) < sum(map(len, names)) + 20 * len(names)
+    assert list(pickle.loads(sent).files) == list(names)
