@@ -171,25 +171,33 @@ def compare_with_baselines(
     One student per seed is trained on the set; each baseline is drawn anew for each seed, and one student trained on it. Real images are
     resized once, to the side that students see; the prior draws on the grid, and with the guidance, of the set. A baseline without its
     images or prior, or with too few images of a class, is left out. Baselines and results of an earlier run in ``out`` are used again.
-    Students are trained where ``execution`` says; the table does not depend on it.
+    Baselines are drawn and students trained where ``execution`` says; the table does not depend on it.
     """
     require_seeds(seeds)
-    with lock_workdir(out, {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}):
+    key = {"kind": "evaluation", "set": subject.identity, "test": test.fingerprint}
+    with lock_workdir(out, key), execution.session() as place:
         wanted = subject.ipc * subject.pack**2
         if real is not None and min(real.counts.values()) < wanted:
             progress.say(f"no row of random real images: a class has fewer than {wanted} of them")
             real = None
-        drawn = _baselines(subject, out / "baselines", setting, real=real, prior=prior, seeds=seeds)
+        drawn = _baselines(subject, out / "baselines", setting, real=real, prior=prior, seeds=seeds, execution=place)
         own = Entry(subject, seeds, own_name(subject.method))
         entries = [*drawn, own] if own.name else [own, *drawn]
-        rows = compare_entries(entries, test, [setting], folder=out / "trainings", execution=execution, progress=progress)
+        rows = compare_entries(entries, test, [setting], folder=out / "trainings", execution=place, progress=progress)
         comparison = Comparison(rows)
         comparison.write(out)
         return comparison
 
 
 def _baselines(
-    subject: ImageSet, folder: Path, setting: Setting, *, real: ImageData | None, prior: Prior | None, seeds: Sequence[int]
+    subject: ImageSet,
+    folder: Path,
+    setting: Setting,
+    *,
+    real: ImageData | None,
+    prior: Prior | None,
+    seeds: Sequence[int],
+    execution: Execution,
 ) -> Iterator[Entry]:
     """Make the sets of each baseline, one per seed; a folder's name says what differs from other evaluations of the set."""
     names, ipc, manifest = subject.class_names, subject.ipc, subject.manifest
@@ -206,5 +214,5 @@ def _baselines(
             steps, guidance = manifest.steps, manifest.denoising_guidance
             out = folder / f"prior_only-ipc{ipc}{'' if steps == USUAL_STEPS else f'-{steps}steps'}-seed{seed}"
             matches = manifest.conditioning_in(prior.class_names) if prior.fingerprint == manifest.prior.fingerprint else None
-            drawn = prior_only(prior, names, out, ipc=ipc, steps=steps, guidance_scale=guidance, conditioning=matches, seed=seed)
-            yield Entry(drawn, [seed])
+            given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance, "conditioning": matches}
+            yield Entry(prior_only(prior, names, out, ipc=ipc, seed=seed, execution=execution, **given), [seed])

@@ -20,7 +20,7 @@ from d3hr.progress import Progress
 from d3hr.selection.real_images import require_real_images
 from d3hr.sets.distilled_set import DistilledSet
 from d3hr.sets.manifest import Manifest
-from d3hr.sets.writer import write_set
+from d3hr.sets.writer import Images, write_set
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,13 @@ class Job:
         Raises:
             OutputError: ``out`` holds something else.
         """
-        return write_images(self.out, self.manifest(settings, generated=generated), images_of, self.progress)
+        manifest = self.manifest(settings, generated=generated)
+        return write_whole_set(self.out, manifest, lambda names: ((name, images_of(name)) for name in names), self.progress)
 
 
-def write_images(out: str | Path, manifest: Manifest, images_of: Callable[[str], Tensor], progress: Progress) -> DistilledSet:
+def write_whole_set(out: str | Path, manifest: Manifest, draw: Images, progress: Progress) -> DistilledSet:
     """Write the set that ``manifest`` describes from the images of each class, or return it if an earlier run has finished it."""
     with StagedFolder(out, manifest.key()) as stage:
         if not stage.finished:
-            write_set(stage, manifest, lambda names: ((name, images_of(name)) for name in names), progress=progress)
+            write_set(stage, manifest, draw, progress=progress)
     return DistilledSet.load(out)

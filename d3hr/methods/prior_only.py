@@ -1,6 +1,7 @@
 """Images drawn from a diffusion prior without the inversion of real ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +13,11 @@ from d3hr.distillation.presets import DistillOptions
 from d3hr.distillation.settings import USUAL_STEPS, DistillSettings
 from d3hr.distillation.tasks import generate_images
 from d3hr.errors import NumericalError, require_at_least, require_kind
+from d3hr.execution.base import SERIAL, Execution
 from d3hr.methods.base import PriorMethodSettings
-from d3hr.methods.job import Job, write_images
+from d3hr.methods.job import Job, write_whole_set
 from d3hr.prior.class_matching import Conditioning
+from d3hr.prior.conditions import Condition
 from d3hr.prior.model import OPEN_PRIOR, Prior
 from d3hr.progress import BY_DEFAULT, Progress
 from d3hr.seeds import generator_for
@@ -40,8 +43,32 @@ def write_prior_only(job: Job, settings: PriorOnlySettings) -> DistilledSet:
         guidance_scale=settings.resolved.denoising_guidance,
         conditioning=job.inputs.conditioning,
         seed=job.seed,
+        execution=job.execution,
         progress=job.progress,
     )
+
+
+@dataclass(frozen=True)
+class NoiseDenoiser:
+    """Draws the images of a class from pure noise, as work whose tasks are class names."""
+
+    prior: Prior
+    conditions: Mapping[str, Condition]
+    ipc: int
+    steps: int
+    guidance_scale: float
+    seed: int
+
+    def open(self) -> Callable[[str], Tensor]:
+        """Return the function that gives the images of a class, float [K, 3, H, W] in [-1, 1]."""
+        return self._images
+
+    def _images(self, name: str) -> Tensor:
+        prior, last = self.prior, self.steps - 1
+        generator = generator_for(self.seed, "prior_only", name)
+        noise = prior.schedule.noise_scale * torch.randn(self.ipc, *prior.latent_shape, generator=generator)
+        with NumericalError.naming(name):
+            return generate_images(prior, noise, self.conditions[name], level=last, steps=self.steps, guidance_scale=self.guidance_scale)
 
 
 def prior_only(
@@ -54,6 +81,7 @@ def prior_only(
     guidance_scale: float = 4.0,
     conditioning: Sequence[Conditioning] | None = None,
     seed: int = 0,
+    execution: Execution = SERIAL,
     progress: Progress = BY_DEFAULT,
 ) -> DistilledSet:
     """Draw ``ipc`` images of each class from the prior: pure noise denoised from the top of the grid, no inversion, no matching.
@@ -67,6 +95,7 @@ def prior_only(
         guidance_scale: classifier-free guidance.
         conditioning: the prior's class for each class; by default they are matched by name.
         seed: seed of the noise; a class's images depend on it and on the class's name.
+        execution: where images are drawn, each class a task; the set does not depend on it.
         progress: where to report.
 
     Raises:
@@ -77,15 +106,9 @@ def prior_only(
     require_kind("prior", prior, Prior, OPEN_PRIOR)
     require_at_least("--ipc", ipc)
     matches = conditioning or prior.denoiser.match(class_names, of="the data")
-    conditions = prior.denoiser.conditions(matches)
-
-    def images_of(name: str) -> Tensor:
-        noise = prior.schedule.noise_scale * torch.randn(ipc, *prior.latent_shape, generator=generator_for(seed, "prior_only", name))
-        with NumericalError.naming(name):
-            return generate_images(prior, noise, conditions[name], level=steps - 1, steps=steps, guidance_scale=guidance_scale)
-
+    work = NoiseDenoiser(prior, prior.denoiser.conditions(matches), ipc, steps, guidance_scale, seed)
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale}
-    return write_images(
+    return write_whole_set(
         out,
         Manifest.of(
             method="prior_only",
@@ -96,6 +119,6 @@ def prior_only(
             prior=prior.record,
             conditioning=matches,
         ),
-        images_of,
+        lambda names: ((names[index], images) for index, images in execution.run(work, names)),
         progress,
     )

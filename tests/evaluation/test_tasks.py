@@ -20,6 +20,7 @@ from d3hr.evaluation.teachers import Teacher
 from d3hr.evaluation.training import seeded_student
 from d3hr.execution.base import SERIAL, Execution
 from d3hr.execution.processes import WorkerProcesses
+from d3hr.execution.ray import RayCluster
 from d3hr.methods.job import MethodInputs
 from d3hr.sets.distilled_set import DistilledSet
 from tests.conftest import MakeFolder, tree, untrained_prior
@@ -60,12 +61,18 @@ def settings(tmp_path: Path) -> list[Setting]:
     return [Setting("convnet1", HARD), Setting("convnet1", STORED, teacher), Setting("convnet1", ONLINE, teacher)]
 
 
-@pytest.mark.parametrize("execution", [Elsewhere(), pytest.param(WorkerProcesses(2), marks=pytest.mark.slow)], ids=["pickled", "processes"])
+@pytest.mark.parametrize(
+    "execution",
+    [Elsewhere(), pytest.param(WorkerProcesses(2), marks=pytest.mark.slow), pytest.param(RayCluster("local", 2), marks=pytest.mark.slow)],
+    ids=["pickled", "processes", "ray"],
+)
 @pytest.mark.usefixtures("one_thread")
 def test_a_comparison_is_the_same_anywhere(
     entries: list[Entry], settings: list[Setting], test_images: ImageData, tmp_path: Path, execution: Execution
 ) -> None:
     """To the last digit, and to the last byte of what is kept of each training."""
+    if isinstance(execution, RayCluster):
+        pytest.importorskip("ray")
     here = compare_entries(entries, test_images, settings, folder=tmp_path / "here")
     there = compare_entries(entries, test_images, settings, folder=tmp_path / "there", execution=execution)
     assert here == there
@@ -105,7 +112,7 @@ def test_trainings_that_are_one_are_done_once(entries: list[Entry], test_images:
 def compared(images: ImageData, test: ImageData, folder: Path, prior: Path, execution: Execution) -> list[Evaluation]:
     quick = {"steps": 4, "level": 2, "num_candidates": 20}
     matrix = Matrix(
-        methods=(MatrixRow(method="d3hr", settings=quick), MatrixRow(method="chosen"), MatrixRow(method="random_real")),
+        methods=(MatrixRow(method="d3hr", settings=quick), MatrixRow(method="chosen"), MatrixRow(method="prior_only")),
         ipc=(1, 2),
         distillation_seeds=(0, 1),
         students=("convnet1",),
