@@ -215,6 +215,6 @@ class Scale:
             drawing = self._on_devices(self.classes, self.drawn * one)
             stages.append(ScaleStage("draw", 5, "every device", f"{self.classes * self.drawn:,} images", drawing, drawing))
         images = self.classes * settings.ipc
-        writing = images * self.rates.write
+        writing = images * self.rates.write / min(MOST_DECODERS, self.machines.cores_per_node)
         stages.append(ScaleStage("write", 5, "one process", f"{images:,} images", writing, writing / self.nodes))
         return stages

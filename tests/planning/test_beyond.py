@@ -49,13 +49,13 @@ def test_seconds_by_hand() -> None:
     assert found["merge statistics"] == pytest.approx((100, 10 * (0.5 + 0.256) + (51.2 + 100) / 2))
     assert found["search"][0] == pytest.approx(1 + 4 * 1000 * 16 * 10 / 1e6)
     assert found["draw"] == pytest.approx((3 * 10 * (62_000 + 300) / 1e6,) * 2)
-    assert found["write"] == pytest.approx((200, 100))
+    assert found["write"] == pytest.approx((200 / 8, 100 / 8))
 
 
 def test_phases_follow_one_another_and_their_stages_overlap() -> None:
     plan = at_scale(scale())
-    assert plan.seconds == pytest.approx(10_240 + 10_240 + 1.64 + 200)
-    assert plan.designed == pytest.approx(5_120 + 10_240 + 1.64 + 100)
+    assert plan.seconds == pytest.approx(10_240 + 10_240 + 1.64 + 25)
+    assert plan.designed == pytest.approx(5_120 + 10_240 + 1.64 + 12.5)
     assert plan.longest.name == "look at every image"
 
 
