@@ -21,6 +21,7 @@ from d3hr.execution.base import SERIAL, Execution
 from d3hr.fileio.atomic import load_if_valid, read_json, write_json
 from d3hr.fileio.checksums import digest_of
 from d3hr.fileio.names import class_folders
+from d3hr.prior.networks import default_device
 from d3hr.progress import SILENT, Progress, Within
 from d3hr.sets.image_set import ImageSet, require_images
 
@@ -64,6 +65,8 @@ class _Planned:
     @classmethod
     def of(cls, entry: Entry, setting: Setting, seed: int, test: ImageData, folder: Path, place: int = 0) -> _Planned:
         require_images(entry.distilled)
+        side = entry.distilled.image_size if setting.image_size is None else setting.image_size
+        setting = replace(setting, protocol=setting.protocol.on(default_device(), side))
         return cls(entry, setting, seed, _about(entry.distilled, test, setting, seed), folder, place)
 
     @property

@@ -64,6 +64,7 @@ def evaluate(
         require_kind("test", test, ImageData, OPEN_IMAGES)
         test = StudentImages(test)
     protocol = protocol_named(protocol, ipc=distilled.ipc, classes=len(distilled.class_names))
+    protocol = protocol.on(default_device(), distilled.image_size if image_size is None else image_size)
     first = Training(distilled, student, protocol, seeds[0], image_size)
     task, record = prepared(first, test, teacher, soft_label_file)
     runs: dict[int, TrainingResult] = {}

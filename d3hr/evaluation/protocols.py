@@ -13,12 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3hr.errors import SettingsError, settings_error
 from d3hr.fileio.structured import read_mapping
+from d3hr.prior.precision import WIDE, Units, training_precision
 
 _FILES = Path(__file__).parent / "protocol_files"
+LARGE = 64
+"""Side, in pixels, of the smallest images on which networks are trained in bfloat16 unless it is asked for: the products of smaller ones
+take less time than the casts before and after them."""
 _BY = {"by_ipc": "images per class", "by_classes": "classes"}
 """Keys of a file that hold other fields from a number on, in the order in which they apply, and of what the number is."""
 _AROUND = ("about", "base", *_BY)
@@ -81,8 +86,9 @@ class Protocol(BaseModel):
     lies outside is cut off, and the share is what is left of it (arXiv 1905.04899)."""
     test_crop: float = Field(default=1.0, gt=0, le=1)
     """Share of the side of a test image that the student sees, in its centre: 0.875 is a resize to 8/7 of the side and a centre crop."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the network in training: float32, or bfloat16 where PyTorch's autocast does; tests are in float32."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Arithmetic of the network in training: float32, or bfloat16 where PyTorch's autocast does; tests are in float32. ``auto`` is bfloat16
+    for images of at least 64 pixels where the device has units for it, else float32; results say which it was."""
     checks: int = Field(default=10, gt=0)
     """Number of tests of the student, evenly over the training; tables report the last, and the best under its own name."""
     best_from: int = Field(default=0, ge=0)
@@ -120,6 +126,13 @@ class Protocol(BaseModel):
     def for_student(self, student: str) -> Protocol:
         """Return the protocol with the learning rate that it has for a student."""
         return self.model_copy(update={"learning_rate": self.learning_rate_by_student.get(student, self.learning_rate)})
+
+    def on(self, device: torch.device, image_size: int) -> Protocol:
+        """Return the protocol with the precision that ``auto`` means on a device, for images of ``image_size`` pixels a side."""
+        if self.precision != "auto":
+            return self
+        worth = image_size >= LARGE and training_precision(Units.of(device), WIDE) == "bf16"
+        return self.model_copy(update={"precision": "bf16" if worth else "fp32"})
 
     def ticks(self, count: int) -> tuple[int, int]:
         """Return the number of ticks of a training on ``count`` images, and the number of optimiser steps per tick.

@@ -57,6 +57,7 @@ def train_teacher(
     if protocol.soft:
         raise SettingsError("A teacher learns from hard labels.", found=f"{protocol.labels} labels", hint="use --protocol teacher.")
     sized = images if image_size is None else images.at_size(image_size)
+    protocol = protocol.on(default_device(), sized.image_size)
     key = {
         "kind": "teacher",
         "data": images.fingerprint,

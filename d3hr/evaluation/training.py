@@ -115,9 +115,10 @@ def train_student(
         after_step: called with the number of steps done.
         checkpoint: file to continue from and to save to.
     """
+    device = next(network.parameters()).device
+    protocol = protocol.on(device, image_size)
     augment, mix = augmentation(protocol, image_size), mixing(protocol)
     batches = even_batches(count, protocol.batch_size, seed, of_each)
-    device = next(network.parameters()).device
 
     def load(step: int) -> tuple[Tensor, Tensor]:
         positions = batches(step)

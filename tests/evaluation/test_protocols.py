@@ -2,9 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from d3hr import evaluate, load_images
+from d3hr.comparison.trainings import Setting, evaluate_once
 from d3hr.errors import SettingsError
 from d3hr.evaluation.protocols import Protocol, protocol_from, protocol_named, protocol_names
+from d3hr.evaluation.teacher_training import train_teacher
+from d3hr.prior.precision import Units
+from tests.conftest import MakeFolder
 
 FIELDS: dict[str, Any] = {"name": "mine", "epochs": 3, "batch_size": 4, "learning_rate": 0.1}
 
@@ -188,3 +194,42 @@ def test_a_damaged_file_is_refused(text: str, words: str, tmp_path: Path) -> Non
         protocol_named(file, ipc=1, classes=2)
     with pytest.raises(SettingsError, match="Unknown protocol"):
         protocol_named(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("units", "side", "expected"),
+    [
+        (Units("cpu"), 224, "fp32"),
+        (Units("cpu", amx=True), 224, "bf16"),
+        (Units("cuda", (8, 0)), 64, "bf16"),
+        (Units("cuda", (8, 0)), 32, "fp32"),
+        (Units("cuda", (7, 5)), 224, "fp32"),
+        (Units("mps"), 224, "fp32"),
+    ],
+)
+def test_large_images_are_trained_on_in_what_the_device_has_units_for(
+    units: Units, side: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teachers and the paper's students; a protocol that states its precision keeps it everywhere."""
+    monkeypatch.setattr(Units, "of", classmethod(lambda _, device: units))
+    for name in ("teacher", "paper-cifar", "paper-imagenet", "stored", "paper-hard"):
+        assert protocol_named(name, ipc=10, classes=10).on(torch.device("cpu"), side).precision == expected
+    for stated in ("fp32", "bf16"):
+        assert protocol_named("hard").model_copy(update={"precision": stated}).on(torch.device("cpu"), side).precision == stated
+
+
+@pytest.mark.slow
+def test_a_result_says_the_precision_of_its_training(image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not ``auto``: a teacher and a student trained where there are units for bfloat16 are others than those without."""
+    images = load_images(image_folder({"ant": 4, "bee": 4}, size=64))
+    short = {"steps": 1, "batch_size": 4, "learning_rate": 0.01, "checks": 1, "precision": "auto"}
+    (tmp_path / "trainings").mkdir()
+    for units, expected in ((Units("cpu"), "fp32"), (Units("cpu", amx=True), "bf16")):
+        monkeypatch.setattr(Units, "of", classmethod(lambda _, device, units=units: units))
+        protocol = protocol_from({"name": "short", **short})
+        row = evaluate_once(images, images, Setting("convnet1", protocol), 0, tmp_path / "trainings")
+        assert row.protocol.precision == expected
+        assert evaluate(images, images, student="convnet1", protocol=protocol, seeds=(0,)).protocol.precision == expected
+        made = train_teacher(images, tmp_path / expected, test=images, student="convnet1", protocol=protocol)
+        assert made.about["protocol"]["precision"] == expected
+    assert len(list((tmp_path / "trainings").iterdir())) == 2
