@@ -108,6 +108,7 @@ def test_a_prior_of_each_family_there_and_back(small: SmallPrior, precision: str
         assert (images.device, images.dtype) == (DEVICE, torch.float32)
 
 
+@pytest.mark.slow
 @each_precision
 def test_statistics_of_images(precision: str, digits: ImageData) -> None:
     """From images on the CPU to a Gaussian on the CPU, with one copy for each batch."""
@@ -133,6 +134,7 @@ def test_a_search_on_a_device() -> None:
         assert read(gpu) == {"copy": 2}
 
 
+@pytest.mark.slow
 @each_precision
 def test_images_of_a_class(precision: str) -> None:
     prior, settings = untrained_prior(("ant", "bee")), distill_settings("gentle", ipc=4, level=LEVEL, steps=STEPS, batch_size=2)
@@ -145,6 +147,7 @@ def test_images_of_a_class(precision: str) -> None:
         assert gpu.reads["copy"] == 2  # of one batch each
 
 
+@pytest.mark.slow
 def test_normality_by_level(digits: ImageData) -> None:
     prior = untrained_prior(digits.class_names)
     matches = prior.denoiser.match(digits.class_names, of="digits")

@@ -11,13 +11,13 @@ from functools import cached_property, partial
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_parts.timing import forget_peak, median_seconds, peak_gib
 from benchmarks.gpu_parts.worker import Figures, Job, Measurements, NotNow
 from d3hr import Prior, denoise, invert
 from d3hr.distillation.ddim import calls_per_prediction
 from d3hr.distillation.presets import distill_settings
-from d3hr.planning.counting import prior_needs
 from d3hr.planning.measure import seconds_of
 
 LEVEL = distill_settings("paper").statistics_level
@@ -43,7 +43,10 @@ class Network:
     @cached_property
     def flops(self) -> int:
         """Operations of one call of the network for one image."""
-        return prior_needs(self.job.scale.shape).network.flops
+        latent = torch.randn(1, *self.prior.latent_shape, device=self.job.device)
+        with FlopCounterMode(display=False) as counter:
+            self.prior.slope(latent, self.prior.schedule.points(2)[1], self.prior.denoiser.example)
+        return int(counter.get_total_flops())
 
     @property
     def best_batch(self) -> int:

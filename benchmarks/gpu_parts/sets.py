@@ -21,7 +21,7 @@ def measurements(job: Job) -> Measurements:
     """Yield the accuracy of a set of each kind, and then of further ones; each set has a seed, and one training on it the same."""
     shutil.rmtree(job.plan.out / "sets", ignore_errors=True)
     images, test = (images_of(job, split) for split in ("train", "test"))
-    prior = Prior.from_pretrained(prior_folder(job), device=job.device)
+    prior = Prior.from_pretrained(prior_folder(job), dtype="auto")
     for seed in range(job.scale.set_seeds):
         for way in WAYS:
             yield f"{way}, set {seed}", partial(_accuracy, job, images, test, prior, way, seed)
