@@ -184,7 +184,8 @@ def _evaluate(work: Workload, measured: Measured, student: StudentNeeds) -> Stag
 
 def _peak_bytes(work: Workload, measured: Measured, prior: PriorNeeds, student: StudentNeeds) -> int:
     """Return the peak of the probe plus what it did not hold; if it could not run whole batches, plus what these would hold."""
-    kept = max(work.statistics * FLOAT64, 2 * work.pixel_bytes * (work.distilled + work.test_images) if work.distilled else 0)
+    of_class = work.statistics // len(work.counts) * FLOAT64  # one class at a time
+    kept = max(of_class, 2 * work.pixel_bytes * (work.distilled + work.test_images) if work.distilled else 0)
     if measured.complete and not measured.stand_ins:
         return measured.peak + kept
     settings = work.settings

@@ -94,8 +94,9 @@ def test_classes_are_shared_out_over_devices() -> None:
 
 
 def test_memory_is_what_was_seen_and_what_is_kept() -> None:
-    """Kept: 30 images of 192 bytes and 100 test images, each twice while they are joined; more than statistics of 3 * 2 * 16 * 8."""
+    """Kept: 30 images of 192 bytes and 100 test images, each twice while they are joined; more than statistics of 2 * 16 * 8."""
     assert planned().peak_bytes == 10_000 + 2 * 192 * (30 + 100)
+    assert planned(modes=30, rank=16).peak_bytes == 10_000 + 8 * 30 * (2 + 16) * 16  # statistics in float64, of one class at a time
 
 
 def test_memory_of_batches_that_were_not_run() -> None:
