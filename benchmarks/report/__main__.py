@@ -112,8 +112,8 @@ SECTIONS: list[tuple[str, str, Callable[[Page], None]]] = [
         "`d3hr fit --objective`: the same transformer (preset `tiny`) behind the same autoencoder, at 16 pixels, on 1,000 images of each "
         "class; a step of 64 images costs the same whatever is learned, so equal steps are equal minutes. Sets of ten images per class, "
         "without guidance but for `mixture`, at levels of the same σ / α. Drawn images are compared with held-out ones in the features of "
-        "a ConvNet-3. Held-out training images throughout; one fit, one set and one training each, so that accuracies a point or two apart "
-        "are alike.",
+        "a ConvNet-3. Held-out training images throughout; means over fits of two seeds, with one set and one training each, so that "
+        "accuracies a point or two apart are alike.",
         objectives,
     ),
     ("", "", main_matrices),

@@ -11,7 +11,7 @@ from d3hr.prior.presets import FINE_TUNING, PriorPreset, TrainingSettings, prior
 
 Objective = Literal["epsilon", "v", "flow"]
 """What a network learns to predict: noise (DDPM, arXiv 2006.11239), v (arXiv 2202.00512), or the velocity of a flow (arXiv 2210.02747)."""
-OBJECTIVE: Objective = "epsilon"
+OBJECTIVE: Objective = "v"
 """What a new network learns by default (docs/decisions.md)."""
 _ENDLESS = 10**9
 AUTO, OWN = "auto", "own"
@@ -40,8 +40,8 @@ class FitSettings(BaseModel):
     """with --init, the class of the pretrained prior that a class starts as; others start as the class of the same name, or as the null
     class; for a text-to-image prior, the prompt of a class"""
     objective: Objective | None = None
-    """what a new transformer learns to predict: the noise (epsilon, the default), v, or the velocity of a flow, at logit-normal times; with
-    --init it predicts what the pretrained one does"""
+    """what a new transformer learns to predict: v (the default), the noise (epsilon), or the velocity of a flow, at logit-normal times;
+    with --init it predicts what the pretrained one does"""
     steps: int | None = Field(default=None, ge=1)
     """optimiser steps of the transformer; by default the preset's, or 10,000 with --init"""
     autoencoder_steps: int | None = Field(default=None, ge=1)
