@@ -104,6 +104,7 @@ def test_a_prior_of_each_family_there_and_back(small: SmallPrior, precision: str
         gpu.reads.clear()
         clean = denoise(prior, latents, prior.denoiser.example, level=LEVEL, steps=STEPS, guidance_scale=guidance)
         assert read(gpu) == {"__bool__": LEVEL}
+        assert gpu.reads["upload"] <= 2 * len(prior.denoiser.example.inputs)
         images = prior.decode(clean)
         assert (images.device, images.dtype) == (DEVICE, torch.float32)
 
