@@ -3,6 +3,7 @@
 The same JPEG files, made out of real pictures, lie in a folder, a zip file, a tar file, WebDataset shards and a parquet file. The bare
 decoder reads files, decodes them and keeps the pixels of a batch; the loader also orders, checks and scales them. Both take turns, and
 the best of several rounds of each counts, in seconds of the clock; seconds of the processor are kept too, which other work disturbs less.
+The folder is also read by processes in place of threads (``--decoders``), whose seconds of the processor are not seen here.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ def bare(files: Sequence[Path]) -> Callable[[], int]:
     return run
 
 
-def loader(images: d3hr.ImageData) -> Callable[[], int]:
-    """Return what reads all images as a distillation does."""
+def loader(images: d3hr.ImageData, decoders: int = 0) -> Callable[[], int]:
+    """Return what reads all images as a distillation does, decoded by threads, or by as many processes as ``decoders``."""
+    batches = Batches(images, decoders)
 
     def run() -> int:
-        batches = Batches(images)
         return sum(len(batch) for name, count in images.counts.items() for batch in batches.of(name, range(count), BATCH))
 
     return run
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = containers(Path(work), given.images, given.side)
         runs = {"bare": bare(sorted(found["folder"].rglob("*.JPEG")))}
         runs |= {name: loader(d3hr.load_images(path)) for name, path in found.items()}
+        runs["processes"] = loader(d3hr.load_images(found["folder"]), decoding_threads())
         clock: dict[str, list[float]] = {name: [] for name in runs}
         processor: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(given.rounds):
