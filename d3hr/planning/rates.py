@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 
@@ -134,12 +134,11 @@ def _noise(settings: DistillSettings, dimensions: int) -> float:
 
 
 def _merge(dimensions: int, settings: DistillSettings) -> float:
-    """Return the seconds to unpickle the statistics of a chunk and to merge them into those of a class."""
+    """Return the seconds to copy the statistics of a chunk, as it arrives, and to merge them into those of a class."""
     rank = min(settings.rank, dimensions)
     latents = torch.randn(max(2, 2 * rank), dimensions, generator=torch.Generator().manual_seed(0))
     mixture = ClassMixture((ClassGaussian.empty(dimensions, rank).update(latents),))
-    blob = pickle.dumps(mixture, pickle.HIGHEST_PROTOCOL)
-    return _least(lambda: mixture.merge(pickle.loads(blob)))
+    return _least(lambda: mixture.merge(deepcopy(mixture)))
 
 
 def _choose(settings: DistillSettings) -> float:

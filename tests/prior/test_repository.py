@@ -228,7 +228,7 @@ def test_half_precision(pipeline: Path, dtype: torch.dtype) -> None:
 
 
 def test_unknown_precision_is_refused(pipeline: Path) -> None:
-    with pytest.raises(SettingsError, match="float32, bfloat16 or float16"):
+    with pytest.raises(SettingsError, match='float32, bfloat16, float16 or "auto"'):
         Prior.from_pretrained(pipeline, dtype=torch.int8)
 
 

@@ -121,7 +121,7 @@ def test_a_recipe_runs_from_images_to_table(file: Path, dit: Path, tmp_path: Pat
     assert times(out) == before
     elsewhere = Elsewhere()
     run_recipe(small, out, ipc=1, execution=elsewhere, data=data, prior=dit)
-    assert elsewhere.works[-2:] == ["ImageGenerator", "Trainings"]
+    assert elsewhere.works[-2:] == ["NoiseDenoiser", "Trainings"]
     assert {path: when for path, when in times(out).items() if path in before} == before
     assert len(DistilledSet.load(out / "ipc1").images) == len(names)
 
