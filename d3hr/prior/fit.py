@@ -175,6 +175,7 @@ def _precision(settings: FitSettings, out: str | Path, device: torch.device, tra
 def _check_batches(settings: FitSettings, process: Accelerator) -> None:
     for training in (settings.transformer_training, settings.autoencoder_training):
         if training.batch_size % process.num_processes:
+            process.wait_for_everyone()  # the first would leave before others have found it
             raise SettingsError(
                 "A batch cannot be shared out evenly.",
                 found=f"{training.batch_size} images, {process.num_processes} processes",

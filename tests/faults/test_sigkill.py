@@ -59,11 +59,11 @@ def test_killed_thirty_times(place: Place, tmp_path: Path) -> None:
         lifetime(process, draw.uniform(0, life) if kills < KILLS else float("inf"))
         if process.exitcode == -signal.SIGKILL:
             kills += 1
-            states.add(len(tree(out.with_name("out.partial"))))
+            states.add(tuple(tree(out.with_name("out.partial"))))
         else:
             assert finish(process) == 0, log.read_text()
             ended += 1
             assert tree(out) == expected
             shutil.rmtree(out)
-    assert len(states) > 5
+    assert len(states) > 3
     assert "Traceback" not in log.read_text()
