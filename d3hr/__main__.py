@@ -106,9 +106,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out; for that of the CPU, PyTorch has no exception of its own."""
-    words = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+    """Return whether memory ran out, or would for a tensor that is larger than any memory."""
+    from d3hr.execution.memory import is_out_of_memory
+
+    return is_out_of_memory(error) or "Storage size calculation overflowed" in str(error)
 
 
 def _too_large(error: Exception) -> D3hrError:
