@@ -38,7 +38,7 @@ def inspect(
         verify: decode every image, however many there are, and so find damaged ones and duplicates
         reading: how images are read
     """
-    from d3hr.planning.known_shapes import SHAPES
+    from d3hr.planning.known_shapes import known_shape
     from d3hr.prior.class_matching import read_class_map
     from d3hr.prior.families.registry import family_of
     from d3hr.prior.repository import Repository, Variant
@@ -86,7 +86,8 @@ def inspect(
     if prior is None:
         counts = [(f"{count:,}", str(label), name) for label, (name, count) in enumerate(images.counts.items())]
         return Result(table(("images", "label", "class"), counts, right=(0, 1)), values)
-    repository = SHAPES[prior].repository if prior in SHAPES and not Path(prior).is_dir() else Repository(prior)
+    shape = known_shape(prior)
+    repository = shape.repository if shape else Repository(prior)
     variant = Variant(prompt=prompt)
     matches = family_of(repository).match_in(repository, variant, images.class_names, of=data, class_map=named)
     values["conditioning"] = [asdict(match) for match in matches]

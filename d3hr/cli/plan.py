@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from d3hr.cli.options import LOADING, READING, Loading, Precision, Reading
@@ -111,14 +110,15 @@ def plan(
 
 
 def _known_shape(prior: str, precision: Precision) -> "PriorShape | None":
-    """Return the shape of a prior that is known without its weights."""
-    from d3hr.planning.known_shapes import SHAPES
+    """Return the shape of a prior that is known without its weights, in a precision."""
+    from d3hr.planning.known_shapes import known_shape
     from d3hr.prior.model import PRECISIONS
     from d3hr.prior.networks import default_device
     from d3hr.prior.precision import dtype_held
 
     dtype = dtype_held("auto", default_device()) if precision == "auto" else PRECISIONS[precision]
-    return None if prior not in SHAPES or Path(prior).is_dir() else replace(SHAPES[prior], dtype=dtype)
+    shape = known_shape(prior)
+    return shape and replace(shape, dtype=dtype)
 
 
 def _plan_beyond(

@@ -11,7 +11,7 @@ from d3hr.errors import SettingsError, require_at_least
 from d3hr.formatting import size_in_words, table, time_in_words
 from d3hr.planning.counting import prior_needs
 from d3hr.planning.limits import DAY, Limit, limits
-from d3hr.planning.machines import Machines
+from d3hr.planning.machines import THESE_MACHINES, Machines
 from d3hr.planning.rates import measured_rates
 from d3hr.planning.scale import Scale, ScaleStage
 from d3hr.planning.shapes import PriorShape
@@ -129,7 +129,7 @@ def plan_beyond(
     devices: int = 1,
     ipc: int = 10,
     preset: str = "paper",
-    machines: Machines | None = None,
+    machines: Machines = THESE_MACHINES,
     **options: Unpack[DistillOptions],
 ) -> ScalePlan:
     """Predict what distilling data will cost that are not at hand, from counts and some seconds of measuring on this machine.
@@ -147,7 +147,6 @@ def plan_beyond(
     Raises:
         SettingsError: a setting is unknown or out of range, or classes have fewer than two images.
     """
-    machines = Machines() if machines is None else machines
     settings = distill_settings(preset, ipc=ipc, **options)
     require_at_least("--classes", classes, 2)
     require_at_least("--devices", devices)

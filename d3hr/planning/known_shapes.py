@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -145,3 +146,8 @@ SHAPES = {
 }
 """DiT-XL/2 (arXiv 2212.09748, table 1), SiT-XL/2 (whose weights are a file, so that this is no id), Stable Diffusion 1.5, 2.1 at 768
 pixels, XL and 3 medium, and DDPM's CIFAR-10 model."""
+
+
+def known_shape(prior: str) -> PriorShape | None:
+    """Return the shape of a prior that is known by its name; None for another, or where a folder has that name."""
+    return None if Path(prior).is_dir() else SHAPES.get(prior)
